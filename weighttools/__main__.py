@@ -1,0 +1,5 @@
+"""``python -m weighttools``."""
+
+from weighttools.cli.main import run
+
+run()

@@ -1,0 +1,96 @@
+"""Counting: parameters, buffers, elements, bytes; by dtype, by module, by depth. From headers alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from weighttools.analyzers.families import Family
+from weighttools.analyzers.roles import PARAMETER, role
+from weighttools.core.tensormap import TensorMap
+
+
+@dataclass(slots=True)
+class Count:
+    """A running count; `n_parameters` and `n_buffers` add up to `n_elements`.
+
+    Parameters
+    ----------
+    n_tensors
+        Stored tensors, each once, whatever names they are tied to.
+    n_parameters
+        Elements of floating tensors that are neither buffers nor optimizer state.
+    n_buffers
+        The other elements.
+    stored_bytes
+        Bytes in the file.
+    """
+
+    n_tensors: int = 0
+    n_parameters: int = 0
+    n_buffers: int = 0
+    stored_bytes: int = 0
+
+    @property
+    def n_elements(self) -> int:
+        """Every element, once."""
+        return self.n_parameters + self.n_buffers
+
+    def add(self, family: Family) -> None:
+        """Count a family's tensors."""
+        n_elements = family.n_tensors * family.spec.n_elements
+        self.n_tensors += family.n_tensors
+        self.stored_bytes += family.n_tensors * family.stored_bytes
+        if role(family.words, family.spec.dtype) == PARAMETER:
+            self.n_parameters += n_elements
+        else:
+            self.n_buffers += n_elements
+
+
+def by_dtype(found: Iterable[Family]) -> dict[str, Count]:
+    """Count by dtype, in order of first appearance."""
+    groups: dict[str, Count] = {}
+    for family in found:
+        groups.setdefault(family.spec.dtype.name, Count()).add(family)
+    return groups
+
+
+def by_name(tensor_map: TensorMap, key: Callable[[str], str]) -> dict[str, Count]:
+    """Count by a group that `key` makes of the name, in order of first appearance."""
+    groups: dict[str, Count] = {}
+    for name, spec, size in zip(tensor_map, tensor_map.specs(), tensor_map.sizes(), strict=True):
+        groups.setdefault(key(name), Count()).add(Family(name, spec, size, 1))
+    return groups
+
+
+def total(groups: Mapping[str, Count]) -> Count:
+    """Add groups up."""
+    parts = list(groups.values())
+    return Count(
+        sum(c.n_tensors for c in parts),
+        sum(c.n_parameters for c in parts),
+        sum(c.n_buffers for c in parts),
+        sum(c.stored_bytes for c in parts),
+    )
+
+
+def module(name: str) -> str:
+    """The module a tensor belongs to: its name without the last part."""
+    cut = max(name.rfind("."), name.rfind("/"))
+    return name[:cut] if cut > 0 else "(top)"
+
+
+def first_parts(depth: int) -> Callable[[str], str]:
+    """Return the grouping by the first `depth` parts of the name.
+
+    >>> first_parts(2)("encoder.layer.0.bias")
+    'encoder.layer'
+    """
+    start = re.compile(rf"(?:[^./]+[./]){{0,{depth - 1}}}[^./]+")
+
+    def key(name: str) -> str:
+        match = start.match(name)
+        return match[0] if match else name
+
+    return key

@@ -1,0 +1,57 @@
+"""What a tensor is for, told by its name and dtype: a parameter, a buffer, or optimizer state."""
+
+from __future__ import annotations
+
+import re
+
+from weighttools.core.dtypes import DType
+
+PARAMETER, BUFFER, OPTIMIZER = "parameter", "buffer", "optimizer"
+
+_BUFFERS = frozenset(
+    {
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+        "moving_mean",
+        "moving_variance",
+        "position_ids",
+        "token_type_ids",
+        "inv_freq",
+        "original_inv_freq",
+        "masked_bias",
+        "attention_mask",
+        "causal_mask",
+        "relative_position_index",
+        "rope_freqs",
+    }
+)
+SLOTS = frozenset(
+    {
+        "exp_avg",
+        "exp_avg_sq",
+        "max_exp_avg_sq",
+        "momentum_buffer",
+        "square_avg",
+        "grad_avg",
+        "acc_delta",
+        "param_groups",
+    }
+)
+_OPTIMIZER = re.compile(r"(?:^|[./])(?:optimizer|optimizer_weights|optimizer_state(?:_dict)?|opt_state)[./]")
+
+
+def role(name: str, dtype: DType) -> str:
+    """Return ``"parameter"``, ``"buffer"`` or ``"optimizer"``.
+
+    A parameter is a floating (or complex) tensor that is neither of the others; integers and booleans are buffers,
+    as are the running statistics and position tables that frameworks register as such.
+    """
+    last = name[max(name.rfind("."), name.rfind("/")) + 1 :]
+    if ":" in last:
+        last = last.partition(":")[0]
+    if last in SLOTS or (("optim" in name or "opt_state" in name) and _OPTIMIZER.search(name)):
+        return OPTIMIZER
+    if last in _BUFFERS or dtype.kind not in ("float", "complex"):
+        return BUFFER
+    return PARAMETER

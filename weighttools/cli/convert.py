@@ -1,0 +1,71 @@
+"""``weighttools convert``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from weighttools.cli import options, output
+from weighttools.errors import printable
+
+
+@click.command()
+@click.argument("src")
+@click.argument("dst")
+@click.option("--dtype", metavar="DTYPE", help="Cast floating tensors, e.g. to bfloat16; integers stay.")
+@click.option(
+    "--keep-dtype", multiple=True, metavar="PATTERN", help="Do not cast tensors whose name matches. Repeatable."
+)
+@click.option(
+    "--saturate", is_flag=True, help="Clip to the dtype's range; without it, what is too large becomes Inf or NaN."
+)
+@options.patterns
+@click.option("--to", "format", metavar="FORMAT", help="The target's format, if its suffix does not say it.")
+@click.option("--max-shard-size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]")
+@click.option("--single", is_flag=True, help="One file, however large, in a target directory.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing.")
+@click.option("--force", is_flag=True, help="Replace an existing target.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@options.assume
+def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
+    """Convert a checkpoint to another format, dtype or sharding.
+
+    DST with a suffix is a file (.safetensors, .npz, .npy); without one it is a Hugging Face directory; - is
+    standard output. Names, shapes, metadata, ties and every bit of every value are kept unless you ask otherwise;
+    what the target cannot hold is said before a byte is written. An existing target is left as it was until the new
+    one is complete.
+
+    \b
+    Examples:
+      weighttools convert model.safetensors model.npz
+      weighttools convert checkpoint/ half/ --dtype bfloat16 --keep-dtype '*norm*'
+      weighttools convert checkpoint/ model.safetensors
+      weighttools convert model.safetensors sharded/ --max-shard-size 2GB
+    """
+    from weighttools import api
+
+    planned = api.convert(src, dst, **{**settings, "dry_run": True})
+    if not settings["dry_run"]:
+        with options.progress(planned["stored_bytes"], "convert") as moved:
+            planned = api.convert(src, dst, **settings, progress=moved)
+    if as_json:
+        output.emit_json([planned])
+    elif dst != "-":
+        _report(planned)
+    output.notes(planned)
+
+
+def _report(record: dict[str, Any]) -> None:
+    verb = "wrote" if record["written"] else "would write"
+    cast = f", {record['n_cast']:,} cast" if record["n_cast"] else ""
+    tensors = f"{record['n_tensors']:,} tensors{cast}"
+    output.echo(
+        printable(f"{verb} {record['dst']}: {record['format']}, {tensors}, {output.size(record['stored_bytes'])}")
+    )
+    if len(record["files"]) > 1 or not record["written"]:
+        for file in record["files"]:
+            size = output.short_size(file["stored_bytes"])
+            output.echo(printable(f"  {file['name']}: {file['n_tensors']:,} tensors, {size}"))
+    if not record["written"]:
+        output.echo(f"planned peak memory for values: {output.size(record['planned_peak_bytes'])}")

@@ -1,0 +1,57 @@
+"""The one place where an error becomes an exit code.
+
+0 fine; 1 a negative finding; 2 bad usage, or unreadable or unsafe input; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from weighttools.errors import WeighttoolsError, printable
+
+DEBUG = "--debug"
+
+
+def guarded(main: Callable[..., Any]) -> NoReturn:
+    """Run a click command so that every error is one line on stderr."""
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
+    debug = len(arguments) < len(sys.argv) - 1
+    gc.disable()  # a command is short, and reference counts free all that is large
+    try:
+        code = main(args=arguments, prog_name="weighttools", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader left: nothing more can or need be said
+        code = 0
+    except (KeyboardInterrupt, click.Abort):
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        code = _told(error)
+    sys.stderr.flush()
+    os._exit(
+        code if isinstance(code, int) else 0
+    )  # nothing is left to do, and freeing a large map one by one takes time
+
+
+def _told(error: Exception) -> int:
+    """Say an error in one line and return its exit code."""
+    if isinstance(error, click.ClickException):
+        ctx = getattr(error, "ctx", None)
+        hint = f"; see {ctx.command_path} --help" if ctx else ""
+        line = f"{' '.join(error.format_message().split())}{hint}"
+    elif isinstance(error, WeighttoolsError):
+        line = str(error)
+    elif isinstance(error, MemoryError):
+        line = "not enough memory"
+    else:
+        line = f"internal error: {type(error).__name__}: {error}; please report it with the output of {DEBUG}"
+    print(f"weighttools: {printable(line)}", file=sys.stderr)  # noqa: T201
+    return 2

@@ -1,0 +1,48 @@
+"""``weighttools formats``."""
+
+from __future__ import annotations
+
+import click
+
+from weighttools.cli import options, output
+
+_COLUMNS = ("format", "what", "suffixes", "reads", "writes", "extra")
+
+
+@click.command()
+@options.output_format
+def formats(style: str, as_json: bool) -> None:
+    """List what is read and written, and which extra it needs.
+
+    \b
+    Examples:
+      weighttools formats
+      weighttools formats --json
+    """
+    from weighttools import api
+
+    _show(api.list_formats(), "json" if as_json else style)
+
+
+def _show(rows: list[dict[str, object]], chosen: str) -> None:
+    if chosen == "json":
+        output.echo(output.dump(rows))
+    elif chosen != "table":
+        flat = [{**row, "suffixes": _suffixes(row)} for row in rows]
+        output.emit_rows(flat, _COLUMNS, chosen)
+    else:
+        cells = [
+            [str(r["format"]), _suffixes(r), _yes(r["reads"]), _yes(r["writes"]), str(r["extra"]), str(r["what"])]
+            for r in rows
+        ]
+        output.echo("\n".join(output.table(["format", "suffixes", "read", "write", "extra", "what"], cells)))
+
+
+def _suffixes(row: dict[str, object]) -> str:
+    suffixes = row["suffixes"]
+    assert isinstance(suffixes, list)
+    return " ".join(suffixes)
+
+
+def _yes(value: object) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,51 @@
+"""``weighttools get``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from weighttools.cli import options, output
+from weighttools.errors import printable
+
+
+@click.command()
+@click.argument("path")
+@click.argument("name", metavar="NAME[SLICE]", shell_complete=options.complete_names)
+@click.option("-o", "--output", "target", metavar="FILE", help="Save it instead: .npy, .npz or .safetensors.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+@click.option("--json", "as_json", is_flag=True, help="Print every value as JSON; NaN and Inf become null.")
+@options.assume
+def get(path: str, name: str, target: str | None, force: bool, as_json: bool, assume: str | None) -> None:
+    """Print or save one tensor, or a slice of one, reading only the byte ranges that it needs.
+
+    SLICE is NumPy's: integers, start:stop:step and ... separated by commas. Quote it for the shell.
+
+    \b
+    Examples:
+      weighttools get model.safetensors 'fc.weight[0, :8]'
+      weighttools get model.safetensors fc.weight -o fc.npy
+      weighttools get model.safetensors 'fc.bias[:4]' --json
+    """
+    from weighttools import TensorMap, api
+
+    if target is None:
+        _show(api.get(path, name, assume=assume), name, as_json)
+        return
+    tensor = api.pick(api.open(path, assume=assume), name)
+    record = api.save(target, TensorMap({name: tensor}), force=force)
+    output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
+    output.notes(record)
+
+
+def _show(array: Any, name: str, as_json: bool) -> None:
+    if as_json:
+        from weighttools.cli.values import array_record
+
+        output.emit_json([array_record(name, array)])
+        return
+    import numpy as np
+
+    output.echo(printable(f"{name}: {array.dtype}, {output.shape(array.shape)}"))
+    output.echo(np.array2string(array, threshold=1000, separator=", "))

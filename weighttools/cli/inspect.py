@@ -1,0 +1,158 @@
+"""``weighttools inspect``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weighttools.cli import options, output
+from weighttools.errors import printable
+
+if TYPE_CHECKING:
+    from weighttools.analyzers.tree import Line
+    from weighttools.core.tensormap import TensorMap
+
+Record = dict[str, Any]
+
+_SORTS: dict[str, Callable[[Record], Any]] = {
+    "name": lambda row: _natural(row["name"]),
+    "size": lambda row: -row["stored_bytes"],
+    "offset": lambda row: (row["file"] or "", row["offset"] or 0),
+    "file": lambda row: 0,
+}
+_COLUMNS = ("name", "dtype", "shape", "n_elements", "stored_bytes", "encoding")
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@options.patterns
+@click.option("--depth", type=click.IntRange(min=1), help="Open the module tree only this deep, and sum up the rest.")
+@click.option("--flat", is_flag=True, help="List every tensor on a line of its own, nothing collapsed.")
+@click.option(
+    "--sort", type=click.Choice(list(_SORTS)), help="Order of the tensors, by default the file's; implies --flat."
+)
+@click.option("--offsets", is_flag=True, help="Show where each tensor lies in its file; implies --flat.")
+@options.output_format
+@options.assume
+def inspect(
+    paths: Sequence[str],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    depth: int | None,
+    flat: bool,
+    sort: str | None,
+    offsets: bool,
+    style: str,
+    as_json: bool,
+    assume: str | None,
+) -> None:
+    """Say what a checkpoint is and what is in it, from its headers alone.
+
+    PATH is a weight file, a directory of shards, an index file, org/model in the local Hugging Face cache, or -
+    for standard input. Repeated layers are shown once, as in layers.[0-31].
+
+    \b
+    Examples:
+      weighttools inspect model.safetensors
+      weighttools inspect checkpoint/ --depth 2
+      weighttools inspect model.safetensors -i '*.bias' --sort size
+      weighttools inspect model.safetensors --json | jq .n_parameters
+    """
+    from weighttools import api
+
+    chosen = "json" if as_json else style
+    listed = flat or bool(sort) or offsets or chosen != "table"
+    maps = [api.open(path, assume=assume).select(*include, exclude=exclude) for path in paths]
+    records = [{**api.inspect(m, tensors=listed), "path": path} for m, path in zip(maps, paths, strict=True)]
+    for record in records:
+        record["tensors"].sort(key=_SORTS[sort or "file"])
+    if chosen == "json":
+        output.emit_json(records)
+    elif chosen != "table":
+        _rows(records, chosen, offsets)
+    else:
+        for i, (record, tensor_map) in enumerate(zip(records, maps, strict=True)):
+            _table(record, _flat(record["tensors"], offsets) if listed else _tree(tensor_map, depth), first=not i)
+
+
+def _rows(records: Iterable[Record], chosen: str, offsets: bool) -> None:
+    rows = [{"path": record["path"], **row} for record in records for row in record["tensors"]]
+    output.emit_rows(rows, ("path", *_COLUMNS, *(("file", "offset") if offsets else ())), chosen)
+    for record in records:
+        output.notes(record)
+
+
+def _table(record: Record, lines: list[str], first: bool) -> None:
+    output.echo(("" if first else "\n") + _headline(record) + "\n")
+    output.echo("\n".join(lines))
+    output.notes(record)
+
+
+def _headline(record: Record) -> str:
+    """Say what it is, how much of it there is, of which dtypes, and what it says of itself."""
+    evidence = f" ({'; '.join(record['evidence'])})" if record["evidence"] else ""
+    rows = [
+        ("file", record["path"]),
+        ("format", record["format"]),
+        ("kind", record["kind"] + evidence),
+        ("size", output.size(record["stored_bytes"])),
+        ("tensors", f"{record['n_tensors']:,}"),
+        ("parameters", f"{output.count(record['n_parameters'])} ({record['n_parameters']:,})"),
+    ]
+    if record["n_buffers"]:
+        rows.append(("buffers", f"{record['n_buffers']:,} elements"))
+    rows += [("dtype", _dtype_line(name, part)) for name, part in record["dtypes"].items()]
+    rows += [("metadata", f"{key}: {_clipped(str(value))}") for key, value in record["metadata"].items()]
+    rows += [("tied", f"{alias} = {kept}") for alias, kept in record["aliases"].items()]
+    labels = [label if i == 0 or rows[i - 1][0] != label else "" for i, (label, _) in enumerate(rows)]
+    return "\n".join(f"{label:<10}  {printable(text)}" for label, (_, text) in zip(labels, rows, strict=True))
+
+
+def _dtype_line(name: str, part: Record) -> str:
+    plural = "tensor" if part["n_tensors"] == 1 else "tensors"
+    elements, size = part["n_elements"], output.short_size(part["stored_bytes"])
+    return f"{name}: {part['n_tensors']:,} {plural}, {elements:,} elements, {size}"
+
+
+def _clipped(text: str, most: int = 100) -> str:
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def _flat(rows: Iterable[Record], offsets: bool) -> list[str]:
+    head = ["tensor", "dtype", "shape", "elements", "size"] + (["offset", "file"] if offsets else [])
+    return output.table(head, (_flat_cells(row, offsets) for row in rows), "   rrr")
+
+
+def _flat_cells(row: Record, offsets: bool) -> list[str]:
+    cells = [
+        row["name"],
+        row["dtype"],
+        output.shape(row["shape"]),
+        f"{row['n_elements']:,}",
+        output.short_size(row["stored_bytes"]),
+    ]
+    return cells + ([f"{row['offset']:,}", row["file"]] if offsets and row["file"] else [""] * (2 * offsets))
+
+
+def _tree(tensor_map: TensorMap, depth: int | None) -> list[str]:
+    from weighttools.analyzers.tree import outline
+
+    cells = (_tree_cells(line) for line in outline(tensor_map, depth))
+    return output.table(["module", "dtype", "shape", "elements", "size"], cells, "   rr")
+
+
+def _tree_cells(line: Line) -> list[str]:
+    label = "  " * line.depth + line.label + (f"  (x{line.copies})" if line.copies > 1 else "")
+    sums = [f"{line.n_elements:,}", output.short_size(line.stored_bytes)]
+    if line.spec is None:
+        return [label, "", f"{line.n_tensors:,} tensor{'s' * (line.n_tensors != 1)}", *sums]
+    return [label, line.spec.dtype.name, output.shape(line.spec.shape), *sums]
+
+
+def _natural(name: str) -> list[Any]:
+    """A sort key under which layers.2 comes before layers.10."""
+    import re
+
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]{1,18})", name)]

@@ -1,0 +1,72 @@
+"""The command group: commands are listed from a table and imported only when they are run."""
+
+from __future__ import annotations
+
+import click
+
+from weighttools import __version__
+from weighttools.cli.exits import guarded
+
+# name -> (module and function, the line that --help shows)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "inspect": ("weighttools.cli.inspect:inspect", "Say what a checkpoint is and what is in it."),
+    "params": ("weighttools.cli.params:params", "Count parameters and buffers exactly."),
+    "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
+    "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
+    "formats": ("weighttools.cli.formats:formats", "List what is read and written."),
+    "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
+}
+ALIASES = {"info": "inspect"}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        from importlib import import_module
+
+        row = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
+        if row is None:
+            return None
+        module, _, function = row[0].partition(":")
+        command = getattr(import_module(module), function)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and args[0] not in ALIASES and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1)
+            hint = f"did you mean {near[0]}?" if near else "see weighttools --help"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", "-V", prog_name="weighttools")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def main() -> None:
+    """Look inside, count, convert and edit the files that hold a neural network's weights.
+
+    \b
+    Examples:
+      weighttools inspect model.safetensors
+      weighttools params path/to/checkpoint --by module
+      weighttools convert model.safetensors model.npz
+      weighttools COMMAND --help
+    """
+
+
+def run() -> None:
+    """Run the command line and exit."""
+    guarded(main)

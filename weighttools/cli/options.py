@@ -1,0 +1,71 @@
+"""Options that several commands share, completion of tensor names, and progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from weighttools.errors import WeighttoolsError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FORMATS = ("table", "json", "jsonl", "csv", "markdown")
+
+
+def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a tensor's name from the file given before it."""
+    from weighttools import api
+
+    path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src")
+    path = path[0] if isinstance(path, tuple) and path else path
+    if not path:
+        return []
+    try:
+        names = list(api.open(path))
+    except WeighttoolsError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def patterns(command: F) -> F:
+    """Add ``-i`` and ``-x``."""
+    command = click.option(
+        "-x", "--exclude", multiple=True, metavar="PATTERN", shell_complete=complete_names,
+        help="Leave out tensors whose name matches; wins over -i.",
+    )(command)  # fmt: skip
+    return click.option(
+        "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
+        help="Take only tensors whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
+    )(command)  # fmt: skip
+
+
+def output_format(command: F) -> F:
+    """Add ``--format`` and ``--json``."""
+    command = click.option("--json", "as_json", is_flag=True, help="Short for --format json.")(command)
+    return click.option(
+        "--format", "style", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."
+    )(command)
+
+
+def assume(command: F) -> F:
+    """Add ``--assume``."""
+    return click.option(
+        "--assume", metavar="DTYPE", help="The dtype of NumPy elements of unknown type (V1, V2), e.g. bfloat16."
+    )(command)
+
+
+@contextmanager
+def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """Give a callback that draws a bar with bytes a second and time left, if stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda n: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+        yield lambda n: (bar.update(n), None)[1]

@@ -1,0 +1,140 @@
+"""Records to text: aligned tables, JSON, JSON lines, CSV, Markdown. Data goes to stdout, words to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+
+from weighttools.errors import printable
+
+Record = Mapping[str, Any]
+
+
+def echo(text: str = "") -> None:
+    """Print a line on stdout."""
+    click.echo(text)
+
+
+def note(text: str) -> None:
+    """Print a line on stderr."""
+    click.echo(f"weighttools: note: {printable(text)}", err=True)
+
+
+def notes(record: Record) -> None:
+    """Print a record's notes on stderr."""
+    for text in record.get("notes", ()):
+        note(text)
+
+
+def dump(value: Any) -> str:
+    """Return JSON that any reader takes: no bare NaN or Infinity, and text that survives any terminal's encoding."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=True)
+
+
+def emit_json(records: Sequence[Record]) -> None:
+    """Print one object for one record, an array for several."""
+    echo(dump(records[0] if len(records) == 1 else list(records)))
+
+
+def emit_rows(rows: Iterable[Record], columns: Sequence[str], output: str) -> None:
+    """Print flat rows as ``jsonl``, ``csv`` or ``markdown``."""
+    if output == "jsonl":
+        for row in rows:
+            echo(json.dumps(row, allow_nan=False))
+    elif output == "csv":
+        _csv(rows, columns)
+    else:
+        _markdown(rows, columns)
+
+
+def _csv(rows: Iterable[Record], columns: Sequence[str]) -> None:
+    import csv
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_plain(row[column]) for column in columns])
+
+
+def _markdown(rows: Iterable[Record], columns: Sequence[str]) -> None:
+    from tabulate import tabulate
+
+    cells = [[printable(_plain(row[c])).replace("|", "\\|") for c in columns] for row in rows]
+    echo(tabulate(cells, headers=list(columns), tablefmt="github", disable_numparse=True))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "x".join(map(str, value)) if value else "scalar"
+    return "" if value is None else str(value)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:
+    """Return the lines of an aligned table; `right` has an ``r`` for each column to align right.
+
+    Written here because it is asked of every ``inspect``, where importing a library takes longer than the work.
+    """
+    cells = [list(head), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    aligned = [
+        "  ".join(
+            c.rjust(w) if side == "r" else c.ljust(w)
+            for c, w, side in zip(row, widths, right.ljust(len(head)), strict=True)
+        )
+        for row in cells
+    ]
+    return [line.rstrip() for line in [aligned[0], "  ".join("─" * w for w in widths), *aligned[1:]]]
+
+
+def size(n_bytes: int) -> str:
+    """Return a size in decimal and binary units.
+
+    >>> size(4_980_000_000)
+    '4.98 GB (4.64 GiB)'
+    """
+    if n_bytes < 1000:
+        return f"{n_bytes} B"
+    return f"{_scaled(n_bytes, 1000, _DECIMAL)} ({_scaled(n_bytes, 1024, _BINARY)})"
+
+
+def short_size(n_bytes: int) -> str:
+    """Return a size in decimal units.
+
+    >>> short_size(46_882_000)
+    '46.9 MB'
+    """
+    return f"{n_bytes} B" if n_bytes < 1000 else _scaled(n_bytes, 1000, _DECIMAL)
+
+
+def count(n: int) -> str:
+    """Return a count as people say it.
+
+    >>> count(7_620_000_000), count(999)
+    ('7.62B', '999')
+    """
+    return str(n) if n < 1000 else _scaled(n, 1000, ["", "K", "M", "B", "T", "Q"]).replace(" ", "")
+
+
+_DECIMAL = ["B", "kB", "MB", "GB", "TB", "PB"]
+_BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+
+
+def _scaled(n: int, base: int, units: Sequence[str]) -> str:
+    power = 0
+    while power < len(units) - 1 and round(n / base**power, 2) >= base:
+        power += 1
+    value = n / base**power
+    return f"{value:.3g} {units[power]}" if value < 100 else f"{value:.0f} {units[power]}"
+
+
+def shape(lengths: Sequence[int]) -> str:
+    """Return a shape as text.
+
+    >>> shape([30522, 384]), shape([])
+    ('30522 × 384', 'scalar')
+    """
+    return " × ".join(map(str, lengths)) if lengths else "scalar"

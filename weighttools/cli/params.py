@@ -1,0 +1,74 @@
+"""``weighttools params``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from weighttools.cli import options, output
+from weighttools.errors import printable
+
+_COLUMNS = ("group", "n_tensors", "n_parameters", "n_buffers", "stored_bytes")
+
+
+@click.command()
+@click.argument("path")
+@click.option(
+    "--by", type=click.Choice(["dtype", "module", "depth"]), default="dtype", show_default=True, help="Group by."
+)
+@click.option("--depth", type=click.IntRange(min=1), help="Parts of the name that make a group; implies --by depth.")
+@options.patterns
+@options.output_format
+@options.assume
+def params(
+    path: str,
+    by: str,
+    depth: int | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    style: str,
+    as_json: bool,
+    assume: str | None,
+) -> None:
+    """Count parameters and buffers exactly.
+
+    A parameter is an element of a floating tensor; buffers (integers, running statistics, position tables) and
+    optimizer state are counted apart. Tied tensors count once; packed 4- and 6-bit dtypes count as elements.
+
+    \b
+    Examples:
+      weighttools params model.safetensors
+      weighttools params checkpoint/ --by depth --depth 3
+      weighttools params model.safetensors -x 'embeddings.*' --json
+    """
+    from weighttools import api
+
+    by = "depth" if depth else by
+    record = api.params(path, by=by, depth=depth or 1, include=include, exclude=exclude, assume=assume)
+    _show(record, "json" if as_json else style)
+
+
+def _show(record: dict[str, Any], chosen: str) -> None:
+    if chosen == "json":
+        output.emit_json([record])
+        return
+    if chosen != "table":
+        output.emit_rows(record["groups"], _COLUMNS, chosen)
+    else:
+        rows = [_cells(group["group"], group) for group in record["groups"]]
+        total = {**record, "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
+        rows.append(_cells("total", total))
+        lines = output.table(["group", "tensors", "parameters", "", "buffers", "size"], rows, " rrrrr")
+        output.echo("\n".join(lines))
+    if chosen == "table" and record["aliases"]:
+        tied = ", ".join(f"{alias} = {kept}" for alias, kept in record["aliases"].items())
+        output.echo(printable(f"tied, counted once: {tied}"))
+    output.notes(record)
+
+
+def _cells(label: str, row: dict[str, Any]) -> list[str]:
+    n = row["n_parameters"]
+    size = output.short_size(row["stored_bytes"])
+    return [label, f"{row['n_tensors']:,}", f"{n:,}", output.count(n), f"{row['n_buffers']:,}", size]

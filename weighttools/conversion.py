@@ -1,0 +1,245 @@
+"""Writing a map to a target: choose the format, say what it cannot hold, plan, then write atomically."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weighttools.core import plan
+from weighttools.core.engine import n_threads
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.formats import huggingface, load, writable
+from weighttools.formats.base import WriteOptions
+from weighttools.io.progress import Progress, silent
+from weighttools.io.sink import atomic_directory, atomic_file, keep_others
+
+MAX_SHARD_SIZE = "5GB"
+"""The default of huggingface_hub and transformers."""
+_COPY_BYTES = 8 << 20
+_COMPANION_BYTES = 100_000_000
+_WEIGHTS = (
+    ".safetensors",
+    ".bin",
+    ".pt",
+    ".pth",
+    ".ckpt",
+    ".h5",
+    ".keras",
+    ".msgpack",
+    ".onnx",
+    ".gguf",
+    ".npz",
+    ".npy",
+    ".ot",
+)
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a write will do.
+
+    Parameters
+    ----------
+    format
+        The format's name.
+    target
+        The path as the user gave it.
+    files
+        File name to the tensors in it; of a single file the one name is the target's.
+    is_directory
+        Whether the target is a directory of shards.
+    notes
+        What will be lost or should be known.
+    """
+
+    format: str
+    target: str
+    files: dict[str, list[str]]
+    is_directory: bool
+    notes: list[str] = field(default_factory=list)
+
+
+def parse_size(text: int | str) -> int:
+    """Return a size in bytes; GB is 10**9 and GiB is 2**30.
+
+    Raises
+    ------
+    SpecError
+        It is no positive size.
+
+    Examples
+    --------
+    >>> parse_size("5GB"), parse_size("1.5 GiB")
+    (5000000000, 1610612736)
+    """
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)", str(text).strip())
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or float(match[1]) * unit < 1:
+        raise SpecError(f"{text!r} is no size", expected="a number and a unit, as in 5GB or 500MiB")
+    return int(float(match[1]) * unit)
+
+
+def write(
+    tensor_map: TensorMap,
+    dst: str,
+    *,
+    original: TensorMap | None = None,
+    format_name: str | None = None,
+    max_shard_size: int | str | None = None,
+    single: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Plan, check and write; return a ``weighttools.convert/1`` record."""
+    if single and max_shard_size is not None:
+        raise SpecError("--single and --max-shard-size exclude each other")
+    planned = _plan(tensor_map, dst, format_name, max_shard_size, single)
+    planned.notes += [
+        *tensor_map.origin.notes,
+        *load(planned.format).losses(tensor_map),
+        *_cast_notes(tensor_map, original),
+    ]
+    if not dry_run:
+        _execute(tensor_map, planned, force, progress)
+    return _record(tensor_map, planned, original or tensor_map, written=not dry_run)
+
+
+def _plan(
+    tensor_map: TensorMap, dst: str, format_name: str | None, max_shard_size: int | str | None, single: bool
+) -> Plan:
+    if _means_directory(dst, format_name):
+        limit = None if single else parse_size(max_shard_size or MAX_SHARD_SIZE)
+        files = huggingface.shard_plan(tensor_map, limit, _stem_of(tensor_map))
+        return Plan("safetensors", dst, files, is_directory=True)
+    if max_shard_size is not None:
+        raise SpecError(
+            "--max-shard-size writes several files",
+            subject=dst,
+            expected="a directory as target",
+            remedy="leave the suffix off",
+        )
+    chosen = format_name or ("safetensors" if dst == "-" else writable(dst))
+    return Plan(writable(dst, chosen), dst, {dst: list(tensor_map)}, is_directory=False)
+
+
+def _means_directory(dst: str, format_name: str | None) -> bool:
+    if dst == "-" or (format_name and format_name != huggingface.NAME and not dst.endswith(os.sep)):
+        return False
+    return format_name == huggingface.NAME or Path(dst).is_dir() or dst.endswith(("/", os.sep)) or not Path(dst).suffix
+
+
+def _stem_of(tensor_map: TensorMap) -> str:
+    """Keep the stem of the source's own weight files (``adapter_model``, ``diffusion_pytorch_model``)."""
+    names = [Path(file).name for file in tensor_map.origin.files]
+    return next((stem for stem in huggingface.STEMS[:3] if names and names[0].startswith(stem)), "model")
+
+
+def _cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:
+    if original is None or original is tensor_map:
+        return []
+    cast = [name for name in tensor_map if tensor_map[name].dtype != original[name].dtype]
+    scales = [name for name in original if name.endswith(("_scale_inv", "weight_scale"))]
+    notes = []
+    if cast and scales and any(original[name].dtype.bits == 8 for name in cast):
+        notes.append(
+            f"8-bit floats are cast as stored: {len(scales):,} scale tensors (first {scales[0]}) are not applied"
+        )
+    return notes
+
+
+def _execute(tensor_map: TensorMap, planned: Plan, force: bool, progress: Progress) -> None:
+    options = WriteOptions()
+    if planned.is_directory:
+        _write_directory(tensor_map, planned, options, force, progress)
+        return
+    writer = load(planned.format).write
+    assert writer is not None
+    with atomic_file(planned.target, force=force, progress=progress) as sink:
+        writer(tensor_map, sink, options)
+
+
+def _write_directory(
+    tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress
+) -> None:
+    old = Path(planned.target)
+    with atomic_directory(planned.target, force=force) as new:
+        huggingface.write(tensor_map, new, planned.files, options, progress)
+        copied = _copy_companions(tensor_map, new)
+        if old.is_dir():
+            keep_others(old, new, huggingface.is_weight_file)
+    if copied:
+        planned.notes.append(f"copied with the weights: {', '.join(copied)}")
+
+
+def _copy_companions(tensor_map: TensorMap, new: Path) -> list[str]:
+    """Copy what lies beside the weights of a source directory (configuration, tokenizer), but no other weights."""
+    import shutil
+
+    origin = Path(tensor_map.origin.path)
+    if not tensor_map.origin.path or not origin.is_dir():
+        return []
+    copied = []
+    for path in _companions(origin):
+        inside = path.relative_to(origin)
+        (new / inside).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, new / inside)
+        copied.append(str(inside))
+    return copied
+
+
+def _companions(directory: Path) -> Iterable[Path]:
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(folder) / name
+            if name.startswith(".") or name.lower().endswith((*_WEIGHTS, ".index.json")) or not path.is_file():
+                continue
+            if path.stat().st_size <= _COMPANION_BYTES and huggingface.is_inside(directory, path):
+                yield path
+
+
+def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, written: bool) -> dict[str, Any]:
+    n_cast = sum(tensor_map[name].dtype != original[name].dtype for name in tensor_map)
+    return {
+        "schema": "weighttools.convert/1",
+        "src": tensor_map.origin.path,
+        "dst": planned.target,
+        "format": huggingface.NAME if planned.is_directory else planned.format,
+        "written": written,
+        "n_tensors": len(tensor_map),
+        "n_cast": n_cast,
+        "stored_bytes": sum(tensor.spec.nbytes for tensor in tensor_map.values()),
+        "planned_peak_bytes": planned_peak(tensor_map.values()),
+        "files": [_file_record(tensor_map, file, names) for file, names in planned.files.items()],
+        "notes": planned.notes,
+    }
+
+
+def _file_record(tensor_map: TensorMap, file: str, names: list[str]) -> dict[str, Any]:
+    return {"name": file, "n_tensors": len(names), "stored_bytes": sum(tensor_map[name].spec.nbytes for name in names)}
+
+
+def planned_peak(tensors: Iterable[Tensor]) -> int:
+    """Return the planned peak memory of values, in bytes: copied tensors need one buffer, decoded ones their blocks."""
+    decoded = [t for t in tensors if t.stored is None or t.spec.encoding != "raw"]
+    blocks = [min(max(t.reader.granularity, BLOCK_ELEMENTS), t.n_elements) * max(8, t.dtype.bits) // 8 for t in decoded]
+    return max(_COPY_BYTES, plan.peak_bytes(blocks, n_threads()))

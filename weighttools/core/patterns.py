@@ -1,0 +1,64 @@
+"""Name patterns: globs on whole names (``*`` crosses dots), or ``re:`` and a regular expression."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+
+from weighttools.errors import SpecError, TensorNotFoundError, printable
+
+
+def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
+    """Return the names that any pattern matches.
+
+    Raises
+    ------
+    TensorNotFoundError
+        A pattern matches no name; near names are given.
+    SpecError
+        A regular expression does not compile.
+
+    Examples
+    --------
+    >>> sorted(matching(["a.weight", "a.bias", "b.c.weight"], ["*.weight"]))
+    ['a.weight', 'b.c.weight']
+    """
+    known = list(names)
+    found: set[str] = set()
+    for pattern in patterns:
+        match = _compiled(pattern).search
+        hits = {name for name in known if match(name)}
+        if not hits:
+            raise not_found(pattern, known, what="pattern")
+        found |= hits
+    return found
+
+
+def chosen(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+    """Return the names that `include` matches (all, if it is empty) and `exclude` does not, in order."""
+    known = list(names)
+    kept = matching(known, include) if include else set(known)
+    dropped = matching(known, exclude) if exclude else set()
+    return [name for name in known if name in kept and name not in dropped]
+
+
+def not_found(name: str, known: Sequence[str], what: str = "tensor") -> TensorNotFoundError:
+    """Return the error for a name or pattern that matches nothing, with near names."""
+    import difflib
+
+    stem = re.sub(r"[*?]+", "", name.removeprefix("re:"))
+    near = difflib.get_close_matches(stem, known[:20_000], n=3, cutoff=0.4)
+    inside = [k for k in known if stem and stem in k][:3]
+    names = ", ".join(printable(n) for n in inside or near or known[:3])
+    fact = f"no tensor is called {name!r}" if what == "tensor" else f"the pattern {name!r} matches no tensor"
+    return TensorNotFoundError(fact, remedy=f"near names: {names}" if names else "there are no tensors")
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    if not pattern.startswith("re:"):
+        return re.compile(r"\A" + fnmatch.translate(pattern))
+    try:
+        return re.compile(pattern[3:])
+    except re.error as error:
+        raise SpecError(f"the regular expression {pattern[3:]!r} does not compile: {error}") from None

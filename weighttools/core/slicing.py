@@ -1,0 +1,108 @@
+"""NumPy basic indexing on tensors that are not read yet."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+
+from weighttools.core.readers import Strided
+from weighttools.core.tensor import Spec, Tensor
+from weighttools.errors import SpecError
+
+Axis = int | slice
+
+
+def parse_slice(text: str) -> tuple[object, ...]:
+    """Parse the inside of ``NAME[...]``: integers, slices and ``...`` separated by commas.
+
+    Raises
+    ------
+    SpecError
+        The text is anything else; nothing is evaluated.
+
+    Examples
+    --------
+    >>> parse_slice("0, 2:5, ...")
+    (0, slice(2, 5, None), Ellipsis)
+    """
+    return tuple(_axis(part.strip(), text) for part in text.split(",") if part.strip() or "," not in text)
+
+
+def _axis(part: str, whole: str) -> object:
+    if part == "...":
+        return Ellipsis
+    if re.fullmatch(r"[-+]?\d{1,18}", part):
+        return int(part)
+    if re.fullmatch(r"([-+]?\d{1,18})?:([-+]?\d{1,18})?(:([-+]?\d{1,18})?)?", part):
+        return slice(*(int(end) if end else None for end in part.split(":")))
+    raise SpecError(
+        f"cannot read slice [{whole}]", expected="integers, start:stop:step and ... separated by commas, as in [0, :10]"
+    )
+
+
+def sliced(tensor: Tensor, key: object) -> Tensor:
+    """Return a tensor that reads only what indexing with `key` selects; see `Tensor.sliced`."""
+    axes = _expand(key if isinstance(key, tuple) else (key,), tensor.shape)
+    strides = c_strides(tensor.shape)
+    offset, shape, steps = 0, [], []
+    for axis, length, stride in zip(axes, tensor.shape, strides, strict=True):
+        if isinstance(axis, slice):
+            first, last, step = axis.indices(length)
+            picked = len(range(first, last, step))
+            offset += first * stride if picked else 0
+            shape.append(picked)
+            steps.append(step * stride)
+        else:
+            offset += _position(axis, length) * stride
+    spec = Spec(tensor.dtype, tuple(shape))
+    return Tensor(spec, Strided(tensor.reader, tensor.n_elements, spec.shape, tuple(steps), offset))
+
+
+def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides, in elements, of an array in C order.
+
+    >>> c_strides((2, 3, 4))
+    (12, 4, 1)
+    """
+    tail = itertools.accumulate(reversed(shape[1:]), lambda a, b: a * b, initial=1)
+    return tuple(reversed(list(tail))) if shape else ()
+
+
+def _expand(key: tuple[object, ...], shape: tuple[int, ...]) -> list[Axis]:
+    """Give every axis an integer or a slice, as ``...`` and missing trailing axes mean in NumPy."""
+    dots = [i for i, part in enumerate(key) if part is Ellipsis]
+    n_given = len(key) - len(dots)
+    if len(dots) > 1 or n_given > len(shape):
+        raise SpecError(f"{n_given} indices for a tensor of shape {shape}", expected=f"at most {len(shape)}")
+    at = dots[0] if dots else len(key)
+    fill: list[object] = [slice(None)] * (len(shape) - n_given)
+    return [_checked(part) for part in [*key[:at], *fill, *key[at + 1 :]]]
+
+
+def _checked(part: object) -> Axis:
+    if isinstance(part, slice):
+        if part.step == 0:
+            raise SpecError("slice step is 0", expected="a step other than 0")
+        return part
+    try:
+        return part.__index__()  # type: ignore[attr-defined, no-any-return]
+    except AttributeError:
+        raise SpecError(f"cannot index with {part!r}", expected="integers, slices and ...") from None
+
+
+def _position(index: int, length: int) -> int:
+    if not -length <= index < length:
+        raise SpecError(
+            f"index {index} is out of range",
+            expected=f"{-length} to {length - 1}" if length else "an axis that is not empty",
+        )
+    return index % length
+
+
+def is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements `strides` apart lie in C order with no gap; axes of length 1 do not matter."""
+    if math.prod(shape) == 0:
+        return True
+    return all(n == 1 or s == c for n, s, c in zip(shape, strides, c_strides(shape), strict=True))

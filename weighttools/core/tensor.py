@@ -1,0 +1,165 @@
+"""What a tensor is before its values are read: a spec, a way to read a run of elements, a place in a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from weighttools.core.dtypes import DType
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+BLOCK_ELEMENTS = 1 << 18
+"""Elements a block holds unless told otherwise: 1 MiB of float32, which stays in the second-level cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A tensor's logical type.
+
+    Parameters
+    ----------
+    dtype
+        The element type.
+    shape
+        The lengths of the axes; ``()`` is a scalar.
+    encoding
+        How the source stores the elements: ``"raw"`` is little-endian, C order, packed to the dtype's bits.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    encoding: str = "raw"
+    n_elements: int = field(init=False, repr=False, compare=False)
+    """The number of elements, exact at any size."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_elements", math.prod(self.shape))
+
+    @property
+    def nbytes(self) -> int:
+        """The size in bytes as raw, packed elements."""
+        return self.dtype.nbytes(self.n_elements)
+
+
+class Source(Protocol):
+    """Bytes that can be read at any offset."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+
+    @property
+    def size(self) -> int:
+        """The length in bytes."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`."""
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset`."""
+
+
+class Span(NamedTuple):
+    """A run of bytes: `length` bytes at `offset` of `source`."""
+
+    source: Source
+    offset: int
+    length: int
+
+
+class Reader(Protocol):
+    """Reads runs of a tensor's elements."""
+
+    @property
+    def granularity(self) -> int:
+        """The smallest run, in elements, that can be read alone: 1, a packing unit, or the whole tensor."""
+
+    def __call__(self, start: int, stop: int) -> Array:
+        """Return elements `start` to `stop` in C order as a flat array; `start` on a granularity boundary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named tensor's spec and the means to read it; no value is held.
+
+    Parameters
+    ----------
+    spec
+        dtype, shape and encoding.
+    decode
+        Reads runs of elements in C order; None for raw bytes, which `stored` tells all about.
+    stored
+        Where the bytes lie; their meaning is ``spec.encoding``. Raw ones can be copied as they are.
+    """
+
+    spec: Spec
+    decode: Reader | None = None
+    stored: Span | None = None
+
+    @property
+    def reader(self) -> Reader:
+        """The means to read runs of elements in C order."""
+        if self.decode is not None:
+            return self.decode
+        from weighttools.core.readers import Raw
+
+        assert self.stored is not None, "a tensor is decoded or stored"
+        return Raw(self.stored, self.spec.dtype)
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self.spec.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
+        return self.spec.shape
+
+    @property
+    def n_elements(self) -> int:
+        """The number of elements."""
+        return self.spec.n_elements
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes taken in the file; for a tensor that is in no file, those its raw form would take."""
+        return self.spec.nbytes if self.stored is None else self.stored.length
+
+    def read(self) -> Array:
+        """Return the whole tensor as an array of its shape."""
+        return self.reader(0, self.n_elements).reshape(self.shape)
+
+    def blocks(self, block_elements: int = BLOCK_ELEMENTS) -> Iterator[Array]:
+        """Yield the elements as flat arrays in C order, each about `block_elements` long."""
+        from weighttools.core.plan import blocks
+
+        for start, stop in blocks(self.n_elements, self.reader.granularity, block_elements):
+            yield self.reader(start, stop)
+
+    def sliced(self, key: object) -> Tensor:
+        """Return the tensor that NumPy basic indexing with `key` would give; nothing is read yet.
+
+        Raises
+        ------
+        SpecError
+            The index is out of range, or is not made of integers, slices and ``...``.
+        """
+        from weighttools.core.slicing import sliced
+
+        return sliced(self, key)
+
+    def __getitem__(self, key: object) -> Array:
+        """Read a slice, and only the byte ranges that it needs."""
+        return self.sliced(key).read()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        import numpy as np
+
+        return np.asarray(self.read(), dtype=dtype)

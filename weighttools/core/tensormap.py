@@ -1,0 +1,258 @@
+"""TensorMap: an immutable, ordered mapping from names to tensors that are not read yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from weighttools.core import patterns
+from weighttools.core.tensor import Source, Span, Spec, Tensor
+from weighttools.errors import SpecError, printable
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a map came from.
+
+    Parameters
+    ----------
+    path
+        As the user would name it.
+    format
+        The format's name, e.g. ``"safetensors"``.
+    files
+        Every weight file that was opened.
+    notes
+        What the reader wants said: a wrong suffix, a stale total, something left out.
+    """
+
+    path: str = ""
+    format: str = ""
+    files: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+Row = tuple[Spec, Source, int, int]
+"""A raw tensor as a header gives it: spec, source, offset, length. A map makes it a Tensor when it is asked for."""
+
+
+class TensorMap(Mapping[str, Tensor]):
+    """An immutable, ordered mapping from tensor names to lazy tensors, with metadata and ties.
+
+    Parameters
+    ----------
+    tensors
+        Name to tensor, or to the row of a header that tells all about it, in the file's order.
+    metadata
+        The file's own metadata, without the entries that record ties.
+    aliases
+        Tied tensors: a second name to the name that is stored. An alias can be looked up, but it is not
+        iterated, counted or written as a tensor of its own.
+    origin
+        Where the map came from.
+    """
+
+    __slots__ = ("_aliases", "_metadata", "_tensors", "origin")
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor] | Mapping[str, Row] | Mapping[str, Tensor | Row],
+        metadata: Mapping[str, Any] = _NOTHING,
+        aliases: Mapping[str, str] = _NOTHING,
+        origin: Origin | None = None,
+    ) -> None:
+        self._tensors: dict[str, Tensor | Row] = dict(tensors)
+        self._metadata = dict(metadata)
+        self._aliases = dict(aliases)
+        self.origin = origin or Origin()
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, Any], metadata: Mapping[str, Any] = _NOTHING, aliases: Mapping[str, str] = _NOTHING
+    ) -> TensorMap:
+        """Make a map of arrays in memory (NumPy arrays, or anything `numpy.asarray` takes).
+
+        Raises
+        ------
+        SpecError
+            An array holds no plain numbers.
+        """
+        import numpy as np
+
+        return cls({name: _held(np.asarray(array)) for name, array in arrays.items()}, metadata, aliases)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The file's metadata."""
+        return MappingProxyType(self._metadata)
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Tied tensors: alias to the name that is stored."""
+        return MappingProxyType(self._aliases)
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = self._tensors.get(name) or self._tensors.get(self._aliases.get(name, ""))
+        if found is None:
+            raise patterns.not_found(name, list(self._tensors))
+        return found if isinstance(found, Tensor) else _from_row(found)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors or name in self._aliases
+
+    def specs(self) -> list[Spec]:
+        """Return the specs, in order; no tensor is made for it."""
+        return [entry.spec if isinstance(entry, Tensor) else entry[0] for entry in self._tensors.values()]
+
+    def sizes(self) -> list[int]:
+        """Return the bytes that each tensor takes in its file, in order; no tensor is made for it."""
+        return [entry.stored_bytes if isinstance(entry, Tensor) else entry[3] for entry in self._tensors.values()]
+
+    @classmethod
+    def joined(cls, maps: Iterable[TensorMap]) -> TensorMap:
+        """Join the tensors of several maps, without metadata and ties; of one name the last stays."""
+        tensors: dict[str, Tensor | Row] = {}
+        for tensor_map in maps:
+            tensors.update(tensor_map._tensors)
+        return cls(tensors)
+
+    def replace(self, **parts: Any) -> TensorMap:
+        """Return a map with some of `tensors`, `metadata`, `aliases`, `origin` exchanged."""
+        now = {"tensors": self._tensors, "metadata": self._metadata, "aliases": self._aliases, "origin": self.origin}
+        return TensorMap(**{**now, **parts})
+
+    def noted(self, *notes: str) -> TensorMap:
+        """Return the map with notes added to its origin."""
+        return self.replace(origin=replace(self.origin, notes=(*self.origin.notes, *notes)))
+
+    def select(self, *include: str, exclude: Sequence[str] = ()) -> TensorMap:
+        """Keep the tensors whose names match a pattern of `include` (default: all) and none of `exclude`.
+
+        Raises
+        ------
+        TensorNotFoundError
+            A pattern matches nothing.
+        """
+        return self._keep(patterns.chosen(self._tensors, include, exclude)) if include or exclude else self
+
+    def drop(self, *exclude: str) -> TensorMap:
+        """Leave out the tensors whose names match a pattern; an alias of one that goes, goes too."""
+        return self.select(exclude=exclude)
+
+    def _keep(self, names: Iterable[str]) -> TensorMap:
+        tensors = {name: self._tensors[name] for name in names}
+        aliases = {alias: kept for alias, kept in self._aliases.items() if kept in tensors}
+        return self.replace(tensors=tensors, aliases=aliases)
+
+    def rename(self, change: Mapping[str, str] | Callable[[str], str]) -> TensorMap:
+        """Rename tensors and aliases by a mapping (names not in it stay) or a function.
+
+        Raises
+        ------
+        SpecError
+            Two tensors would have the same name.
+        TensorNotFoundError
+            The mapping names a tensor that is not there.
+        """
+        new = change if callable(change) else self._by_table(change)
+        tensors = {new(name): tensor for name, tensor in self._tensors.items()}
+        if len(tensors) != len(self._tensors):
+            names = [new(name) for name in self._tensors]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SpecError(f"two tensors would be called {twice!r}", remedy="choose names that differ")
+        return self.replace(tensors=tensors, aliases={new(a): new(kept) for a, kept in self._aliases.items()})
+
+    def _by_table(self, table: Mapping[str, str]) -> Callable[[str], str]:
+        for name in table:
+            if name not in self:
+                raise patterns.not_found(name, list(self._tensors))
+        return lambda name: table.get(name, name)
+
+    def map(self, fn: Callable[[str, Tensor], Tensor]) -> TensorMap:
+        """Replace each tensor by ``fn(name, tensor)``; values still move only when they are pulled."""
+        return self.replace(tensors={name: fn(name, tensor) for name, tensor in self.items()})
+
+    def pipe(self, *transforms: Callable[[TensorMap], TensorMap]) -> TensorMap:
+        """Apply transforms from left to right."""
+        result = self
+        for transform in transforms:
+            result = transform(result)
+        return result
+
+    def read(self, *include: str, aliases: bool = False) -> dict[str, Array]:
+        """Read tensors into memory: name to array of the tensor's shape.
+
+        Parameters
+        ----------
+        include
+            Name patterns; default all.
+        aliases
+            Also give each alias, as the very array that it is tied to.
+        """
+        chosen = self.select(*include) if include else self
+        arrays = {name: tensor.read() for name, tensor in chosen.items()}
+        if aliases:
+            arrays |= {alias: arrays[kept] for alias, kept in chosen.aliases.items()}
+        return arrays
+
+    def totals(self) -> tuple[int, int]:
+        """Return the number of elements and of stored bytes, each stored tensor once."""
+        return sum(spec.n_elements for spec in self.specs()), sum(self.sizes())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TensorMap, (self._tensors, self._metadata, self._aliases, self.origin)
+
+    def _headline(self) -> str:
+        n_elements, n_bytes = self.totals()
+        place = f" from {printable(self.origin.path)}" if self.origin.path else ""
+        return f"TensorMap: {len(self):,} tensors, {n_elements:,} elements, {n_bytes:,} bytes{place}"
+
+    def _rows(self, most: int) -> list[tuple[str, str, str]]:
+        shown = list(zip(self._tensors, self.specs(), strict=True))[:most]
+        return [(printable(n), s.dtype.name, " × ".join(map(str, s.shape)) or "scalar") for n, s in shown]
+
+    def __repr__(self) -> str:
+        rows = self._rows(12)
+        wide = max((len(name) for name, _, _ in rows), default=0)
+        lines = [f"  {name:<{wide}}  {dtype:<9}  {shape}" for name, dtype, shape in rows]
+        more = [f"  … and {len(self) - len(rows):,} more"] if len(self) > len(rows) else []
+        return "\n".join([self._headline(), *lines, *more])
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = self._rows(60)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+        more = f"<p>… and {len(self) - len(rows):,} more</p>" if len(self) > len(rows) else ""
+        head = "<tr><th>name</th><th>dtype</th><th>shape</th></tr>"
+        return f"<p>{escape(self._headline())}</p><table>{head}{body}</table>{more}"
+
+
+def _from_row(row: Row) -> Tensor:
+    spec, source, offset, length = row
+    return Tensor(spec, None, Span(source, offset, length))
+
+
+Transform = Callable[[TensorMap], TensorMap]
+
+
+def _held(array: Array) -> Tensor:
+    from weighttools.core.dtypes import from_numpy
+    from weighttools.core.readers import Held
+
+    dtype = from_numpy(array.dtype)
+    native = array if array.dtype == dtype.numpy else array.astype(dtype.numpy)
+    return Tensor(Spec(dtype, array.shape), Held(native))

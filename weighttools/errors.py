@@ -1,0 +1,116 @@
+"""Every error a caller can meet, each told as one line: subject, fact, expectation, remedy."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Return `text` safe for a terminal: control characters, escapes and lone surrogates are shown escaped.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class WeighttoolsError(Exception):
+    """Base of every error that weighttools raises on purpose.
+
+    Parameters
+    ----------
+    fact
+        What is wrong.
+    subject
+        The file, tensor or option that it is about.
+    offset
+        Where in the file, in bytes.
+    expected
+        What would have been right.
+    remedy
+        What the user can do.
+    """
+
+    def __init__(
+        self,
+        fact: str,
+        *,
+        subject: object = None,
+        offset: int | None = None,
+        expected: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        super().__init__(fact)
+        self.fact = fact
+        self.subject = None if subject is None else str(subject)
+        self.offset = offset
+        self.expected = expected
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        place = "" if self.offset is None else f" at byte {self.offset:,}"
+        parts = [f"{self.fact}{place}"]
+        if self.expected:
+            parts.append(f"expected {self.expected}")
+        if self.remedy:
+            parts.append(self.remedy)
+        line = "; ".join(parts)
+        return printable(f"{self.subject}: {line}" if self.subject else line)
+
+    def about(self, subject: object) -> WeighttoolsError:
+        """Name the file, unless something nearer was named already, and return the error."""
+        if self.subject is None:
+            self.subject = str(subject)
+        return self
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.fact, self.__dict__)
+
+
+def _rebuild(kind: type[WeighttoolsError], fact: str, state: dict[str, object]) -> WeighttoolsError:
+    """Unpickle an error, so that it can come back from a worker process."""
+    error = kind(fact)
+    error.__dict__.update(state)
+    return error
+
+
+class FormatError(WeighttoolsError, ValueError):
+    """A file is not what its format demands."""
+
+
+class UnknownFormatError(FormatError):
+    """No known format recognises the content."""
+
+
+class CorruptFileError(FormatError):
+    """The content is damaged, cut short or contradicts itself."""
+
+
+class UnsafeFileError(FormatError):
+    """Reading the file as asked would run its code or leave its directory."""
+
+
+class UnsupportedError(WeighttoolsError, NotImplementedError):
+    """The request is understood but not possible; the nearest choice is named."""
+
+
+class TensorNotFoundError(WeighttoolsError, KeyError):
+    """No tensor has that name, or a pattern matches none."""
+
+    __str__ = WeighttoolsError.__str__  # KeyError would quote the message
+
+
+class SpecError(WeighttoolsError, ValueError):
+    """Shapes, dtypes or options do not fit."""
+
+
+class SourceError(WeighttoolsError, OSError):
+    """Bytes could not be read or written."""
+
+    __str__ = WeighttoolsError.__str__  # OSError would print its own fields
+
+
+class MissingDependencyError(WeighttoolsError, ImportError):
+    """An optional package is needed; the line names the extra that brings it."""
+
+    __str__ = WeighttoolsError.__str__

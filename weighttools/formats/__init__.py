@@ -1,0 +1,113 @@
+"""The table of formats, and finding out which one a file is: by content first, then by suffix."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from weighttools.core.registry import Entry, Registry
+from weighttools.core.tensor import Source
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table of formats: what can be said of a format without importing it.
+
+    Parameters
+    ----------
+    name
+        The word users give it.
+    title
+        One line for ``weighttools formats``.
+    suffixes
+        File endings, with the dot.
+    extra
+        The extra that it needs, if any.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    extra: str = ""
+
+
+ROWS: tuple[Row, ...] = (
+    Row("safetensors", "safetensors file", (".safetensors",)),
+    Row("npz", "NumPy archive of arrays", (".npz",)),
+    Row("npy", "NumPy array", (".npy",)),
+)
+DIRECTORY = Row("huggingface", "directory of safetensors files with an index", ())
+
+FORMATS = Registry(
+    "format",
+    "weighttools.formats",
+    {row.name: Entry(f"weighttools.formats.{row.name}:FORMAT", row.extra) for row in ROWS},
+)
+
+
+def load(name: str) -> Format:
+    """Return the format called `name`.
+
+    Raises
+    ------
+    SpecError
+        There is none; the known names are given.
+    """
+    found = FORMATS.load(name)
+    assert isinstance(found, Format)
+    return found
+
+
+def by_suffix(path: str) -> str | None:
+    """Return the name of the format whose suffix `path` has, if any."""
+    name = path.lower()
+    return next((row.name for row in ROWS if name.endswith(row.suffixes)), None)
+
+
+def read_file(source: Source, options: ReadOptions | None = None) -> TensorMap:
+    """Find out a file's format and read its header.
+
+    Raises
+    ------
+    UnknownFormatError
+        Nothing recognises the content; what it looks like is said.
+    FormatError
+        The format is known, but the content is damaged or unsafe.
+    """
+    head = source.read(0, min(HEAD_BYTES, source.size))
+    named = by_suffix(source.name)
+    name = recognise(head, named)
+    if name is None:
+        from weighttools.formats.sniff import refuse_stranger
+
+        name = refuse_stranger(head, source, named)
+    tensor_map = load(name).read(source, options or ReadOptions())
+    if named and name != named:
+        return tensor_map.noted(f"named {os.path.splitext(source.name)[1]}, but its content is {name}: read as that")
+    return tensor_map
+
+
+def recognise(head: bytes, named: str | None = None) -> str | None:
+    """Return the name of the format that a file beginning with `head` has; the one its suffix names is asked first."""
+    order = sorted(FORMATS, key=lambda name: name != named)
+    return next((name for name in order if load(name).matches(head)), None)
+
+
+def writable(path: str, name: str | None = None) -> str:
+    """Return the name of the format to write `path` in: `name`, or what the suffix says.
+
+    Raises
+    ------
+    SpecError
+        Neither says a format that is written.
+    """
+    chosen = name or by_suffix(path)
+    known = ", ".join(suffix for row in ROWS for suffix in row.suffixes if load(row.name).write)
+    if chosen is None:
+        raise SpecError("the target's suffix names no format", subject=path, expected=f"one of {known}, or --to FORMAT")
+    if load(chosen).write is None:
+        raise SpecError(f"{chosen} is read, not written", subject=path, expected=f"one of {known}")
+    return chosen

@@ -1,0 +1,271 @@
+"""Hugging Face checkpoint directories: one weight file, or shards and the index that says which tensor is where.
+
+Source: huggingface_hub, ``serialization/_torch.py`` and ``_base.py`` (index and shard names); the cache's layout is
+documented in its guide "Understand caching". The index is followed, never a glob; it is held against the shards
+both ways; its totals are computed anew, never believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from weighttools.core import plan
+from weighttools.core.tensormap import Origin, TensorMap
+from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, UnsafeFileError, printable
+from weighttools.formats import read_file, safetensors
+from weighttools.formats.base import ReadOptions, WriteOptions
+from weighttools.io.progress import Progress, silent
+from weighttools.io.source import LocalFile
+from weighttools.io.text import read_json
+
+NAME = "huggingface"
+INDEX = ".safetensors.index.json"
+STEMS = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<i>\d+)-of-(?P<n>\d+)\.safetensors")
+
+
+def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
+    """Read a checkpoint directory (its index if it has one, else its one weight file), or the index given.
+
+    Raises
+    ------
+    UnknownFormatError
+        There are no weights in it, or several checkpoints and none of a usual name.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        return read_index(directory, options)
+    names = sorted(entry.name for entry in os.scandir(directory))
+    index = _preferred([n for n in names if n.endswith(INDEX)], INDEX, directory)
+    if index:
+        return read_index(directory / index, options)
+    files = [n for n in names if n.endswith(".safetensors")]
+    shards = [n for n in files if _SHARD.fullmatch(n)]
+    if shards and len(shards) == len(files):
+        return _without_index(directory, shards, options)
+    single = _preferred([n for n in files if n not in shards], ".safetensors", directory)
+    if single is None:
+        raise UnknownFormatError(
+            "holds no weights that a directory is read for",
+            subject=directory,
+            expected=f"*.safetensors or *{INDEX}",
+            remedy=_loose_files(directory, names),
+        )
+    found = read_file(LocalFile(directory / single), options)
+    return found.replace(origin=_origin(directory, found.origin.format, found.origin.files, found.origin.notes))
+
+
+def _loose_files(directory: Path, names: Iterable[str]) -> str:
+    from weighttools.formats import by_suffix
+
+    loose = [name for name in names if by_suffix(name)]
+    return f"name a file in it: {', '.join(map(printable, loose[:5]))}" if loose else "check the path"
+
+
+def _preferred(candidates: list[str], suffix: str, directory: Path) -> str | None:
+    """Return the candidate of the most usual stem; several unusual ones are not chosen between."""
+    for stem in STEMS:
+        if stem + suffix in candidates:
+            return stem + suffix
+    if len(candidates) > 1:
+        raise UnknownFormatError(
+            f"holds {len(candidates)} checkpoints", subject=directory, remedy=f"name one of {', '.join(candidates[:5])}"
+        )
+    return candidates[0] if candidates else None
+
+
+def _without_index(directory: Path, shards: list[str], options: ReadOptions | None) -> TensorMap:
+    """Read a complete set of numbered shards that has lost its index."""
+    parsed = [match for match in map(_SHARD.fullmatch, shards) if match]
+    stems, counts = {m["stem"] for m in parsed}, {int(m["n"]) for m in parsed}
+    missing = set(range(1, max(counts) + 1 if max(counts) <= 100_000 else 1)) - {int(m["i"]) for m in parsed}
+    if len(stems) > 1 or len(counts) > 1 or missing or len(parsed) != max(counts):
+        raise CorruptFileError(
+            f"has {len(shards)} shards, no index, and no complete set",
+            subject=directory,
+            expected=f"*{INDEX} beside the shards",
+        )
+    maps = [_shard(directory, name, options) for name in shards]
+    seen: set[str] = set()
+    for name, part in zip(shards, maps, strict=True):
+        if twice := seen.intersection(part):
+            raise CorruptFileError(f"tensor {min(twice)!r} is also in another shard", subject=directory / name)
+        seen.update(part)
+    note = "there is no index: the numbered shards were joined"
+    return _joined(directory, TensorMap.joined(maps), maps, [note])
+
+
+def read_index(index: Path, options: ReadOptions | None = None) -> TensorMap:
+    """Read the shards that an index names, and hold index and shards against each other.
+
+    Raises
+    ------
+    CorruptFileError
+        The index is no index, a shard is missing or damaged, or names differ between index and shards.
+    UnsafeFileError
+        A shard's name would leave the directory.
+    """
+    record = read_json(index)
+    weight_map = _weight_map(record, index)
+    directory = index.parent
+    shards = {name: _shard(directory, name, options) for name in dict.fromkeys(weight_map.values())}
+    found = TensorMap.joined(shards.values())
+    if not _agree(weight_map, shards, found):
+        raise _disagreement(index, weight_map, shards)
+    notes = _stale_total(record, sum(found.sizes()))
+    return _joined(directory, found, list(shards.values()), notes)
+
+
+def _weight_map(record: dict[str, Any], index: Path) -> dict[str, str]:
+    weight_map = record.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(type(v) is str for v in weight_map.values()):
+        raise CorruptFileError("has no weight_map", subject=index, expected='{"weight_map": {tensor: file}}')
+    return weight_map
+
+
+def _shard(directory: Path, name: str, options: ReadOptions | None) -> TensorMap:
+    source = LocalFile(_inside(directory, name), name=str(directory / name))
+    try:
+        return read_file(source, options)
+    finally:
+        source.close()  # thousands of shards must not hold thousands of descriptors
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """Return the path of a shard, which must lie in the directory (or be a link to the cache's blobs)."""
+    pure = PurePosixPath(name)
+    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or Path(name).drive:
+        raise UnsafeFileError(
+            f"the index names the shard {name!r}", subject=directory, expected="a plain relative name"
+        )
+    path = directory / name
+    if not path.exists():
+        raise SourceError(
+            "the index names this shard, but there is no such file", subject=path, remedy="fetch the missing shard"
+        )
+    if not is_inside(directory, path):
+        raise UnsafeFileError("is a link that leaves its directory", subject=path, expected="a file in the directory")
+    return path
+
+
+def is_inside(directory: Path, path: Path) -> bool:
+    """Whether a path, links followed, stays in its directory or in the blobs of the cache the directory is part of."""
+    real, home = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
+    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    return real.is_relative_to(home) or real.is_relative_to(cache)
+
+
+def _agree(weight_map: dict[str, str], shards: dict[str, TensorMap], found: TensorMap) -> bool:
+    """Whether the shards hold just the tensors that the index names, each where it says."""
+    placed = (all(map(file.__eq__, map(weight_map.get, shard))) for file, shard in shards.items())
+    return len(found) == len(weight_map) and all(placed)
+
+
+def _disagreement(index: Path, weight_map: dict[str, str], shards: dict[str, TensorMap]) -> CorruptFileError:
+    absent = [name for name, file in weight_map.items() if name not in set(shards[file])]
+    if absent:
+        fact = f"names {len(absent):,} tensors that its shards do not hold, first {absent[0]!r}"
+        return CorruptFileError(fact, subject=index, expected=f"it in {weight_map[absent[0]]}")
+    name, file = next((n, f) for f, shard in shards.items() for n in shard if weight_map.get(n) != f)
+    elsewhere = f"; the index places it in {weight_map[name]}" if name in weight_map else ""
+    fact = f"does not name tensor {name!r} of shard {file}{elsewhere}"
+    return CorruptFileError(fact, subject=index, expected="every tensor of every shard, where it is")
+
+
+def _stale_total(record: dict[str, Any], total: int) -> list[str]:
+    metadata = record.get("metadata")
+    claimed = metadata.get("total_size") if isinstance(metadata, dict) else None
+    if claimed is None or claimed == total:
+        return []
+    return [f"the index says total_size {claimed!r}; the shards hold {total:,} bytes"]
+
+
+def _joined(directory: Path, tensor_map: TensorMap, shards: list[TensorMap], notes: list[str]) -> TensorMap:
+    metadata: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    for shard in shards:
+        clash = [key for key, value in shard.metadata.items() if metadata.setdefault(key, value) != value]
+        notes += [f"shards differ in the metadata entry {key!r}: the first shard's is kept" for key in clash]
+        aliases |= shard.aliases
+    files = tuple(file for shard in shards for file in shard.origin.files)
+    origin = _origin(directory, "safetensors", files, tuple(notes))
+    return safetensors.with_ties(tensor_map.replace(metadata=metadata, aliases=aliases, origin=origin))
+
+
+def _origin(directory: Path, format_name: str, files: tuple[str, ...], notes: tuple[str, ...]) -> Origin:
+    return Origin(str(directory), format_name, files, notes)
+
+
+def shard_plan(tensor_map: TensorMap, max_shard_bytes: int | None, stem: str = "model") -> dict[str, list[str]]:
+    """Return file name to tensor names, as huggingface_hub would share them out: greedily, in order."""
+    sizes = [(name, tensor.spec.nbytes) for name, tensor in tensor_map.items()]
+    groups = [list(tensor_map)] if max_shard_bytes is None else plan.shards(sizes, max_shard_bytes)
+    if len(groups) == 1:
+        return {f"{stem}.safetensors": groups[0]}
+    n = len(groups)
+    return {f"{stem}-{i:05d}-of-{n:05d}.safetensors": names for i, names in enumerate(groups, 1)}
+
+
+def write(
+    tensor_map: TensorMap,
+    directory: Path,
+    files: dict[str, list[str]],
+    options: WriteOptions | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Write the shards of `shard_plan` into `directory`, and last, if there are several, their index."""
+    from weighttools.io.sink import atomic_file
+
+    for file, names in files.items():
+        part = tensor_map.replace(tensors={name: tensor_map[name] for name in names}, aliases={})
+        part = part.replace(aliases={a: k for a, k in tensor_map.aliases.items() if k in part})
+        with atomic_file(directory / file, progress=progress) as sink:
+            safetensors.write(part, sink, options)
+    if len(files) > 1:
+        with atomic_file(directory / f"{_stem(files)}{INDEX}") as sink:
+            sink.write(index_text(tensor_map, files).encode("utf-8"))
+
+
+def _stem(files: Iterable[str]) -> str:
+    match = _SHARD.fullmatch(next(iter(files)))
+    return match["stem"] if match else "model"
+
+
+def index_text(tensor_map: TensorMap, files: dict[str, list[str]]) -> str:
+    """Return the index as huggingface_hub writes it: indent 2, sorted keys, a last line feed."""
+    total = sum(tensor.spec.nbytes for tensor in tensor_map.values())
+    weight_map = {name: file for file, names in files.items() for name in names}
+    return json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n"
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a file of a directory is part of a safetensors checkpoint, and is superseded by a new one."""
+    return name.endswith((".safetensors", INDEX))
+
+
+def cached(repository: str) -> Path | None:
+    """Return the local snapshot of ``org/model`` in the Hugging Face cache, if there is one."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        return None
+    home = cache_directory() / f"models--{repository.replace('/', '--')}"
+    snapshots = home / "snapshots"
+    main = home / "refs" / "main"
+    if main.is_file():
+        wanted = snapshots / main.read_text(encoding="utf-8", errors="replace").strip()
+        if wanted.parent == snapshots and wanted.is_dir():
+            return wanted
+    found = sorted(p for p in snapshots.iterdir() if p.is_dir()) if snapshots.is_dir() else []
+    return found[0] if len(found) == 1 else None
+
+
+def cache_directory() -> Path:
+    """Return where the Hugging Face cache lies: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
+    if os.environ.get("HF_HUB_CACHE"):
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    return Path(os.environ.get("HF_HOME", default)).expanduser() / "hub"

@@ -1,0 +1,210 @@
+"""NPZ: a zip archive of NPY files. Source: ``numpy.savez``; zip: APPNOTE 6.3, sections 4.3 and 4.5.
+
+Metadata and ties lie in one more member, ``__weighttools__.npy``: a uint8 array that is JSON text. Members are
+stored and 64-aligned, so that a tensor, or a slice of one, is read by offset; deflated members are read whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from weighttools.core.readers import Raw, Whole
+from weighttools.core.tensor import BLOCK_ELEMENTS, Reader, Source, Span, Spec, Tensor
+from weighttools.core.tensormap import Origin, TensorMap
+from weighttools.errors import CorruptFileError, SpecError, UnsupportedError
+from weighttools.formats import npy
+from weighttools.formats.base import Format, ReadOptions, WriteOptions
+from weighttools.formats.raw import write_raw
+from weighttools.io.archive import Member, is_zip, members
+from weighttools.io.text import parse_json
+
+if TYPE_CHECKING:
+    import zipfile
+
+    from weighttools.core.tensor import Array
+    from weighttools.io.sink import Sink
+
+SIDECAR = "__weighttools__"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_PADDING_ID = 0xD935
+"""The extra field that Android's zipalign uses for padding."""
+_ZIP64_FROM = (1 << 31) - (1 << 20)
+_EXTRA_HEAD, _LOCAL_HEAD, _ZIP64_EXTRA = 4, 30, 20
+
+
+def matches(head: bytes) -> bool:
+    """Whether a file begins as a zip whose first member is an NPY file."""
+    if not is_zip(head) or len(head) < _LOCAL_HEAD:
+        return False
+    n_name, n_extra = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
+    name = head[_LOCAL_HEAD : _LOCAL_HEAD + n_name]
+    return name.endswith(b".npy") or head[_LOCAL_HEAD + n_name + n_extra :].startswith(npy.MAGIC)
+
+
+def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
+    """Read the directory of an archive and the header of each member.
+
+    Raises
+    ------
+    CorruptFileError
+        The archive or a member is damaged.
+    UnsafeFileError
+        A member holds Python objects (a pickle), or members overlap.
+    """
+    found = members(source)
+    sidecar = found.pop(SIDECAR + ".npy", None)
+    tensors: dict[str, Tensor] = {}
+    skipped = []
+    for name, member in found.items():
+        try:
+            tensor = _tensor(member, options or ReadOptions())
+        except UnsupportedError as error:
+            if "holds no plain numbers" not in error.fact:
+                raise
+            skipped.append(f"member {name!r} {error.fact}: it is left out")
+            continue
+        key = name.removesuffix(".npy")
+        if key in tensors:
+            raise CorruptFileError(f"two members are the tensor {key!r}", subject=source.name)
+        tensors[key] = tensor
+    metadata, aliases = _sidecar(sidecar, tensors) if sidecar else ({}, {})
+    return TensorMap(tensors, metadata, aliases, Origin(source.name, "npz", (source.name,), tuple(skipped)))
+
+
+def _tensor(member: Member, options: ReadOptions) -> Tensor:
+    subject = f"{member.span.source.name}: {member.name}"
+    header = npy.parse_header(member.head, subject)
+    spec, order, length = npy.layout(header, subject, member.size - header.length, options.assume)
+    if member.deflated:
+        spec = Spec(spec.dtype, spec.shape, "deflate" if spec.encoding == "raw" else spec.encoding)
+        elements: Reader = Whole(_Inflate(member, header.length, length, spec, order), spec.n_elements)
+        return npy.tensor_of(spec, elements, member.span)
+    span = Span(member.span.source, member.span.offset + header.length, length)
+    return npy.tensor_of(spec, Raw(span, npy.stored_type(spec.dtype), order), span)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inflate:
+    """Loads a deflated member's elements."""
+
+    member: Member
+    offset: int
+    length: int
+    spec: Spec
+    order: str
+
+    def __call__(self) -> Array:
+        import numpy as np
+
+        data = np.frombuffer(self.member.content(), np.uint8)[self.offset : self.offset + self.length]
+        values = data.copy().view(npy.stored_type(self.spec.dtype).numpy)
+        return values if self.order == "<" else values.byteswap(inplace=True)
+
+
+def _sidecar(member: Member, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, str]]:
+    subject = f"{member.span.source.name}: {member.name}"
+    header = npy.parse_header(member.head, subject)
+    record = parse_json(member.content()[header.length :], subject)
+    metadata, aliases = record.get("metadata", {}), record.get("aliases", {})
+    if not isinstance(metadata, dict) or not isinstance(aliases, dict):
+        raise CorruptFileError("does not hold metadata and aliases as objects", subject=subject)
+    for alias, kept in aliases.items():
+        if kept not in tensors or alias in tensors:
+            raise CorruptFileError(f"ties {alias!r} to {kept!r}, which does not fit the tensors", subject=subject)
+    return metadata, aliases
+
+
+def losses(tensor_map: TensorMap) -> list[str]:
+    """Raise where NPZ cannot hold the map; it loses nothing.
+
+    Raises
+    ------
+    SpecError
+        A name that a zip directory cannot hold, or that is taken.
+    """
+    for name in tensor_map:
+        try:
+            encoded = name.encode("utf-8")
+        except UnicodeEncodeError:
+            encoded = b"\0"
+        if name == SIDECAR or b"\0" in encoded or len(encoded) > 65_000:
+            raise SpecError(f"NPZ cannot hold a tensor called {name[:80]!r}", remedy="rename it")
+    return []
+
+
+def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None) -> None:
+    """Write a map; the same tensors in the same order and the same metadata give the same bytes."""
+    import zipfile
+
+    losses(tensor_map)
+    sink.reserve(sum(_planned(name, tensor.spec) for name, tensor in tensor_map.items()))
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
+        for name, tensor in _with_sidecar(tensor_map):
+            _write_member(archive, name, tensor, options or WriteOptions())
+
+
+def _planned(name: str, spec: Spec) -> int:
+    return npy.data_bytes(spec) + 2 * len(name.encode()) + 2 * npy.ALIGN + 256
+
+
+def _with_sidecar(tensor_map: TensorMap) -> Iterator[tuple[str, Tensor]]:
+    yield from tensor_map.items()
+    if tensor_map.metadata or tensor_map.aliases:
+        import numpy as np
+
+        record = {
+            "schema": "weighttools.npz/1",
+            "metadata": dict(tensor_map.metadata),
+            "aliases": dict(tensor_map.aliases),
+        }
+        text = json.dumps(record, ensure_ascii=False, sort_keys=True).encode("utf-8")
+        yield from TensorMap.from_arrays({SIDECAR: np.frombuffer(text, np.uint8)}).items()
+
+
+def _write_member(archive: zipfile.ZipFile, name: str, tensor: Tensor, options: WriteOptions) -> None:
+    header = npy.encode_header(tensor.spec)
+    size = len(header) + npy.data_bytes(tensor.spec)
+    info = _info(f"{name}.npy", archive.start_dir, size)
+    with archive.open(info, "w", force_zip64=size >= _ZIP64_FROM) as stream:
+        stream.write(header)
+        write_raw([npy.byte_wide(tensor)], _MemberSink(stream), options)
+
+
+def _info(name: str, offset: int, size: int) -> zipfile.ZipInfo:
+    """Describe a member so that its data begins on a multiple of 64, whatever the clock and the machine say."""
+    import zipfile
+
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.filename = info.orig_filename = name  # ZipInfo would turn the separators of some systems into slashes
+    info.external_attr = 0o644 << 16
+    info.create_system = 3
+    fixed = _LOCAL_HEAD + len(name.encode("utf-8")) + (_ZIP64_EXTRA if size >= _ZIP64_FROM else 0)
+    padding = -(offset + fixed + _EXTRA_HEAD) % npy.ALIGN
+    info.extra = _PADDING_ID.to_bytes(2, "little") + padding.to_bytes(2, "little") + bytes(padding)
+    return info
+
+
+@dataclass(frozen=True, slots=True)
+class _MemberSink:
+    """A sink inside the archive: bytes must pass through, for their CRC-32."""
+
+    stream: Any
+
+    def write(self, data: Any) -> int:
+        return int(self.stream.write(data))
+
+    def copy(self, span: Span) -> None:
+        scratch = memoryview(bytearray(min(BLOCK_ELEMENTS * 4, span.length)))
+        for at in range(0, span.length, BLOCK_ELEMENTS * 4):
+            piece = scratch[: min(BLOCK_ELEMENTS * 4, span.length - at)]
+            span.source.readinto(span.offset + at, piece)
+            self.stream.write(piece)
+
+    def reserve(self, n_bytes: int) -> None:
+        """The archive's sink has been told already."""
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses)

@@ -1,0 +1,70 @@
+"""Raw element bytes, as safetensors, NPY and others store them: little-endian, C order, packed to the dtype's bits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from weighttools.core import plan
+from weighttools.core.engine import run, threads
+from weighttools.core.tensor import BLOCK_ELEMENTS, Span, Tensor
+from weighttools.formats.base import WriteOptions
+
+if TYPE_CHECKING:
+    from weighttools.io.sink import Sink
+
+
+def write_raw(tensors: Iterable[Tensor], sink: Sink, options: WriteOptions) -> None:
+    """Append the tensors' raw, packed, little-endian bytes one after the other."""
+    with threads(options.threads) as pool:
+        for piece in _copied_or_decoded(tensors):
+            if isinstance(piece, Span):
+                sink.copy(piece)
+                continue
+            for block in run(raw_block, _jobs(piece), pool, window=4):
+                sink.write(block)
+
+
+def _copied_or_decoded(tensors: Iterable[Tensor]) -> Iterator[Span | list[Tensor]]:
+    """Group neighbours: spans that adjoin in their file become one, tensors to decode become one batch."""
+    span: Span | None = None
+    batch: list[Tensor] = []
+    for tensor in tensors:
+        stored = tensor.stored if tensor.spec.encoding == "raw" else None
+        if stored is not None and span is not None and _adjoin(span, stored):
+            span = Span(span.source, span.offset, span.length + stored.length)
+            continue
+        if span is not None:
+            yield span
+        if stored is not None and batch:
+            yield batch
+            batch = []
+        span = stored
+        if stored is None:
+            batch.append(tensor)
+    yield from ([span] if span is not None else [])
+    yield from ([batch] if batch else [])
+
+
+def _adjoin(a: Span, b: Span) -> bool:
+    return a.source is b.source and a.offset + a.length == b.offset
+
+
+def _jobs(tensors: Iterable[Tensor]) -> Iterator[tuple[Tensor, int, int]]:
+    for tensor in tensors:
+        for start, stop in plan.blocks(
+            tensor.n_elements, max(tensor.reader.granularity, tensor.dtype.pack), BLOCK_ELEMENTS
+        ):
+            yield tensor, start, stop
+
+
+def raw_block(job: tuple[Tensor, int, int]) -> Any:
+    """Read a run of elements and return its raw, packed, little-endian bytes."""
+    tensor, start, stop = job
+    values = tensor.reader(start, stop)
+    if tensor.dtype.bits < 8:
+        from weighttools.core.packing import pack
+
+        return pack(values.view("u1"), tensor.dtype.bits)
+    return (values if sys.byteorder == "little" else values.byteswap()).view("u1")

@@ -1,0 +1,83 @@
+"""What a file is that is no weight file: said plainly, because it is what people most often have by mistake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from weighttools.core.tensor import Source
+from weighttools.errors import CorruptFileError, UnknownFormatError
+
+
+def _lfs(head: bytes) -> str | None:
+    if not head.startswith(b"version https://git-lfs"):
+        return None
+    size = re.search(rb"^size (\d{1,19})$", head, re.MULTILINE)
+    return f"is a git-LFS pointer to {int(size[1]):,} bytes, not the file itself" if size else "is a git-LFS pointer"
+
+
+def _html(head: bytes) -> str | None:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return (
+        "is an HTML page, not weights" if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")) else None
+    )
+
+
+def _json(head: bytes) -> str | None:
+    return "is JSON text, not weights" if re.match(rb'\s*\{\s*["}]', head) else None
+
+
+def _magic(head: bytes) -> str | None:
+    for magic, name in _OTHERS.items():
+        if head.startswith(magic):
+            return f"is {name}"
+    return None
+
+
+_OTHERS = {
+    b"\x1f\x8b": "gzip-compressed",
+    b"BZh": "bzip2-compressed",
+    b"\xfd7zXZ": "xz-compressed",
+    b"\x28\xb5\x2f\xfd": "zstandard-compressed",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG picture",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file, which this version does not read",
+    b"GGUF": "a GGUF file, which this version does not read",
+    b"\x80\x02": "a Python pickle, which this version does not read",
+    b"PK\x03\x04": "a zip archive without NPY members (a PyTorch or Keras file?), which this version does not read",
+    b"\x7fELF": "a program",
+}
+
+_REMEDIES: dict[Callable[[bytes], str | None], str] = {
+    _lfs: "run: git lfs pull",
+    _html: "the download gave a web page (a login or an error?): fetch the file itself",
+    _json: "give the weight file, or the directory that holds an index",
+    _magic: "give a file that `weighttools formats` lists, unpacked",
+}
+
+
+def refuse_stranger(head: bytes, source: Source, named: str | None) -> str:
+    """Raise for content that no format recognises; return `named` where the suffix's own reader says more.
+
+    Raises
+    ------
+    CorruptFileError
+        The file is empty.
+    UnknownFormatError
+        The content is something else (named, where it is known), or nothing known.
+    """
+    if not head:
+        raise CorruptFileError("is empty (0 bytes)", subject=source.name, remedy="fetch the file again")
+    for guess, remedy in _REMEDIES.items():
+        fact = guess(head)
+        if fact:
+            raise UnknownFormatError(fact, subject=source.name, remedy=remedy)
+    if named is None:
+        raise UnknownFormatError(
+            f"is of no known format (it begins with {head[:8]!r})",
+            subject=source.name,
+            expected="a file that `weighttools formats` lists",
+        )
+    return named

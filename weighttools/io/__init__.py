@@ -1,0 +1,1 @@
+"""Bytes in and bytes out; nothing here knows what a tensor file means."""

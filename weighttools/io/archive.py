@@ -1,0 +1,199 @@
+"""Zip archives as a table of byte ranges, checked before anything is read: NPZ, PyTorch and Keras files are zips.
+
+The central directory is parsed by the standard library; what it says is then held against the local headers and
+against the file, so that no member hides, overlaps another, is encrypted, or inflates past its declared size.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from weighttools.core.tensor import Source, Span
+from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
+
+if TYPE_CHECKING:
+    import zipfile
+
+STORED, DEFLATED = 0, 8
+_LOCAL = struct.Struct("<4sHHHHHIIIHH")
+_INFLATE_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One file of an archive.
+
+    Parameters
+    ----------
+    name
+        As the archive spells it; it is never used as a path.
+    span
+        Its bytes as they lie in the archive, compressed or not.
+    size
+        Its length in bytes once decompressed.
+    deflated
+        Whether it must be inflated.
+    crc
+        The CRC-32 of its content.
+    """
+
+    name: str
+    span: Span
+    size: int
+    deflated: bool
+    crc: int
+
+    def head(self, n_bytes: int) -> bytes:
+        """Return up to the first `n_bytes` of the content."""
+        n = min(n_bytes, self.size)
+        if not self.deflated:
+            return self.span.source.read(self.span.offset, n)
+        return next(self._inflated(n), b"")[:n] if n else b""
+
+    def content(self) -> bytes:
+        """Return the whole content, its length and its CRC-32 checked.
+
+        Raises
+        ------
+        CorruptFileError
+            The content does not inflate to what the archive declares.
+        """
+        data = b"".join(self.chunks())
+        if len(data) != self.size or zlib.crc32(data) != self.crc:
+            raise self._corrupt("its content does not match its declared size and CRC-32")
+        return data
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the content in pieces, never more in all than its declared size."""
+        if self.deflated:
+            yield from self._inflated(_INFLATE_CHUNK)
+            return
+        for at in range(0, self.size, _INFLATE_CHUNK):
+            yield self.span.source.read(self.span.offset + at, min(_INFLATE_CHUNK, self.size - at))
+
+    def _inflated(self, piece: int) -> Iterator[bytes]:
+        inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        left = self.size
+        for at in range(0, self.span.length, _INFLATE_CHUNK):
+            data = self.span.source.read(self.span.offset + at, min(_INFLATE_CHUNK, self.span.length - at))
+            while data:
+                try:
+                    out = inflate.decompress(data, piece)
+                except zlib.error as error:
+                    raise self._corrupt(f"its content does not inflate: {error}") from None
+                left -= len(out)
+                if left < 0:
+                    raise self._corrupt(f"it inflates past its declared {self.size:,} bytes")
+                yield out
+                data = inflate.unconsumed_tail
+                if not out and not data:
+                    break
+        if left > 0:
+            yield from self._tail(inflate.flush(), left)
+
+    def _tail(self, out: bytes, left: int) -> Iterator[bytes]:
+        if len(out) != left:
+            raise self._corrupt(f"it inflates to {self.size - left + len(out):,} of its declared {self.size:,} bytes")
+        yield out
+
+    def _corrupt(self, fact: str) -> CorruptFileError:
+        return CorruptFileError(
+            f"archive member {self.name!r}: {fact}", subject=self.span.source.name, offset=self.span.offset
+        )
+
+
+def is_zip(head: bytes) -> bool:
+    """Whether the first bytes are those of a zip archive with members, or of an empty one."""
+    return head[:4] in (b"PK\x03\x04", b"PK\x05\x06")
+
+
+def members(source: Source) -> dict[str, Member]:
+    """Return the members of a zip archive by name, in the order of its directory.
+
+    Raises
+    ------
+    CorruptFileError
+        The directory is damaged, cut off, or contradicts the local headers.
+    UnsafeFileError
+        Members overlap, share a name, or are encrypted.
+    UnsupportedError
+        A member uses a compression other than deflate.
+    """
+    import zipfile
+
+    from weighttools.io.source import SourceStream
+
+    try:
+        with zipfile.ZipFile(SourceStream(source)) as archive:  # type: ignore[arg-type]
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            end_of_data = archive.start_dir
+    except (zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, EOFError) as error:
+        raise CorruptFileError(
+            f"the zip directory at its end cannot be read ({error})",
+            subject=source.name,
+            remedy="the file is probably cut short: fetch it again",
+        ) from None
+    found: dict[str, Member] = {}
+    for info in infos:
+        if info.orig_filename in found:
+            raise UnsafeFileError(f"two archive members are called {info.orig_filename!r}", subject=source.name)
+        found[info.orig_filename] = _member(source, info, end_of_data)
+    _refuse_overlap(source, found.values(), infos)
+    return found
+
+
+def _member(source: Source, info: zipfile.ZipInfo, end_of_data: int) -> Member:
+    name, offset, method = info.orig_filename, info.header_offset, info.compress_type
+    stored, size = info.compress_size, info.file_size
+    if info.flag_bits & 0x1:
+        raise UnsafeFileError(f"archive member {name!r} is encrypted", subject=source.name)
+    if method not in (STORED, DEFLATED):
+        raise UnsupportedError(
+            f"archive member {name!r} uses compression method {method}",
+            subject=source.name,
+            expected="stored or deflated",
+        )
+    start = _data_offset(source, name, offset, method, info.flag_bits)
+    if start + stored > end_of_data or (method == STORED and stored != size):
+        raise CorruptFileError(
+            f"archive member {name!r} claims {stored:,} bytes, more than the file holds",
+            subject=source.name,
+            offset=offset,
+        )
+    return Member(name, Span(source, start, stored), size, method == DEFLATED, info.CRC)
+
+
+def _data_offset(source: Source, name: str, offset: int, method: int, flags: int) -> int:
+    """Read the local header, hold it against the directory, and return where the member's bytes begin."""
+    if not 0 <= offset <= source.size - _LOCAL.size:
+        raise CorruptFileError(f"archive member {name!r} begins outside the file", subject=source.name, offset=offset)
+    magic, _, local_flags, local_method, _, _, _, _, _, n_name, n_extra = _LOCAL.unpack(
+        source.read(offset, _LOCAL.size)
+    )
+    begin = offset + _LOCAL.size
+    if magic != b"PK\x03\x04" or begin + n_name > source.size:
+        raise CorruptFileError(f"archive member {name!r} has no local header", subject=source.name, offset=offset)
+    codec = "utf-8" if flags & 0x800 else "cp437"
+    local = source.read(begin, n_name).decode(codec, "replace")
+    if local != name or local_method != method or (local_flags ^ flags) & 0x801:
+        raise CorruptFileError(
+            f"archive member {name!r} is {local!r} in its local header", subject=source.name, offset=offset
+        )
+    return int(begin + n_name + n_extra)
+
+
+def _refuse_overlap(source: Source, found: Iterable[Member], infos: Iterable[zipfile.ZipInfo]) -> None:
+    ranges = sorted(
+        (info.header_offset, member.span.offset + member.span.length, member.name)
+        for info, member in zip(infos, found, strict=True)
+    )
+    for (_, end, first), (start, _, second) in pairwise(ranges):
+        if start < end:
+            raise UnsafeFileError(
+                f"archive members {first!r} and {second!r} overlap", subject=source.name, offset=start
+            )

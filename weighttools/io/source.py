@@ -1,0 +1,236 @@
+"""Bytes in: local files by positioned reads, and bytes in memory."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+from dataclasses import dataclass, field
+
+from weighttools.errors import SourceError, UnsupportedError
+
+_CHUNK = 1 << 30
+"""The most that one read call is asked for: Linux stops at 2 GiB less a page."""
+
+
+class LocalFile:
+    """A regular file, read by position (pread), so that threads share one descriptor.
+
+    The descriptor is opened on the first read and again after unpickling; the file's size and modification time
+    must then be what they were, so that a file exchanged in between is noticed rather than misread.
+
+    Raises
+    ------
+    SourceError
+        The path is no regular file, or cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self.path = os.fspath(path)
+        self.name = name or self.path
+        info = _stat(self.path)
+        if not stat.S_ISREG(info.st_mode):
+            raise SourceError(f"is {_what(info.st_mode)}", subject=self.name, expected="a regular file")
+        self.size = info.st_size
+        self._stamp = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+        self._fd = -1
+        self._lock = threading.Lock()
+
+    def fileno(self) -> int:
+        """Return a descriptor open for reading; it stays this object's."""
+        if self._fd < 0:
+            with self._lock:
+                if self._fd < 0:
+                    self._fd = self._open()
+        return self._fd
+
+    def _open(self) -> int:
+        try:
+            fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise SourceError(f"cannot be opened: {error.strerror}", subject=self.name) from None
+        info = os.fstat(fd)
+        if (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns) != self._stamp:
+            os.close(fd)
+            raise SourceError("changed since it was opened", subject=self.name, remedy="open it again")
+        return fd
+
+    def close(self) -> None:
+        """Give the descriptor back; the next read opens it again."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`.
+
+        Raises
+        ------
+        SourceError
+            The file ends before.
+        """
+        buffer = bytearray(length)
+        self.readinto(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset`; as `read`."""
+        fd = self.fileno()
+        view = buffer.cast("B") if buffer.nbytes else buffer
+        done = 0
+        while done < view.nbytes:
+            try:
+                n = _pread_into(fd, view[done : done + _CHUNK], offset + done, self._lock)
+            except OSError as error:
+                raise SourceError(f"read failed: {error.strerror}", subject=self.name, offset=offset) from None
+            if n == 0:
+                raise SourceError("ends early: it shrank while open", subject=self.name, offset=offset + done)
+            done += n
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_fd", "_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._fd, self._lock = -1, threading.Lock()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+
+    def __repr__(self) -> str:
+        return f"LocalFile({self.path!r})"
+
+
+def _pread_into(fd: int, view: memoryview, offset: int, lock: threading.Lock) -> int:
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [view], offset)
+    with lock:  # Windows and old macOS have no positioned read into a buffer
+        os.lseek(fd, offset, os.SEEK_SET)
+        data = os.read(fd, view.nbytes)
+    view[: len(data)] = data
+    return len(data)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes in memory as a source."""
+
+    data: bytes = field(repr=False)
+    name: str = "<bytes>"
+
+    @property
+    def size(self) -> int:
+        """The length in bytes."""
+        return len(self.data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`."""
+        if offset + length > len(self.data):
+            raise SourceError("ends early", subject=self.name, offset=len(self.data))
+        return self.data[offset : offset + length]
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset`."""
+        if buffer.nbytes:
+            buffer.cast("B")[:] = self.read(offset, buffer.nbytes)
+
+
+class SourceStream(io.RawIOBase):
+    """A seekable file object over a source, for libraries that want one (zipfile, h5py)."""
+
+    def __init__(self, source: LocalFile | Bytes) -> None:
+        super().__init__()
+        self._source, self._at = source, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._source.size}[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        n = max(0, min(view.nbytes, self._source.size - self._at))
+        if n:
+            self._source.readinto(self._at, view[:n])
+        self._at += n
+        return n
+
+
+def open_source(path: str | os.PathLike[str]) -> LocalFile | Bytes:
+    """Open a file by path, or standard input by ``-``.
+
+    Raises
+    ------
+    SourceError
+        There is no such file, or it is not a regular one.
+    UnsupportedError
+        The path is a URL.
+    """
+    text = os.fspath(path)
+    if text == "-":
+        return _standard_input()
+    if "://" in text:
+        raise UnsupportedError("URLs are not read", subject=text, remedy="download the file and give its path")
+    return LocalFile(text)
+
+
+def _standard_input() -> LocalFile | Bytes:
+    """Read standard input: a redirected file by position, a pipe through a temporary file that has no name any more."""
+    import shutil
+    import sys
+    import tempfile
+
+    if sys.stdin is None or sys.stdin.isatty():
+        raise SourceError("standard input is a terminal", subject="-", remedy="pipe or redirect a file into it")
+    fd, spool = tempfile.mkstemp(prefix="weighttools-")
+    try:
+        with os.fdopen(fd, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        source = LocalFile(spool, name="-")
+        source.fileno()
+    finally:
+        os.unlink(spool)  # the open descriptor keeps it
+    return source
+
+
+def _stat(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        raise SourceError("no such file or directory", subject=path, remedy=_near_files(path)) from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot be read: {getattr(error, 'strerror', error)}", subject=path) from None
+
+
+def _near_files(path: str) -> str | None:
+    import difflib
+
+    parent, wanted = os.path.split(path)
+    try:
+        names = [entry.name for entry in os.scandir(parent or ".")]
+    except (OSError, ValueError):
+        return None
+    near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
+    return f"did you mean {' or '.join(os.path.join(parent, name) for name in near)}?" if near else None
+
+
+def _what(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFIFO: "a named pipe",
+        stat.S_IFCHR: "a character device",
+        stat.S_IFBLK: "a block device",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "not a regular file")

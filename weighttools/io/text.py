@@ -1,0 +1,56 @@
+"""Small JSON files beside the weights (indexes, configurations), read with a bound and without trust."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from weighttools.errors import CorruptFileError
+
+MAX_JSON = 200_000_000
+
+
+def parse_json(data: bytes, subject: object) -> dict[str, Any]:
+    """Parse bytes as one JSON object without duplicate keys.
+
+    Raises
+    ------
+    CorruptFileError
+        They are not one, or not UTF-8.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+    except RecursionError:
+        raise CorruptFileError("its JSON is nested too deeply", subject=subject) from None
+    except ValueError as error:
+        raise CorruptFileError(f"is not valid JSON: {error}", subject=subject) from None
+    if not isinstance(value, dict):
+        raise CorruptFileError("is not a JSON object", subject=subject, expected="{…}")
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(k for k in keys if keys.count(k) > 1)!r} stands twice")
+    return found
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a JSON file that holds one object; as `parse_json`.
+
+    Raises
+    ------
+    SourceError
+        It cannot be read, or is no regular file.
+    CorruptFileError
+        It is larger than any index is, or not a JSON object.
+    """
+    from weighttools.io.source import LocalFile
+
+    source = LocalFile(path)
+    if source.size > MAX_JSON:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {MAX_JSON:,}")
+    return parse_json(source.read(0, source.size), source.name)

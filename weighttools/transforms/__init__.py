@@ -1,0 +1,1 @@
+"""Functions that return a transform: TensorMap to TensorMap, lazily, specs first."""

@@ -1,0 +1,99 @@
+"""Casting floating tensors to another floating dtype, correctly rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from weighttools.core.dtypes import DTYPES, DType
+from weighttools.core.patterns import matching
+from weighttools.core.readers import Elementwise
+from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.errors import SpecError
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+_TARGETS = tuple(d.name for d in DTYPES.values() if d.is_float and d.bits >= 8 and d.name != "float8_e8m0fnu")
+
+
+def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Transform:
+    """Return a transform that casts floating tensors to `target`; integers, booleans and complex stay.
+
+    Parameters
+    ----------
+    target
+        A floating dtype of at least 8 bits.
+    keep
+        Name patterns of tensors to leave as they are.
+    saturate
+        Give values beyond the target's range its largest finite value (as torch does for 8-bit floats) instead of
+        Inf, or NaN where the dtype has no Inf (as IEEE 754 and ml_dtypes do).
+
+    Raises
+    ------
+    SpecError
+        `target` is not such a dtype.
+    TensorNotFoundError
+        A pattern of `keep` matches nothing.
+    """
+    if target.name not in _TARGETS:
+        raise SpecError(f"cannot cast to {target}", expected=f"one of {', '.join(_TARGETS)}")
+    fn = partial(cast_block, target=target, saturate=saturate)
+
+    def transform(tensor_map: TensorMap) -> TensorMap:
+        kept = matching(tensor_map, keep) if keep else set()
+
+        def one(name: str, tensor: Tensor) -> Tensor:
+            if name in kept or not tensor.dtype.is_float or tensor.dtype == target:
+                return tensor
+            return Tensor(Spec(target, tensor.shape), Elementwise(tensor.reader, fn))
+
+        return tensor_map.map(one)
+
+    return transform
+
+
+def cast_block(block: Array, target: DType, saturate: bool = False) -> Array:
+    """Return `block` (any floating dtype) rounded to nearest, ties to even, in the dtype `target`."""
+    import numpy as np
+
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        if saturate:
+            block = _clipped(block, target)
+        if block.dtype == np.float64 and target.name not in ("float16", "float32"):
+            block = to_odd(block)
+        if target.name == "float16" and block.dtype.itemsize < 4:
+            block = block.astype(np.float32)
+        return block.astype(target.numpy)
+
+
+def _clipped(block: Array, target: DType) -> Array:
+    import ml_dtypes
+    import numpy as np
+
+    limit = float(ml_dtypes.finfo(target.numpy).max)  # type: ignore[no-untyped-call]
+    wide = block.astype(np.float32) if block.dtype.itemsize < 4 else block
+    return np.clip(wide, -limit, limit) if limit < float(np.finfo(wide.dtype).max) else wide
+
+
+def to_odd(block: Array) -> Array:
+    """Round float64 to float32 by round-to-odd, after which a second rounding to fewer bits is exact.
+
+    Casting float64 to bfloat16 by way of a float32 rounded to nearest rounds twice, and ties go wrong.
+
+    References
+    ----------
+    S. Boldo and G. Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to
+    odd", IEEE Transactions on Computers 57(4), 2008, theorem 3.
+    """
+    import numpy as np
+
+    near = block.astype(np.float32)
+    bits = near.view(np.uint32).copy()
+    wide = near.astype(np.float64)
+    bits -= (np.abs(wide) > np.abs(block)).astype(np.uint32)
+    bits |= ((wide != block) & ~np.isnan(block)).astype(np.uint32)
+    return bits.view(np.float32)
