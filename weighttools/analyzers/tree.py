@@ -74,7 +74,7 @@ def outline(tensor_map: TensorMap, max_depth: int | None = None) -> list[Line]:
         Sum up, in one line, all tensors whose names (numbers collapsed) agree in this many parts.
     """
     root = _build(tensor_map)
-    _sum(root, {})
+    _sum(root, {}, _canonical(tensor_map.specs()))
     entries = list(_entries(root, ""))
     return list(_summed(entries, max_depth) if max_depth else _printed(entries, 0))
 
@@ -96,7 +96,7 @@ def _build(tensor_map: TensorMap) -> Node:
 
 def _place(module: str, separator: str, known: dict[str, Place]) -> Place:
     """Return the innermost numbered module that holds `module`, and the rest of its name."""
-    if module.count(separator) > MAX_DEPTH:
+    if len(module) > MAX_DEPTH and module.count(separator) > MAX_DEPTH:
         return known[""][0], module + separator
     above, _, part = module.rpartition(separator)
     node, rest = known.get(above) or _place(above, separator, known)
@@ -110,19 +110,25 @@ def _place(module: str, separator: str, known: dict[str, Place]) -> Place:
     return place
 
 
-def _sum(node: Node, makes: dict[object, int]) -> None:
+def _canonical(specs: list[Spec]) -> dict[int, int]:
+    """Number the specs by the identity of the objects, equal ones alike: a few of them serve all tensors."""
+    numbers: dict[Spec, int] = {}
+    return {key: numbers.setdefault(spec, len(numbers)) for key, spec in {id(spec): spec for spec in specs}.items()}
+
+
+def _sum(node: Node, makes: dict[object, int], numbers: dict[int, int]) -> None:
     """Add up totals from below, and give nodes of the same make the same signature."""
     make: list[object] = []
     for name, part in node.content.items():
         if isinstance(part, Node):
-            _sum(part, makes)
+            _sum(part, makes, numbers)
             make += (name, part.signature)
             node.n_tensors += part.n_tensors
             node.n_elements += part.n_elements
             node.stored_bytes += part.stored_bytes
         else:
             spec, stored_bytes = part
-            make += (name, spec.dtype.name, spec.shape)
+            make += (name, numbers[id(spec)])
             node.n_tensors += 1
             node.n_elements += spec.n_elements
             node.stored_bytes += stored_bytes

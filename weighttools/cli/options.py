@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from weighttools.errors import WeighttoolsError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,6 +21,8 @@ FORMATS = ("table", "json", "jsonl", "csv", "markdown")
 
 def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a tensor's name from the file given before it."""
+    from click.shell_completion import CompletionItem
+
     from weighttools import api
 
     path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core import patterns
 from weighttools.core.tensor import Source, Span, Spec, Tensor
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a map came from.
 
     Parameters
@@ -136,7 +134,7 @@ class TensorMap(Mapping[str, Tensor]):
 
     def noted(self, *notes: str) -> TensorMap:
         """Return the map with notes added to its origin."""
-        return self.replace(origin=replace(self.origin, notes=(*self.origin.notes, *notes)))
+        return self.replace(origin=self.origin._replace(notes=(*self.origin.notes, *notes)))
 
     def select(self, *include: str, exclude: Sequence[str] = ()) -> TensorMap:
         """Keep the tensors whose names match a pattern of `include` (default: all) and none of `exclude`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from weighttools.core.registry import Entry, Registry
 from weighttools.core.tensor import Source
@@ -12,8 +12,7 @@ from weighttools.errors import SpecError
 from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One line of the table of formats: what can be said of a format without importing it.
 
     Parameters

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
@@ -16,8 +15,7 @@ HEAD_BYTES = 4096
 """How much of a file's beginning `Format.matches` is shown."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
+class ReadOptions(NamedTuple):
     """How to read what the file itself leaves open.
 
     Parameters
@@ -29,8 +27,7 @@ class ReadOptions:
     assume: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WriteOptions:
+class WriteOptions(NamedTuple):
     """How to write.
 
     Parameters
@@ -42,8 +39,7 @@ class WriteOptions:
     threads: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """One file format.
 
     Parameters
@@ -62,7 +58,7 @@ class Format:
     matches: Callable[[bytes], bool]
     read: Callable[[Source, ReadOptions], TensorMap]
     write: Callable[[TensorMap, Sink, WriteOptions], None] | None = None
-    losses: Callable[[TensorMap], list[str]] = field(default=lambda tensor_map: [])
+    losses: Callable[[TensorMap], list[str]] = lambda tensor_map: []
 
 
 def text_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:

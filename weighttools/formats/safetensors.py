@@ -23,7 +23,6 @@ from weighttools.core.tensor import Source, Spec
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, text_metadata
-from weighttools.formats.raw import write_raw
 
 if TYPE_CHECKING:
     from weighttools.io.sink import Sink
@@ -385,6 +384,8 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
 
     Memory: a few blocks a thread, whatever the size of the map.
     """
+    from weighttools.formats.raw import write_raw
+
     losses(tensor_map)
     names = ordered(tensor_map)
     header = encode_header(tensor_map, names)

@@ -44,6 +44,7 @@ class FileSink:
         self.fd, self.name, self.progress = fd, name, progress
         self._at = 0
         self._end = 0
+        self._pushed = 0
 
     def write(self, data: Any) -> int:
         view = memoryview(data)
@@ -80,6 +81,9 @@ class FileSink:
     def _moved(self, n: int) -> None:
         self._at += n
         self._end = max(self._end, self._at)
+        if self._at - self._pushed >= _COPY:
+            start_writeback(self.fd, self._pushed, self._at - self._pushed)
+            self._pushed = self._at
         self.progress(n)
 
     def tell(self) -> int:
@@ -109,6 +113,15 @@ class FileSink:
             raise
         except OSError as error:
             raise _write_error(self.name, error, None) from None
+
+
+def start_writeback(fd: int, offset: int, length: int) -> None:
+    """Ask Linux to begin writing these bytes to the disk, so that the fsync at the end finds little left to do."""
+    if sys.platform == "linux":
+        import ctypes
+
+        begin = 2  # SYNC_FILE_RANGE_WRITE; it fails harmlessly on pipes and where it is not known
+        ctypes.CDLL(None).sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), begin)
 
 
 def _write_error(name: str, error: OSError, n_bytes: int | None) -> SourceError:
