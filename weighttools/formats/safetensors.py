@@ -114,7 +114,7 @@ def _canonical(text: str, source: Source, data_start: int) -> tuple[dict[str, st
         except (ValueError, RecursionError):
             return None
         begin = end + 1
-        if type(metadata) is not dict or text[end : end + 1] not in (",", "}"):
+        if type(metadata) is not dict or text[end : end + 1] != ",":
             return None
     columns = list(zip(*_RECORD.findall(text, begin), strict=True))
     if (
@@ -122,7 +122,9 @@ def _canonical(text: str, source: Source, data_start: int) -> tuple[dict[str, st
         or sum([sum(map(len, column)) for column in columns]) + len(columns[0]) * _FIXED != len(text) - begin
     ):
         return None
-    names, codes, shapes, starts, stops, _ = columns
+    names, codes, shapes, starts, stops, closings = columns
+    if closings[-1] == ",":
+        return None
     begins, ends = list(map(int, starts)), list(map(int, stops))
     try:
         specs = {
