@@ -123,8 +123,6 @@ def _canonical(text: str, source: Source, data_start: int) -> tuple[dict[str, st
     ):
         return None
     names, codes, shapes, starts, stops, closings = columns
-    if closings[-1] == ",":
-        return None
     begins, ends = list(map(int, starts)), list(map(int, stops))
     try:
         specs = {
@@ -134,7 +132,7 @@ def _canonical(text: str, source: Source, data_start: int) -> tuple[dict[str, st
         return None
     found = list(map(specs.__getitem__, zip(codes, shapes, strict=True)))
     lengths = [n_bytes for _, n_bytes in found]
-    if begins[0] or begins[1:] != ends[:-1] or list(map(sub, ends, begins)) != lengths:
+    if closings[-1] == "," or begins[0] or begins[1:] != ends[:-1] or list(map(sub, ends, begins)) != lengths:
         return None
     offsets = map(data_start.__add__, begins)
     rows = dict(zip(names, zip([spec for spec, _ in found], repeat(source), offsets, lengths), strict=False))
