@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from weighttools.core.dtypes import DType
+from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,8 +134,18 @@ class Tensor:
         return self.spec.nbytes if self.stored is None else self.stored.length
 
     def read(self) -> Array:
-        """Return the whole tensor as an array of its shape."""
-        return self.reader(0, self.n_elements).reshape(self.shape)
+        """Return the whole tensor as an array of its shape.
+
+        Raises
+        ------
+        SpecError
+            NumPy cannot hold such a shape: more than 64 axes, or a side of 2**63 beside one of 0.
+        """
+        values = self.reader(0, self.n_elements)
+        try:
+            return values.reshape(self.shape)
+        except ValueError as error:
+            raise SpecError(f"NumPy holds no array of {len(self.shape)} axes of shape {self.shape}: {error}") from None
 
     def blocks(self, block_elements: int = BLOCK_ELEMENTS) -> Iterator[Array]:
         """Yield the elements as flat arrays in C order, each about `block_elements` long."""

@@ -113,7 +113,7 @@ def _canonical(text: str, source: Source, data_start: int) -> tuple[dict[str, st
         except (ValueError, RecursionError):
             return None
         begin = end + 1
-        if type(metadata) is not dict or text[end : end + 1] not in (",", "}"):
+        if type(metadata) is not dict or text[end : end + 1] != ",":
             return None
     columns = list(zip(*_RECORD.findall(text, begin), strict=True))
     if (
@@ -121,7 +121,7 @@ def _canonical(text: str, source: Source, data_start: int) -> tuple[dict[str, st
         or sum([sum(map(len, column)) for column in columns]) + len(columns[0]) * _FIXED != len(text) - begin
     ):
         return None
-    names, codes, shapes, starts, stops, _ = columns
+    names, codes, shapes, starts, stops, closings = columns
     begins, ends = list(map(int, starts)), list(map(int, stops))
     try:
         specs = {
@@ -131,7 +131,7 @@ def _canonical(text: str, source: Source, data_start: int) -> tuple[dict[str, st
         return None
     found = list(map(specs.__getitem__, zip(codes, shapes, strict=True)))
     lengths = [n_bytes for _, n_bytes in found]
-    if begins[0] or begins[1:] != ends[:-1] or list(map(sub, ends, begins)) != lengths:
+    if closings[-1] == "," or begins[0] or begins[1:] != ends[:-1] or list(map(sub, ends, begins)) != lengths:
         return None
     offsets = map(data_start.__add__, begins)
     rows = dict(zip(names, zip([spec for spec, _ in found], repeat(source), offsets, lengths), strict=False))
