@@ -17,6 +17,8 @@ import click
 from weighttools.errors import WeighttoolsError, printable
 
 DEBUG = "--debug"
+COMPLETE = "_WEIGHTTOOLS_COMPLETE"
+"""The environment variable by which a shell asks for completions."""
 
 
 def guarded(main: Callable[..., Any]) -> NoReturn:
@@ -33,8 +35,8 @@ def guarded(main: Callable[..., Any]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader left: nothing more can or need be said
         code = 0
-    except SystemExit as left:  # from click: of shell completion, or of a broken pipe that it met
-        code = 0 if isinstance(left.__context__, BrokenPipeError) else left.code
+    except SystemExit as left:  # click exits by itself after completing a word, and when the reader has left
+        code = left.code if COMPLETE in os.environ else 0
     except (KeyboardInterrupt, click.Abort):
         code = 130
     except Exception as error:
