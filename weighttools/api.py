@@ -93,7 +93,7 @@ def save(path: PathLike, tensor_map: TensorMap, *, format: str | None = None, fo
 
 
 def convert(
-    src: PathLike,
+    src: PathLike | TensorMap,
     dst: PathLike,
     *,
     dtype: str | None = None,
@@ -113,8 +113,10 @@ def convert(
 
     Parameters
     ----------
-    src, dst
-        Source and target. A target with a suffix is a file; one without is a Hugging Face directory.
+    src
+        As for `open`, or an open map.
+    dst
+        The target. One with a suffix is a file; one without is a Hugging Face directory.
     dtype
         Cast floating tensors to this dtype.
     keep_dtype

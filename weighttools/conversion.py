@@ -16,8 +16,9 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.formats import huggingface, load, writable
 from weighttools.formats.base import WriteOptions
+from weighttools.io.directory import atomic_directory, keep_others
 from weighttools.io.progress import Progress, silent
-from weighttools.io.sink import atomic_directory, atomic_file, keep_others
+from weighttools.io.sink import atomic_file
 
 MAX_SHARD_SIZE = "5GB"
 """The default of huggingface_hub and transformers."""
@@ -127,6 +128,8 @@ def _plan(
     tensor_map: TensorMap, dst: str, format_name: str | None, max_shard_size: int | str | None, single: bool
 ) -> Plan:
     if _means_directory(dst, format_name):
+        if format_name not in (None, huggingface.NAME, "safetensors"):
+            raise SpecError(f"a directory is not written as {format_name}", subject=dst, remedy="name a file")
         limit = None if single else parse_size(max_shard_size or MAX_SHARD_SIZE)
         files = huggingface.shard_plan(tensor_map, limit, _stem_of(tensor_map))
         return Plan("safetensors", dst, files, is_directory=True)

@@ -34,10 +34,12 @@ def kind(found: Families, origin: Origin) -> Finding:
 
 def _configuration(path: str) -> Mapping[str, Any]:
     """Read the configuration beside the weights, adapter's first; anything wrong with it is not our subject here."""
+    if path in ("", "-"):
+        return {}
     home = path if os.path.isdir(path) else os.path.dirname(path)
     for name in ("adapter_config.json", "config.json"):
         file = os.path.join(home, name)
-        if path and os.path.isfile(file):
+        if os.path.isfile(file):
             try:
                 return read_json(file)
             except WeighttoolsError:

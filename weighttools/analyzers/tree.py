@@ -22,8 +22,8 @@ class Node:
     Attributes
     ----------
     content
-        What is in it, in order of appearance: tensors by what is left of their names, and numbered modules by
-        their relative name up to the number, and the number.
+        What is in it, in order of appearance: tensors by what is left of their names (in a numbered module, from
+        the separator on), and numbered modules by their relative name up to the number, and the number.
     signature
         The same for two nodes of the same make.
     n_tensors, n_elements, stored_bytes
@@ -86,12 +86,16 @@ def _build(tensor_map: TensorMap) -> Node:
     root = Node()
     places: dict[str, dict[str, Place]] = {separator: {"": (root, "")} for separator in "./"}
     for name, leaf in zip(tensor_map, zip(tensor_map.specs(), tensor_map.sizes(), strict=True), strict=True):
-        separator = "." if "." in name else "/"
+        separator = _separator(name)
         module, _, last = name.rpartition(separator)
         known = places[separator]
         node, rest = known.get(module) or _place(module, separator, known)
         node.content[rest + last] = leaf
     return root
+
+
+def _separator(name: str) -> str:
+    return "." if "." in name else "/"
 
 
 def _place(module: str, separator: str, known: dict[str, Place]) -> Place:
@@ -103,7 +107,7 @@ def _place(module: str, separator: str, known: dict[str, Place]) -> Place:
     if part.isdecimal() and part.isascii() and len(part) < 10:
         child = Node()
         node.content[rest, part] = child
-        place = child, ""
+        place = child, separator
     else:
         place = node, f"{rest}{part}{separator}"
     known[module] = place
@@ -152,7 +156,7 @@ def _entries(node: Node, prefix: str) -> Iterator[_Entry]:
     groups: dict[Any, list[str]] = {}
     for name, part in node.content.items():
         if isinstance(part, Node):
-            groups.setdefault((name[0], part.signature), []).append(name[1])
+            groups.setdefault((name[0], part.signature, _padding(name[1])), []).append(name[1])
         else:
             groups[name] = []
     for key, numbers in _by_number(groups):
@@ -160,12 +164,17 @@ def _entries(node: Node, prefix: str) -> Iterator[_Entry]:
         if not isinstance(part, Node):
             yield _Entry(f"{prefix}{key}", part[0], 1, 1, part[0].n_elements, part[1], [])
         elif len(numbers) == 1:
-            yield from _entries(part, f"{prefix}{key[0]}{numbers[0]}.")
+            yield from _entries(part, f"{prefix}{key[0]}{numbers[0]}")
         else:
             n = len(numbers)
             totals = (n * part.n_tensors, n * part.n_elements, n * part.stored_bytes)
-            label = f"{prefix}{key[0]}[{ranges(map(int, numbers))}]"
+            label = f"{prefix}{key[0]}[{ranges(map(int, numbers), key[2])}]"
             yield _Entry(label, None, n, *totals, list(_entries(part, "")))
+
+
+def _padding(number: str) -> int:
+    """How many digits a number is padded to, as ``00`` is to 2; 0 for one that is not."""
+    return len(number) if number[0] == "0" and len(number) > 1 else 0
 
 
 def _by_number(groups: dict[Any, list[str]]) -> list[tuple[Any, list[str]]]:
@@ -181,23 +190,23 @@ def _line(depth: int, label: str, entry: _Entry) -> Line:
     return Line(depth, label, entry.spec, entry.copies, entry.n_tensors, entry.n_elements, entry.stored_bytes)
 
 
-def _printed(entries: Iterable[_Entry], depth: int) -> Iterator[Line]:
+def _printed(entries: Iterable[_Entry], depth: int, cut: int = 0) -> Iterator[Line]:
     """Yield lines: outermost modules that hold several entries get one of their own, and so do groups."""
     for module, part in _by_module(list(entries), depth):
         if module:
             yield _module_line(depth, module, part)
-        inner, cut = (depth + 1, len(module) + 1) if module else (depth, 0)
+        inner, begin = (depth + 1, len(module) + 1) if module else (depth, cut)
         for entry in part:
-            yield _line(inner, entry.label[cut:], entry)
-            yield from _printed(entry.body, inner + 1)
+            yield _line(inner, entry.label[begin:], entry)
+            yield from _printed(entry.body, inner + 1, cut=1)
 
 
 def _by_module(entries: list[_Entry], depth: int) -> Iterator[tuple[str, list[_Entry]]]:
     """Part the entries of the top level by their first part; below, and where a part is alone, leave them be."""
     parts: dict[str, list[_Entry]] = {}
     for entry in entries:
-        first, dot, _ = entry.label.partition(".")
-        parts.setdefault(first if dot and depth == 0 else "", []).append(entry)
+        first, separator, _ = entry.label.partition(_separator(entry.label))
+        parts.setdefault(first if separator and depth == 0 else "", []).append(entry)
     for first, part in parts.items():
         yield (first if len(part) > 1 else ""), part
 
@@ -211,7 +220,8 @@ def _summed(entries: Iterable[_Entry], max_depth: int) -> Iterator[Line]:
     """Yield one line for each distinct beginning of `max_depth` parts, counted through groups."""
     sums: dict[str, list[_Entry]] = {}
     for entry in _flattened(entries, "", 1):
-        beginning = ".".join(entry.label.split(".")[:max_depth])
+        separator = _separator(entry.label)
+        beginning = separator.join(entry.label.split(separator)[:max_depth])
         sums.setdefault(beginning, []).append(entry)
     for beginning, part in sums.items():
         whole = len(part) == 1 and part[0].label == beginning and part[0].copies == 1
@@ -221,17 +231,17 @@ def _summed(entries: Iterable[_Entry], max_depth: int) -> Iterator[Line]:
 def _flattened(entries: Iterable[_Entry], prefix: str, copies: int) -> Iterator[_Entry]:
     for entry in entries:
         if entry.body:
-            yield from _flattened(entry.body, f"{prefix}{entry.label}.", copies * entry.copies)
+            yield from _flattened(entry.body, prefix + entry.label, copies * entry.copies)
         else:
             totals = (copies, copies * entry.n_elements, copies * entry.stored_bytes)
             yield _Entry(prefix + entry.label, entry.spec, copies, *totals, [])
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Write numbers as ranges.
+def ranges(numbers: Iterable[int], width: int = 0) -> str:
+    """Write numbers as ranges, padded with zeros to `width` digits.
 
-    >>> ranges([0, 1, 2, 5, 7, 8])
-    '0-2,5,7-8'
+    >>> ranges([0, 1, 2, 5, 7, 8]), ranges([0, 1, 2], 2)
+    ('0-2,5,7-8', '00-02')
     """
     runs: list[list[int]] = []
     for n in sorted(numbers):
@@ -239,4 +249,4 @@ def ranges(numbers: Iterable[int]) -> str:
             runs[-1][1:] = [n]
         else:
             runs.append([n])
-    return ",".join("-".join(map(str, run)) for run in runs)
+    return ",".join("-".join(str(n).zfill(width) for n in run) for run in runs)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from weighttools.cli.exits import COMPLETE
+
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
@@ -22,5 +24,5 @@ def completion(ctx: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     root = ctx.find_root()
-    script = found(root.command, {}, "weighttools", "_WEIGHTTOOLS_COMPLETE")
+    script = found(root.command, {}, "weighttools", COMPLETE)
     click.echo(script.source())

@@ -11,11 +11,15 @@ from weighttools.errors import printable
 
 
 @click.command()
-@click.argument("src")
-@click.argument("dst")
+@click.argument("src", type=click.Path())
+@click.argument("dst", type=click.Path())
 @click.option("--dtype", metavar="DTYPE", help="Cast floating tensors, e.g. to bfloat16; integers stay.")
 @click.option(
-    "--keep-dtype", multiple=True, metavar="PATTERN", help="Do not cast tensors whose name matches. Repeatable."
+    "--keep-dtype",
+    multiple=True,
+    metavar="PATTERN",
+    shell_complete=options.complete_names,
+    help="Do not cast tensors whose name matches. Repeatable.",
 )
 @click.option(
     "--saturate", is_flag=True, help="Clip to the dtype's range; without it, what is too large becomes Inf or NaN."
@@ -28,7 +32,7 @@ from weighttools.errors import printable
 @click.option("--force", is_flag=True, help="Replace an existing target.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @options.assume
-def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
+def convert(src: str, dst: str, as_json: bool, assume: str | None, **settings: Any) -> None:
     """Convert a checkpoint to another format, dtype or sharding.
 
     DST with a suffix is a file (.safetensors, .npz, .npy); without one it is a Hugging Face directory; - is
@@ -45,10 +49,11 @@ def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
     """
     from weighttools import api
 
-    planned = api.convert(src, dst, **{**settings, "dry_run": True})
+    opened = api.open(src, assume=assume)  # once: standard input is not read twice
+    planned = api.convert(opened, dst, **{**settings, "dry_run": True})
     if not settings["dry_run"]:
         with options.progress(planned["stored_bytes"], "convert") as moved:
-            planned = api.convert(src, dst, **settings, progress=moved)
+            planned = api.convert(opened, dst, **settings, progress=moved)
     if as_json:
         output.emit_json([planned])
     elif dst != "-":

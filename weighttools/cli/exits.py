@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -16,12 +17,17 @@ import click
 from weighttools.errors import WeighttoolsError, printable
 
 DEBUG = "--debug"
+COMPLETE = "_WEIGHTTOOLS_COMPLETE"
+"""The environment variable by which a shell asks for completions."""
 
 
 def guarded(main: Callable[..., Any]) -> NoReturn:
     """Run a click command so that every error is one line on stderr."""
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an encoding that lacks a letter is no reason to fail
     gc.disable()  # a command is short, and reference counts free all that is large
     try:
         code = main(args=arguments, prog_name="weighttools", standalone_mode=False)
@@ -29,6 +35,8 @@ def guarded(main: Callable[..., Any]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader left: nothing more can or need be said
         code = 0
+    except SystemExit as left:  # click exits by itself after completing a word, and when the reader has left
+        code = left.code if COMPLETE in os.environ else 0
     except (KeyboardInterrupt, click.Abort):
         code = 130
     except Exception as error:

@@ -11,9 +11,11 @@ from weighttools.errors import printable
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=click.Path())
 @click.argument("name", metavar="NAME[SLICE]", shell_complete=options.complete_names)
-@click.option("-o", "--output", "target", metavar="FILE", help="Save it instead: .npy, .npz or .safetensors.")
+@click.option(
+    "-o", "--output", "target", type=click.Path(), metavar="FILE", help="Save it instead: .npy, .npz or .safetensors."
+)
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--json", "as_json", is_flag=True, help="Print every value as JSON; NaN and Inf become null.")
 @options.assume

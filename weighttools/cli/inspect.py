@@ -26,7 +26,7 @@ _COLUMNS = ("name", "dtype", "shape", "n_elements", "stored_bytes", "encoding")
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @options.patterns
 @click.option("--depth", type=click.IntRange(min=1), help="Open the module tree only this deep, and sum up the rest.")
 @click.option("--flat", is_flag=True, help="List every tensor on a line of its own, nothing collapsed.")
@@ -122,7 +122,7 @@ def _clipped(text: str, most: int = 100) -> str:
 
 def _flat(rows: Iterable[Record], offsets: bool) -> list[str]:
     head = ["tensor", "dtype", "shape", "elements", "size"] + (["offset", "file"] if offsets else [])
-    return output.table(head, (_flat_cells(row, offsets) for row in rows), "   rrr")
+    return output.table(head, (_flat_cells(row, offsets) for row in rows), "   rr" + "r" * offsets)
 
 
 def _flat_cells(row: Record, offsets: bool) -> list[str]:

@@ -27,10 +27,10 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
     path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src")
     path = path[0] if isinstance(path, tuple) and path else path
-    if not path:
+    if not path or path == "-":
         return []
     try:
-        names = list(api.open(path))
+        names = [name for name in api.open(path) if name.isprintable()]  # the protocol is one name a line
     except WeighttoolsError:
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -57,7 +57,7 @@ def _csv(rows: Iterable[Record], columns: Sequence[str]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_plain(row[column]) for column in columns])
+        writer.writerow([printable(_plain(row[column])) for column in columns])
 
 
 def _markdown(rows: Iterable[Record], columns: Sequence[str]) -> None:

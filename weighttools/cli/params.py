@@ -14,7 +14,7 @@ _COLUMNS = ("group", "n_tensors", "n_parameters", "n_buffers", "stored_bytes")
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=click.Path())
 @click.option(
     "--by", type=click.Choice(["dtype", "module", "depth"]), default="dtype", show_default=True, help="Group by."
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
-import shutil
 import stat
 import sys
 import tempfile
@@ -18,8 +18,8 @@ from weighttools.core.tensor import Span
 from weighttools.errors import SourceError
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
+from weighttools.io.temporary import SUFFIX, kept, prefix, remove_debris, sync_directory
 
-_MARK = ".weighttools-"
 _COPY = 8 << 20
 """Bytes a copy call moves at a time, so that progress shows and an interrupt is heard."""
 
@@ -38,10 +38,24 @@ class Sink(Protocol):
 
 
 class FileSink:
-    """A file being written front to back, with an optional step back to mend a header (zip needs that)."""
+    """A file being written front to back, with an optional step back to mend a header (zip needs that).
 
-    def __init__(self, fd: int, name: str, progress: Progress = silent) -> None:
+    Parameters
+    ----------
+    fd
+        A descriptor open for writing.
+    name
+        What to call it in a message.
+    progress
+        Called with the number of bytes just written.
+    ours
+        Whether the file is ours from its first byte on. Of another's (standard output, which may be appended to a
+        file) nothing is reserved, and there is no stepping back in it.
+    """
+
+    def __init__(self, fd: int, name: str, progress: Progress = silent, *, ours: bool = True) -> None:
         self.fd, self.name, self.progress = fd, name, progress
+        self._ours = ours and stat.S_ISREG(os.fstat(fd).st_mode)
         self._at = 0
         self._end = 0
         self._pushed = 0
@@ -51,7 +65,7 @@ class FileSink:
         view = view.cast("B") if view.nbytes else view[:0]
         done = 0
         while done < view.nbytes:
-            with self._explained():
+            with explained(self.name):
                 done += os.write(self.fd, view[done : done + _COPY])
         self._moved(view.nbytes)
         return view.nbytes
@@ -60,7 +74,7 @@ class FileSink:
         done = 0
         copier = _copiers(span, self.fd)
         while done < span.length:
-            with self._explained():
+            with explained(self.name):
                 n = copier(span.offset + done, min(_COPY, span.length - done))
             if n == 0:
                 raise SourceError(
@@ -70,18 +84,18 @@ class FileSink:
             self._moved(n)
 
     def reserve(self, n_bytes: int) -> None:
-        if not hasattr(os, "posix_fallocate") or n_bytes == 0 or not stat.S_ISREG(os.fstat(self.fd).st_mode):
+        if not self._ours or not hasattr(os, "posix_fallocate") or n_bytes == 0:
             return
         try:
             os.posix_fallocate(self.fd, 0, n_bytes)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
-                raise _write_error(self.name, error, n_bytes) from None
+                raise _too_large(self.name, error, n_bytes, self.fd) from None
 
     def _moved(self, n: int) -> None:
         self._at += n
         self._end = max(self._end, self._at)
-        if self._at - self._pushed >= _COPY:
+        if self._ours and self._at - self._pushed >= _COPY:
             start_writeback(self.fd, self._pushed, self._at - self._pushed)
             self._pushed = self._at
         self.progress(n)
@@ -90,29 +104,33 @@ class FileSink:
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if not self._ours:
+            raise io.UnsupportedOperation("this sink only goes forward")
         self._at = os.lseek(self.fd, offset, whence)
         return self._at
 
     def seekable(self) -> bool:
-        return stat.S_ISREG(os.fstat(self.fd).st_mode)
+        return self._ours
 
     def flush(self) -> None:
         """Nothing waits in a buffer here; zipfile asks all the same."""
 
     def finish(self) -> None:
         """Cut what was reserved and not used, and bring everything to the disk."""
-        with self._explained():
+        with explained(self.name):
             os.ftruncate(self.fd, self._end)
             os.fsync(self.fd)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise _write_error(self.name, error, None) from None
+
+@contextmanager
+def explained(name: object) -> Iterator[None]:
+    """Turn the operating system's errors into one line about the target; a reader that left is no error of ours."""
+    try:
+        yield
+    except (BrokenPipeError, SourceError):
+        raise
+    except OSError as error:
+        raise _write_error(name, error) from None
 
 
 def start_writeback(fd: int, offset: int, length: int) -> None:
@@ -124,12 +142,18 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
         ctypes.CDLL(None).sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(length), begin)
 
 
-def _write_error(name: str, error: OSError, n_bytes: int | None) -> SourceError:
-    remedy = "the target is as it was"
-    if error.errno == errno.ENOSPC and n_bytes is not None:
-        free = shutil.disk_usage(Path(name).parent).free
-        remedy = f"{n_bytes:,} bytes are needed and {free:,} are free; {remedy}"
-    return SourceError(f"cannot be written: {error.strerror}", subject=name, remedy=remedy)
+def _write_error(name: object, error: OSError, remedy: str = "the target is as it was") -> SourceError:
+    return SourceError(f"cannot be written: {error.strerror or error}", subject=name, remedy=remedy)
+
+
+def _too_large(name: str, error: OSError, n_bytes: int, fd: int) -> SourceError:
+    """The error of a write that did not fit, with what it needs and what there is."""
+    room = ""
+    if error.errno == errno.ENOSPC and hasattr(os, "fstatvfs"):
+        with contextlib.suppress(OSError):
+            disk = os.fstatvfs(fd)
+            room = f"{n_bytes:,} bytes are needed and {disk.f_bavail * disk.f_frsize:,} are free; "
+    return _write_error(name, error, f"{room}the target is as it was")
 
 
 def _copiers(span: Span, fd: int) -> Callable[[int, int], int]:
@@ -177,21 +201,23 @@ def atomic_file(
     path = Path(os.path.realpath(target))
     check_target(path, force=force, subject=target)
     remove_debris(path.parent)
-    fd, temporary = _beside(path)
+    with explained(target):
+        fd, temporary = _beside(path)
     try:
         sink = FileSink(fd, str(target), progress)
         yield sink
         sink.finish()
-        os.chmod(temporary, _mode(path))
-        with sink._explained():
+        with explained(target):
+            os.chmod(temporary, _mode(path))
             os.replace(temporary, path)
-        sync_directory(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     finally:
-        os.close(fd)
+        with contextlib.suppress(OSError):  # all is synced, or given up
+            os.close(fd)
+    sync_rename(path.parent, target)
 
 
 def standard_output(progress: Progress = silent) -> FileSink:
@@ -205,7 +231,7 @@ def standard_output(progress: Progress = silent) -> FileSink:
     if sys.stdout.isatty():
         raise SourceError("standard output is a terminal", subject="-", remedy="redirect it, or name a file")
     sys.stdout.flush()
-    return FileSink(sys.stdout.fileno(), "-", progress)
+    return FileSink(sys.stdout.fileno(), "-", progress, ours=False)
 
 
 def check_target(path: Path, *, force: bool, subject: object) -> None:
@@ -233,13 +259,15 @@ def check_target(path: Path, *, force: bool, subject: object) -> None:
 
 
 def _beside(path: Path) -> tuple[int, str]:
-    """Make a locked temporary file in the target's directory; the lock tells others that its writer lives."""
-    try:
-        fd, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}{_MARK}", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise SourceError(f"cannot be written: {error.strerror}", subject=path) from None
-    _lock(fd)
-    return fd, temporary
+    """Make a locked temporary file in the target's directory; the lock tells others that its writer lives.
+
+    Between its making and its locking another writer may take it for debris and remove it: then make another.
+    """
+    while True:
+        fd, temporary = tempfile.mkstemp(prefix=prefix(path), suffix=SUFFIX, dir=path.parent)
+        if kept(fd, temporary):
+            return fd, temporary
+        os.close(fd)
 
 
 def _mode(path: Path) -> int:
@@ -252,147 +280,13 @@ def _mode(path: Path) -> int:
         return 0o666 & ~mask
 
 
-def _lock(fd: int) -> bool:
-    """Take an exclusive lock if nobody holds it, and say whether it was had; without locks it never is."""
+def sync_rename(directory: Path, target: object) -> None:
+    """Sync the directory after a rename; the target is then the new one already, and whole."""
     try:
-        import fcntl
-    except ImportError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def remove_debris(directory: Path) -> list[Path]:
-    """Remove what killed writers left in `directory`: our temporaries whose lock nobody holds."""
-    removed = []
-    for entry in list(os.scandir(directory)):
-        if _MARK in entry.name and entry.name.startswith(".") and entry.name.endswith(".tmp"):
-            path = Path(entry.path)
-            if _abandoned(path):
-                shutil.rmtree(path) if entry.is_dir(follow_symlinks=False) else path.unlink(missing_ok=True)
-                removed.append(path)
-    return removed
-
-
-def _abandoned(path: Path) -> bool:
-    """Whether no living writer holds the lock on this temporary file or directory."""
-    try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-    except OSError:
-        return False
-    try:
-        return _lock(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_directory(directory: Path) -> None:
-    """Bring a rename to the disk, where directories can be synced."""
-    if os.name != "posix":
-        return
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
-    """Give an empty directory that takes the place of `target`, whole, when the block ends.
-
-    The exchange is one rename; what else an existing target holds, the caller carries over by `keep_others`.
-
-    Raises
-    ------
-    SourceError
-        The target exists and is not empty and `force` is not given, or is no directory.
-    """
-    path = Path(os.path.realpath(target))
-    _check_directory(path, force=force, subject=target)
-    remove_debris(path.parent)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name[:100]}{_MARK}", suffix=".tmp", dir=path.parent))
-    lock = os.open(temporary, os.O_RDONLY) if os.name == "posix" else -1
-    _lock(lock)
-    try:
-        yield temporary
-        os.chmod(temporary, _directory_mode(path))
-        sync_directory(temporary)
-        _exchange(temporary, path)
-        sync_directory(path.parent)
+        sync_directory(directory)
     except OSError as error:
-        if isinstance(error, SourceError):
-            raise
         raise SourceError(
-            f"cannot be written: {error.strerror}", subject=target, remedy="the target is as it was"
+            f"is written, but its directory cannot be synced: {error.strerror or error}",
+            subject=target,
+            remedy="it is the new one and whole, but a loss of power now may bring back what was there before",
         ) from None
-    finally:
-        if lock >= 0:
-            os.close(lock)
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _check_directory(path: Path, *, force: bool, subject: object) -> None:
-    if not path.exists():
-        if not path.parent.is_dir():
-            raise SourceError(f"its directory {path.parent} does not exist", subject=subject, remedy="make it first")
-        return
-    if not path.is_dir():
-        raise SourceError(
-            "is a file", subject=subject, expected="a directory", remedy="name a directory, or give a file suffix"
-        )
-    if any(os.scandir(path)) and not force:
-        raise SourceError("exists and is not empty", subject=subject, remedy="give --force to replace its weights")
-
-
-def _directory_mode(path: Path) -> int:
-    if path.exists():
-        return stat.S_IMODE(os.stat(path).st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o777 & ~mask
-
-
-def _exchange(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target` by one rename; what `target` was is then found under `new`."""
-    if not target.exists():
-        os.rename(new, target)
-    elif not any(os.scandir(target)) and os.name == "posix":
-        os.rename(new, target)  # a rename may replace an empty directory
-    elif not _exchange_in_kernel(new, target):
-        aside = new.with_name(new.name.replace(".tmp", ".old.tmp"))
-        os.rename(target, aside)
-        os.rename(new, target)
-        os.rename(aside, new)
-
-
-def _exchange_in_kernel(a: Path, b: Path) -> bool:
-    """Exchange two names at once (Linux renameat2 with RENAME_EXCHANGE); False where that is not to be had."""
-    if sys.platform != "linux":
-        return False
-    import ctypes
-
-    at_cwd, exchange = -100, 2
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        return False
-    return bool(renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0)
-
-
-def keep_others(old: Path, new: Path, replaced: Callable[[str], bool]) -> None:
-    """Link (or copy) into `new` every file of `old` that it lacks, except those that `replaced` says it supersedes."""
-    for folder, _, names in os.walk(old):
-        inside = Path(folder).relative_to(old)
-        for name in names:
-            wanted = new / inside / name
-            if wanted.exists() or (inside == Path(".") and replaced(name)):
-                continue
-            wanted.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):
-                os.link(Path(folder) / name, wanted, follow_symlinks=False)
-            if not wanted.is_symlink() and not wanted.exists():
-                shutil.copy2(Path(folder) / name, wanted, follow_symlinks=False)
