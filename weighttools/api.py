@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weighttools.analyzers import counts
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
-from weighttools.core.tensormap import TensorMap
+from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SourceError, SpecError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
@@ -107,6 +107,8 @@ def convert(
     dry_run: bool = False,
     force: bool = False,
     assume: str | None = None,
+    tied: str = "alias",
+    npz_bf16: str = "keep",
     progress: Progress = silent,
 ) -> Record:
     """Convert a checkpoint to another format, dtype or sharding, in memory that does not grow with it.
@@ -137,6 +139,11 @@ def convert(
         Replace an existing target.
     assume
         As for `open`.
+    tied
+        What becomes of tied tensors: ``"alias"`` keeps them where the target can, ``"copy"`` writes each name out,
+        ``"error"`` refuses.
+    npz_bf16
+        How NPZ and NPY hold floats that NumPy does not know: ``"keep"`` their bits, ``"float32"`` widens them exactly.
     progress
         Called with the number of bytes just written.
 
@@ -148,12 +155,14 @@ def convert(
     from weighttools import conversion
     from weighttools.core.dtypes import dtype as dtype_named
     from weighttools.transforms.cast import cast
+    from weighttools.transforms.ties import TIED
 
     if keep_dtype and not dtype:
         raise SpecError("--keep-dtype needs --dtype", expected="a dtype to cast the other tensors to")
     with collector_paused():
         tensor_map = _chosen(src, include, exclude, assume)
         changed = cast(dtype_named(dtype), keep_dtype, saturate)(tensor_map) if dtype else tensor_map
+        changed = _choice("tied", tied, TIED)(changed)
     return conversion.write(
         changed,
         os.fspath(dst),
@@ -163,8 +172,15 @@ def convert(
         single=single,
         dry_run=dry_run,
         force=force,
+        npz_bf16=npz_bf16,
         progress=progress,
     )
+
+
+def _choice(option: str, value: str, table: Mapping[str, Transform]) -> Transform:
+    if value not in table:
+        raise SpecError(f"--{option} {value!r} is not known", expected=f"one of {', '.join(table)}")
+    return table[value]
 
 
 def inspect(

@@ -19,6 +19,7 @@ from weighttools.formats.base import WriteOptions
 from weighttools.io.directory import atomic_directory, keep_others
 from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
+from weighttools.transforms.cast import native_floats
 
 MAX_SHARD_SIZE = "5GB"
 """The default of huggingface_hub and transformers."""
@@ -108,12 +109,17 @@ def write(
     single: bool = False,
     dry_run: bool = False,
     force: bool = False,
+    npz_bf16: str = "keep",
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Plan, check and write; return a ``weighttools.convert/1`` record."""
+    if npz_bf16 not in ("keep", "float32"):
+        raise SpecError(f"--npz-bf16 {npz_bf16!r} is not known", expected="keep or float32")
     if single and max_shard_size is not None:
         raise SpecError("--single and --max-shard-size exclude each other")
     planned = _plan(tensor_map, dst, format_name, max_shard_size, single)
+    if npz_bf16 == "float32" and planned.format in ("npz", "npy"):
+        original, tensor_map = original or tensor_map, native_floats(tensor_map)
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),

@@ -31,6 +31,20 @@ from weighttools.errors import printable
 @click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing.")
 @click.option("--force", is_flag=True, help="Replace an existing target.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--tied",
+    type=click.Choice(["alias", "copy", "error"]),
+    default="alias",
+    show_default=True,
+    help="Tied tensors: keep the tie where the target can, write each name out, or refuse.",
+)
+@click.option(
+    "--npz-bf16",
+    type=click.Choice(["keep", "float32"]),
+    default="keep",
+    show_default=True,
+    help="How NPZ and NPY hold floats that NumPy does not know: their bits, or widened exactly.",
+)
 @options.assume
 def convert(src: str, dst: str, as_json: bool, assume: str | None, **settings: Any) -> None:
     """Convert a checkpoint to another format, dtype or sharding.

@@ -16,6 +16,7 @@ from weighttools.errors import SpecError
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
+_FLOAT32 = DTYPES["float32"]
 _TARGETS = tuple(d.name for d in DTYPES.values() if d.is_float and d.bits >= 8 and d.name != "float8_e8m0fnu")
 
 
@@ -41,7 +42,6 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
     """
     if target.name not in _TARGETS:
         raise SpecError(f"cannot cast to {target}", expected=f"one of {', '.join(_TARGETS)}")
-    fn = partial(cast_block, target=target, saturate=saturate)
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         kept = matching(tensor_map, keep) if keep else set()
@@ -49,11 +49,25 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
         def one(name: str, tensor: Tensor) -> Tensor:
             if name in kept or not tensor.dtype.is_float or tensor.dtype == target:
                 return tensor
-            return Tensor(Spec(target, tensor.shape), Elementwise(tensor.reader, fn))
+            return _cast_tensor(tensor, target, saturate)
 
         return tensor_map.map(one)
 
     return transform
+
+
+def native_floats(tensor_map: TensorMap) -> TensorMap:
+    """Widen floats that NumPy does not know (bfloat16, 8 bits and fewer) to float32, which holds them exactly."""
+    return tensor_map.map(lambda name, tensor: _cast_tensor(tensor, _FLOAT32) if _is_foreign(tensor.dtype) else tensor)
+
+
+def _is_foreign(dtype: DType) -> bool:
+    return dtype.is_float and dtype.name not in ("float16", "float32", "float64")
+
+
+def _cast_tensor(tensor: Tensor, target: DType, saturate: bool = False) -> Tensor:
+    fn = partial(cast_block, target=target, saturate=saturate)
+    return Tensor(Spec(target, tensor.shape), Elementwise(tensor.reader, fn))
 
 
 def cast_block(block: Array, target: DType, saturate: bool = False) -> Array:
