@@ -241,7 +241,7 @@ def test_header_limit_is_the_official_one() -> None:
             deserialize(data)
 
 
-# -- files that are something else -------------------------------------------------------------------------------------
+# -- files that are something else
 
 
 def torch_zip(path: Path) -> None:
@@ -305,7 +305,7 @@ def test_wrong_suffix_is_read_by_content_and_said(tmp_path: Path, suffix: str) -
     )
 
 
-# -- the two ways through a header -------------------------------------------------------------------------------------
+# -- the two ways through a header
 
 
 def both(text: str, n_data: int) -> tuple[object, object]:

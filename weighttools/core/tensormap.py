@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -168,8 +169,7 @@ class TensorMap(Mapping[str, Tensor]):
         new = change if callable(change) else self._by_table(change)
         tensors = {new(name): tensor for name, tensor in self._tensors.items()}
         if len(tensors) != len(self._tensors):
-            names = [new(name) for name in self._tensors]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = next(name for name, n in Counter(map(new, self._tensors)).items() if n > 1)
             raise SpecError(f"two tensors would be called {twice!r}", remedy="choose names that differ")
         return self.replace(tensors=tensors, aliases={new(a): new(kept) for a, kept in self._aliases.items()})
 

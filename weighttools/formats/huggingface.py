@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -40,7 +40,7 @@ def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
     directory = Path(path)
     if not directory.is_dir():
         return read_index(directory, options)
-    names = sorted(entry.name for entry in os.scandir(directory))
+    names = _listed(directory)
     index = _preferred([n for n in names if n.endswith(INDEX)], INDEX, directory)
     if index:
         return read_index(directory / index, options)
@@ -58,6 +58,13 @@ def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
         )
     found = read_file(LocalFile(directory / single), options)
     return found.replace(origin=_origin(directory, found.origin.format, found.origin.files, found.origin.notes))
+
+
+def _listed(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError as error:
+        raise SourceError(f"cannot be listed: {error.strerror}", subject=directory) from None
 
 
 def _loose_files(directory: Path, names: Iterable[str]) -> str:
@@ -118,7 +125,7 @@ def read_index(index: Path, options: ReadOptions | None = None) -> TensorMap:
     if not _agree(weight_map, shards, found):
         raise _disagreement(index, weight_map, shards)
     notes = _stale_total(record, sum(found.sizes()))
-    return _joined(directory, found, list(shards.values()), notes)
+    return _joined(directory, found, list(shards.values()), notes, _ties(record, found))
 
 
 def _weight_map(record: dict[str, Any], index: Path) -> dict[str, str]:
@@ -144,7 +151,7 @@ def _inside(directory: Path, name: str) -> Path:
             f"the index names the shard {name!r}", subject=directory, expected="a plain relative name"
         )
     path = directory / name
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists would raise for a name that is too long
         raise SourceError(
             "the index names this shard, but there is no such file", subject=path, remedy="fetch the missing shard"
         )
@@ -156,8 +163,8 @@ def _inside(directory: Path, name: str) -> Path:
 def is_inside(directory: Path, path: Path) -> bool:
     """Whether a path, links followed, stays in its directory or in the blobs of the cache the directory is part of."""
     real, home = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
-    cache = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    return real.is_relative_to(home) or real.is_relative_to(cache)
+    caches = [above.parent / "blobs" for above in home.parents if above.name == "snapshots"]
+    return any(real.is_relative_to(place) for place in (home, *caches))
 
 
 def _agree(weight_map: dict[str, str], shards: dict[str, TensorMap], found: TensorMap) -> bool:
@@ -167,7 +174,8 @@ def _agree(weight_map: dict[str, str], shards: dict[str, TensorMap], found: Tens
 
 
 def _disagreement(index: Path, weight_map: dict[str, str], shards: dict[str, TensorMap]) -> CorruptFileError:
-    absent = [name for name, file in weight_map.items() if name not in set(shards[file])]
+    held = {file: set(shard) for file, shard in shards.items()}
+    absent = [name for name, file in weight_map.items() if name not in held[file]]
     if absent:
         fact = f"names {len(absent):,} tensors that its shards do not hold, first {absent[0]!r}"
         return CorruptFileError(fact, subject=index, expected=f"it in {weight_map[absent[0]]}")
@@ -175,6 +183,13 @@ def _disagreement(index: Path, weight_map: dict[str, str], shards: dict[str, Ten
     elsewhere = f"; the index places it in {weight_map[name]}" if name in weight_map else ""
     fact = f"does not name tensor {name!r} of shard {file}{elsewhere}"
     return CorruptFileError(fact, subject=index, expected="every tensor of every shard, where it is")
+
+
+def _ties(record: dict[str, Any], found: TensorMap) -> dict[str, str]:
+    """Return the ties that huggingface_hub records in the metadata of an index: dropped name to kept name."""
+    metadata = record.get("metadata")
+    entries = metadata.items() if isinstance(metadata, dict) else ()
+    return {name: kept for name, kept in entries if isinstance(kept, str) and kept in found and name not in found}
 
 
 def _stale_total(record: dict[str, Any], total: int) -> list[str]:
@@ -185,9 +200,11 @@ def _stale_total(record: dict[str, Any], total: int) -> list[str]:
     return [f"the index says total_size {claimed!r}; the shards hold {total:,} bytes"]
 
 
-def _joined(directory: Path, tensor_map: TensorMap, shards: list[TensorMap], notes: list[str]) -> TensorMap:
+def _joined(
+    directory: Path, tensor_map: TensorMap, shards: list[TensorMap], notes: list[str], ties: Mapping[str, str] = {}
+) -> TensorMap:
     metadata: dict[str, Any] = {}
-    aliases: dict[str, str] = {}
+    aliases = dict(ties)
     for shard in shards:
         clash = [key for key, value in shard.metadata.items() if metadata.setdefault(key, value) != value]
         notes += [f"shards differ in the metadata entry {key!r}: the first shard's is kept" for key in clash]
@@ -218,12 +235,15 @@ def write(
     options: WriteOptions | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Write the shards of `shard_plan` into `directory`, and last, if there are several, their index."""
+    """Write the shards of `shard_plan` into `directory`, and last, if there are several, their index.
+
+    Ties are recorded where huggingface_hub records them: in the one file's metadata, or else in the index.
+    """
     from weighttools.io.sink import atomic_file
 
+    ties = tensor_map.aliases if len(files) == 1 else {}
     for file, names in files.items():
-        part = tensor_map.replace(tensors={name: tensor_map[name] for name in names}, aliases={})
-        part = part.replace(aliases={a: k for a, k in tensor_map.aliases.items() if k in part})
+        part = tensor_map.replace(tensors={name: tensor_map[name] for name in names}, aliases=ties)
         with atomic_file(directory / file, progress=progress) as sink:
             safetensors.write(part, sink, options)
     if len(files) > 1:
@@ -237,10 +257,11 @@ def _stem(files: Iterable[str]) -> str:
 
 
 def index_text(tensor_map: TensorMap, files: dict[str, list[str]]) -> str:
-    """Return the index as huggingface_hub writes it: indent 2, sorted keys, a last line feed."""
+    """Return the index with huggingface_hub's entries, spelled as transformers spells it (sorted, a last line feed)."""
     total = sum(tensor.spec.nbytes for tensor in tensor_map.values())
+    metadata = {**tensor_map.aliases, "total_size": total}
     weight_map = {name: file for file, names in files.items() for name in names}
-    return json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n"
+    return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n"
 
 
 def is_weight_file(name: str) -> bool:

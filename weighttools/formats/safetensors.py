@@ -149,7 +149,8 @@ def _plain_strings(pairs: list[tuple[str, Any]]) -> Any:
 
 def with_ties(tensor_map: TensorMap) -> TensorMap:
     """Move metadata entries that record a tie (dropped name -> kept name, as huggingface_hub writes) to the aliases."""
-    ties = {k: v for k, v in tensor_map.metadata.items() if v in tensor_map and k not in tensor_map}
+    entries = [(k, v) for k, v in tensor_map.metadata.items() if isinstance(v, str)]
+    ties = {k: v for k, v in entries if v in tensor_map and k not in tensor_map}
     if not ties:
         return tensor_map
     rest = {k: v for k, v in tensor_map.metadata.items() if k not in ties}
