@@ -13,7 +13,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Elementwise, Joined, Raw
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SEPARATOR = "/"
 CHUNKED = "__msgpack_chunked_array__"
 MAX_DEPTH = 128
-MAX_VALUES = 1_000_000
+MAX_VALUES = 400_000
 MAX_PLAIN = 100_000
 MAX_NAME_BYTES = 64_000_000
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
@@ -57,8 +57,7 @@ _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 _FIXED_EXT = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One msgpack header.
 
     Parameters

@@ -86,13 +86,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A graph, or a function's body, that is still to be walked; `prefix` is put before names that are taken."""
+    """A graph, or a function's body, to be walked; `prefix` is put before names that are taken, `names` are its own."""
 
     start: int
     stop: int
     prefix: str
     depth: int
     is_function: bool = False
+    names: set[str] = field(default_factory=set)
 
 
 def matches(head: bytes) -> bool:
@@ -141,7 +142,7 @@ class _Model:
         bodies: list[Graph] = []
         for found in self.wire.fields(0, self.source.size):
             if found.number == 7:
-                graphs.append(self._graph(found, "graph/", 0))
+                graphs.append(self._graph(found, "", 0))
             elif found.number == 25:
                 bodies.append(self._graph(found, f"functions/{len(bodies)}/", 0, is_function=True))
             elif found.number == 8:
@@ -155,6 +156,8 @@ class _Model:
                 self.found.metadata[_NUMBERS[found.number]] = str(self.wire.expect(found, VARINT).signed)
         if len(graphs) != 1:
             raise self.wire.corrupt(f"the model holds {len(graphs)} graphs", 0, "one: this is no ONNX model")
+        if not opsets and int(self.found.metadata.get("onnx.ir_version", 0)) >= 3:
+            raise self.wire.corrupt("the model names no opset (truncated?)", self.source.size, "opset_import")
         return [*graphs, *bodies], opsets
 
     def _graph(self, found: Field, prefix: str, depth: int, *, is_function: bool = False) -> Graph:
@@ -281,8 +284,9 @@ class _Model:
             self._leave_out(what)
             return
         name = plain if plain not in self.found.tensors else graph.prefix + plain
-        if name in self.found.tensors or len(self.found.tensors) >= MAX_TENSORS:
+        if plain in graph.names or name in self.found.tensors or len(self.found.tensors) >= MAX_TENSORS:
             raise self.wire.corrupt(f"two tensors are called {plain!r}", proto.at, "each name once")
+        graph.names.add(plain)
         self.found.tensors[name] = self._tensor(name, proto, element)
 
     def _tensor(self, name: str, proto: Proto, element: Element) -> Tensor:

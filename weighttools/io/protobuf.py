@@ -13,7 +13,7 @@ from weighttools.errors import CorruptFileError
 from weighttools.io.window import Window
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MAX_FIELDS = 4_000_000
+MAX_FIELDS = 2_000_000
 """Fields walked in one file; the graphs of the largest models have some hundred thousand."""
 
 _FIXED = {FIXED64: 8, FIXED32: 4}
