@@ -37,6 +37,8 @@ ROWS: tuple[Row, ...] = (
     Row("safetensors", "safetensors file", (".safetensors",)),
     Row("npz", "NumPy archive of arrays", (".npz",)),
     Row("npy", "NumPy array", (".npy",)),
+    Row("flax", "Flax msgpack of nested arrays", (".msgpack",)),
+    Row("onnx", "ONNX model: its initializers and Constant nodes", (".onnx",)),
 )
 DIRECTORY = Row("huggingface", "directory of safetensors files with an index", ())
 
