@@ -27,7 +27,7 @@ from weighttools.errors import printable
 @click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing.")
 @click.option("--force", is_flag=True, help="Replace an existing target.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@options.assume
+@options.reading
 def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
     """Convert a checkpoint to another format, dtype or sharding.
 
