@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from weighttools.api import check as check
     from weighttools.api import convert as convert
     from weighttools.api import get as get
     from weighttools.api import inspect as inspect
@@ -32,6 +33,7 @@ _HOMES = {
     "inspect": "weighttools.api",
     "params": "weighttools.api",
     "get": "weighttools.api",
+    "check": "weighttools.api",
     "list_formats": "weighttools.api",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",

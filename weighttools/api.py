@@ -10,7 +10,7 @@ from weighttools.analyzers import counts
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SourceError, SpecError
+from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
 
@@ -21,7 +21,7 @@ PathLike = str | os.PathLike[str]
 Record = dict[str, Any]
 
 
-def open(path: PathLike, *, assume: str | None = None) -> TensorMap:
+def open(path: PathLike, *, assume: str | None = None, root: str | None = None) -> TensorMap:
     """Open a checkpoint; only headers are read.
 
     Parameters
@@ -31,6 +31,9 @@ def open(path: PathLike, *, assume: str | None = None) -> TensorMap:
         ``-`` for standard input.
     assume
         The dtype of elements whose type the file does not name (a bare ``V2`` in an NPZ).
+    root
+        The part of a nested checkpoint to read, by its dotted path; ``"."`` reads all of it by full names. By
+        default the usual wrappers (``state_dict``, ``model``, …) are taken off, and a note says so.
 
     Raises
     ------
@@ -50,7 +53,7 @@ def open(path: PathLike, *, assume: str | None = None) -> TensorMap:
     from weighttools.formats import read_file
     from weighttools.io.source import open_source
 
-    options = ReadOptions(assume)
+    options = ReadOptions(assume, root)
     place = _located(os.fspath(path))
     if place.endswith(".index.json") or os.path.isdir(place):
         from weighttools.formats import huggingface
@@ -109,6 +112,7 @@ def convert(
     assume: str | None = None,
     tied: str = "alias",
     npz_bf16: str = "keep",
+    root: str | None = None,
     progress: Progress = silent,
 ) -> Record:
     """Convert a checkpoint to another format, dtype or sharding, in memory that does not grow with it.
@@ -137,7 +141,7 @@ def convert(
         Plan only: write nothing.
     force
         Replace an existing target.
-    assume
+    assume, root
         As for `open`.
     tied
         What becomes of tied tensors: ``"alias"`` keeps them where the target can, ``"copy"`` writes each name out,
@@ -160,7 +164,7 @@ def convert(
     if keep_dtype and not dtype:
         raise SpecError("--keep-dtype needs --dtype", expected="a dtype to cast the other tensors to")
     with collector_paused():
-        tensor_map = _chosen(src, include, exclude, assume)
+        tensor_map = _chosen(src, include, exclude, ReadOptions(assume, root))
         changed = cast(dtype_named(dtype), keep_dtype, saturate)(tensor_map) if dtype else tensor_map
         changed = _choice("tied", tied, TIED)(changed)
     return conversion.write(
@@ -189,6 +193,7 @@ def inspect(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     assume: str | None = None,
+    root: str | None = None,
     tensors: bool = True,
 ) -> Record:
     """Say what a checkpoint is and what is in it, from its headers alone.
@@ -197,7 +202,7 @@ def inspect(
     ----------
     path
         As for `open`, or an open map.
-    include, exclude, assume
+    include, exclude, assume, root
         As for `convert`.
     tensors
         Whether to list every tensor.
@@ -218,7 +223,7 @@ def inspect(
     from weighttools.analyzers.kind import kind
 
     with collector_paused():
-        tensor_map = _chosen(path, include, exclude, assume)
+        tensor_map = _chosen(path, include, exclude, ReadOptions(assume, root))
         found = families(tensor_map)
         groups = counts.by_dtype(found)
         total = counts.total(groups)
@@ -244,9 +249,9 @@ def inspect(
 
 
 def _chosen(
-    path: PathLike | TensorMap, include: Sequence[str], exclude: Sequence[str], assume: str | None
+    path: PathLike | TensorMap, include: Sequence[str], exclude: Sequence[str], options: ReadOptions
 ) -> TensorMap:
-    tensor_map = path if isinstance(path, TensorMap) else open(path, assume=assume)
+    tensor_map = path if isinstance(path, TensorMap) else open(path, assume=options.assume, root=options.root)
     return tensor_map.select(*include, exclude=exclude)
 
 
@@ -276,6 +281,7 @@ def params(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     assume: str | None = None,
+    root: str | None = None,
 ) -> Record:
     """Count parameters and buffers, exactly, in groups.
 
@@ -287,7 +293,7 @@ def params(
         ``"dtype"``, ``"module"`` (the name without its last part) or ``"depth"`` (its first `depth` parts).
     depth
         How many parts of the name make a group, for ``by="depth"``.
-    include, exclude, assume
+    include, exclude, assume, root
         As for `convert`.
 
     Returns
@@ -298,7 +304,7 @@ def params(
     if by not in ("dtype", "module", "depth") or depth < 1:
         raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, or depth from 1")
     with collector_paused():
-        tensor_map = _chosen(path, include, exclude, assume)
+        tensor_map = _chosen(path, include, exclude, ReadOptions(assume, root))
         groups = _groups(tensor_map, by, depth)
     total = counts.total(groups)
     return {
@@ -332,12 +338,12 @@ def _group_record(name: str, count: counts.Count) -> Record:
     }
 
 
-def get(path: PathLike, name: str, *, assume: str | None = None) -> Array:
+def get(path: PathLike, name: str, *, assume: str | None = None, root: str | None = None) -> Array:
     """Read one tensor, or a slice of one, and only the byte ranges that it needs.
 
     Parameters
     ----------
-    path
+    path, assume, root
         As for `open`.
     name
         A tensor's name, or ``NAME[SLICE]`` with integers, slices and ``...``, as in ``"fc.weight[0, :10]"``.
@@ -354,7 +360,7 @@ def get(path: PathLike, name: str, *, assume: str | None = None) -> Array:
     >>> get("fixtures/safetensors/tiny/model.safetensors", "fc.weight[-1, 1:3]")
     array([ 9., 10.], dtype=float32)
     """
-    return pick(open(path, assume=assume), name).read()
+    return pick(open(path, assume=assume, root=root), name).read()
 
 
 def pick(tensor_map: TensorMap, name: str) -> Tensor:
@@ -365,6 +371,41 @@ def pick(tensor_map: TensorMap, name: str) -> Tensor:
         return tensor_map[name]
     stem, _, inside = name[:-1].rpartition("[")
     return tensor_map[stem].sliced(parse_slice(inside))
+
+
+def check(path: PathLike, *, assume: str | None = None, root: str | None = None) -> Record:
+    """Look for what is dangerous or doubtful in a checkpoint; nothing of it is run.
+
+    Parameters
+    ----------
+    path, assume, root
+        As for `open`. A file that cannot be opened is a finding, not an error.
+
+    Returns
+    -------
+    dict
+        A ``weighttools.check/1`` record: its findings, each with severity (``"error"``, ``"warning"`` or ``"note"``),
+        code, tensor, message and remedy.
+
+    Raises
+    ------
+    SourceError
+        There is nothing to read there.
+    """
+    from weighttools.analyzers.checks import findings
+    from weighttools.core.findings import ERROR, Finding
+    from weighttools.formats import check_file, directory_files
+    from weighttools.io.source import open_source
+
+    found: list[Finding] = []
+    try:
+        for file in directory_files(_located(os.fspath(path))):
+            found += check_file(open_source(file))
+        with collector_paused():
+            found += findings(open(path, assume=assume, root=root))
+    except (FormatError, UnsupportedError) as error:
+        found.append(Finding(ERROR, "unreadable", str(error)))
+    return {"schema": "weighttools.check/1", "path": os.fspath(path), "findings": [f.record() for f in found]}
 
 
 def list_formats() -> list[Record]:

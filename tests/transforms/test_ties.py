@@ -16,7 +16,9 @@ from weighttools.errors import SpecError
 def tied(tmp_path: Path) -> Path:
     path = tmp_path / "tied.safetensors"
     values = np.arange(6, dtype=np.float32).reshape(2, 3).astype(ml_dtypes.bfloat16)
-    wt.save(path, wt.TensorMap.from_arrays({"embed.weight": values}, {"format": "pt"}, {"lm_head.weight": "embed.weight"}))
+    wt.save(
+        path, wt.TensorMap.from_arrays({"embed.weight": values}, {"format": "pt"}, {"lm_head.weight": "embed.weight"})
+    )
     return path
 
 

@@ -38,7 +38,7 @@ SLOTS = frozenset(
         "param_groups",
     }
 )
-_OPTIMIZER = re.compile(r"(?:^|[./])(?:optimizer|optimizer_weights|optimizer_state(?:_dict)?|opt_state)[./]")
+_OPTIMIZER = re.compile(r"(?:^|[./])(?:optimizers?|optimizer_weights|optimizer_states?(?:_dict)?|optim|opt_state)[./]")
 
 
 def role(name: str, dtype: DType) -> str:

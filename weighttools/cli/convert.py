@@ -45,8 +45,8 @@ from weighttools.errors import printable
     show_default=True,
     help="How NPZ and NPY hold floats that NumPy does not know: their bits, or widened exactly.",
 )
-@options.assume
-def convert(src: str, dst: str, as_json: bool, assume: str | None, **settings: Any) -> None:
+@options.reading
+def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
     """Convert a checkpoint to another format, dtype or sharding.
 
     DST with a suffix is a file (.safetensors, .npz, .npy); without one it is a Hugging Face directory; - is
@@ -63,7 +63,7 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, **settings: A
     """
     from weighttools import api
 
-    opened = api.open(src, assume=assume)  # once: standard input is not read twice
+    opened = api.open(src, assume=assume, root=root)  # once: standard input is not read twice
     planned = api.convert(opened, dst, **{**settings, "dry_run": True})
     if not settings["dry_run"]:
         with options.progress(planned["stored_bytes"], "convert") as moved:

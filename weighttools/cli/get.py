@@ -18,8 +18,8 @@ from weighttools.errors import printable
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--json", "as_json", is_flag=True, help="Print every value as JSON; NaN and Inf become null.")
-@options.assume
-def get(path: str, name: str, target: str | None, force: bool, as_json: bool, assume: str | None) -> None:
+@options.reading
+def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **reading: str | None) -> None:
     """Print or save one tensor, or a slice of one, reading only the byte ranges that it needs.
 
     SLICE is NumPy's: integers, start:stop:step and ... separated by commas. Quote it for the shell.
@@ -33,9 +33,9 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, as
     from weighttools import TensorMap, api
 
     if target is None:
-        _show(api.get(path, name, assume=assume), name, as_json)
+        _show(api.get(path, name, **reading), name, as_json)
         return
-    tensor = api.pick(api.open(path, assume=assume), name)
+    tensor = api.pick(api.open(path, **reading), name)
     record = api.save(target, TensorMap({name: tensor}), force=force)
     output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
     output.notes(record)

@@ -35,7 +35,7 @@ _COLUMNS = ("name", "dtype", "shape", "n_elements", "stored_bytes", "encoding")
 )
 @click.option("--offsets", is_flag=True, help="Show where each tensor lies in its file; implies --flat.")
 @options.output_format
-@options.assume
+@options.reading
 def inspect(
     paths: Sequence[str],
     include: Sequence[str],
@@ -46,7 +46,7 @@ def inspect(
     offsets: bool,
     style: str,
     as_json: bool,
-    assume: str | None,
+    **reading: str | None,
 ) -> None:
     """Say what a checkpoint is and what is in it, from its headers alone.
 
@@ -64,7 +64,7 @@ def inspect(
 
     chosen = "json" if as_json else style
     listed = flat or bool(sort) or offsets or chosen != "table"
-    maps = [api.open(path, assume=assume).select(*include, exclude=exclude) for path in paths]
+    maps = [api.open(path, **reading).select(*include, exclude=exclude) for path in paths]
     records = [{**api.inspect(m, tensors=listed), "path": path} for m, path in zip(maps, paths, strict=True)]
     for record in records:
         record["tensors"].sort(key=_SORTS[sort or "file"])

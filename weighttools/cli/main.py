@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "params": ("weighttools.cli.params:params", "Count parameters and buffers exactly."),
     "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
     "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
+    "check": ("weighttools.cli.check:check", "Look for what is dangerous or doubtful."),
     "formats": ("weighttools.cli.formats:formats", "List what is read and written."),
     "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
 }

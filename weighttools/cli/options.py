@@ -56,8 +56,12 @@ def output_format(command: F) -> F:
     )(command)
 
 
-def assume(command: F) -> F:
-    """Add ``--assume``."""
+def reading(command: F) -> F:
+    """Add what says how to read a file: ``--assume`` and ``--root``."""
+    command = click.option(
+        "--root", metavar="NAME",
+        help="The part of a nested checkpoint to read, e.g. ema; . for all of it by full names.",
+    )(command)  # fmt: skip
     return click.option(
         "--assume", metavar="DTYPE", help="The dtype of NumPy elements of unknown type (V1, V2), e.g. bfloat16."
     )(command)

@@ -21,7 +21,7 @@ _COLUMNS = ("group", "n_tensors", "n_parameters", "n_buffers", "stored_bytes")
 @click.option("--depth", type=click.IntRange(min=1), help="Parts of the name that make a group; implies --by depth.")
 @options.patterns
 @options.output_format
-@options.assume
+@options.reading
 def params(
     path: str,
     by: str,
@@ -30,7 +30,7 @@ def params(
     exclude: Sequence[str],
     style: str,
     as_json: bool,
-    assume: str | None,
+    **reading: str | None,
 ) -> None:
     """Count parameters and buffers exactly.
 
@@ -46,7 +46,7 @@ def params(
     from weighttools import api
 
     by = "depth" if depth else by
-    record = api.params(path, by=by, depth=depth or 1, include=include, exclude=exclude, assume=assume)
+    record = api.params(path, by=by, depth=depth or 1, include=include, exclude=exclude, **reading)
     _show(record, "json" if as_json else style)
 
 

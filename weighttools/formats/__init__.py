@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from weighttools.core.findings import Finding
 from weighttools.core.registry import Entry, Registry
 from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
@@ -37,6 +39,7 @@ ROWS: tuple[Row, ...] = (
     Row("safetensors", "safetensors file", (".safetensors",)),
     Row("npz", "NumPy archive of arrays", (".npz",)),
     Row("npy", "NumPy array", (".npy",)),
+    Row("pytorch", "PyTorch state dict, checkpoint or TorchScript archive", (".pt", ".pth", ".bin", ".ckpt")),
     Row("flax", "Flax msgpack of nested arrays", (".msgpack",)),
     Row("onnx", "ONNX model: its initializers and Constant nodes", (".onnx",)),
 )
@@ -95,6 +98,20 @@ def recognise(head: bytes, named: str | None = None) -> str | None:
     """Return the name of the format that a file beginning with `head` has; the one its suffix names is asked first."""
     order = sorted(FORMATS, key=lambda name: name != named)
     return next((name for name in order if load(name).matches(head)), None)
+
+
+def check_file(source: Source) -> Iterable[Finding]:
+    """Return what a file's format finds dangerous or doubtful in it; nothing for a file of no known format."""
+    name = recognise(source.read(0, min(HEAD_BYTES, source.size)), by_suffix(source.name)) or by_suffix(source.name)
+    return load(name).check(source) if name else ()
+
+
+def directory_files(place: str) -> list[str]:
+    """Return the weight files that a place means: itself, or those in a directory or beside an index."""
+    directory = os.path.dirname(place) or "." if place.endswith(".index.json") else place
+    if not os.path.isdir(directory):
+        return [place]
+    return sorted(entry.path for entry in os.scandir(directory) if by_suffix(entry.name) and entry.is_file())
 
 
 def writable(path: str, name: str | None = None) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
 
@@ -22,9 +23,13 @@ class ReadOptions(NamedTuple):
     ----------
     assume
         The dtype of elements whose type the file does not name (NPZ's bare ``V2``).
+    root
+        The part of a nested checkpoint to read, by its dotted path; ``"."`` is all of it by full names. None takes
+        off the wrappers that are usual.
     """
 
     assume: str | None = None
+    root: str | None = None
 
 
 class WriteOptions(NamedTuple):
@@ -53,12 +58,15 @@ class Format(NamedTuple):
     losses
         What of a map the format cannot hold, each a line; raises where it cannot hold the map at all.
         It is asked before a byte is written.
+    check
+        Looks for what makes a file of this format dangerous or doubtful to other readers, beyond its tensors.
     """
 
     matches: Callable[[bytes], bool]
     read: Callable[[Source, ReadOptions], TensorMap]
     write: Callable[[TensorMap, Sink, WriteOptions], None] | None = None
     losses: Callable[[TensorMap], list[str]] = lambda tensor_map: []
+    check: Callable[[Source], Iterable[Finding]] = lambda source: ()
 
 
 def text_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.readers import Raw, Whole
-from weighttools.core.tensor import BLOCK_ELEMENTS, Reader, Source, Span, Spec, Tensor
+from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsupportedError
 from weighttools.formats import npy
@@ -20,19 +20,14 @@ from weighttools.formats.base import Format, ReadOptions, WriteOptions
 from weighttools.formats.raw import write_raw
 from weighttools.io.archive import Member, is_zip, members
 from weighttools.io.text import parse_json
+from weighttools.io.zip_writer import ZipWriter, planned_bytes, zip_writer
 
 if TYPE_CHECKING:
-    import zipfile
-
     from weighttools.core.tensor import Array
     from weighttools.io.sink import Sink
 
 SIDECAR = "__weighttools__"
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_PADDING_ID = 0xD935
-"""The extra field that Android's zipalign uses for padding."""
-_ZIP64_FROM = (1 << 31) - (1 << 20)
-_EXTRA_HEAD, _LOCAL_HEAD, _ZIP64_EXTRA = 4, 30, 20
+_LOCAL_HEAD = 30
 
 
 def matches(head: bytes) -> bool:
@@ -137,17 +132,11 @@ def losses(tensor_map: TensorMap) -> list[str]:
 
 def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None) -> None:
     """Write a map; the same tensors in the same order and the same metadata give the same bytes."""
-    import zipfile
-
     losses(tensor_map)
-    sink.reserve(sum(_planned(name, tensor.spec) for name, tensor in tensor_map.items()))
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:  # type: ignore[call-overload]
+    sink.reserve(sum(planned_bytes(name, npy.data_bytes(t.spec) + npy.ALIGN) for name, t in tensor_map.items()))
+    with zip_writer(sink) as archive:
         for name, tensor in _with_sidecar(tensor_map):
             _write_member(archive, name, tensor, options or WriteOptions())
-
-
-def _planned(name: str, spec: Spec) -> int:
-    return npy.data_bytes(spec) + 2 * len(name.encode()) + 2 * npy.ALIGN + 256
 
 
 def _with_sidecar(tensor_map: TensorMap) -> Iterator[tuple[str, Tensor]]:
@@ -164,47 +153,11 @@ def _with_sidecar(tensor_map: TensorMap) -> Iterator[tuple[str, Tensor]]:
         yield from TensorMap.from_arrays({SIDECAR: np.frombuffer(text, np.uint8)}).items()
 
 
-def _write_member(archive: zipfile.ZipFile, name: str, tensor: Tensor, options: WriteOptions) -> None:
+def _write_member(archive: ZipWriter, name: str, tensor: Tensor, options: WriteOptions) -> None:
     header = npy.encode_header(tensor.spec)
-    size = len(header) + npy.data_bytes(tensor.spec)
-    info = _info(f"{name}.npy", archive.start_dir, size)
-    with archive.open(info, "w", force_zip64=size >= _ZIP64_FROM) as stream:
-        stream.write(header)
-        write_raw([npy.byte_wide(tensor)], _MemberSink(stream), options)
-
-
-def _info(name: str, offset: int, size: int) -> zipfile.ZipInfo:
-    """Describe a member so that its data begins on a multiple of 64, whatever the clock and the machine say."""
-    import zipfile
-
-    info = zipfile.ZipInfo(name, _EPOCH)
-    info.filename = info.orig_filename = name  # ZipInfo would turn the separators of some systems into slashes
-    info.external_attr = 0o644 << 16
-    info.create_system = 3
-    fixed = _LOCAL_HEAD + len(name.encode("utf-8")) + (_ZIP64_EXTRA if size >= _ZIP64_FROM else 0)
-    padding = -(offset + fixed + _EXTRA_HEAD) % npy.ALIGN
-    info.extra = _PADDING_ID.to_bytes(2, "little") + padding.to_bytes(2, "little") + bytes(padding)
-    return info
-
-
-@dataclass(frozen=True, slots=True)
-class _MemberSink:
-    """A sink inside the archive: bytes must pass through, for their CRC-32."""
-
-    stream: Any
-
-    def write(self, data: Any) -> int:
-        return int(self.stream.write(data))
-
-    def copy(self, span: Span) -> None:
-        scratch = memoryview(bytearray(min(BLOCK_ELEMENTS * 4, span.length)))
-        for at in range(0, span.length, BLOCK_ELEMENTS * 4):
-            piece = scratch[: min(BLOCK_ELEMENTS * 4, span.length - at)]
-            span.source.readinto(span.offset + at, piece)
-            self.stream.write(piece)
-
-    def reserve(self, n_bytes: int) -> None:
-        """The archive's sink has been told already."""
+    with archive.member(f"{name}.npy", len(header) + npy.data_bytes(tensor.spec)) as sink:
+        sink.write(header)
+        write_raw([npy.byte_wide(tensor)], sink, options)
 
 
 FORMAT = Format(matches=matches, read=read, write=write, losses=losses)

@@ -34,6 +34,10 @@ def _magic(head: bytes) -> str | None:
     return None
 
 
+def _tar(head: bytes) -> str | None:
+    return "is a tar archive" if head[257:262] == b"ustar" else None
+
+
 _OTHERS = {
     b"\x1f\x8b": "gzip-compressed",
     b"BZh": "bzip2-compressed",
@@ -45,8 +49,7 @@ _OTHERS = {
     b"\x89PNG": "a PNG picture",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file, which this version does not read",
     b"GGUF": "a GGUF file, which this version does not read",
-    b"\x80\x02": "a Python pickle, which this version does not read",
-    b"PK\x03\x04": "a zip archive without NPY members (a PyTorch or Keras file?), which this version does not read",
+    b"PK\x03\x04": "a zip archive, but of neither NPY members nor a torch pickle (a Keras file?)",
     b"\x7fELF": "a program",
 }
 
@@ -54,6 +57,7 @@ _REMEDIES: dict[Callable[[bytes], str | None], str] = {
     _lfs: "run: git lfs pull",
     _html: "the download gave a web page (a login or an error?): fetch the file itself",
     _json: "give the weight file, or the directory that holds an index",
+    _tar: "of 2017's torch.save or a .pth.tar by name? save it again with torch.save, or unpack it",
     _magic: "give a file that `weighttools formats` lists, unpacked",
 }
 

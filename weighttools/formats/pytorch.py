@@ -1,0 +1,211 @@
+"""PyTorch's ``.pt``, ``.pth``, ``.bin``, ``.ckpt``: zip archives, TorchScript, legacy streams and bare pickles.
+
+Source: ``torch/serialization.py``. A zip holds ``<root>/data.pkl``, ``<root>/data/<key>`` for each storage, and
+``<root>/byteorder``; a legacy stream is described in `torch_legacy`. The pickle is read as data (see `pickles`):
+PyTorch is not needed, and nothing that the file names is imported or called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from weighttools.core.findings import Finding
+from weighttools.core.tensor import Source
+from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError, WeighttoolsError
+from weighttools.formats.base import Format, ReadOptions, WriteOptions
+from weighttools.io.archive import Member, is_zip, members
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+    from weighttools.core.tensormap import TensorMap
+    from weighttools.formats.pickles import Machine
+    from weighttools.formats.torch_tensors import Identity, Storage
+    from weighttools.io.sink import Sink
+
+LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The pickle of 0x1950a86a20f9469cfc6c, with which a legacy stream begins."""
+
+_PICKLE = "data.pkl"
+_PARTS = {_PICKLE, "data", "code", "constants.pkl", "constants", "version", "byteorder", ".format_version", ".data"}
+_MAX_INFLATED_PICKLE = 64 << 20
+_LOCAL_HEAD = 30
+
+
+def matches(head: bytes) -> bool:
+    """Whether a file begins as a torch zip (its first member lies in a root, under a name of torch's) or a pickle."""
+    if not is_zip(head) or len(head) < _LOCAL_HEAD:
+        return len(head) > 2 and head[0] == 0x80 and 1 <= head[1] <= 5
+    n_name = int.from_bytes(head[26:28], "little")
+    parts = head[_LOCAL_HEAD : _LOCAL_HEAD + n_name].decode("utf-8", "replace").split("/")
+    return len(parts) > 1 and (parts[1] in _PARTS or (parts[1] == "" and b"/data.pkl" in head))
+
+
+def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
+    """Read the pickle of a file and return its tensors, lazy.
+
+    Raises
+    ------
+    CorruptFileError
+        The archive or the pickle is damaged, or a tensor does not fit its storage.
+    UnsafeFileError
+        The archive holds two pickles, or containers unfold without measure.
+    """
+    root = (options or ReadOptions()).root
+    if is_zip(source.read(0, min(4, source.size))):
+        return _read_zip(source, root)
+    from weighttools.formats import torch_legacy
+
+    return torch_legacy.read(source, root)
+
+
+def _read_zip(source: Source, root: str | None) -> TensorMap:
+    from weighttools.formats.torch_state import tensor_map
+
+    found = members(source)
+    folder = _folder(found, source)
+    shelf = ZipShelf(source.name, folder, found, _byteorder(found, folder, source))
+    machine = _machine(found[folder + _PICKLE])
+    value = machine.load()
+    script = folder + "constants.pkl" in found
+    notes = ["is a TorchScript archive: its parameters are read, its code is not"] if script else []
+    return tensor_map(value, machine, shelf, root, notes, unwrap=not script)
+
+
+def _folder(found: dict[str, Member], source: Source) -> str:
+    """Return the one folder that holds ``data.pkl``, with its slash."""
+    pickles = [name for name in found if name.casefold().endswith("/" + _PICKLE) and name.count("/") == 1]
+    if not pickles:
+        raise UnknownFormatError(
+            "is a zip archive without <root>/data.pkl", subject=source.name, expected="what torch.save writes"
+        )
+    if len(pickles) > 1 or not pickles[0].endswith(_PICKLE):
+        raise UnsafeFileError(
+            f"its pickle is not the one that every reader would take: {', '.join(map(repr, pickles[:3]))}",
+            subject=source.name,
+            expected="one data.pkl",
+        )
+    folder = pickles[0].removesuffix(_PICKLE)
+    inside = [name.casefold() for name in found if name.startswith(folder) and not name.startswith(folder + "code/")]
+    if len(set(inside)) != len(inside):
+        raise UnsafeFileError("two of its members differ only in case", subject=source.name)
+    return folder
+
+
+def _byteorder(found: dict[str, Member], folder: str, source: Source) -> str:
+    member = found.get(folder + "byteorder")
+    said = member.head(8) if member else b"little"
+    if said not in (b"little", b"big"):
+        raise CorruptFileError(f"its byteorder is {said!r}", subject=source.name, expected="little or big")
+    return "<" if said == b"little" else ">"
+
+
+def _machine(member: Member) -> Machine:
+    """Return the machine on a member's pickle."""
+    from weighttools.formats.pickles import Machine, Stream
+    from weighttools.io.source import Bytes
+
+    span = member.span
+    if not member.deflated:
+        return Machine(Stream(span.source, span.offset, span.offset + span.length))
+    if member.size > _MAX_INFLATED_PICKLE:
+        raise UnsupportedError(
+            f"archive member {member.name!r} is compressed and {member.size:,} bytes long",
+            subject=span.source.name,
+            expected=f"at most {_MAX_INFLATED_PICKLE:,}",
+        )
+    return Machine(Stream(Bytes(member.content(), span.source.name)))
+
+
+@dataclass(frozen=True, slots=True)
+class ZipShelf:
+    """The storages of a zip archive: members ``<root>/data/<key>``."""
+
+    name: str
+    folder: str
+    members: dict[str, Member]
+    byteorder: str
+
+    def storage(self, identity: Identity) -> Storage:
+        """Return the storage of a key, held against its member's size.
+
+        Raises
+        ------
+        CorruptFileError
+            There is no such member, or it is shorter than the pickle claims.
+        """
+        from weighttools.formats.torch_tensors import Storage
+
+        member = self.members.get(f"{self.folder}data/{identity.key}")
+        n_bytes = identity.n_elements * identity.itemsize
+        if member is None:
+            raise CorruptFileError(f"has no storage {identity.key[:80]!r}, which a tensor names", subject=self.name)
+        if n_bytes > member.size:
+            raise CorruptFileError(
+                f"storage {identity.key[:80]!r} is {member.size:,} bytes long",
+                subject=self.name,
+                expected=f"{n_bytes:,}",
+            )
+        load = _Inflate(member) if member.deflated else None
+        return Storage(identity.key, member.span, n_bytes, identity.dtype, self.byteorder, load)
+
+
+@dataclass(frozen=True, slots=True)
+class _Inflate:
+    """Loads a compressed storage."""
+
+    member: Member
+
+    def __call__(self) -> Array:
+        import numpy as np
+
+        return np.frombuffer(bytearray(self.member.content()), np.uint8)
+
+
+def check(source: Source) -> Iterator[Finding]:
+    """Yield what loading the file with Python's unpickler could run: the globals its pickles name.
+
+    Raises
+    ------
+    WeighttoolsError
+        The archive itself cannot be read.
+    """
+    from weighttools.formats.pickle_findings import findings
+
+    for machine, n_pickles in _machines(source):
+        try:
+            for _ in range(n_pickles):
+                machine.load()
+        except WeighttoolsError as error:
+            yield Finding("error", "broken-pickle", str(error), remedy="do not load it with an unpickler")
+        yield from findings(machine)
+
+
+def _machines(source: Source) -> Iterator[tuple[Machine, int]]:
+    """Yield a machine for each run of pickles in a file, and how many pickles there are in it."""
+    from weighttools.formats.pickles import Machine, Stream
+
+    if is_zip(source.read(0, min(4, source.size))):
+        found = members(source)
+        yield from ((_machine(member), 1) for name, member in found.items() if name.casefold().endswith(".pkl"))
+    else:
+        is_legacy = source.read(0, min(len(LEGACY_MAGIC), source.size)) == LEGACY_MAGIC
+        yield Machine(Stream(source)), 5 if is_legacy else 1
+
+
+def losses(tensor_map: TensorMap) -> list[str]:
+    """Say what a state dict cannot hold; as `torch_write.losses`."""
+    from weighttools.formats import torch_write
+
+    return torch_write.losses(tensor_map)
+
+
+def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None) -> None:
+    """Write a state dict as a zip archive; as `torch_write.write`."""
+    from weighttools.formats import torch_write
+
+    torch_write.write(tensor_map, sink, options)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)

@@ -1,0 +1,445 @@
+"""PyTorch's tensors in a pickle: a storage, and an offset, shape and strides into it, each held against the record.
+
+Source: ``torch/_utils.py`` (what each ``_rebuild_*`` takes) and ``torch/serialization.py`` (the persistent ids of
+storages). Strides and offsets count elements of the tensor's dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from weighttools.core.dtypes import DTYPES, DType
+from weighttools.core.tensor import Reader, Span, Spec, Tensor
+from weighttools.errors import CorruptFileError, UnsupportedError
+from weighttools.formats.pickles import Global, Made, Persistent, Table, plain
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+STORAGE_TYPES: dict[str, str] = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "ComplexDoubleStorage": "complex128",
+    "ComplexFloatStorage": "complex64",
+}
+"""Typed storages, by the class that names them."""
+
+UNTYPED = ("UntypedStorage", "_UntypedStorage")
+PACKED_FLOAT4 = "float4_e2m1fn_x2"
+"""Torch counts pairs of 4-bit elements in the last axis; we count elements."""
+
+TORCH_DTYPES: dict[str, str] = {
+    **{name: name for name in STORAGE_TYPES.values()},
+    **{name: name for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")},
+    **{name: name for name in ("float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu")},
+    "double": "float64",
+    "float": "float32",
+    "half": "float16",
+    "long": "int64",
+    "int": "int32",
+    "short": "int16",
+    "cfloat": "complex64",
+    "cdouble": "complex128",
+    PACKED_FLOAT4: "float4_e2m1fn",
+}
+"""Names of torch's dtypes to ours."""
+
+MAX_AXES = 64
+_FREE_EXPANSION = 1 << 26
+"""Bytes that a tensor whose elements share places (stride 0) may have beyond those stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of bytes that tensors are views of.
+
+    Parameters
+    ----------
+    key
+        What tells it apart from the file's other storages.
+    span
+        Where its bytes lie.
+    n_bytes
+        How many there are once decompressed.
+    dtype
+        The type its class names; None for an untyped one.
+    byteorder
+        ``"<"`` or ``">"``.
+    load
+        For a compressed storage: returns all its bytes (uint8). None where they lie in the file as they are.
+    """
+
+    key: str
+    span: Span
+    n_bytes: int
+    dtype: DType | None
+    byteorder: str = "<"
+    load: Callable[[], Array] | None = None
+
+
+class Identity(NamedTuple):
+    """A storage's persistent id, checked."""
+
+    key: str
+    kind: str
+    location: str
+    n_elements: int
+    view: Any
+
+    @property
+    def dtype(self) -> DType | None:
+        """The type of the elements it counts; None where they are bytes of an untyped storage."""
+        name = STORAGE_TYPES.get(self.kind)
+        return DTYPES[name] if name else None
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes an element."""
+        return self.dtype.bits // 8 if self.dtype else 1
+
+
+class Shelf(Protocol):
+    """Where storages are looked up."""
+
+    @property
+    def name(self) -> str:
+        """The file, for messages."""
+
+    def storage(self, identity: Identity) -> Storage:
+        """Return the storage that an id names, held against its record."""
+
+
+class View(NamedTuple):
+    """A tensor as a view of a storage."""
+
+    storage: Storage
+    dtype: DType
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    conjugate: bool = False
+    negative: bool = False
+
+    @property
+    def n_elements(self) -> int:
+        """How many elements it shows."""
+        return math.prod(self.shape)
+
+    @property
+    def extent(self) -> int:
+        """Elements from its first place in the storage to its last."""
+        if not self.n_elements:
+            return 0
+        return 1 + sum((length - 1) * stride for length, stride in zip(self.shape, self.strides, strict=True))
+
+    @property
+    def run(self) -> tuple[int, int]:
+        """The bytes of the storage it lies in: first, and one past the last."""
+        itemsize = max(8, self.dtype.bits) // 8
+        first = self.offset * itemsize
+        return first, first + (self.extent * self.dtype.bits + 7) // 8
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """Equal for two names of the same values in the same place."""
+        signs = (self.conjugate, self.negative)
+        return (self.storage.key, self.dtype.name, self.offset, self.shape, self.strides, signs)
+
+
+def identity_of(persistent: Any, subject: str) -> Identity:
+    """Check a storage's persistent id: ``("storage", class, key, location, elements[, view])``.
+
+    Raises
+    ------
+    CorruptFileError
+        It is not one.
+    UnsupportedError
+        The storage is of a class whose elements are no plain numbers, or on the meta device, which holds none.
+    """
+    parts = persistent.id if type(persistent) is Persistent and type(persistent.id) is tuple else ()
+    if len(parts) not in (5, 6) or parts[0] not in ("storage", b"storage") or type(parts[1]) is not Global:
+        raise CorruptFileError("a tensor's storage is not named as torch names it", subject=subject)
+    kind, key, location, n_elements = parts[1].name, parts[2], parts[3], parts[4]
+    if type(n_elements) is not int or not 0 <= n_elements < 1 << 62 or type(key) not in (str, int):
+        raise CorruptFileError(f"a storage claims {n_elements!r} elements", subject=subject, expected="a count")
+    if kind not in STORAGE_TYPES and kind not in UNTYPED:
+        raise UnsupportedError(f"a {kind} holds no plain numbers")
+    place = location.decode("ascii", "replace") if type(location) is bytes else str(location)
+    if place == "meta":
+        raise UnsupportedError("the meta device holds no values")
+    return Identity(str(key), kind, place, n_elements, parts[5] if len(parts) == 6 else None)
+
+
+def view_of(value: Any, shelf: Shelf) -> View | None:
+    """Return the tensor that a call would have rebuilt; None if it would have rebuilt something else.
+
+    Raises
+    ------
+    CorruptFileError
+        Its numbers do not fit its storage.
+    UnsupportedError
+        It is a tensor of a kind that is not read: sparse, quantised, nested, without values.
+    """
+    for _ in range(8):  # a parameter of a subclass of a tensor: a few calls deep, never many
+        if type(value) is not Made or type(value.callee) is not Global:
+            return None
+        if value.callee in _UNREAD:
+            raise UnsupportedError(_UNREAD[value.callee])
+        if value.callee in _INNER:
+            value = _INNER[value.callee](value.args)
+            continue
+        rebuild = _REBUILDS.get(value.callee)
+        return rebuild(value.args, shelf) if rebuild else None
+    return None
+
+
+def _typed(args: tuple[Any, ...], shelf: Shelf) -> View:
+    """``_rebuild_tensor(storage, offset, size, stride)`` and ``_v2``, with ``(…, metadata)`` last."""
+    storage = shelf.storage(identity_of(_argument(args, 0, shelf), shelf.name))
+    if storage.dtype is None:
+        raise CorruptFileError("a tensor of an untyped storage names no dtype", subject=shelf.name)
+    return _view(storage, storage.dtype, args, _argument(args, 6, shelf) if len(args) > 6 else None, shelf)
+
+
+def _untyped(args: tuple[Any, ...], shelf: Shelf) -> View:
+    """``_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])``."""
+    named = _argument(args, 6, shelf)
+    name = named.name if type(named) is Global and named.module == "torch" else str(type(named).__name__)
+    if name not in TORCH_DTYPES:
+        raise UnsupportedError(f"torch.{name} holds no plain numbers")
+    storage = shelf.storage(identity_of(_argument(args, 0, shelf), shelf.name))
+    view = _view(storage, DTYPES[TORCH_DTYPES[name]], args, args[7] if len(args) > 7 else None, shelf)
+    return _pairs_to_elements(view) if name == PACKED_FLOAT4 else view
+
+
+def _argument(args: tuple[Any, ...], at: int, shelf: Shelf) -> Any:
+    if at >= len(args):
+        raise CorruptFileError(f"a tensor is rebuilt from {len(args)} arguments", subject=shelf.name)
+    return args[at]
+
+
+def _view(storage: Storage, dtype: DType, args: tuple[Any, ...], metadata: Any, shelf: Shelf) -> View:
+    """Hold offset, shape and strides against the storage, with exact integers."""
+    offset = _argument(args, 1, shelf)
+    shape, strides = (_lengths(plain(_argument(args, at, shelf))) for at in (2, 3))
+    if not _is_length(offset) or shape is None or strides is None or len(shape) != len(strides):
+        raise CorruptFileError(
+            "a tensor's offset, shape and strides are not lists of counts of one length",
+            subject=shelf.name,
+            expected=f"at most {MAX_AXES} axes, nothing negative",
+        )
+    signs = metadata.named() if type(metadata) is Table else {}
+    view = View(storage, dtype, offset, shape, strides, signs.get("conj") is True, signs.get("neg") is True)
+    itemsize = max(8, dtype.bits) // 8
+    needed = (offset + view.extent) * itemsize
+    if needed > storage.n_bytes:
+        raise CorruptFileError(
+            f"a tensor of shape {list(shape)[:8]} needs {needed:,} bytes of its storage",
+            subject=shelf.name,
+            expected=f"at most {storage.n_bytes:,}, which storage {storage.key[:40]!r} has",
+        )
+    if view.n_elements * itemsize > storage.n_bytes + _FREE_EXPANSION:
+        raise CorruptFileError(
+            f"a tensor of shape {list(shape)[:8]} repeats {storage.n_bytes:,} stored bytes without measure",
+            subject=shelf.name,
+        )
+    return view
+
+
+def _lengths(value: Any) -> tuple[int, ...] | None:
+    if type(value) not in (tuple, list) or len(value) > MAX_AXES or not all(map(_is_length, value)):
+        return None
+    return tuple(value)
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _pairs_to_elements(view: View) -> View:
+    """Count single 4-bit elements, not the pairs that torch counts."""
+    from weighttools.core.slicing import c_strides, is_contiguous
+
+    if not view.shape or not is_contiguous(view.shape, view.strides):
+        raise UnsupportedError("4-bit elements are read where they are contiguous only")
+    shape = (*view.shape[:-1], 2 * view.shape[-1])
+    return view._replace(shape=shape, strides=tuple(c_strides(shape)))
+
+
+def _first(args: tuple[Any, ...]) -> Any:
+    return args[0] if args else None
+
+
+def _of_type(args: tuple[Any, ...]) -> Any:
+    """``_rebuild_from_type_v2(function, type, args, state)``: a call within a call."""
+    return Made(args[0], args[2]) if len(args) > 2 and type(args[2]) is tuple else None
+
+
+def _utils(name: str) -> Global:
+    return Global("torch._utils", name)
+
+
+_REBUILDS: dict[Global, Callable[[tuple[Any, ...], Shelf], View]] = {
+    _utils("_rebuild_tensor"): _typed,
+    _utils("_rebuild_tensor_v2"): _typed,
+    _utils("_rebuild_tensor_v3"): _untyped,
+}
+_INNER: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
+    _utils("_rebuild_parameter"): _first,
+    _utils("_rebuild_parameter_with_state"): _first,
+    Global("torch.nn.parameter", "Parameter"): _first,
+    Global("torch.nn.parameter", "Buffer"): _first,
+    Global("torch._tensor", "_rebuild_from_type_v2"): _of_type,
+    Global("torch._tensor", "_rebuild_from_type"): _of_type,
+    Global("torch.tensor", "_rebuild_from_type"): _of_type,
+}
+_UNREAD: dict[Global, str] = {
+    _utils("_rebuild_sparse_tensor"): "a sparse tensor",
+    _utils("_rebuild_sparse_csr_tensor"): "a sparse tensor",
+    _utils("_rebuild_qtensor"): "a quantised tensor",
+    _utils("_rebuild_nested_tensor"): "a nested tensor",
+    _utils("_rebuild_meta_tensor_no_storage"): "a tensor on the meta device, without values",
+    _utils("_rebuild_wrapper_subclass"): "a tensor of a wrapper class",
+    _utils("_rebuild_device_tensor_from_numpy"): "a tensor of a device that torch saves by way of NumPy",
+    _utils("_rebuild_device_tensor_from_cpu_tensor"): "a tensor of a device that torch saves by way of the CPU",
+    _utils("_rebuild_xla_tensor"): "a tensor of a device that torch saves by way of NumPy",
+    Global("torch.nested._internal.nested_tensor", "_rebuild_njt"): "a nested tensor",
+    Global("torch.nn.parameter", "UninitializedParameter"): "a parameter without a shape",
+}
+
+
+def tensor_of(view: View) -> Tensor:
+    """Return the lazy tensor of a view: bytes by offset where they are contiguous, else a strided reader."""
+    from weighttools.core.slicing import is_contiguous
+
+    dtype, itemsize = view.dtype, max(8, view.dtype.bits) // 8
+    contiguous = dtype.bits < 8 or not view.n_elements or is_contiguous(view.shape, view.strides)
+    n_bytes = dtype.nbytes(view.n_elements) if contiguous else view.extent * itemsize
+    source, begin, _ = view.storage.span
+    span = Span(source, begin + view.offset * itemsize, n_bytes)
+    spec = Spec(dtype, view.shape, _encoding(view, contiguous))
+    if spec.encoding == "raw":
+        return Tensor(spec, None, span)
+    stored = span if n_bytes == spec.nbytes and view.storage.load is None else None
+    return Tensor(spec, _reader(view, span, contiguous), stored)
+
+
+def _encoding(view: View, contiguous: bool) -> str:
+    """Say how the elements lie, if not as raw ones do."""
+    if view.storage.load is not None:
+        return "deflate"
+    if view.conjugate or view.negative:
+        return "signed"
+    if view.storage.byteorder == ">" and view.dtype.bits > 8:
+        return "big-endian"
+    return "raw" if contiguous else "strided"
+
+
+def _reader(view: View, span: Span, contiguous: bool) -> Reader:
+    from weighttools.core.readers import Elementwise, Raw, Strided
+
+    base: Reader = Raw(span, view.dtype, view.storage.byteorder)
+    n_base, offset = (view.n_elements if contiguous else view.extent), 0
+    if view.storage.load is not None:
+        base, n_base, offset = _inflated(view)
+    if not contiguous or offset or n_base != view.n_elements:
+        base = Strided(base, n_base, view.shape, view.strides, offset)
+    if view.conjugate:
+        base = Elementwise(base, _conjugated)
+    return Elementwise(base, _negated) if view.negative else base
+
+
+def _inflated(view: View) -> tuple[Reader, int, int]:
+    """Return a reader of the whole storage, its length, and where in it the view begins."""
+    from weighttools.core.readers import Whole
+
+    assert view.storage.load is not None
+    if view.dtype.bits < 8:
+        raise UnsupportedError("4-bit elements are read where they are not compressed only")
+    n_elements = view.storage.n_bytes // (view.dtype.bits // 8)
+    load = _Typed(view.storage.load, view.dtype, view.storage.byteorder)
+    return Whole(load, n_elements), n_elements, view.offset
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """Loads a compressed storage's bytes as elements."""
+
+    load: Callable[[], Array]
+    dtype: DType
+    byteorder: str
+
+    def __call__(self) -> Array:
+        data = self.load()
+        itemsize = self.dtype.bits // 8
+        values: Array = data[: data.size // itemsize * itemsize].view(self.dtype.numpy)
+        return values if self.byteorder == "<" else values.byteswap()
+
+
+def _conjugated(block: Array) -> Array:
+    return block.conj()
+
+
+def _negated(block: Array) -> Array:
+    negated: Array = -block
+    return negated
+
+
+def is_plumbing(found: Global) -> bool:
+    """Whether a global is part of how torch writes tensors and plain containers."""
+    named = found in _REBUILDS or found in _INNER or found in _UNREAD or str(found) in _CONTAINERS
+    if named or found.module.startswith("__torch__."):
+        return True
+    parts = found.module.split(".")
+    if parts[0] != "torch" or "." in found.name:
+        return False
+    last = found.name
+    return last in STORAGE_TYPES or last in UNTYPED or (parts == ["torch"] and last in _TORCH_NAMES)
+
+
+_TORCH_NAMES = {*TORCH_DTYPES, "Size", "device", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "complex32",
+                "chalf", "qint8", "qint32", "quint8", "quint4x2", "quint2x4", "per_tensor_affine",
+                "per_channel_affine", "QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage",
+                "QUInt2x4Storage"}  # fmt: skip
+_CONTAINERS = {
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "collections.Counter",
+    "builtins.dict",
+    "builtins.list",
+    "builtins.tuple",
+    "builtins.set",
+    "builtins.frozenset",
+    "builtins.bytes",
+    "builtins.bytearray",
+    "builtins.complex",
+    "builtins.int",
+    "__builtin__.dict",
+    "__builtin__.set",
+    "__builtin__.bytes",
+    "_codecs.encode",
+    "torch.serialization._get_layout",
+    "torch.storage.TypedStorage",
+    "torch.jit._pickle.restore_type_tag",
+    "torch.jit._pickle.build_intlist",
+    "torch.jit._pickle.build_tensorlist",
+    "torch.jit._pickle.build_doublelist",
+    "torch.jit._pickle.build_boollist",
+    "numpy.dtype",
+    "numpy.ndarray",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+}
