@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weighttools.analyzers import counts
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
-from weighttools.core.tensormap import TensorMap
+from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SourceError, SpecError
-from weighttools.formats.base import ReadOptions
+from weighttools.formats.base import ReadOptions, plain
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -77,7 +77,14 @@ def _located(path: str) -> str:
     return path
 
 
-def save(path: PathLike, tensor_map: TensorMap, *, format: str | None = None, force: bool = False) -> Record:
+def save(
+    path: PathLike,
+    tensor_map: TensorMap,
+    *,
+    format: str | None = None,
+    force: bool = False,
+    dequantize: bool = False,
+) -> Record:
     """Write a map to a file (its suffix, or `format`, says how) or to a directory of shards; as `convert`.
 
     Raises
@@ -89,7 +96,8 @@ def save(path: PathLike, tensor_map: TensorMap, *, format: str | None = None, fo
     """
     from weighttools.conversion import write
 
-    return write(tensor_map, os.fspath(path), format_name=format, force=force)
+    changed = tensor_map.pipe(*_encoding_changes(dequantize, None, (), False, None))
+    return write(changed, os.fspath(path), original=tensor_map, format_name=format, force=force)
 
 
 def convert(
@@ -99,6 +107,9 @@ def convert(
     dtype: str | None = None,
     keep_dtype: Sequence[str] = (),
     saturate: bool = False,
+    dequantize: bool = False,
+    quantize: str | None = None,
+    names: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     format: str | None = None,
@@ -121,6 +132,12 @@ def convert(
         Name patterns of tensors that are not cast.
     saturate
         Clip to the target dtype's range instead of giving Inf or NaN.
+    dequantize
+        Decode quantised tensors to float32; with `dtype` they are decoded anyway.
+    quantize
+        Encode floating weights of two dimensions or more, for a format that holds them: ``"q8_0"``.
+    names
+        Translate names, and the layout that goes with them, to ``"hf"`` (Hugging Face) or ``"gguf"``.
     include, exclude
         Name patterns of tensors to take, and to leave out.
     format
@@ -144,14 +161,16 @@ def convert(
         A ``weighttools.convert/1`` record: what was (or would be) written, planned peak memory, notes.
     """
     from weighttools import conversion
-    from weighttools.core.dtypes import dtype as dtype_named
-    from weighttools.transforms.cast import cast
 
     if keep_dtype and not dtype:
         raise SpecError("--keep-dtype needs --dtype", expected="a dtype to cast the other tensors to")
     with collector_paused():
         tensor_map = _chosen(src, include, exclude, assume)
-        changed = cast(dtype_named(dtype), keep_dtype, saturate)(tensor_map) if dtype else tensor_map
+        if names:
+            from weighttools.transforms.gguf_names import translate
+
+            tensor_map = translate(names)(tensor_map)
+        changed = tensor_map.pipe(*_encoding_changes(dequantize, dtype, keep_dtype, saturate, quantize))
     return conversion.write(
         changed,
         os.fspath(dst),
@@ -163,6 +182,23 @@ def convert(
         force=force,
         progress=progress,
     )
+
+
+def _encoding_changes(
+    dequantized: bool, dtype: str | None, keep_dtype: Sequence[str], saturate: bool, quantized: str | None
+) -> Iterator[Transform]:
+    """Yield the transforms of `convert` that change how elements are stored, in order."""
+    from weighttools.core.dtypes import dtype as dtype_named
+    from weighttools.transforms.cast import cast
+    from weighttools.transforms.dequantize import dequantize
+    from weighttools.transforms.quantize import quantize
+
+    if dequantized:
+        yield dequantize()
+    if dtype:
+        yield cast(dtype_named(dtype), keep_dtype, saturate)
+    if quantized:
+        yield quantize(quantized)
 
 
 def inspect(
@@ -182,7 +218,7 @@ def inspect(
     include, exclude, assume
         As for `convert`.
     tensors
-        Whether to list every tensor.
+        Whether to list every tensor, and every element of arrays in the metadata.
 
     Returns
     -------
@@ -211,7 +247,7 @@ def inspect(
             "format": tensor_map.origin.format,
             "kind": kind_name,
             "evidence": evidence,
-            "metadata": dict(tensor_map.metadata),
+            "metadata": plain(tensor_map.metadata) if tensors else dict(tensor_map.metadata),
             "n_tensors": len(tensor_map),
             "n_parameters": total.n_parameters,
             "n_buffers": total.n_buffers,

@@ -122,7 +122,7 @@ def _sum(node: Node, makes: dict[object, int]) -> None:
             node.stored_bytes += part.stored_bytes
         else:
             spec, stored_bytes = part
-            make += (name, spec.dtype.name, spec.shape)
+            make += (name, spec.label, spec.shape)
             node.n_tensors += 1
             node.n_elements += spec.n_elements
             node.stored_bytes += stored_bytes

@@ -34,7 +34,7 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, as
         _show(api.get(path, name, assume=assume), name, as_json)
         return
     tensor = api.pick(api.open(path, assume=assume), name)
-    record = api.save(target, TensorMap({name: tensor}), force=force)
+    record = api.save(target, TensorMap({name: tensor}), force=force, dequantize=True)
     output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
     output.notes(record)
 

@@ -38,6 +38,7 @@ ROWS: tuple[Row, ...] = (
     Row("safetensors", "safetensors file", (".safetensors",)),
     Row("npz", "NumPy archive of arrays", (".npz",)),
     Row("npy", "NumPy array", (".npy",)),
+    Row("gguf", "GGUF file, quantised or not; the extra decodes the rarer quantisations", (".gguf",), "gguf"),
 )
 DIRECTORY = Row("huggingface", "directory of safetensors files with an index", ())
 
