@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from weighttools.analyzers import counts
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
-from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError
-from weighttools.formats.base import ReadOptions
+from weighttools.formats.base import ReadOptions, plain
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
+    from weighttools.changes import Changes
     from weighttools.core.tensor import Array
 
 PathLike = str | os.PathLike[str]
@@ -80,7 +83,9 @@ def _located(path: str) -> str:
     return path
 
 
-def save(path: PathLike, tensor_map: TensorMap, *, format: str | None = None, force: bool = False) -> Record:
+def save(
+    path: PathLike, tensor_map: TensorMap, *, format: str | None = None, force: bool = False, dequantize: bool = False
+) -> Record:
     """Write a map to a file (its suffix, or `format`, says how) or to a directory of shards; as `convert`.
 
     Raises
@@ -90,30 +95,23 @@ def save(path: PathLike, tensor_map: TensorMap, *, format: str | None = None, fo
     SpecError
         The format cannot hold the map.
     """
-    from weighttools.conversion import write
-
-    return write(tensor_map, os.fspath(path), format_name=format, force=force)
+    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize)
 
 
 def convert(
     src: PathLike | TensorMap,
     dst: PathLike,
     *,
-    dtype: str | None = None,
-    keep_dtype: Sequence[str] = (),
-    saturate: bool = False,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
     format: str | None = None,
     max_shard_size: int | str | None = None,
     single: bool = False,
     dry_run: bool = False,
     force: bool = False,
-    assume: str | None = None,
-    tied: str = "alias",
     npz_bf16: str = "keep",
+    assume: str | None = None,
     root: str | None = None,
     progress: Progress = silent,
+    **changes: Unpack[Changes],
 ) -> Record:
     """Convert a checkpoint to another format, dtype or sharding, in memory that does not grow with it.
 
@@ -123,14 +121,6 @@ def convert(
         As for `open`, or an open map.
     dst
         The target. One with a suffix is a file; one without is a Hugging Face directory.
-    dtype
-        Cast floating tensors to this dtype.
-    keep_dtype
-        Name patterns of tensors that are not cast.
-    saturate
-        Clip to the target dtype's range instead of giving Inf or NaN.
-    include, exclude
-        Name patterns of tensors to take, and to leave out.
     format
         The target's format, if its suffix does not say it.
     max_shard_size
@@ -141,15 +131,15 @@ def convert(
         Plan only: write nothing.
     force
         Replace an existing target.
-    assume, root
-        As for `open`.
-    tied
-        What becomes of tied tensors: ``"alias"`` keeps them where the target can, ``"copy"`` writes each name out,
-        ``"error"`` refuses.
     npz_bf16
         How NPZ and NPY hold floats that NumPy does not know: ``"keep"`` their bits, ``"float32"`` widens them exactly.
+    assume, root
+        As for `open`.
     progress
         Called with the number of bytes just written.
+    changes
+        What to change on the way, as `weighttools.changes.Changes` lists: ``include``, ``exclude``, ``names``,
+        ``dequantize``, ``dtype``, ``keep_dtype``, ``saturate``, ``quantize``, ``tied``.
 
     Returns
     -------
@@ -157,16 +147,11 @@ def convert(
         A ``weighttools.convert/1`` record: what was (or would be) written, planned peak memory, notes.
     """
     from weighttools import conversion
-    from weighttools.core.dtypes import dtype as dtype_named
-    from weighttools.transforms.cast import cast
-    from weighttools.transforms.ties import TIED
+    from weighttools.changes import recodings, taken
 
-    if keep_dtype and not dtype:
-        raise SpecError("--keep-dtype needs --dtype", expected="a dtype to cast the other tensors to")
     with collector_paused():
-        tensor_map = _chosen(src, include, exclude, ReadOptions(assume, root))
-        changed = cast(dtype_named(dtype), keep_dtype, saturate)(tensor_map) if dtype else tensor_map
-        changed = _choice("tied", tied, TIED)(changed)
+        tensor_map = taken(_chosen(src, (), (), ReadOptions(assume, root)), changes)
+        changed = tensor_map.pipe(*recodings(changes))
     return conversion.write(
         changed,
         os.fspath(dst),
@@ -179,12 +164,6 @@ def convert(
         npz_bf16=npz_bf16,
         progress=progress,
     )
-
-
-def _choice(option: str, value: str, table: Mapping[str, Transform]) -> Transform:
-    if value not in table:
-        raise SpecError(f"--{option} {value!r} is not known", expected=f"one of {', '.join(table)}")
-    return table[value]
 
 
 def inspect(
@@ -205,7 +184,7 @@ def inspect(
     include, exclude, assume, root
         As for `convert`.
     tensors
-        Whether to list every tensor.
+        Whether to list every tensor, and every element of arrays in the metadata.
 
     Returns
     -------
@@ -234,7 +213,7 @@ def inspect(
             "format": tensor_map.origin.format,
             "kind": kind_name,
             "evidence": evidence,
-            "metadata": dict(tensor_map.metadata),
+            "metadata": plain(tensor_map.metadata) if tensors else dict(tensor_map.metadata),
             "n_tensors": len(tensor_map),
             "n_parameters": total.n_parameters,
             "n_buffers": total.n_buffers,

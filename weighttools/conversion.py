@@ -120,6 +120,7 @@ def write(
     planned = _plan(tensor_map, dst, format_name, max_shard_size, single)
     if npz_bf16 == "float32" and planned.format in ("npz", "npy"):
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
+    _refuse_encodings(tensor_map, planned.format)
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
@@ -148,6 +149,22 @@ def _plan(
         )
     chosen = format_name or ("safetensors" if dst == "-" else writable(dst))
     return Plan(writable(dst, chosen), dst, {dst: list(tensor_map)}, is_directory=False)
+
+
+def _refuse_encodings(tensor_map: TensorMap, format_name: str) -> None:
+    """Refuse quantised tensors that the format has no encoding for: decoding them is a choice to be asked for."""
+    held = load(format_name).encodings
+    lost = [
+        name for name in tensor_map if tensor_map[name].spec.is_quantized and tensor_map[name].spec.encoding not in held
+    ]
+    if lost:
+        fact = f"{len(lost):,} tensors are quantised, first {lost[0]!r} as {tensor_map[lost[0]].spec.encoding}"
+        raise SpecError(
+            fact,
+            subject=tensor_map.origin.path or None,
+            expected=f"encodings that {format_name} holds",
+            remedy="give --dequantize, or --dtype with a floating dtype",
+        )
 
 
 def _means_directory(dst: str, format_name: str | None) -> bool:
@@ -227,7 +244,7 @@ def _companions(directory: Path) -> Iterable[Path]:
 
 
 def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, written: bool) -> dict[str, Any]:
-    n_cast = sum(tensor_map[name].dtype != original[name].dtype for name in tensor_map)
+    pairs = [(tensor_map[name].spec, original[name].spec) for name in tensor_map]
     return {
         "schema": "weighttools.convert/1",
         "src": tensor_map.origin.path,
@@ -235,8 +252,10 @@ def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, writte
         "format": huggingface.NAME if planned.is_directory else planned.format,
         "written": written,
         "n_tensors": len(tensor_map),
-        "n_cast": n_cast,
-        "stored_bytes": sum(tensor.spec.nbytes for tensor in tensor_map.values()),
+        "n_cast": sum(now.dtype != then.dtype for now, then in pairs),
+        "n_dequantized": sum(then.is_quantized and not now.is_quantized for now, then in pairs),
+        "n_quantized": sum(now.is_quantized and not then.is_quantized for now, then in pairs),
+        "stored_bytes": sum(tensor.spec.encoded_bytes for tensor in tensor_map.values()),
         "planned_peak_bytes": planned_peak(tensor_map.values()),
         "files": [_file_record(tensor_map, file, names) for file, names in planned.files.items()],
         "notes": planned.notes,
@@ -244,11 +263,15 @@ def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, writte
 
 
 def _file_record(tensor_map: TensorMap, file: str, names: list[str]) -> dict[str, Any]:
-    return {"name": file, "n_tensors": len(names), "stored_bytes": sum(tensor_map[name].spec.nbytes for name in names)}
+    return {
+        "name": file,
+        "n_tensors": len(names),
+        "stored_bytes": sum(tensor_map[name].spec.encoded_bytes for name in names),
+    }
 
 
 def planned_peak(tensors: Iterable[Tensor]) -> int:
     """Return the planned peak memory of values, in bytes: copied tensors need one buffer, decoded ones their blocks."""
-    decoded = [t for t in tensors if t.stored is None or t.spec.encoding != "raw"]
+    decoded = [t for t in tensors if t.stored is None or not (t.spec.encoding == "raw" or t.spec.is_quantized)]
     blocks = [min(max(t.reader.granularity, BLOCK_ELEMENTS), t.n_elements) * max(8, t.dtype.bits) // 8 for t in decoded]
     return max(_COPY_BYTES, plan.peak_bytes(blocks, n_threads()))

@@ -49,10 +49,10 @@ class Count:
 
 
 def by_dtype(found: Iterable[Family]) -> dict[str, Count]:
-    """Count by dtype, in order of first appearance."""
+    """Count by dtype, or by encoding where that is a quantisation, in order of first appearance."""
     groups: dict[str, Count] = {}
     for family in found:
-        groups.setdefault(family.spec.dtype.name, Count()).add(family)
+        groups.setdefault(family.spec.label, Count()).add(family)
     return groups
 
 

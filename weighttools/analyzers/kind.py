@@ -101,7 +101,11 @@ def _quantized(found: Families, origin: Origin, config: Mapping[str, Any]) -> Fi
         evidence.append(f"{packed:,} names are packed integers (counted as stored, not as the weights they encode)")
     if scales:
         evidence.append(f"{scales:,} names are quantisation scales")
-    if not packed and not scales:
+    blocks = sorted({family.spec.encoding for family in found if family.spec.is_quantized})
+    if blocks:
+        n = sum(family.n_tensors for family in found if family.spec.is_quantized)
+        evidence.append(f"{n:,} tensors are {', '.join(blocks)} blocks (counted as the weights they encode)")
+    if not packed and not scales and not blocks:
         return None
     return "quantized checkpoint" + _sharded(origin), evidence + _architecture(config)
 

@@ -24,6 +24,11 @@ from weighttools.errors import printable
 @click.option(
     "--saturate", is_flag=True, help="Clip to the dtype's range; without it, what is too large becomes Inf or NaN."
 )
+@click.option("--dequantize", is_flag=True, help="Decode quantised tensors to float32; --dtype decodes them anyway.")
+@click.option("--quantize", metavar="ENCODING", help="Encode float weights of a GGUF target: q8_0.")
+@click.option(
+    "--names", type=click.Choice(["hf", "gguf"]), help="Translate names and layout to Hugging Face's or GGUF's."
+)
 @options.patterns
 @click.option("--to", "format", metavar="FORMAT", help="The target's format, if its suffix does not say it.")
 @click.option("--max-shard-size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]")
@@ -49,7 +54,7 @@ from weighttools.errors import printable
 def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
     """Convert a checkpoint to another format, dtype or sharding.
 
-    DST with a suffix is a file (.safetensors, .npz, .npy); without one it is a Hugging Face directory; - is
+    DST with a suffix is a file (.safetensors, .npz, .npy, .gguf); without one it is a Hugging Face directory; - is
     standard output. Names, shapes, metadata, ties and every bit of every value are kept unless you ask otherwise;
     what the target cannot hold is said before a byte is written. An existing target is left as it was until the new
     one is complete.
@@ -60,6 +65,7 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
       weighttools convert checkpoint/ half/ --dtype bfloat16 --keep-dtype '*norm*'
       weighttools convert checkpoint/ model.safetensors
       weighttools convert model.safetensors sharded/ --max-shard-size 2GB
+      weighttools convert model.Q4_K_M.gguf model.safetensors --dequantize --names hf
     """
     from weighttools import api
 
@@ -77,8 +83,8 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
 
 def _report(record: dict[str, Any]) -> None:
     verb = "wrote" if record["written"] else "would write"
-    cast = f", {record['n_cast']:,} cast" if record["n_cast"] else ""
-    tensors = f"{record['n_tensors']:,} tensors{cast}"
+    changes = [(record[f"n_{how}"], how) for how in ("cast", "dequantized", "quantized")]
+    tensors = f"{record['n_tensors']:,} tensors" + "".join(f", {n:,} {how}" for n, how in changes if n)
     output.echo(
         printable(f"{verb} {record['dst']}: {record['format']}, {tensors}, {output.size(record['stored_bytes'])}")
     )

@@ -36,7 +36,7 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
         _show(api.get(path, name, **reading), name, as_json)
         return
     tensor = api.pick(api.open(path, **reading), name)
-    record = api.save(target, TensorMap({name: tensor}), force=force)
+    record = api.save(target, TensorMap({name: tensor}), force=force, dequantize=True)
     output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
     output.notes(record)
 

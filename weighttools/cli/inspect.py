@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.core.encodings import block_of
 from weighttools.errors import printable
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _flat(rows: Iterable[Record], offsets: bool) -> list[str]:
 def _flat_cells(row: Record, offsets: bool) -> list[str]:
     cells = [
         row["name"],
-        row["dtype"],
+        row["encoding"] if block_of(row["encoding"]) else row["dtype"],
         output.shape(row["shape"]),
         f"{row['n_elements']:,}",
         output.short_size(row["stored_bytes"]),
@@ -148,7 +149,7 @@ def _tree_cells(line: Line) -> list[str]:
     sums = [f"{line.n_elements:,}", output.short_size(line.stored_bytes)]
     if line.spec is None:
         return [label, "", f"{line.n_tensors:,} tensor{'s' * (line.n_tensors != 1)}", *sums]
-    return [label, line.spec.dtype.name, output.shape(line.spec.shape), *sums]
+    return [label, line.spec.label, output.shape(line.spec.shape), *sums]
 
 
 def _natural(name: str) -> list[Any]:

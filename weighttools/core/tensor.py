@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from weighttools.core.dtypes import DType
+from weighttools.core.encodings import block_of
 from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Spec:
     shape
         The lengths of the axes; ``()`` is a scalar.
     encoding
-        How the source stores the elements: ``"raw"`` is little-endian, C order, packed to the dtype's bits.
+        How the source stores the elements: ``"raw"`` is little-endian, C order, packed to the dtype's bits; the
+        names in `weighttools.core.encodings` are quantisations, whose `dtype` is the one that decoding gives.
     """
 
     dtype: DType
@@ -46,6 +48,22 @@ class Spec:
     def nbytes(self) -> int:
         """The size in bytes as raw, packed elements."""
         return self.dtype.nbytes(self.n_elements)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the elements are stored as quantised blocks."""
+        return block_of(self.encoding) is not None
+
+    @property
+    def encoded_bytes(self) -> int:
+        """The size in bytes in this encoding, where it is a quantisation; else as raw, packed elements."""
+        block = block_of(self.encoding)
+        return self.nbytes if block is None else -(-self.n_elements // block.elements) * block.n_bytes
+
+    @property
+    def label(self) -> str:
+        """What to call the element type in a table: the quantisation, if there is one, else the dtype."""
+        return self.encoding if self.is_quantized else self.dtype.name
 
 
 class Source(Protocol):
@@ -130,8 +148,8 @@ class Tensor:
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes taken in the file; for a tensor that is in no file, those its raw form would take."""
-        return self.spec.nbytes if self.stored is None else self.stored.length
+        """The bytes taken in the file; for a tensor that is in no file, those its encoding would take."""
+        return self.spec.encoded_bytes if self.stored is None else self.stored.length
 
     def read(self) -> Array:
         """Return the whole tensor as an array of its shape.

@@ -220,7 +220,7 @@ class TensorMap(Mapping[str, Tensor]):
 
     def _rows(self, most: int) -> list[tuple[str, str, str]]:
         shown = list(zip(self._tensors, self.specs(), strict=True))[:most]
-        return [(printable(n), s.dtype.name, " × ".join(map(str, s.shape)) or "scalar") for n, s in shown]
+        return [(printable(n), s.label, " × ".join(map(str, s.shape)) or "scalar") for n, s in shown]
 
     def __repr__(self) -> str:
         rows = self._rows(12)

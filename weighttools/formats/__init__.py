@@ -42,6 +42,7 @@ ROWS: tuple[Row, ...] = (
     Row("pytorch", "PyTorch state dict, checkpoint or TorchScript archive", (".pt", ".pth", ".bin", ".ckpt")),
     Row("flax", "Flax msgpack of nested arrays", (".msgpack",)),
     Row("onnx", "ONNX model: its initializers and Constant nodes", (".onnx",)),
+    Row("gguf", "GGUF file, quantised or not; the extra decodes the rarer quantisations", (".gguf",), "gguf"),
 )
 DIRECTORY = Row("huggingface", "directory of safetensors files with an index", ())
 

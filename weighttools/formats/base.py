@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.findings import Finding
@@ -60,6 +61,8 @@ class Format(NamedTuple):
         It is asked before a byte is written.
     check
         Looks for what makes a file of this format dangerous or doubtful to other readers, beyond its tensors.
+    encodings
+        The quantised encodings it stores as they are.
     """
 
     matches: Callable[[bytes], bool]
@@ -67,10 +70,22 @@ class Format(NamedTuple):
     write: Callable[[TensorMap, Sink, WriteOptions], None] | None = None
     losses: Callable[[TensorMap], list[str]] = lambda tensor_map: []
     check: Callable[[Source], Iterable[Finding]] = lambda source: ()
+    encodings: frozenset[str] = frozenset()
 
 
 def text_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Return metadata as strings to strings, in sorted order: what is not a string becomes JSON."""
     import json
 
-    return {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in sorted(metadata.items())}
+    return {k: v if isinstance(v, str) else json.dumps(plain(v), sort_keys=True) for k, v in sorted(metadata.items())}
+
+
+def plain(value: Any) -> Any:
+    """Return a metadata value as JSON can hold it: arrays as lists, NaN and Inf as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [plain(item) for item in value]
+    return value

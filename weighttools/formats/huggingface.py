@@ -49,6 +49,9 @@ def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
     if shards and len(shards) == len(files):
         return _without_index(directory, shards, options)
     single = _preferred([n for n in files if n not in shards], ".safetensors", directory)
+    if single is None and (other := _other_weights(directory, names)):
+        found = read_file(LocalFile(other), options)
+        return found.replace(origin=_origin(directory, found.origin.format, found.origin.files, found.origin.notes))
     if single is None:
         raise UnknownFormatError(
             "holds no weights that a directory is read for",
@@ -65,6 +68,13 @@ def _listed(directory: Path) -> list[str]:
         return sorted(os.listdir(directory))
     except OSError as error:
         raise SourceError(f"cannot be listed: {error.strerror}", subject=directory) from None
+
+
+def _other_weights(directory: Path, names: Iterable[str]) -> str | None:
+    """Return the file to open for a directory that holds one checkpoint of a format other than safetensors."""
+    from weighttools.formats import gguf_split
+
+    return gguf_split.of_directory(directory, names)
 
 
 def _loose_files(directory: Path, names: Iterable[str]) -> str:

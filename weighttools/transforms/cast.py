@@ -12,6 +12,7 @@ from weighttools.core.readers import Elementwise
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
+from weighttools.transforms.dequantize import decoded, without_file_type
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -22,6 +23,8 @@ _TARGETS = tuple(d.name for d in DTYPES.values() if d.is_float and d.bits >= 8 a
 
 def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Transform:
     """Return a transform that casts floating tensors to `target`; integers, booleans and complex stay.
+
+    Quantised tensors are decoded for it.
 
     Parameters
     ----------
@@ -47,11 +50,14 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
         kept = matching(tensor_map, keep) if keep else set()
 
         def one(name: str, tensor: Tensor) -> Tensor:
-            if name in kept or not tensor.dtype.is_float or tensor.dtype == target:
+            if name in kept or not tensor.dtype.is_float:
                 return tensor
+            if tensor.dtype == target:
+                return decoded(tensor)
             return _cast_tensor(tensor, target, saturate)
 
-        return tensor_map.map(one)
+        found = tensor_map.map(one)
+        return found.replace(metadata=without_file_type(found.metadata))
 
     return transform
 

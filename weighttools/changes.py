@@ -1,0 +1,101 @@
+"""What `convert` can change on the way: the options, and the transforms that they mean, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict, TypeVar
+
+from weighttools.errors import SpecError
+
+if TYPE_CHECKING:
+    from weighttools.core.tensormap import TensorMap, Transform
+
+T = TypeVar("T")
+
+
+class Changes(TypedDict, total=False):
+    """The changes, each optional.
+
+    Attributes
+    ----------
+    include, exclude
+        Name patterns of tensors to take, and to leave out.
+    names
+        Translate names, and the layout that goes with them, to ``"hf"`` (Hugging Face) or ``"gguf"``.
+    dequantize
+        Decode quantised tensors to float32; with `dtype` they are decoded anyway.
+    dtype
+        Cast floating tensors to this dtype.
+    keep_dtype
+        Name patterns of tensors that are not cast.
+    saturate
+        Clip to the range of `dtype` instead of giving Inf or NaN.
+    quantize
+        Encode floating weights of two dimensions or more, for a format that holds them: ``"q8_0"``.
+    tied
+        What becomes of tied tensors: ``"alias"`` keeps them where the target can, ``"copy"`` writes each name out,
+        ``"error"`` refuses.
+    """
+
+    include: Sequence[str]
+    exclude: Sequence[str]
+    names: str | None
+    dequantize: bool
+    dtype: str | None
+    keep_dtype: Sequence[str]
+    saturate: bool
+    quantize: str | None
+    tied: str
+
+
+def taken(tensor_map: TensorMap, changes: Changes) -> TensorMap:
+    """Return the tensors that the changes take, under the names that they shall have."""
+    chosen = tensor_map.select(*changes.get("include", ()), exclude=changes.get("exclude", ()))
+    if names := changes.get("names"):
+        from weighttools.transforms.gguf_names import translate
+
+        return translate(names)(chosen)
+    return chosen
+
+
+def recodings(changes: Changes) -> Iterator[Transform]:
+    """Yield the transforms that change how the taken tensors are stored, in the order in which they apply.
+
+    Raises
+    ------
+    SpecError
+        An option does not fit the others, or is not known.
+    """
+    dtype = changes.get("dtype")
+    if changes.get("keep_dtype") and not dtype:
+        raise SpecError("--keep-dtype needs --dtype", expected="a dtype to cast the other tensors to")
+    if changes.get("dequantize"):
+        from weighttools.transforms.dequantize import dequantize
+
+        yield dequantize()
+    if dtype:
+        from weighttools.core.dtypes import dtype as dtype_named
+        from weighttools.transforms.cast import cast
+
+        yield cast(dtype_named(dtype), changes.get("keep_dtype", ()), changes.get("saturate", False))
+    if encoding := changes.get("quantize"):
+        from weighttools.transforms.quantize import quantize
+
+        yield quantize(encoding)
+    if tied := changes.get("tied"):
+        from weighttools.transforms.ties import TIED
+
+        yield choice("tied", tied, TIED)
+
+
+def choice(option: str, value: str, table: Mapping[str, T]) -> T:
+    """Return what `value` means in a table of choices.
+
+    Raises
+    ------
+    SpecError
+        It means nothing; the choices are given.
+    """
+    if value not in table:
+        raise SpecError(f"--{option} {value!r} is not known", expected=f"one of {', '.join(table)}")
+    return table[value]

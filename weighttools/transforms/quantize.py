@@ -1,0 +1,42 @@
+"""Encoding floating weights as quantised blocks."""
+
+from __future__ import annotations
+
+from weighttools.core.encodings import QUANTIZED
+from weighttools.core.quantized import Encoder
+from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.errors import SpecError
+from weighttools.transforms.dequantize import without_file_type
+
+TARGETS = ("q8_0",)
+
+
+def quantize(encoding: str) -> Transform:
+    """Return a transform after which floating weights are stored as `encoding`.
+
+    These are the tensors of two dimensions or more whose last axis is whole blocks; norms, biases, integers and what
+    is quantised already stay as they are. The rounding is that of ggml's reference implementation.
+
+    Raises
+    ------
+    SpecError
+        `encoding` is none that is written here.
+    """
+    if encoding not in TARGETS:
+        raise SpecError(f"cannot quantise to {encoding!r}", expected=f"one of {', '.join(TARGETS)}")
+    from weighttools.core.dtypes import DTYPES
+
+    n_block = QUANTIZED[encoding].elements
+
+    def one(name: str, tensor: Tensor) -> Tensor:
+        fits = len(tensor.shape) >= 2 and tensor.shape[-1] % n_block == 0
+        if not fits or not tensor.dtype.is_float or tensor.spec.is_quantized:
+            return tensor
+        return Tensor(Spec(DTYPES["float32"], tensor.shape, encoding), Encoder(tensor.reader, encoding))
+
+    def transform(tensor_map: TensorMap) -> TensorMap:
+        found = tensor_map.map(one)
+        return found.replace(metadata=without_file_type(found.metadata))
+
+    return transform
