@@ -13,7 +13,7 @@ from weighttools.core import plan
 from weighttools.core.engine import n_threads
 from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SourceError, SpecError
 from weighttools.formats import huggingface, load, writable
 from weighttools.formats.base import WriteOptions
 from weighttools.io.directory import atomic_directory, keep_others
@@ -210,7 +210,7 @@ def _copy_companions(tensor_map: TensorMap, new: Path) -> list[str]:
 
 
 def _companions(directory: Path) -> Iterable[Path]:
-    for folder, folders, names in os.walk(directory):
+    for folder, folders, names in os.walk(directory, onerror=_fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder) / name
@@ -218,6 +218,10 @@ def _companions(directory: Path) -> Iterable[Path]:
                 continue
             if path.stat().st_size <= _COMPANION_BYTES and huggingface.is_inside(directory, path):
                 yield path
+
+
+def _fail(error: OSError) -> None:
+    raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename) from None
 
 
 def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, written: bool) -> dict[str, Any]:
