@@ -91,7 +91,7 @@ def parse_size(text: int | str) -> int:
     >>> parse_size("5GB"), parse_size("1.5 GiB")
     (5000000000, 1610612736)
     """
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)", str(text).strip())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", str(text).strip())
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None or float(match[1]) * unit < 1:
         raise SpecError(f"{text!r} is no size", expected="a number and a unit, as in 5GB or 500MiB")

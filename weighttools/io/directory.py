@@ -70,7 +70,7 @@ def _locked(temporary: str) -> int | None:
             return lock
     except FileNotFoundError:
         return None
-    except OSError:
+    except BaseException:
         os.rmdir(temporary)
         if lock >= 0:
             os.close(lock)
