@@ -10,7 +10,7 @@ from weighttools.analyzers import counts
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError
+from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
 from weighttools.formats.base import ReadOptions, plain
 from weighttools.io.progress import Progress, silent
 
@@ -53,11 +53,20 @@ def open(path: PathLike, *, assume: str | None = None, root: str | None = None) 
     >>> tensor_map["fc.weight"][0, :2]
     array([0., 1.], dtype=float32)
     """
+    try:
+        return _opened(_located(os.fspath(path)), ReadOptions(assume, root))
+    except WeighttoolsError:
+        raise
+    except OSError as error:
+        raise SourceError(
+            f"cannot be read: {error.strerror or error}", subject=os.fspath(error.filename or path)
+        ) from None
+
+
+def _opened(place: str, options: ReadOptions) -> TensorMap:
     from weighttools.formats import read_file
     from weighttools.io.source import open_source
 
-    options = ReadOptions(assume, root)
-    place = _located(os.fspath(path))
     if place.endswith(".index.json") or os.path.isdir(place):
         from weighttools.formats import huggingface
 

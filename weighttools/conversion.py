@@ -13,7 +13,7 @@ from weighttools.core import plan
 from weighttools.core.engine import n_threads
 from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SourceError, SpecError
 from weighttools.formats import huggingface, load, writable
 from weighttools.formats.base import WriteOptions
 from weighttools.io.directory import atomic_directory, keep_others
@@ -92,7 +92,7 @@ def parse_size(text: int | str) -> int:
     >>> parse_size("5GB"), parse_size("1.5 GiB")
     (5000000000, 1610612736)
     """
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([A-Za-z]*)", str(text).strip())
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", str(text).strip())
     unit = _UNITS.get(match[2].upper()) if match else None
     if match is None or unit is None or float(match[1]) * unit < 1:
         raise SpecError(f"{text!r} is no size", expected="a number and a unit, as in 5GB or 500MiB")
@@ -233,7 +233,7 @@ def _copy_companions(tensor_map: TensorMap, new: Path) -> list[str]:
 
 
 def _companions(directory: Path) -> Iterable[Path]:
-    for folder, folders, names in os.walk(directory):
+    for folder, folders, names in os.walk(directory, onerror=_fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             path = Path(folder) / name
@@ -241,6 +241,10 @@ def _companions(directory: Path) -> Iterable[Path]:
                 continue
             if path.stat().st_size <= _COMPANION_BYTES and huggingface.is_inside(directory, path):
                 yield path
+
+
+def _fail(error: OSError) -> None:
+    raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename) from None
 
 
 def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, written: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Node:
     ----------
     content
         What is in it, in order of appearance: tensors by what is left of their names (in a numbered module, from
-        the separator on), and numbered modules by their relative name up to the number, and the number.
+        the separator on), and numbered modules by their relative name up to the number, the number, and the separator.
     signature
         The same for two nodes of the same make.
     n_tensors, n_elements, stored_bytes
@@ -33,7 +33,7 @@ class Node:
     __slots__ = ("content", "n_elements", "n_tensors", "signature", "stored_bytes")
 
     def __init__(self) -> None:
-        self.content: dict[str | tuple[str, str], Leaf | Node] = {}
+        self.content: dict[str | tuple[str, str, str], Leaf | Node] = {}
         self.signature = self.n_tensors = self.n_elements = self.stored_bytes = 0
 
 
@@ -80,16 +80,19 @@ def outline(tensor_map: TensorMap, max_depth: int | None = None) -> list[Line]:
 
 
 Place = tuple[Node, str]
+Places = dict[str | None, Place]
+"""Where modules are, by name; None is the top, for a module may be called nothing, as that of ``.weight``."""
 
 
 def _build(tensor_map: TensorMap) -> Node:
     root = Node()
-    places: dict[str, dict[str, Place]] = {separator: {"": (root, "")} for separator in "./"}
+    places: dict[str, Places] = {separator: {None: (root, "")} for separator in "./"}
     for name, leaf in zip(tensor_map, zip(tensor_map.specs(), tensor_map.sizes(), strict=True), strict=True):
         separator = _separator(name)
-        module, _, last = name.rpartition(separator)
+        module, found, last = name.rpartition(separator)
         known = places[separator]
-        node, rest = known.get(module) or _place(module, separator, known)
+        above = module if found else None
+        node, rest = known.get(above) or _place(module, separator, known)
         node.content[rest + last] = leaf
     return root
 
@@ -98,15 +101,15 @@ def _separator(name: str) -> str:
     return "." if "." in name else "/"
 
 
-def _place(module: str, separator: str, known: dict[str, Place]) -> Place:
+def _place(module: str, separator: str, known: Places) -> Place:
     """Return the innermost numbered module that holds `module`, and the rest of its name."""
     if len(module) > MAX_DEPTH and module.count(separator) > MAX_DEPTH:
-        return known[""][0], module + separator
-    above, _, part = module.rpartition(separator)
-    node, rest = known.get(above) or _place(above, separator, known)
+        return known[None][0], module + separator
+    above, found, part = module.rpartition(separator)
+    node, rest = known.get(above if found else None) or _place(above, separator, known)
     if part.isdecimal() and part.isascii() and len(part) < 10:
         child = Node()
-        node.content[rest, part] = child
+        node.content[rest, part, separator] = child
         place = child, separator
     else:
         place = node, f"{rest}{part}{separator}"
@@ -156,11 +159,12 @@ def _entries(node: Node, prefix: str) -> Iterator[_Entry]:
     groups: dict[Any, list[str]] = {}
     for name, part in node.content.items():
         if isinstance(part, Node):
-            groups.setdefault((name[0], part.signature, _padding(name[1])), []).append(name[1])
+            stem, number, separator = name
+            groups.setdefault((stem, part.signature, _padding(number), separator), []).append(number)
         else:
             groups[name] = []
     for key, numbers in _by_number(groups):
-        part = node.content[key if isinstance(key, str) else (key[0], numbers[0])]
+        part = node.content[key if isinstance(key, str) else (key[0], numbers[0], key[3])]
         if not isinstance(part, Node):
             yield _Entry(f"{prefix}{key}", part[0], 1, 1, part[0].n_elements, part[1], [])
         elif len(numbers) == 1:

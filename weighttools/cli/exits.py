@@ -57,6 +57,8 @@ def _told(error: Exception) -> int:
         line = f"{' '.join(error.format_message().split())}{hint}"
     elif isinstance(error, WeighttoolsError):
         line = str(error)
+    elif isinstance(error, OSError):  # of the system, not of ours: a disk that fails, a directory that vanishes
+        line = f"{os.fspath(error.filename)}: {error.strerror}" if error.filename else error.strerror or str(error)
     elif isinstance(error, MemoryError):
         line = "not enough memory"
     else:

@@ -26,7 +26,8 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     from weighttools import api
 
     path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src")
-    path = path[0] if isinstance(path, tuple) and path else path
+    path = path or ctx.args[:1]  # where an option still lacks its value, nothing else is parsed yet
+    path = path[0] if isinstance(path, (tuple, list)) and path else path
     if not path or path == "-":
         return []
     try:

@@ -245,19 +245,19 @@ def write(
     options: WriteOptions | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Write the shards of `shard_plan` into `directory`, and last, if there are several, their index.
+    """Write the shards of `shard_plan`, and last, if there are several, their index; `directory` holds none yet.
 
     Ties are recorded where huggingface_hub records them: in the one file's metadata, or else in the index.
     """
-    from weighttools.io.sink import atomic_file
+    from weighttools.io.sink import new_file
 
     ties = tensor_map.aliases if len(files) == 1 else {}
     for file, names in files.items():
         part = tensor_map.replace(tensors={name: tensor_map[name] for name in names}, aliases=ties)
-        with atomic_file(directory / file, progress=progress) as sink:
+        with new_file(directory / file, progress) as sink:
             safetensors.write(part, sink, options)
     if len(files) > 1:
-        with atomic_file(directory / f"{_stem(files)}{INDEX}") as sink:
+        with new_file(directory / f"{_stem(files)}{INDEX}") as sink:
             sink.write(index_text(tensor_map, files).encode("utf-8"))
 
 

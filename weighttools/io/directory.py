@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import stat
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from weighttools.errors import SourceError
 from weighttools.io.sink import explained, sync_rename
-from weighttools.io.temporary import SUFFIX, kept, prefix, remove_debris, sync_directory
+from weighttools.io.temporary import SUFFIX, kept, prefix, remove_debris, remove_tree, sync_directory
 
 
 @contextmanager
@@ -45,7 +44,7 @@ def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> 
             error.subject = error.subject.replace(str(temporary), os.fspath(target).rstrip(os.sep))
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove_tree(temporary)
         if lock >= 0:
             os.close(lock)
     sync_rename(path.parent, target)
@@ -57,11 +56,27 @@ def _directory_beside(path: Path) -> tuple[Path, int]:
         temporary = tempfile.mkdtemp(prefix=prefix(path), suffix=SUFFIX, dir=path.parent)
         if os.name != "posix":
             return Path(temporary), -1
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(temporary, os.O_RDONLY)
-            if kept(lock, temporary):
-                return Path(temporary), lock
+        lock = _locked(temporary)
+        if lock is not None:
+            return Path(temporary), lock
+
+
+def _locked(temporary: str) -> int | None:
+    """Open and lock a directory just made; None if it was taken for debris meanwhile."""
+    lock = -1
+    try:
+        lock = os.open(temporary, os.O_RDONLY)
+        if kept(lock, temporary):
+            return lock
+    except FileNotFoundError:
+        return None
+    except BaseException:
+        os.rmdir(temporary)
+        if lock >= 0:
             os.close(lock)
+        raise
+    os.close(lock)
+    return None
 
 
 def _check_directory(path: Path, *, force: bool, subject: object) -> None:
@@ -73,7 +88,7 @@ def _check_directory(path: Path, *, force: bool, subject: object) -> None:
         raise SourceError(
             "is a file", subject=subject, expected="a directory", remedy="name a directory, or give a file suffix"
         )
-    if any(os.scandir(path)) and not force:
+    if os.listdir(path) and not force:
         raise SourceError("exists and is not empty", subject=subject, remedy="give --force to replace its weights")
 
 
@@ -86,8 +101,8 @@ def _directory_mode(path: Path) -> int:
 
 
 def _exchange(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target` by one rename; what `target` was is then found under `new`."""
-    if not target.exists() or (os.name == "posix" and not any(os.scandir(target))):
+    """Put `new` in the place of `target`; what `target` was is then found under `new`, or gone."""
+    if not target.exists() or (os.name == "posix" and not os.listdir(target)):
         os.rename(new, target)  # a rename may replace an empty directory
     elif not _exchange_in_kernel(new, target):
         _exchange_in_steps(new, target)
@@ -106,7 +121,7 @@ def _exchange_in_steps(new: Path, target: Path) -> None:
     except OSError:
         os.rename(aside, target)
         raise
-    os.rename(aside, new)
+    remove_tree(aside)
 
 
 def _bring_back(target: Path) -> None:
@@ -115,7 +130,7 @@ def _bring_back(target: Path) -> None:
     if not aside.is_dir():
         return
     if target.exists():
-        shutil.rmtree(aside, ignore_errors=True)  # it was killed one step later: the new one is in its place
+        remove_tree(aside)  # it was killed one step later: the new one is in its place
     else:
         os.rename(aside, target)
 
@@ -137,7 +152,7 @@ def _exchange_in_kernel(a: Path, b: Path) -> bool:
 def keep_others(old: Path, new: Path, replaced: Callable[[str], bool]) -> None:
     """Link (or copy) into `new` all of `old` that it lacks, except the files that `replaced` says it supersedes."""
     made: list[tuple[Path, Path]] = []
-    for folder, folders, names in os.walk(old):
+    for folder, folders, names in os.walk(old, onerror=_fail):
         inside = Path(folder).relative_to(old)
         for name in [*names, *(n for n in folders if (Path(folder) / n).is_symlink())]:
             if not (inside == Path(".") and replaced(name)):
@@ -148,6 +163,11 @@ def keep_others(old: Path, new: Path, replaced: Callable[[str], bool]) -> None:
                 made.append((Path(folder) / name, new / inside / name))
     for old_folder, new_folder in reversed(made):  # last, for a folder may be one that nothing can be added to
         shutil.copystat(old_folder, new_folder)
+
+
+def _fail(error: OSError) -> None:
+    """Do not pass over what cannot be listed, as `os.walk` would: it would be lost."""
+    raise error
 
 
 def _keep(old: Path, new: Path) -> None:

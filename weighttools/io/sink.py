@@ -220,6 +220,26 @@ def atomic_file(
     sync_rename(path.parent, target)
 
 
+@contextmanager
+def new_file(path: str | os.PathLike[str], progress: Progress = silent) -> Iterator[FileSink]:
+    """Give a sink for a file that does not exist yet, in a directory that is itself still to appear; synced at the end.
+
+    Raises
+    ------
+    SourceError
+        It exists, or cannot be written.
+    """
+    with explained(path):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        sink = FileSink(fd, os.fspath(path), progress)
+        yield sink
+        sink.finish()
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
 def standard_output(progress: Progress = silent) -> FileSink:
     """Return a sink on standard output.
 
@@ -265,8 +285,13 @@ def _beside(path: Path) -> tuple[int, str]:
     """
     while True:
         fd, temporary = tempfile.mkstemp(prefix=prefix(path), suffix=SUFFIX, dir=path.parent)
-        if kept(fd, temporary):
-            return fd, temporary
+        try:
+            if kept(fd, temporary):
+                return fd, temporary
+        except BaseException:
+            os.unlink(temporary)
+            os.close(fd)
+            raise
         os.close(fd)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -50,7 +51,11 @@ class LocalFile:
             fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
             raise SourceError(f"cannot be opened: {error.strerror}", subject=self.name) from None
-        info = os.fstat(fd)
+        try:
+            info = os.fstat(fd)
+        except OSError as error:
+            os.close(fd)
+            raise SourceError(f"cannot be read: {error.strerror}", subject=self.name) from None
         if (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns) != self._stamp:
             os.close(fd)
             raise SourceError("changed since it was opened", subject=self.name, remedy="open it again")
@@ -98,7 +103,8 @@ class LocalFile:
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
 
     def __repr__(self) -> str:
         return f"LocalFile({self.path!r})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -62,7 +63,7 @@ def _removed(path: Path) -> bool:
         if not _lock(fd):
             return False
         if stat.S_ISDIR(os.fstat(fd).st_mode):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
         else:
             path.unlink(missing_ok=True)
     except OSError:
@@ -70,6 +71,12 @@ def _removed(path: Path) -> bool:
     finally:
         os.close(fd)
     return not path.exists()
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory; what of it cannot be removed now is debris, for the next writer to remove."""
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sync_directory(directory: Path) -> None:

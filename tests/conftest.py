@@ -1,0 +1,120 @@
+"""Fixtures that every room of the tests shares: running the command line, and small files to run it on."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Ran(NamedTuple):
+    """What a run of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+def clean_environment(home: Path, **more: str) -> dict[str, str]:
+    """An environment that holds nothing of the caller's but the path to programs."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE", ""),
+        **more,
+    }
+
+
+@pytest.fixture
+def run_cli(tmp_path: Path) -> Callable[..., Any]:
+    """Run ``python -m weighttools ARGS`` in a process of its own; text in and out unless ``text=False``."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def run(*args: object, cwd: Path = tmp_path, env: dict[str, str] | None = None, **settings: Any) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "weighttools", *map(str, args)],
+            cwd=cwd,
+            env=clean_environment(home, **(env or {})),
+            timeout=60,
+            **{"capture_output": True, "text": True, "stdin": None if "input" in settings else subprocess.DEVNULL}
+            | settings,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+class _Exit(BaseException):
+    pass
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Run the command line in this process: many times faster, and its system calls can be made to fail."""
+    from weighttools.cli.main import run
+
+    def leave(code: int) -> None:
+        raise _Exit(code)
+
+    def call(*args: object) -> Ran:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+        with monkeypatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            patch.setattr(os, "_exit", leave)
+            patch.setattr(sys, "argv", ["weighttools", *map(str, args)])
+            try:
+                run()
+            except _Exit as left:
+                code = left.args[0]
+            finally:
+                gc.enable()
+        return Ran(code, *(_written(stream) for stream in (out, err)))
+
+    return call
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    data: bytes = stream.buffer.getvalue()  # type: ignore[attr-defined]
+    return data.decode("utf-8")
+
+
+TINY = {
+    "fc.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "fc.bias": np.array([0.5, -0.0, 3.0], np.float32),
+    "steps": np.array([7], np.int64),
+}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A safetensors file of three tensors (15 float32 elements, one int64) with ``{"format": "pt"}``."""
+    path = tmp_path / "tiny.safetensors"
+    save_file(TINY, path, metadata={"format": "pt"})
+    return path
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Path]:
+    """Write arrays to a safetensors file in the test's directory by the official library."""
+
+    def write(arrays: dict[str, Any], name: str = "made.safetensors", **metadata: str) -> Path:
+        path = tmp_path / name
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, metadata=metadata or None)
+        return path
+
+    return write

@@ -1,0 +1,436 @@
+"""Atomic writing: whatever fails, the target is the old one or the new one, whole, with nothing beside it."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import io
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import weighttools
+from tests.io.faults import CALLS, Fault, os_error
+from weighttools.errors import SourceError, WeighttoolsError
+from weighttools.io import directory, sink, temporary
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES, errno.EINTR)
+
+# writer -> the target's name and the options that make `convert` take that way
+WRITERS: dict[str, tuple[str, list[str]]] = {
+    "safetensors, copied": ("out.safetensors", []),
+    "safetensors, cast": ("out.safetensors", ["--dtype", "bfloat16"]),
+    "npz": ("out.npz", []),
+    "npy": ("out.npy", ["-i", "a.weight"]),
+    "shards": ("out", ["--max-shard-size", "5KB"]),
+}
+every_writer = pytest.mark.parametrize("writer", WRITERS)
+
+Snapshot = dict[str, bytes]
+
+
+def snapshot(path: Path) -> Snapshot:
+    """Every file at or below `path`, hidden ones too, by its relative name."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()] if path.exists() else []
+    return {str(p.relative_to(path)): p.read_bytes() for p in files}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    arrays = {f"{name}.weight": rng.standard_normal((32, 32), np.float32) for name in "abc"}
+    save_file(arrays | {"n": np.arange(3)}, path / "model.safetensors", metadata={"format": "pt"})
+    (path / "config.json").write_text("{}")
+    return path
+
+
+class Place:
+    """A directory with an old target in it, and the new one that a run without faults gives."""
+
+    def __init__(self, home: Path, source: Path, writer: str, inside: Callable[..., object]) -> None:
+        name, self.options = WRITERS[writer]
+        self.home, self.source, self.target = home / "place", source, home / "place" / name
+        self.home.mkdir()
+        self.inside = inside
+        self._put_old()
+        self.old = snapshot(self.home)
+        assert self.convert().code == 0
+        self.new = snapshot(self.home)
+        assert self.new != self.old
+
+    def _put_old(self) -> None:
+        if self.target.suffix:
+            self.target.write_bytes(b"the old target")
+        else:
+            (self.target / "sub").mkdir(parents=True)
+            (self.target / "model.safetensors").write_bytes(b"old weights")
+            (self.target / "sub" / "notes.txt").write_bytes(b"kept")
+
+    def restore(self) -> None:
+        if snapshot(self.home) != self.old:
+            shutil.rmtree(self.home)
+            self.home.mkdir()
+            self._put_old()
+
+    def convert(self):
+        return self.inside("convert", self.source, self.target, "--force", *self.options)
+
+
+@pytest.fixture
+def place(tmp_path: Path, source: Path, inside, writer: str) -> Place:
+    return Place(tmp_path, source, writer, inside)
+
+
+def n_calls(place: Place, call: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    place.restore()
+    with monkeypatch.context() as patch:
+        fault = Fault(call).into(patch)
+        assert place.convert().code == 0
+    return fault.n_calls
+
+
+def same_values(place: Place) -> bool:
+    """Whether an archive that could not be stepped back in (its bytes differ) holds what it should, by NumPy's word."""
+    with np.load(place.target, allow_pickle=False) as found, np.load(io.BytesIO(place.new["out.npz"])) as wanted:
+        return found.files == wanted.files and all(found[k].tobytes() == wanted[k].tobytes() for k in wanted.files)
+
+
+def told_plainly(err: str, target: Path) -> bool:
+    """One line that names the target, and no excuse of a program that met what it did not expect."""
+    return err.count("\n") == 1 and str(target) in err and "internal error" not in err and "Traceback" not in err
+
+
+@every_writer
+@pytest.mark.parametrize("call", CALLS)
+def test_each_call_may_fail(place: Place, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at in range(n_calls(place, call, monkeypatch)):
+        for number in ERRORS:
+            place.restore()
+            with monkeypatch.context() as patch:
+                Fault(call, at, os_error(number)).into(patch)
+                ran = place.convert()
+            what = (call, at, errno.errorcode[number], ran)
+            if call in ("open", "stat", "fstat", "scandir"):  # it may be the clearing up that failed
+                temporary.remove_debris(place.home)
+            now = snapshot(place.home)
+            if ran.code == 0:
+                assert now == place.new or (call == "lseek" and same_values(place)), what
+            else:
+                assert ran.code == 2, what
+                assert now in (place.old, place.new), what
+                assert ran.err.count("\n") == 1 and "internal error" not in ran.err, what
+
+
+@every_writer
+@pytest.mark.parametrize("call", ["write", "posix_fallocate", "fsync", "ftruncate", "chmod", "replace", "rename"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_failed_write_is_told(place: Place, call: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These calls cannot fail without the run failing: the old target stays, and the line names it."""
+    for at in range(n_calls(place, call, monkeypatch)):
+        place.restore()
+        with monkeypatch.context() as patch:
+            Fault(call, at, os_error(number)).into(patch)
+            ran = place.convert()
+        assert ran.code == 2, (at, ran)
+        assert told_plainly(ran.err, place.target), (at, ran)
+        assert os.strerror(number) in ran.err
+        if "as it was" in ran.err:
+            assert snapshot(place.home) == place.old, (at, ran)
+        else:  # the last rename was done, and only its sync failed
+            assert call == "fsync" and snapshot(place.home) == place.new, (at, ran)
+
+
+@every_writer
+@pytest.mark.parametrize("call", ["write", "copy_file_range", "fsync", "replace"])
+def test_interrupted_anywhere(place: Place, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at in range(n_calls(place, call, monkeypatch)):
+        place.restore()
+        with monkeypatch.context() as patch:
+            Fault(call, at, KeyboardInterrupt).into(patch)
+            ran = place.convert()
+        assert (ran.code, ran.out) == (130, ""), (at, ran)
+        assert snapshot(place.home) in (place.old, place.new), at
+
+
+@every_writer
+def test_short_writes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel may take less than it was given."""
+    place.restore()
+    write, copy = os.write, os.copy_file_range
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, memoryview(data)[:7]))
+    monkeypatch.setattr(os, "copy_file_range", lambda a, b, n, at: copy(a, b, min(n, 1001), at))
+    assert place.convert().code == 0
+    assert snapshot(place.home) == place.new
+
+
+@every_writer
+def test_no_copying_in_the_kernel(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another file system or an old kernel the bytes go through memory."""
+    for number in (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        place.restore()
+
+        def refuse(*args: object, number: int = number) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "copy_file_range", refuse)
+            patch.setattr(os, "posix_fallocate", refuse)
+            assert place.convert().code == 0
+        assert snapshot(place.home) == place.new
+
+
+def test_source_shrinks_while_copied(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside) -> None:
+    monkeypatch.setattr(os, "copy_file_range", lambda *args: 0)
+    ran = inside("convert", source / "model.safetensors", tmp_path / "x.safetensors")
+    assert ran.code == 2 and "shrank" in ran.err
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("writer", ["shards"])
+def test_exchange_in_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel cannot exchange two names, two renames do it, and a failed one is undone."""
+    monkeypatch.setattr(directory, "_exchange_in_kernel", lambda a, b: False)
+    for at in range(n_calls(place, "rename", monkeypatch)):
+        place.restore()
+        with monkeypatch.context() as patch:
+            Fault("rename", at, os_error(errno.EIO)).into(patch)
+            ran = place.convert()
+        now = snapshot(place.home)
+        place.convert()
+        assert ran.code == 2 and now == place.old, (at, ran)
+        assert snapshot(place.home) == place.new, "the next run leaves nothing of the last"
+
+
+def test_killed_in_the_middle_of_an_exchange_in_steps(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").write_text("old")
+    aside = directory._aside(target)
+    os.rename(target, aside)
+    with pytest.raises(SourceError, match="--force"), directory.atomic_directory(target):
+        raise AssertionError("the old target is back, so it is not to be replaced without force")
+    assert (target / "old").read_text() == "old" and not aside.exists()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "renameat2"), reason="needs Linux's renameat2")
+def test_exchange_is_one_rename(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    for path in (a, b):
+        path.mkdir()
+        (path / path.name).touch()
+    assert directory._exchange_in_kernel(a, b)
+    assert (os.listdir(a), os.listdir(b)) == (["b"], ["a"])
+
+
+def test_mode_is_kept_and_umask_obeyed(source: Path, tmp_path: Path, inside) -> None:
+    old, new, folder = tmp_path / "old.npz", tmp_path / "new.npz", tmp_path / "folder"
+    old.touch()
+    old.chmod(0o664)
+    mask = os.umask(0o027)
+    try:
+        for target in (old, new, folder):
+            assert inside("convert", source, target, "--force").code == 0
+    finally:
+        os.umask(mask)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (old, new, folder, folder / "model.safetensors")]
+    assert modes == [0o664, 0o640, 0o750, 0o640]
+    folder.chmod(0o770)
+    assert inside("convert", source, folder, "--force").code == 0
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o770
+
+
+def test_symbolic_links_are_written_through(source: Path, tmp_path: Path, inside) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    for name in ("file.npz", "new.npz", "folder"):
+        (tmp_path / name).symlink_to(real / name)
+    (real / "file.npz").write_bytes(b"old")
+    (real / "folder").mkdir()
+    for name in ("file.npz", "new.npz", "folder"):
+        assert inside("convert", source, tmp_path / name, "--force").code == 0
+        assert (tmp_path / name).is_symlink()
+        assert len(weighttools.open(real / name)) == 4
+    assert sorted(os.listdir(real)) == ["file.npz", "folder", "new.npz"]
+
+
+def test_circular_link(tiny: Path, tmp_path: Path, inside) -> None:
+    (tmp_path / "loop.npz").symlink_to(tmp_path / "loop.npz")
+    ran = inside("convert", tiny, tmp_path / "loop.npz", "--force")
+    assert ran.code == 2 and told_plainly(ran.err, tmp_path / "loop.npz")
+
+
+def test_other_name_of_a_hard_linked_target_keeps_the_old(source: Path, tmp_path: Path, inside) -> None:
+    target, other = tmp_path / "t.npz", tmp_path / "other"
+    target.write_bytes(b"old")
+    os.link(target, other)
+    assert inside("convert", source, target, "--force").code == 0
+    assert other.read_bytes() == b"old" and len(weighttools.open(target)) == 4
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "directory", "socket"])
+def test_what_is_no_file_is_refused(kind: str, tiny: Path, tmp_path: Path, inside) -> None:
+    target = tmp_path / "t.npz"
+    if kind == "device":
+        target.symlink_to(os.devnull)
+    elif kind == "pipe":
+        os.mkfifo(target)
+    elif kind == "socket":
+        os.mknod(target, stat.S_IFSOCK | 0o600)
+    else:
+        target.mkdir()
+    before = target.stat()
+    ran = inside("convert", tiny, target, "--force", "--to", "npz")
+    assert ran.code == 2 and told_plainly(ran.err, target)
+    assert (target.stat().st_ino, target.stat().st_mode) == (before.st_ino, before.st_mode)
+
+
+@every_writer
+def test_refused_without_force(writer: str, source: Path, tmp_path: Path, inside) -> None:
+    name, options = WRITERS[writer]
+    target = tmp_path / name
+    assert inside("convert", source, target, *options).code == 0
+    before = snapshot(target)
+    ran = inside("convert", source, target, *options)
+    assert ran.code == 2 and told_plainly(ran.err, target) and "--force" in ran.err
+    assert snapshot(target) == before
+
+
+@pytest.mark.parametrize("name", ["no/such/t.npz", "no/such/dir"])
+def test_missing_directory(name: str, tiny: Path, tmp_path: Path, inside) -> None:
+    ran = inside("convert", tiny, tmp_path / name)
+    assert ran.code == 2 and told_plainly(ran.err, tmp_path / name) and "does not exist" in ran.err
+
+
+@every_writer
+def test_read_only_directory(writer: str, source: Path, inside) -> None:
+    """Told plainly; root may write anywhere, so as root this runs as nobody."""
+    home = Path(tempfile.mkdtemp(prefix="weighttools-test-"))
+    home.chmod(0o755)
+    try:
+        _check_read_only(Place(home, shutil.copytree(source, home / "source"), writer, inside))
+    finally:
+        shutil.rmtree(home)
+
+
+def _check_read_only(place: Place) -> None:
+    place.restore()
+    os.chmod(place.home, 0o555)
+    place.source.chmod(0o755)
+    for path in place.source.iterdir():
+        path.chmod(0o644)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        ran = place.convert()
+    finally:
+        if root:
+            os.seteuid(0)
+        os.chmod(place.home, 0o755)
+    assert ran.code == 2 and told_plainly(ran.err, place.target), ran
+    assert snapshot(place.home) == place.old
+
+
+def test_very_long_names(tiny: Path, tmp_path: Path, inside) -> None:
+    """A temporary's name must not be longer than a name may be (255 bytes), whatever the target's is."""
+    target = tmp_path / ("é" * 124 + ".npz")
+    assert inside("convert", tiny, target).code == 0
+    assert set(os.listdir(tmp_path)) == {tiny.name, target.name}
+
+
+def test_others_in_a_directory_are_kept(source: Path, tmp_path: Path, inside) -> None:
+    target = tmp_path / "out"
+    (target / "empty").mkdir(parents=True)
+    (target / "sub" / "deep").mkdir(parents=True)
+    (target / "sub" / "deep" / "model.safetensors").write_text("no part of this checkpoint")
+    (target / "README.md").write_text("mine")
+    (target / "config.json").write_text("old")
+    (target / "stale.safetensors").write_text("superseded")
+    (target / "file-link").symlink_to("README.md")
+    (target / "dangling").symlink_to("nowhere")
+    (target / "folder-link").symlink_to(tmp_path)
+    (target / "sub").chmod(0o755)
+    assert inside("convert", source, target, "--force").code == 0
+    found = {str(p.relative_to(target)) for p in target.rglob("*") if not str(p).startswith(f"{target}/folder-link/")}
+    assert found == {
+        "empty", "sub", "sub/deep", "sub/deep/model.safetensors", "README.md", "config.json",
+        "file-link", "dangling", "folder-link", "model.safetensors",
+    }  # fmt: skip
+    assert os.readlink(target / "folder-link") == str(tmp_path)
+    assert os.readlink(target / "dangling") == "nowhere"
+    assert (target / "config.json").read_text() == "{}", "the source's own files come with its weights"
+
+
+def test_convert_in_place(source: Path, inside) -> None:
+    file = source / "model.safetensors"
+    before = weighttools.open(file).read()
+    assert inside("convert", file, file, "--force").code == 0
+    assert inside("convert", source, source, "--force", "--max-shard-size", "5KB").code == 0
+    assert not file.exists()
+    after = weighttools.open(source).read()
+    assert {k: v.tobytes() for k, v in before.items()} == {k: v.tobytes() for k, v in after.items()}
+
+
+def test_temporaries_of_living_writers_stay(tmp_path: Path) -> None:
+    with sink.atomic_file(tmp_path / "a") as a, directory.atomic_directory(tmp_path / "d") as d:
+        a.write(b"a")
+        (d / "f").write_bytes(b"f")
+        assert temporary.remove_debris(tmp_path) == []
+        with sink.atomic_file(tmp_path / "a") as other:
+            other.write(b"b")
+    assert snapshot(tmp_path) == {"a": b"a", "d/f": b"f"}
+
+
+def test_debris_of_dead_writers_goes(tmp_path: Path) -> None:
+    strangers = {".x.weighttools-abc", "x.weighttools-1.tmp", ".x.tmp", ".vimrc"}
+    for name in strangers | {".t.npz.weighttools-1.tmp"}:
+        (tmp_path / name).touch()
+    folder = tmp_path / ".d.weighttools-2.tmp"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "f").touch()
+    os.mkfifo(tmp_path / ".p.weighttools-3.tmp")
+    victim = tmp_path / "victim"
+    victim.touch()
+    (tmp_path / ".l.weighttools-4.tmp").symlink_to(victim)
+    with sink.atomic_file(tmp_path / "new") as file:
+        file.write(b"x")
+    assert set(os.listdir(tmp_path)) == strangers | {"new", "victim", ".l.weighttools-4.tmp"}
+
+
+@pytest.mark.parametrize("make", ["mkstemp", "mkdtemp"])
+def test_taken_for_debris_before_it_is_locked(make: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer may look just after a temporary is made and before it is locked."""
+    real, removed = getattr(sink.tempfile, make), []
+
+    def watched(*args: object, **kwargs: object) -> object:
+        made = real(*args, **kwargs)
+        if not removed:
+            removed.extend(temporary.remove_debris(tmp_path))
+        return made
+
+    monkeypatch.setattr(sink.tempfile, make, watched)
+    if make == "mkstemp":
+        with sink.atomic_file(tmp_path / "t") as file:
+            file.write(b"x")
+    else:
+        with directory.atomic_directory(tmp_path / "t") as new:
+            (new / "f").touch()
+    assert len(removed) == 1 and os.listdir(tmp_path) == ["t"]
+
+
+def test_errors_name_the_target_not_the_temporary(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", Fault("fsync", 0, os_error(errno.EIO)))
+    with pytest.raises(WeighttoolsError) as error:
+        weighttools.convert(source, tmp_path / "out")
+    assert str(error.value).startswith(f"{tmp_path / 'out' / 'model.safetensors'}: ") and ".tmp" not in str(error.value)
