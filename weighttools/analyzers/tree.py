@@ -159,6 +159,7 @@ def _entries(node: Node, prefix: str) -> Iterator[_Entry]:
     groups: dict[Any, list[str]] = {}
     for name, part in node.content.items():
         if isinstance(part, Node):
+            assert isinstance(name, tuple)
             stem, number, separator = name
             groups.setdefault((stem, part.signature, _padding(number), separator), []).append(number)
         else:

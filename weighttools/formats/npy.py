@@ -53,8 +53,15 @@ _NAMES = {code[1:]: name for name, code in _CODES.items()}
 _FIELD = re.compile(
     r"""\s*(?P<quote>['"])(?P<key>\w+)(?P=quote)\s*:\s*
     (?P<value>'[^'\\]*'|"[^"\\]*"|True|False|\([\d\sL,]*\)|\[.*\])\s*(?:,|(?=\}))""",
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE | re.DOTALL | re.ASCII,
 )
+_SIDE = r"(?:0|[1-9]\d{0,18})L?\s*"  # Python 2 wrote long integers with an L
+_SHAPE = re.compile(rf"\(\s*(?:(?:{_SIDE},\s*)+(?:{_SIDE})?)?\)", re.ASCII)
+_CHECKS = {
+    "descr": re.compile(r"['\"\[].*", re.DOTALL),
+    "fortran_order": re.compile("True|False"),
+    "shape": _SHAPE,
+}
 _TRUE_DTYPE = re.compile(r"\s*#\s*dtype:\s*(\w+)\s*")
 
 
@@ -121,19 +128,18 @@ def parse_header(head: Callable[[int], bytes], subject: str) -> Header:
 def _fields(text: str, length: int, subject: str) -> Header:
     """Read the dictionary literal without evaluating anything."""
     values: dict[str, str] = {}
-    at = len(text) - len(text.lstrip())
-    at += text[at : at + 1] == "{"
+    at = len(text) - len(text.lstrip()) + 1
     while (field := _FIELD.match(text, at)) and field["key"] not in values:
         values[field["key"]] = field["value"]
         at = field.end()
     tail = text[at:].strip()
     true_dtype = _TRUE_DTYPE.fullmatch(tail[1:]) if tail.startswith("}") else None
-    whole = tail == "}" or true_dtype
-    if not whole or values.keys() != {"descr", "fortran_order", "shape"} or values["shape"][0] != "(":
+    whole = text.lstrip().startswith("{") and (tail == "}" or true_dtype)
+    if not whole or values.keys() != _CHECKS.keys() or not all(_CHECKS[k].fullmatch(v) for k, v in values.items()):
         raise CorruptFileError(
             "its NPY header is not a dictionary of descr, fortran_order and shape", subject=subject, offset=10
         )
-    shape = tuple(int(n) for n in re.findall(r"\d+", values["shape"])[:65])
+    shape = tuple(int(n) for n in re.findall(r"[0-9]+", values["shape"])[:65])
     descr, fortran = values["descr"], values["fortran_order"] == "True"
     return Header(descr.strip("'\""), fortran, shape, true_dtype[1] if true_dtype else None, length)
 
@@ -171,7 +177,10 @@ def _void_type(header: Header, itemsize: int, subject: str, assume: str | None) 
             subject=subject,
             remedy=f"say what they are, e.g. --assume {'bfloat16' if itemsize == 2 else 'float8_e4m3fn'}",
         )
-    found = dtype(named)
+    try:
+        found = dtype(named)
+    except SpecError as error:
+        raise error.about(subject) from None
     if -(-found.bits // 8) != itemsize:
         raise SpecError(f"{found} does not take {itemsize} bytes an element", subject=subject)
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.readers import Raw, Whole
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SpecError, UnsupportedError
+from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import npy
 from weighttools.formats.base import Format, ReadOptions, WriteOptions
 from weighttools.formats.raw import write_raw
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 SIDECAR = "__weighttools__"
 _LOCAL_HEAD = 30
+_SIDECAR_BYTES = 16_000_000
+"""The most that a deflated sidecar may inflate to: opening a small file must stay cheap."""
 
 
 def matches(head: bytes) -> bool:
@@ -101,13 +103,17 @@ class _Inflate:
 
 def _sidecar(member: Member, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, str]]:
     subject = f"{member.span.source.name}: {member.name}"
+    if member.deflated and member.size > _SIDECAR_BYTES:
+        raise UnsafeFileError(
+            f"would inflate to {member.size:,} bytes", subject=subject, expected=f"at most {_SIDECAR_BYTES:,}"
+        )
     header = npy.parse_header(member.head, subject)
     record = parse_json(member.content()[header.length :], subject)
     metadata, aliases = record.get("metadata", {}), record.get("aliases", {})
     if not isinstance(metadata, dict) or not isinstance(aliases, dict):
         raise CorruptFileError("does not hold metadata and aliases as objects", subject=subject)
     for alias, kept in aliases.items():
-        if kept not in tensors or alias in tensors:
+        if not isinstance(kept, str) or kept not in tensors or alias in tensors:
             raise CorruptFileError(f"ties {alias!r} to {kept!r}, which does not fit the tensors", subject=subject)
     return metadata, aliases
 

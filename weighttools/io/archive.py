@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from weighttools.core.tensor import Source, Span
-from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, UnsupportedError
 
 if TYPE_CHECKING:
     import zipfile
@@ -130,9 +130,19 @@ def members(source: Source) -> dict[str, Member]:
 
     try:
         with zipfile.ZipFile(SourceStream(source)) as archive:  # type: ignore[arg-type]
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = [info for info in archive.infolist() if info.file_size or not info.orig_filename.endswith("/")]
             end_of_data = archive.start_dir
-    except (zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, EOFError) as error:
+    except SourceError:
+        raise
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        struct.error,
+        ValueError,
+        OverflowError,
+        NotImplementedError,
+        EOFError,
+    ) as error:
         raise CorruptFileError(
             f"the zip directory at its end cannot be read ({error})",
             subject=source.name,

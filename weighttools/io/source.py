@@ -158,8 +158,19 @@ class SourceStream(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._source.size}[whence])
-        return self._at
+        at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._source.size}[whence]
+        if at < 0:
+            raise OSError(f"cannot seek to {at}")  # as files do: zipfile asks for a comment before the beginning
+        self._at = at
+        return at
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to `size` bytes; a size that a file invents allocates no more than the file holds."""
+        left = max(0, self._source.size - self._at)
+        n = left if size < 0 else min(size, left)
+        data = self._source.read(self._at, n) if n else b""
+        self._at += n
+        return data
 
     def tell(self) -> int:
         return self._at
