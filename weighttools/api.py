@@ -56,6 +56,10 @@ def open(path: PathLike, *, assume: str | None = None) -> TensorMap:
         from weighttools.formats import huggingface
 
         return huggingface.read(place, options)
+    if place.endswith(".weights.json"):
+        from weighttools.formats import keras
+
+        return keras.read_index(place, options)
     return read_file(open_source(place), options)
 
 
@@ -104,6 +108,7 @@ def convert(
     format: str | None = None,
     max_shard_size: int | str | None = None,
     single: bool = False,
+    compression: str | None = None,
     dry_run: bool = False,
     force: bool = False,
     assume: str | None = None,
@@ -129,6 +134,8 @@ def convert(
         Largest shard of a directory, in bytes or as ``"5GB"``; default 5 GB.
     single
         Write a directory's weights as one file.
+    compression
+        Compress the values, where the format can: ``"gzip"`` for HDF5.
     dry_run
         Plan only: write nothing.
     force
@@ -159,6 +166,7 @@ def convert(
         format_name=format,
         max_shard_size=max_shard_size,
         single=single,
+        compression=compression,
         dry_run=dry_run,
         force=force,
         progress=progress,

@@ -38,6 +38,8 @@ ROWS: tuple[Row, ...] = (
     Row("safetensors", "safetensors file", (".safetensors",)),
     Row("npz", "NumPy archive of arrays", (".npz",)),
     Row("npy", "NumPy array", (".npy",)),
+    Row("hdf5", "HDF5 file, Keras weights among them", (".h5", ".hdf5")),
+    Row("keras", "Keras 3 model archive", (".keras",)),
 )
 DIRECTORY = Row("huggingface", "directory of safetensors files with an index", ())
 

@@ -43,10 +43,9 @@ _OTHERS = {
     b"Rar!": "a RAR archive",
     b"%PDF": "a PDF document",
     b"\x89PNG": "a PNG picture",
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file, which this version does not read",
     b"GGUF": "a GGUF file, which this version does not read",
     b"\x80\x02": "a Python pickle, which this version does not read",
-    b"PK\x03\x04": "a zip archive without NPY members (a PyTorch or Keras file?), which this version does not read",
+    b"PK\x03\x04": "a zip archive without NPY members (a PyTorch file?), which this version does not read",
     b"\x7fELF": "a program",
 }
 
