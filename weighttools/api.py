@@ -71,6 +71,10 @@ def _opened(place: str, options: ReadOptions) -> TensorMap:
         from weighttools.formats import huggingface
 
         return huggingface.read(place, options)
+    if place.endswith(".weights.json"):
+        from weighttools.formats import keras
+
+        return keras.read_index(place, options)
     return read_file(open_source(place), options)
 
 
@@ -114,6 +118,7 @@ def convert(
     format: str | None = None,
     max_shard_size: int | str | None = None,
     single: bool = False,
+    compression: str | None = None,
     dry_run: bool = False,
     force: bool = False,
     npz_bf16: str = "keep",
@@ -136,6 +141,8 @@ def convert(
         Largest shard of a directory, in bytes or as ``"5GB"``; default 5 GB.
     single
         Write a directory's weights as one file.
+    compression
+        Compress the values, where the format can: ``"gzip"`` for HDF5.
     dry_run
         Plan only: write nothing.
     force
@@ -168,6 +175,7 @@ def convert(
         format_name=format,
         max_shard_size=max_shard_size,
         single=single,
+        compression=compression,
         dry_run=dry_run,
         force=force,
         npz_bf16=npz_bf16,

@@ -107,6 +107,7 @@ def write(
     format_name: str | None = None,
     max_shard_size: int | str | None = None,
     single: bool = False,
+    compression: str | None = None,
     dry_run: bool = False,
     force: bool = False,
     npz_bf16: str = "keep",
@@ -121,13 +122,14 @@ def write(
     if npz_bf16 == "float32" and planned.format in ("npz", "npy"):
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
     _refuse_encodings(tensor_map, planned.format)
+    _check_compression(planned, compression)
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
         *_cast_notes(tensor_map, original),
     ]
     if not dry_run:
-        _execute(tensor_map, planned, force, progress)
+        _execute(tensor_map, planned, WriteOptions(compression=compression), force, progress)
     return _record(tensor_map, planned, original or tensor_map, written=not dry_run)
 
 
@@ -192,8 +194,17 @@ def _cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:
     return notes
 
 
-def _execute(tensor_map: TensorMap, planned: Plan, force: bool, progress: Progress) -> None:
-    options = WriteOptions()
+def _check_compression(planned: Plan, compression: str | None) -> None:
+    known = {} if planned.is_directory else {"hdf5": ("gzip",)}
+    if compression is not None and compression not in known.get(planned.format, ()):
+        raise SpecError(
+            f"{planned.format} is not written with the compression {compression!r}",
+            subject=planned.target,
+            expected="--compress gzip for an HDF5 file, and none for others",
+        )
+
+
+def _execute(tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress) -> None:
     if planned.is_directory:
         _write_directory(tensor_map, planned, options, force, progress)
         return

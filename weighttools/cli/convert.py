@@ -33,6 +33,9 @@ from weighttools.errors import printable
 @click.option("--to", "format", metavar="FORMAT", help="The target's format, if its suffix does not say it.")
 @click.option("--max-shard-size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]")
 @click.option("--single", is_flag=True, help="One file, however large, in a target directory.")
+@click.option(
+    "--compress", "compression", metavar="METHOD", help="Compress the values: gzip, for an HDF5 file. [default: none]"
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing.")
 @click.option("--force", is_flag=True, help="Replace an existing target.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -54,10 +57,10 @@ from weighttools.errors import printable
 def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
     """Convert a checkpoint to another format, dtype or sharding.
 
-    DST with a suffix is a file (.safetensors, .npz, .npy, .gguf); without one it is a Hugging Face directory; - is
-    standard output. Names, shapes, metadata, ties and every bit of every value are kept unless you ask otherwise;
-    what the target cannot hold is said before a byte is written. An existing target is left as it was until the new
-    one is complete.
+    DST with a suffix is a file (.safetensors, .npz, .npy, .pt, .h5, .gguf); without one it is a Hugging Face
+    directory; - is standard output. Names, shapes, metadata, ties and every bit of every value are kept unless you
+    ask otherwise; what the target cannot hold is said before a byte is written. An existing target is left as it was
+    until the new one is complete.
 
     \b
     Examples:

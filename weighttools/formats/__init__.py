@@ -43,6 +43,8 @@ ROWS: tuple[Row, ...] = (
     Row("flax", "Flax msgpack of nested arrays", (".msgpack",)),
     Row("onnx", "ONNX model: its initializers and Constant nodes", (".onnx",)),
     Row("gguf", "GGUF file, quantised or not; the extra decodes the rarer quantisations", (".gguf",), "gguf"),
+    Row("hdf5", "HDF5 file, Keras weights among them", (".h5", ".hdf5")),
+    Row("keras", "Keras 3 model archive", (".keras",)),
 )
 DIRECTORY = Row("huggingface", "directory of safetensors files with an index", ())
 

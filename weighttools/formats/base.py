@@ -40,9 +40,12 @@ class WriteOptions(NamedTuple):
     ----------
     threads
         Worker threads for decoding and casting; None is one a CPU.
+    compression
+        How to compress values, for a format that can: ``"gzip"`` for HDF5. None is not at all.
     """
 
     threads: int | None = None
+    compression: str | None = None
 
 
 class Format(NamedTuple):

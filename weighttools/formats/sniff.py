@@ -47,8 +47,7 @@ _OTHERS = {
     b"Rar!": "a RAR archive",
     b"%PDF": "a PDF document",
     b"\x89PNG": "a PNG picture",
-    b"\x89HDF\r\n\x1a\n": "an HDF5 file, which this version does not read",
-    b"PK\x03\x04": "a zip archive, but of neither NPY members nor a torch pickle (a Keras file?)",
+    b"PK\x03\x04": "a zip archive, but no NPY, PyTorch or Keras one",
     b"\x7fELF": "a program",
 }
 

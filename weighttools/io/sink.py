@@ -109,6 +109,20 @@ class FileSink:
         self._at = os.lseek(self.fd, offset, whence)
         return self._at
 
+    def readinto(self, buffer: Any) -> int:
+        """Read back from where the sink stands what was written there (HDF5's library looks at its own pages)."""
+        view = memoryview(buffer).cast("B")
+        with self._explained():
+            data = os.read(self.fd, view.nbytes)
+        view[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        """Say where the file ends; it is cut or lengthened by `finish`."""
+        self._end = self._at if size is None else size
+        return self._end
+
     def seekable(self) -> bool:
         return self._ours
 

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from weighttools.errors import SourceError, UnsupportedError
@@ -204,18 +205,33 @@ def open_source(path: str | os.PathLike[str]) -> LocalFile | Bytes:
 
 def _standard_input() -> LocalFile | Bytes:
     """Read standard input: a redirected file by position, a pipe through a temporary file that has no name any more."""
-    import shutil
     import sys
-    import tempfile
 
     if sys.stdin is None or sys.stdin.isatty():
         raise SourceError("standard input is a terminal", subject="-", remedy="pipe or redirect a file into it")
+    return spooled(iter(lambda: sys.stdin.buffer.read(1 << 20), b""), "-")
+
+
+def spooled(chunks: Iterable[bytes], name: str) -> LocalFile:
+    """Put bytes that have no place of their own into a temporary file that goes when the source does.
+
+    Raises
+    ------
+    SourceError
+        The temporary directory cannot hold them.
+    """
+    import tempfile
+
     fd, spool = tempfile.mkstemp(prefix="weighttools-")
     try:
         with os.fdopen(fd, "wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
-        source = LocalFile(spool, name="-")
+            file.writelines(chunks)
+        source = LocalFile(spool, name=name)
         source.fileno()
+    except SourceError:
+        raise
+    except OSError as error:
+        raise SourceError(f"cannot be unpacked to a temporary file: {error.strerror}", subject=name) from None
     finally:
         os.unlink(spool)  # the open descriptor keeps it
     return source

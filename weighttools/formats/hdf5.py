@@ -1,0 +1,154 @@
+"""HDF5: numeric data sets by path, Keras's files among them. Source: HDF5 File Format Specification 3.0.
+
+The structure is listed by libhdf5 in a child process (`hdf5_process`); the values are read here, by offset, and chunks
+are decompressed and checked here (`hdf5_chunks`). So libhdf5 is relied on for superblock, groups, object headers,
+attributes and chunk indexes, and a fault in it can at worst end the child. Nothing outside the file is followed:
+external and user-defined links, external storage and virtual data sets are refused. Soft links within the file are
+names of what they point to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from weighttools.core.tensor import Source, Span, Tensor
+from weighttools.core.tensormap import Origin, Row, TensorMap
+from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
+from weighttools.formats import hdf5_names, hdf5_tensors, keras_layout
+from weighttools.formats.base import Format, ReadOptions
+from weighttools.formats.hdf5_process import listing, user_block
+from weighttools.formats.hdf5_write import write
+
+Json = dict[str, Any]
+_MOST_NOTES = 5
+_MOST_STEPS = 64
+
+
+def matches(head: bytes) -> bool:
+    """Whether a file has the HDF5 signature at its beginning, or behind a small user block."""
+    return user_block(head) is not None
+
+
+def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
+    """List the data sets of a file; as `read_span`."""
+    return read_span(Span(source, 0, source.size), options or ReadOptions())
+
+
+def read_span(span: Span, options: ReadOptions) -> TensorMap:
+    """List the data sets of the HDF5 file that lies in `span`.
+
+    Raises
+    ------
+    CorruptFileError
+        It is damaged, or libhdf5 did not survive it.
+    UnsafeFileError
+        It points to other files.
+    UnsupportedError
+        It holds data sets, but none of numbers.
+    """
+    subject = span.source.name
+    found = listing(span)
+    _refuse_unsafe(found, subject)
+    order, metadata = keras_layout.described(found, subject)
+    record = hdf5_names.parse_sidecar(metadata.pop(hdf5_names.SIDECAR, "{}"), subject)
+    tensors, notes = _tensors(found, span, options)
+    if found["tensors"] + found["left_out"] and not tensors and notes:
+        raise UnsupportedError(f"holds no data set of numbers; {notes[0]}", subject=subject)
+    ties, more = _ties(found, tensors)
+    ordered = {path: tensors[path] for path in order if path in tensors}
+    tensor_map = TensorMap(ordered, metadata, ties, Origin(subject, "hdf5", (subject,), _shortened(notes + more)))
+    return _by_record(tensor_map, record, subject)
+
+
+def _refuse_unsafe(found: Json, subject: str) -> None:
+    for path, why in found["unsafe"]:
+        raise UnsafeFileError(
+            f"{path!r} {why}, which is not followed",
+            subject=subject,
+            expected="a file that holds all of its values",
+            remedy="copy it with its values: h5repack, or h5copy -f ext",
+        )
+
+
+def _tensors(found: Json, span: Span, options: ReadOptions) -> tuple[dict[str, Tensor | Row], list[str]]:
+    tensors: dict[str, Tensor | Row] = {}
+    notes = [_left_out(path, why) for path, why in found["left_out"]]
+    for entry in found["tensors"]:
+        try:
+            tensors[entry["path"]] = hdf5_tensors.tensor(entry, span, options.assume)
+        except UnsupportedError as error:
+            notes.append(_left_out(entry["path"], str(error)))
+    return tensors, notes
+
+
+def _left_out(path: str, why: str) -> str:
+    return (
+        f"{path} {why}: it is left out" if path.startswith("attribute ") else f"data set {path!r} {why}: it is left out"
+    )
+
+
+def _shortened(notes: list[str]) -> tuple[str, ...]:
+    more = [f"… and {len(notes) - _MOST_NOTES:,} more"] if len(notes) > _MOST_NOTES else []
+    return tuple(notes[:_MOST_NOTES] + more)
+
+
+def _ties(found: Json, tensors: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """Return the further names of tensors, by hard and soft links, and what is to be said of the other links."""
+    soft = dict(found["soft"])
+    hard = dict(found["aliases"])
+    ties, notes = {}, []
+    for path, kept in {**hard, **{path: _followed(path, soft, hard) for path in soft}}.items():
+        if kept in tensors:
+            ties[path] = kept
+        elif kept in found["groups"]:
+            notes.append(f"link {path!r} is another name of the group {kept!r}: it is not followed")
+        elif path in soft:
+            notes.append(f"link {path!r} points to {soft[path]!r}, which is no data set of numbers: it is left out")
+    return ties, notes
+
+
+def _followed(path: str, soft: Mapping[str, str], hard: Mapping[str, str]) -> str:
+    """Return where a soft link leads, links on the way resolved by text alone; to the root if astray."""
+    parts, done = path.split("/"), list[str]()
+    for _ in range(_MOST_STEPS):
+        if not parts:
+            return "/".join(done)
+        done.append(parts.pop(0))
+        here = "/".join(done)
+        if here in soft:
+            target = soft[here].split("/")
+            done = [] if soft[here].startswith("/") else done[:-1]
+            parts = [part for part in target if part not in ("", ".")] + parts
+        elif here in hard:
+            done = hard[here].split("/")
+    return ""
+
+
+def _by_record(tensor_map: TensorMap, record: Json, subject: str) -> TensorMap:
+    """Give back the names, ties, order and metadata that HDF5 itself could not hold."""
+    if not any(record.values()):
+        return tensor_map
+    names, order, ties = record["names"], record["order"], record["aliases"]
+    first = {**{path: path for path in tensor_map}, **tensor_map.aliases}
+    entries = tensor_map.replace(aliases={})
+    by_name = {names.get(path, path): kept for path, kept in first.items()}
+    if ties:
+        _check_ties(ties, by_name, subject)
+    kept_names = [name for name in by_name if name not in ties] if ties else [names.get(p, p) for p in entries]
+    aliases = ties or {names.get(p, p): names.get(k, k) for p, k in tensor_map.aliases.items()}
+    if sorted(order or kept_names) != sorted(kept_names) or len(by_name) != len(first):
+        raise CorruptFileError("its attribute __weighttools__ does not fit its data sets", subject=subject)
+    tensors = {name: entries[by_name[name]] for name in order or kept_names}
+    return tensor_map.replace(
+        tensors=tensors, aliases=dict(aliases), metadata={**tensor_map.metadata, **record["metadata"]}
+    )
+
+
+def _check_ties(ties: Mapping[str, str], by_name: Mapping[str, str], subject: str) -> None:
+    for alias, kept in ties.items():
+        if kept in ties or kept not in by_name or by_name.get(alias) != by_name[kept]:
+            raise CorruptFileError(f"ties {alias!r} to {kept!r}, which is not the same data set", subject=subject)
+
+
+FORMAT = Format(matches=matches, read=read, write=write)
