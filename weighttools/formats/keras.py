@@ -8,7 +8,6 @@ a temporary file. The two JSON texts are kept as metadata and never acted upon: 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ def read_index(path: str | Path, options: ReadOptions | None = None) -> TensorMa
         return read_span(Span(source, 0, source.size), options or ReadOptions())
 
     found = _joined(read_json(index), str(index), shard)
-    return found.replace(origin=replace(found.origin, path=str(index), files=tuple(files)))
+    return found.replace(origin=found.origin._replace(path=str(index), files=tuple(files)))
 
 
 def _beside(index: Path, name: str) -> Path:

@@ -112,7 +112,7 @@ class FileSink:
     def readinto(self, buffer: Any) -> int:
         """Read back from where the sink stands what was written there (HDF5's library looks at its own pages)."""
         view = memoryview(buffer).cast("B")
-        with self._explained():
+        with explained(self.name):
             data = os.read(self.fd, view.nbytes)
         view[: len(data)] = data
         self._at += len(data)
