@@ -155,4 +155,7 @@ def _natural(name: str) -> list[Any]:
     """A sort key under which layers.2 comes before layers.10."""
     import re
 
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]{1,18})", name)]
+    return [
+        (0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part)
+        for part in re.split(r"([0-9]{1,18})", name)
+    ]
