@@ -239,9 +239,8 @@ def test_names_that_are_no_paths_survive(tmp_path: Path) -> None:
     names = ["", "/", "a", "a/b", "a//b", "./x", "n\0ul", "\udc80", "__weighttools__/0", "x/", "..", "é"]
     arrays = {name: np.full(3, i) for i, name in enumerate(names)}
     ties = {"z/tie": "a", "": "a"}
-    tensor_map = TensorMap.from_arrays(
-        {k: v for k, v in arrays.items() if k}, {"k\0": "v\0", "n": [1, {"a": None}]}, ties
-    )
+    metadata = {"k\0": "v\0", "n": [1, {"a": None}]}
+    tensor_map = TensorMap.from_arrays({k: v for k, v in arrays.items() if k}, metadata, ties)
     wt.save(tmp_path / "n.h5", tensor_map)
     found = wt.open(tmp_path / "n.h5")
     assert_same(found.read(), {k: v for k, v in arrays.items() if k})

@@ -22,7 +22,7 @@ _LONGEST = 60_000
 
 def paths(tensor_map: TensorMap) -> dict[str, str]:
     """Return tensor and alias names to the paths at which they are stored; all differ, none is another's group."""
-    names = [*tensor_map, *tensor_map.aliases]
+    names = [*tensor_map, *sorted(tensor_map.aliases)]
     groups = {name[:at] for name in names for at in _slashes(name)}
     return {
         name: name if is_path(name) and name not in groups else f"{SIDECAR}/{number}"
@@ -76,7 +76,7 @@ def sidecar(tensor_map: TensorMap, stored: Mapping[str, str], natural_order: Ite
     first = all(met(stored[kept]) < met(stored[alias]) for alias, kept in ties.items())
     record = {
         "names": {path: name for name, path in stored.items() if path != name},
-        "aliases": {} if first else dict(ties),
+        "aliases": {} if first else dict(sorted(ties.items())),
         "metadata": {k: v for k, v in sorted(tensor_map.metadata.items()) if not is_plain_attribute(k, v)},
         "order": [] if not order or [stored[name] for name in tensor_map] == order else list(tensor_map),
     }

@@ -222,7 +222,7 @@ class _created:  # noqa: N801 - a context manager, used as a function
 
     def finish(self) -> None:
         """Add ties, groups and attributes."""
-        for alias, kept in self.tensor_map.aliases.items():
+        for alias, kept in sorted(self.tensor_map.aliases.items()):
             links, new = self.file.id.links, self.paths[alias].encode()
             links.create_hard(new, self.file.id, self.paths[kept].encode(), lcpl=self.links)
         structure = keras_layout.attributes(self.tensor_map)

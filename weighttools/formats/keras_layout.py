@@ -131,7 +131,7 @@ def _legacy_attributes(tensor_map: TensorMap, layers: list[str]) -> dict[str, Js
     groups = [_joined(root, layer) for layer in layers]
     extra = [_joined(root, TOP), OPTIMIZER]
     weights = _known_weights(tensor_map, [*groups, *extra])
-    for name in [*tensor_map, *tensor_map.aliases]:
+    for name in [*tensor_map, *sorted(tensor_map.aliases)]:
         group = _owner(name, weights)
         if group is not None and name[len(group) + 1 :] not in weights[group]:
             weights[group].append(name[len(group) + 1 :])
