@@ -156,4 +156,5 @@ def _natural(name: str) -> list[Any]:
     """A sort key under which layers.2 comes before layers.10."""
     import re
 
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]{1,18})", name)]
+    parts = re.split(r"([0-9]{1,18})", name)  # numbers are the odd ones
+    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]

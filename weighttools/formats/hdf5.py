@@ -101,8 +101,8 @@ def _ties(found: Json, tensors: Mapping[str, Any]) -> tuple[dict[str, str], list
     for path, kept in {**hard, **{path: _followed(path, soft, hard) for path in soft}}.items():
         if kept in tensors:
             ties[path] = kept
-        elif kept in found["groups"]:
-            notes.append(f"link {path!r} is another name of the group {kept!r}: it is not followed")
+        elif kept in found["groups"] or (path in hard and kept == ""):
+            notes.append(f"link {path!r} is another name of the group '/{kept}': it is not followed")
         elif path in soft:
             notes.append(f"link {path!r} points to {soft[path]!r}, which is no data set of numbers: it is left out")
     return ties, notes

@@ -9,6 +9,7 @@ CPU seconds and the bytes of memory that it may take.
 from __future__ import annotations
 
 import base64
+import codecs
 import io
 import json
 import os
@@ -101,6 +102,8 @@ def main() -> None:
     except ImportError as error:
         print(json.dumps({"missing": str(error)}))  # noqa: T201
         return
+    for codec in ("ascii", "latin-1", "utf-8"):
+        codecs.lookup(codec)  # h5py needs them later, when no file can be opened any more
     offset, size, cpu_seconds, memory_bytes = sys.argv[1:5]
     confine(float(cpu_seconds), int(memory_bytes))
     try:
@@ -122,7 +125,8 @@ def text(raw: bytes) -> str:
 
 def natural(name: str) -> list[Any]:
     """A sort key under which ``conv1d_2`` comes before ``conv1d_10``."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"([0-9]{1,18})", name)]
+    parts = re.split(r"([0-9]{1,18})", name)  # numbers are the odd ones
+    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]
 
 
 class Listing:

@@ -8,22 +8,21 @@ cannot hold (order, text with NUL), are in the attribute: JSON with `names` (pat
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError
+from weighttools.formats.hdf5_listing import natural
 from weighttools.io.text import parse_json
 
 SIDECAR = "__weighttools__"
 _LONGEST = 60_000
-_NUMBERS = re.compile(r"([0-9]{1,18})")
 
 
 def paths(tensor_map: TensorMap) -> dict[str, str]:
     """Return tensor and alias names to the paths at which they are stored; all differ, none is another's group."""
-    names = [*tensor_map, *tensor_map.aliases]
+    names = [*tensor_map, *sorted(tensor_map.aliases)]
     groups = {name[:at] for name in names for at in _slashes(name)}
     return {
         name: name if is_path(name) and name not in groups else f"{SIDECAR}/{number}"
@@ -56,12 +55,12 @@ def is_plain_attribute(key: str, value: Any) -> bool:
     return True
 
 
-def natural(path: str) -> list[list[Any]]:
+def met(path: str) -> list[list[Any]]:
     """A sort key that puts paths in the order in which a reader meets them: by group, numbers as numbers."""
-    return [[(0, int(t), "") if t.isdigit() else (1, 0, t) for t in _NUMBERS.split(part)] for part in path.split("/")]
+    return [natural(part) for part in path.split("/")]
 
 
-def sidecar(tensor_map: TensorMap, stored: Mapping[str, str], met: Iterable[str]) -> str | None:
+def sidecar(tensor_map: TensorMap, stored: Mapping[str, str], natural_order: Iterable[str]) -> str | None:
     """Return the JSON of our root attribute, or None where nothing needs it.
 
     Parameters
@@ -70,16 +69,16 @@ def sidecar(tensor_map: TensorMap, stored: Mapping[str, str], met: Iterable[str]
         What is written.
     stored
         Its names, ties among them, to paths.
-    met
-        The paths of the tensors in the order in which a reader meets them.
+    natural_order
+        The paths of the tensors in the order in which a reader meets them; empty if the file says the order.
     """
-    ties = tensor_map.aliases
-    first = all(natural(stored[kept]) < natural(stored[alias]) for alias, kept in ties.items())
+    ties, order = tensor_map.aliases, list(natural_order)
+    first = all(met(stored[kept]) < met(stored[alias]) for alias, kept in ties.items())
     record = {
         "names": {path: name for name, path in stored.items() if path != name},
-        "aliases": {} if first else dict(ties),
+        "aliases": {} if first else dict(sorted(ties.items())),
         "metadata": {k: v for k, v in sorted(tensor_map.metadata.items()) if not is_plain_attribute(k, v)},
-        "order": [] if [stored[name] for name in tensor_map] == list(met) else list(tensor_map),
+        "order": [] if not order or [stored[name] for name in tensor_map] == order else list(tensor_map),
     }
     kept = {key: value for key, value in record.items() if value}
     return json.dumps({"schema": "weighttools.hdf5/1", **kept}) if kept else None

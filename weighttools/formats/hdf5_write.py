@@ -222,17 +222,18 @@ class _created:  # noqa: N801 - a context manager, used as a function
 
     def finish(self) -> None:
         """Add ties, groups and attributes."""
-        for alias, kept in self.tensor_map.aliases.items():
+        for alias, kept in sorted(self.tensor_map.aliases.items()):
             links, new = self.file.id.links, self.paths[alias].encode()
             links.create_hard(new, self.file.id, self.paths[kept].encode(), lcpl=self.links)
         structure = keras_layout.attributes(self.tensor_map)
         for path, attributes in structure.items():
             self._group(path, attributes)
-        structural = {keras_layout.LAYERS, keras_layout.NAMES} if structure else set()
+        structural = {keras_layout.LAYERS, keras_layout.WEIGHTS, keras_layout.NAMES} if structure else set()
         for key, value in sorted(self.tensor_map.metadata.items()):
             if hdf5_names.is_plain_attribute(key, value) and key not in structural:
                 self._attribute(self.file, key, value)
-        record = hdf5_names.sidecar(self._unstructured(structural), self.paths, self._met(structure))
+        met = [] if structure else sorted(self.stored.values(), key=hdf5_names.met)  # Keras's order is its own
+        record = hdf5_names.sidecar(self._unstructured(structural), self.paths, met)
         if record is not None:
             self._attribute(self.file, hdf5_names.SIDECAR, record)
 
@@ -244,22 +245,6 @@ class _created:  # noqa: N801 - a context manager, used as a function
         group = self.file.require_group(path) if path else self.file
         for name, value in attributes.items():
             self._attribute(group, name, value)
-
-    def _met(self, structure: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """The paths in the order in which the reader will meet them."""
-        groups = {
-            path: {k: [text.decode() for text in v] if isinstance(v, list) else v for k, v in attributes.items()}
-            for path, attributes in structure.items()
-        }
-        found: dict[str, Any] = {
-            "tensors": [{"path": path} for path in sorted(self.stored.values(), key=hdf5_names.natural)],
-            "aliases": [[self.paths[alias], ""] for alias in self.tensor_map.aliases],
-            "left_out": [],
-            "attributes": groups.get("", {}),
-            "groups": groups,
-        }
-        ties = {path for path, _ in found["aliases"]}
-        return [path for path in keras_layout.described(found, "")[0] if path not in ties]
 
 
 # -- compression ------------------------------------------------------------------------------------------------------

@@ -3,15 +3,16 @@
 Sources: Keras ``src/legacy/saving/legacy_h5_format.py`` (Keras 1 and 2, and ``.h5`` of Keras 3) and
 ``src/saving/saving_lib.py`` (``.weights.h5`` of Keras 3). A legacy file lists its layers in the attribute
 ``layer_names``, and each layer's group its weights in ``weight_names``; long lists are split over ``layer_names0``,
-``layer_names1``, …. That order is the order of the tensors here, and ``layer_names`` is kept as metadata, so that a
-legacy file can be written again. In a Keras 3 file the name of a layer is an attribute of its ``vars`` group; the
-names are kept as the metadata entry ``keras_names``.
+``layer_names1``, …. That order is the order of the tensors here; both lists are kept as metadata (``weight_names`` by
+group), so that a legacy file can be written again, even by way of a format that has an order of its own. In a Keras 3
+file the name of a layer is an attribute of its ``vars`` group; the names are kept as the metadata entry
+``keras_names``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from weighttools.core.tensormap import TensorMap
@@ -57,24 +58,29 @@ def described(found: Json, subject: str) -> tuple[list[str], Json]:
         layers = join_split(attributes, LAYERS)
         if layers is not None:
             metadata |= {k: attributes[k] for k in _DESCRIBING if k in attributes and k not in metadata}
-            order = _legacy_order(found, root, layers, subject)
-            return list(dict.fromkeys([*order, *paths])), {**metadata, LAYERS: layers}
+            weights = _weights(found, root, layers)
+            order = _legacy_order(found, weights, subject)
+            return list(dict.fromkeys([*order, *paths])), {**metadata, LAYERS: layers, WEIGHTS: weights}
     names = _variable_names(found["groups"])
     return paths, {**metadata, NAMES: names} if names else metadata
 
 
-def _legacy_order(found: Json, root: str, layers: Sequence[str], subject: str) -> Iterator[str]:
-    """Yield the paths of a legacy file's weights: by layer, then those of the model and of the optimizer."""
+def _weights(found: Json, root: str, layers: Sequence[str]) -> dict[str, list[str]]:
+    """Return the weights of each group that has some: of the layers, of the model itself, of the optimizer."""
+    groups = [_joined(root, layer) for layer in layers] + [_joined(root, TOP), OPTIMIZER]
+    listed = {group: join_split(found["groups"].get(group, {}), WEIGHTS) for group in groups}
+    return {group: weights for group, weights in listed.items() if weights}
+
+
+def _legacy_order(found: Json, weights: Mapping[str, Sequence[str]], subject: str) -> Iterator[str]:
+    """Yield the paths of a legacy file's weights in its order."""
     known = {entry["path"] for entry in found["tensors"]} | {path for path, _ in found["aliases"]}
     left_out = {path for path, _ in found["left_out"]}
-    groups = [_joined(root, layer) for layer in layers] + [_joined(root, TOP), OPTIMIZER]
-    for group in groups:
-        for weight in join_split(found["groups"].get(group, {}), WEIGHTS) or ():
-            path = _joined(group, weight)
-            if path in known:
-                yield path
-            elif path not in left_out:
-                raise CorruptFileError(f"the weight {path!r} that a layer names is not in the file", subject=subject)
+    for path in (_joined(group, weight) for group, listed in weights.items() for weight in listed):
+        if path in known:
+            yield path
+        elif path not in left_out:
+            raise CorruptFileError(f"the weight {path!r} that a layer names is not in the file", subject=subject)
 
 
 def _joined(*parts: str) -> str:
@@ -124,16 +130,27 @@ def _legacy_attributes(tensor_map: TensorMap, layers: list[str]) -> dict[str, Js
     root = MODEL if any(name.startswith(f"{MODEL}/") for name in tensor_map) else ""
     groups = [_joined(root, layer) for layer in layers]
     extra = [_joined(root, TOP), OPTIMIZER]
-    weights: dict[str, list[str]] = {group: [] for group in [*groups, *extra]}
-    for name in [*tensor_map, *tensor_map.aliases]:
+    weights = _known_weights(tensor_map, [*groups, *extra])
+    for name in [*tensor_map, *sorted(tensor_map.aliases)]:
         group = _owner(name, weights)
-        if group is not None:
+        if group is not None and name[len(group) + 1 :] not in weights[group]:
             weights[group].append(name[len(group) + 1 :])
     found: dict[str, Json] = {
         group: split(WEIGHTS, listed) for group, listed in weights.items() if listed or group not in extra
     }
     about = {key: tensor_map.metadata[key] for key in _DESCRIBING if isinstance(tensor_map.metadata.get(key), str)}
     return {root: {**split(LAYERS, layers), **(about if root else {})}, **found}
+
+
+def _known_weights(tensor_map: TensorMap, groups: Iterable[str]) -> dict[str, list[str]]:
+    """Return the groups' weights in the order that the metadata gives, those that are still in the map."""
+    order = _value(tensor_map, WEIGHTS)
+    found: dict[str, list[str]] = {}
+    for group in groups:
+        listed = order.get(group) if isinstance(order, dict) else None
+        texts = [text for text in listed if isinstance(text, str)] if isinstance(listed, list) else []
+        found[group] = [text for text in texts if f"{group}/{text}" in tensor_map]
+    return found
 
 
 def _owner(name: str, groups: Mapping[str, Any]) -> str | None:
