@@ -123,7 +123,7 @@ def _clipped(text: str, most: int = 100) -> str:
 
 def _flat(rows: Iterable[Record], offsets: bool) -> list[str]:
     head = ["tensor", "dtype", "shape", "elements", "size"] + (["offset", "file"] if offsets else [])
-    return output.table(head, (_flat_cells(row, offsets) for row in rows), "   rrr")
+    return output.table(head, (_flat_cells(row, offsets) for row in rows), "   rrr" if offsets else "   rr")
 
 
 def _flat_cells(row: Record, offsets: bool) -> list[str]:
