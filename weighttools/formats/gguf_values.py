@@ -402,7 +402,7 @@ def _width(number: int) -> int:
 
 
 def _precision(number: float) -> Float:
-    single = struct.unpack("<f", struct.pack("<f", number))[0] if abs(number) < 3.4e38 else number
+    single = struct.unpack("<f", struct.pack("<f", number))[0] if abs(number) < 3.4e38 else None
     return Float32(number) if single == number or not math.isfinite(number) else Float64(number)
 
 

