@@ -11,7 +11,7 @@ from typing import Any
 
 from weighttools.core import plan
 from weighttools.core.engine import n_threads
-from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
 from weighttools.formats import huggingface, load, writable
@@ -288,5 +288,5 @@ def _file_record(tensor_map: TensorMap, file: str, names: list[str]) -> dict[str
 def planned_peak(tensors: Iterable[Tensor]) -> int:
     """Return the planned peak memory of values, in bytes: copied tensors need one buffer, decoded ones their blocks."""
     decoded = [t for t in tensors if t.stored is None or not (t.spec.encoding == "raw" or t.spec.is_quantized)]
-    blocks = [min(max(t.reader.granularity, BLOCK_ELEMENTS), t.n_elements) * max(8, t.dtype.bits) // 8 for t in decoded]
+    blocks = [min(t.run_elements, t.n_elements) * max(8, t.dtype.bits) // 8 for t in decoded]
     return max(_COPY_BYTES, plan.peak_bytes(blocks, n_threads()))

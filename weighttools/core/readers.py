@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from operator import mul
 from typing import TYPE_CHECKING
 
+from weighttools.core import plan
 from weighttools.core.dtypes import DType
 from weighttools.core.tensor import Reader, Span
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
-NEAR_ELEMENTS = 16
-"""Strided reads at most this far apart become one: reading a few unwanted elements beats another system call."""
+BAND_ELEMENTS = 1 << 22
+"""Elements worth reading at once of a tensor whose axes are permuted: 16 MiB of float32, many times a block.
+
+Each read of such a band passes over much of the base, so fewer, larger bands pass over it less often.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +92,11 @@ class Elementwise:
     def __call__(self, start: int, stop: int) -> Array:
         return self.fn(self.reader(start, stop))
 
+    @property
+    def band(self) -> int:
+        """As the reader's own; see `Strided.band`."""
+        return getattr(self.reader, "band", 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -130,8 +141,8 @@ class Joined:
 class Strided:
     """A view of a base reader: element (i, j, …) lies at ``offset + i * strides[0] + j * strides[1] + …``.
 
-    Serves slices, Fortran order and strided storages alike. Near elements are read together; no more of the base
-    is read than the runs that hold them.
+    Serves slices, transposes, Fortran order and strided storages alike. Near elements are read together, in runs of
+    the base of which an eighth at least is wanted (see `plan.pieces`).
     """
 
     base: Reader
@@ -145,37 +156,56 @@ class Strided:
         whole = self.base.granularity > 8
         return max(1, math.prod(self.shape)) if whole else 1
 
+    @property
+    def band(self) -> int:
+        """How many elements are best read at once: many, where their order differs from the base's."""
+        steps = [abs(step) for n, step in zip(self.shape, self.strides, strict=True) if n > 1]
+        in_order = all(outer >= inner for outer, inner in pairwise(steps))
+        n_elements, row = math.prod(self.shape), math.prod(self.shape[1:])
+        if in_order or n_elements <= BAND_ELEMENTS:
+            return 1 if in_order else max(1, n_elements)
+        return BAND_ELEMENTS // row * row or BAND_ELEMENTS
+
     def __call__(self, start: int, stop: int) -> Array:
         import numpy as np
 
         from weighttools.core.slicing import is_contiguous
 
-        if is_contiguous(self.shape, self.strides):
-            return aligned_read(self.base, self.offset + start, self.offset + stop, self.n_base)
-        where = self._positions(start, stop)
-        order = np.sort(where)
-        cuts = np.flatnonzero(np.diff(order) > NEAR_ELEMENTS) + 1
-        pieces = [(int(p[0]), int(p[-1]) + 1) for p in np.split(order, cuts) if p.size]
-        values = [aligned_read(self.base, first, last, self.n_base) for first, last in pieces]
-        if len(pieces) == 1:
-            only: Array = values[0][where - pieces[0][0]]
-            return only
-        lengths = np.array([v.size for v in values])
-        firsts = np.array([first for first, _ in pieces])
-        piece = np.searchsorted(firsts, where, side="right") - 1
-        picked: Array = np.concatenate(values)[where - firsts[piece] + (np.cumsum(lengths) - lengths)[piece]]
-        return picked
+        if is_contiguous(self.shape, self.strides) or start >= stop:
+            first = self.offset + start if start < stop else 0
+            return aligned_read(self.base, first, first + max(0, stop - start), self.n_base)
+        row = max(1, math.prod(self.shape[1:]))
+        first, last = start // row * row, -(-stop // row) * row
+        if stop - start < last - first <= 2 * (stop - start):  # parts of rows are dear: read them whole
+            return self(first, last)[start - first : stop - first]
+        out: Array | None = None
+        for piece in self._pieces(start, stop):
+            data = aligned_read(self.base, piece.first, piece.last, self.n_base)
+            if out is None:
+                out = np.empty(stop - start, data.dtype)
+            _view(out, piece.dst, piece.axes, 2)[...] = _view(data, piece.src - piece.first, piece.axes, 1)
+        assert out is not None, "a run that is not empty has pieces"
+        return out
 
-    def _positions(self, start: int, stop: int) -> Array:
-        """Where in the base each element from `start` to `stop` lies."""
-        import numpy as np
+    def _pieces(self, start: int, stop: int) -> Iterator[plan.Piece]:
+        """Plan the reads for elements `start` to `stop`."""
+        done = 0
+        for at, lengths in plan.boxes(start, stop, self.shape):
+            steps = (math.prod(lengths[axis + 1 :]) for axis in range(len(lengths)))
+            axes = [plan.Axis(*axis) for axis in zip(lengths, self.strides, steps, strict=True) if axis[0] > 1]
+            axes.sort(key=lambda axis: -abs(axis.src))
+            src = self.offset + sum(map(mul, at, self.strides))
+            yield from plan.pieces(axes, src, done)
+            done += math.prod(lengths)
 
-        flat = np.arange(start, stop)
-        where = np.full(stop - start, self.offset)
-        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            flat, index = np.divmod(flat, length)
-            where += index * stride
-        return where
+
+def _view(data: Array, first: int, axes: Sequence[plan.Axis], end: int) -> Array:
+    """Return the strided view of flat `data` that begins at `first`, by the axes' steps at one end of a copy."""
+    import numpy as np
+
+    width = data.itemsize
+    shape, strides = [axis.length for axis in axes], [axis[end] * width for axis in axes]
+    return np.ndarray(shape, data.dtype, data.data if data.flags.writeable else data, first * width, strides)
 
 
 def aligned_read(reader: Reader, start: int, stop: int, n_elements: int) -> Array:

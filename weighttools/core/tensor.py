@@ -151,6 +151,12 @@ class Tensor:
         """The bytes taken in the file; for a tensor that is in no file, those its encoding would take."""
         return self.spec.encoded_bytes if self.stored is None else self.stored.length
 
+    @property
+    def run_elements(self) -> int:
+        """How many elements a writer best reads at once: a block, or more where the reader says so."""
+        reader = self.reader
+        return max(BLOCK_ELEMENTS, reader.granularity, getattr(reader, "band", 1))
+
     def read(self) -> Array:
         """Return the whole tensor as an array of its shape.
 

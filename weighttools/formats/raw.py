@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core import plan
 from weighttools.core.engine import run, threads
-from weighttools.core.tensor import BLOCK_ELEMENTS, Span, Tensor
+from weighttools.core.tensor import Span, Tensor
 from weighttools.formats.base import WriteOptions
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _adjoin(a: Span, b: Span) -> bool:
 def _jobs(tensors: Iterable[Tensor]) -> Iterator[tuple[Tensor, int, int]]:
     for tensor in tensors:
         for start, stop in plan.blocks(
-            tensor.n_elements, max(tensor.reader.granularity, tensor.dtype.pack), BLOCK_ELEMENTS
+            tensor.n_elements, max(tensor.reader.granularity, tensor.dtype.pack), tensor.run_elements
         ):
             yield tensor, start, stop
 
