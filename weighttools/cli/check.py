@@ -13,7 +13,7 @@ from weighttools.errors import printable
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @options.reading
 @click.pass_context
-def check(ctx: click.Context, path: str, as_json: bool, **reading: str | None) -> None:
+def check(ctx: click.Context, /, path: str, as_json: bool, **reading: str | None) -> None:
     """Look for what is dangerous or doubtful in a checkpoint: above all, what its pickles would run.
 
     Nothing of the file is run, imported or unpickled. The exit code is 1 if a finding is an error.
