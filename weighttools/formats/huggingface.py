@@ -1,5 +1,7 @@
 """Hugging Face checkpoint directories: one weight file, or shards and the index that says which tensor is where.
 
+Safetensors files come first; a directory that has only PyTorch's ``.bin`` files is read alike.
+
 Source: huggingface_hub, ``serialization/_torch.py`` and ``_base.py`` (index and shard names); the cache's layout is
 documented in its guide "Understand caching". The index is followed, never a glob; it is held against the shards
 both ways; its totals are computed anew, never believed.
@@ -25,8 +27,13 @@ from weighttools.io.text import read_json
 
 NAME = "huggingface"
 INDEX = ".safetensors.index.json"
+DCP_METADATA = ".metadata"
 STEMS = ("model", "diffusion_pytorch_model", "adapter_model", "pytorch_model")
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<i>\d+)-of-(?P<n>\d+)\.safetensors")
+KINDS = {".safetensors": "safetensors", ".bin": "pytorch"}
+"""Suffixes of the weight files of a directory, and their formats; the first that is there is read."""
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<i>\d+)-of-(?P<n>\d+)\.(?:safetensors|bin)")
+_NO_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "scheduler.bin", "random_states.bin"})
+"""Files of a training directory that have a weight file's suffix."""
 
 
 def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
@@ -41,26 +48,42 @@ def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
     if not directory.is_dir():
         return read_index(directory, options)
     names = _listed(directory)
-    index = _preferred([n for n in names if n.endswith(INDEX)], INDEX, directory)
+    for suffix in KINDS:
+        found = _read_kind(directory, names, suffix, options)
+        if found is not None:
+            return found
+    if DCP_METADATA in names:
+        from weighttools.formats import dcp
+
+        return dcp.read(directory, options)
+    if other := _other_weights(directory, names):
+        return _as_directory(directory, read_file(LocalFile(other), options))
+    raise UnknownFormatError(
+        "holds no weights that a directory is read for",
+        subject=directory,
+        expected=f"*.safetensors, *{INDEX}, their like with .bin, *.gguf, or {DCP_METADATA}",
+        remedy=_loose_files(directory, names),
+    )
+
+
+def _as_directory(directory: Path, found: TensorMap) -> TensorMap:
+    return found.replace(origin=_origin(directory, found.origin.format, found.origin.files, found.origin.notes))
+
+
+def _read_kind(directory: Path, names: list[str], suffix: str, options: ReadOptions | None) -> TensorMap | None:
+    """Read the directory's checkpoint of files with one suffix; None if it has none."""
+    ending = suffix + ".index.json"
+    index = _preferred([n for n in names if n.endswith(ending)], ending, directory)
     if index:
         return read_index(directory / index, options)
-    files = [n for n in names if n.endswith(".safetensors")]
+    files = [n for n in names if n.endswith(suffix) and n not in _NO_WEIGHTS]
     shards = [n for n in files if _SHARD.fullmatch(n)]
     if shards and len(shards) == len(files):
         return _without_index(directory, shards, options)
-    single = _preferred([n for n in files if n not in shards], ".safetensors", directory)
-    if single is None and (other := _other_weights(directory, names)):
-        found = read_file(LocalFile(other), options)
-        return found.replace(origin=_origin(directory, found.origin.format, found.origin.files, found.origin.notes))
+    single = _preferred([n for n in files if n not in shards], suffix, directory)
     if single is None:
-        raise UnknownFormatError(
-            "holds no weights that a directory is read for",
-            subject=directory,
-            expected=f"*.safetensors or *{INDEX}",
-            remedy=_loose_files(directory, names),
-        )
-    found = read_file(LocalFile(directory / single), options)
-    return found.replace(origin=_origin(directory, found.origin.format, found.origin.files, found.origin.notes))
+        return None
+    return _as_directory(directory, read_file(LocalFile(directory / single), options))
 
 
 def _listed(directory: Path) -> list[str]:
@@ -180,11 +203,12 @@ def is_inside(directory: Path, path: Path) -> bool:
 def _agree(weight_map: dict[str, str], shards: dict[str, TensorMap], found: TensorMap) -> bool:
     """Whether the shards hold just the tensors that the index names, each where it says."""
     placed = (all(map(file.__eq__, map(weight_map.get, shard))) for file, shard in shards.items())
-    return len(found) == len(weight_map) and all(placed)
+    tied = sum(weight_map.get(alias) == file for file, shard in shards.items() for alias in shard.aliases)
+    return len(found) + tied == len(weight_map) and all(placed)
 
 
 def _disagreement(index: Path, weight_map: dict[str, str], shards: dict[str, TensorMap]) -> CorruptFileError:
-    held = {file: set(shard) for file, shard in shards.items()}
+    held = {file: {*shard, *shard.aliases} for file, shard in shards.items()}
     absent = [name for name, file in weight_map.items() if name not in held[file]]
     if absent:
         fact = f"names {len(absent):,} tensors that its shards do not hold, first {absent[0]!r}"
@@ -220,7 +244,8 @@ def _joined(
         notes += [f"shards differ in the metadata entry {key!r}: the first shard's is kept" for key in clash]
         aliases |= shard.aliases
     files = tuple(file for shard in shards for file in shard.origin.files)
-    origin = _origin(directory, "safetensors", files, tuple(notes))
+    notes += dict.fromkeys(note for shard in shards for note in shard.origin.notes)
+    origin = _origin(directory, shards[0].origin.format if shards else "safetensors", files, tuple(notes))
     return safetensors.with_ties(tensor_map.replace(metadata=metadata, aliases=aliases, origin=origin))
 
 

@@ -11,6 +11,8 @@ from weighttools.formats.pickles import Global, Made, plain
 from weighttools.io.source import Bytes
 
 _MAKERS = {Global(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")}
+_FROM_BUFFER = {Global(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
+"""Protocol 5: buffer, dtype, shape, order."""
 _DTYPE = Global("numpy", "dtype")
 
 
@@ -24,7 +26,11 @@ def array_of(value: Any, subject: str) -> Tensor | list[Any] | None:
     UnsupportedError
         Its elements are no plain numbers.
     """
-    if type(value) is not Made or type(value.callee) is not Global or value.callee not in _MAKERS:
+    if type(value) is not Made or type(value.callee) is not Global:
+        return None
+    if value.callee in _FROM_BUFFER and len(value.args) == 4 and type(shape := plain(value.args[2])) is tuple:
+        return _numbers(shape, value.args[1], value.args[3] == "F", plain(value.args[0]), subject)
+    if value.callee not in _MAKERS:
         return None
     state = value.state
     if type(state) is not tuple or len(state) != 5 or type(state[1]) is not tuple:

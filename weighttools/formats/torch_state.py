@@ -175,7 +175,8 @@ def _key_text(key: Any) -> str:
 def _last_of_each(found: list[tuple[Any, Any]]) -> Iterable[tuple[Any, Any]]:
     """Keep, of a key set twice, the last value at the first place, as a dictionary does."""
     last: dict[Any, tuple[Any, Any]] = {}
-    for at, (key, value) in enumerate(found):
+    for at, (written, value) in enumerate(found):
+        key = plain(written)
         simple = type(key) in (str, int, bytes, float, bool, type(None))
         last[(type(key), key) if simple else at] = (key, value)
     return last.values()
@@ -313,7 +314,7 @@ def _by_name(leaves: Iterable[Leaf], subject: str) -> tuple[dict[str, Tensor], d
         name = leaf.name
         if name in tensors or name in aliases:
             raise CorruptFileError(f"two tensors are called {name[:200]!r}", subject=subject)
-        place = leaf.view.place if leaf.view is not None and leaf.view.n_elements else (name,)
+        place = leaf.view.place if leaf.view is not None else (name,)
         kept = first.setdefault(place, name)
         if kept == name:
             tensors[name] = leaf.tensor

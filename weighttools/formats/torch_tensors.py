@@ -242,6 +242,8 @@ def _view(storage: Storage, dtype: DType, args: tuple[Any, ...], metadata: Any, 
     signs = metadata.named() if type(metadata) is Table else {}
     view = View(storage, dtype, offset, shape, strides, signs.get("conj") is True, signs.get("neg") is True)
     itemsize = max(8, dtype.bits) // 8
+    if not view.n_elements:
+        return view._replace(offset=0)  # an empty slice may begin anywhere, also past the end
     needed = (offset + view.extent) * itemsize
     if needed > storage.n_bytes:
         raise CorruptFileError(
@@ -440,6 +442,8 @@ _CONTAINERS = {
     "numpy.ndarray",
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",
+    "numpy.core.numeric._frombuffer",
+    "numpy._core.numeric._frombuffer",
     "numpy.core.multiarray.scalar",
     "numpy._core.multiarray.scalar",
 }

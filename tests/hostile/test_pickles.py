@@ -1,0 +1,115 @@
+"""No hostile pickle runs, imports or exhausts anything: it opens, or is refused in one line."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import weighttools as wt
+from tests.formats.conformance import run_python
+from tests.hostile.pickles import MARKER, archive, call, corpus, glob, payloads, proto, state, tensor, text
+from weighttools.errors import WeighttoolsError
+
+CORPUS = corpus(MARKER)
+MEMORY_LIMIT = 300 << 20
+SECONDS = 2.0
+
+CHILD = """
+import resource, sys, time
+import weighttools as wt, weighttools.api
+from weighttools.errors import WeighttoolsError
+import numpy, ml_dtypes, zipfile, difflib, zlib, pickletools
+sys.setrecursionlimit(500)
+def attempt(path):
+    for action in (wt.inspect, wt.api.check, lambda p: [t.read() for t in wt.open(p).values()]):
+        try:
+            action(path)
+        except WeighttoolsError as error:
+            assert str(error).isprintable()
+for path in sys.argv[2:]:
+    attempt(path)
+before = set(sys.modules)
+for path in sys.argv[2:]:
+    began = time.process_time()
+    attempt(path)
+    print(path, time.process_time() - began, sep="\\t")
+assert set(sys.modules) == before, set(sys.modules) - before
+assert not {"torch", "runpy", "timeit", "pdb", "this", "antigravity", "webbrowser"} & set(sys.modules)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+"""
+
+
+@pytest.fixture
+def cwd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert not any(MARKER in path.name for path in [*tmp_path.parent.rglob("*"), *Path.cwd().iterdir()])
+
+
+def test_nothing_runs_and_nothing_is_imported(cwd: Path) -> None:
+    for title in CORPUS:
+        path = cwd / "hostile.pt"
+        path.write_bytes(CORPUS[title])
+        known = set(sys.modules)
+        began = time.process_time()
+        try:
+            found = wt.open(path)
+            for tensor in found.values():
+                assert tensor.n_elements < 1 << 26
+                tensor.read()
+        except WeighttoolsError as error:
+            assert str(error).isprintable() and len(str(error)) < 2000, title
+        taken = time.process_time() - began
+        assert taken < SECONDS, f"{title}: {taken:.2f} s"
+        fresh = {name for name in set(sys.modules) - known if not name.startswith("weighttools.")}
+        assert fresh <= {"difflib"}, f"{title}: {fresh}"
+
+
+def test_a_fresh_process_imports_nothing_and_stays_small(cwd: Path) -> None:
+    paths = []
+    for i, content in enumerate(CORPUS.values()):
+        paths.append(cwd / f"{i}.pt")
+        paths[-1].write_bytes(content)
+    lines = run_python(CHILD, "-", *map(str, paths)).splitlines()
+    slow = [line for line in lines[:-1] if float(line.split("\t")[1]) > 3 * SECONDS]
+    assert not slow
+    assert int(lines[-1]) < MEMORY_LIMIT
+
+
+@pytest.mark.parametrize("name, data", list(payloads(MARKER)), ids=lambda v: v if isinstance(v, str) else "")
+def test_check_reports_what_would_have_run(cwd: Path, name: str, data: bytes) -> None:
+    (cwd / "a.pt").write_bytes(archive(data))
+    findings = wt.check(cwd / "a.pt")["findings"]
+    assert findings, name
+    if any(word in name for word in ("os.", "eval", "exec", "subprocess", "runpy", "pickle.", "torch.jit")):
+        assert any(finding["severity"] == "error" for finding in findings), findings
+
+
+def test_check_is_silent_on_what_torch_writes(cwd: Path) -> None:
+    import torch
+
+    torch.save({"w": torch.ones(2), "h": torch.ones(2).bfloat16(), "u": torch.ones(2).to(torch.uint16)}, cwd / "a.pt")
+    torch.save(torch.nn.Linear(2, 2).state_dict(), cwd / "b.pt", _use_new_zipfile_serialization=False)
+    assert wt.check(cwd / "a.pt")["findings"] == wt.check(cwd / "b.pt")["findings"] == []
+
+
+def test_payloads_are_live(cwd: Path) -> None:
+    """The corpus tests something: Python's own unpickler runs the plainest of them."""
+    live = cwd / "live"
+    with pytest.raises(TypeError):  # the marker is made, then open() gets a mode that is no text
+        pickle.loads(proto(call("builtins", "open", text(str(live)), text("w")) + b"K\x01\x86R"))
+    assert live.exists()
+
+
+def test_good_neighbours_of_hostile_entries_are_read(cwd: Path) -> None:
+    evil = call("os", "system", text(f"touch {MARKER}"))
+    (cwd / "mixed.pt").write_bytes(archive(proto(b"}(" + text("evil") + evil + text("w") + tensor() + b"u")))
+    found = wt.open(cwd / "mixed.pt")
+    assert list(found) == ["w"] and any("os.system" in note for note in found.origin.notes)
+    (cwd / "listed.pt").write_bytes(archive(state(glob("os", "system"))))
+    assert wt.check(cwd / "listed.pt")["findings"][0]["severity"] == "error"

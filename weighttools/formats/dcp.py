@@ -1,0 +1,303 @@
+"""Directories of torch.distributed.checkpoint: ``.metadata``, a pickle, and ``__<rank>_<n>.distcp`` files.
+
+Source: ``torch/distributed/checkpoint/metadata.py`` and ``filesystem.py``. The metadata says of each tensor its
+dtype, size and chunks (offsets and sizes), and of each chunk the file, offset and length where it lies: a whole zip
+as `torch.save` writes it, of one tensor, or of one view of a tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from weighttools.core.dtypes import DTYPES
+from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
+from weighttools.core.tensormap import Origin, TensorMap
+from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
+from weighttools.formats import pytorch
+from weighttools.formats.base import ReadOptions
+from weighttools.formats.pickles import Global, Machine, Made, Stream, entries, plain
+from weighttools.formats.torch_state import METADATA
+from weighttools.formats.torch_tensors import TORCH_DTYPES
+from weighttools.io.source import Bytes, LocalFile
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+NAME = "dcp"
+_FILE = ".metadata"
+_MAX_METADATA = 2_000_000_000
+
+
+class Chunk(NamedTuple):
+    """A box of a tensor: where it begins on each axis, and how long it is."""
+
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+class Place(NamedTuple):
+    """Where a chunk lies."""
+
+    file: str
+    offset: int
+    length: int
+
+
+def read(directory: Path, options: ReadOptions | None = None) -> TensorMap:
+    """Read the metadata of a directory and the header of each chunk.
+
+    Raises
+    ------
+    CorruptFileError
+        The metadata is damaged, chunks do not cover a tensor, or a chunk is not where it should be.
+    UnsafeFileError
+        A chunk's file would leave the directory.
+    """
+    source = LocalFile(directory / _FILE)
+    if source.size > _MAX_METADATA:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=source.name)
+    machine = Machine(Stream(source))
+    fields = _fields(machine.load())
+    places = _places(fields.get("storage_data"), source.name)
+    files: dict[str, LocalFile] = {}
+    tensors: dict[str, Tensor] = {}
+    n_others = 0
+    for name, held in entries(fields.get("state_dict_metadata")) or []:
+        if type(name) is not str or "size" not in (described := _fields(held)):
+            n_others += 1
+            continue
+        tensors[name] = _tensor(name, described, places, directory, files, source.name)
+    notes = [f"left out: {n_others:,} entries that are no tensors"] if n_others else []
+    origin = Origin(str(directory), NAME, tuple(file.name for file in files.values()), tuple(notes))
+    for file in files.values():
+        file.close()
+    return TensorMap(tensors, METADATA, origin=origin)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return the attributes of what would have been a dataclass."""
+    found = entries(value.state) if type(value) is Made else None
+    return {key: held for key, held in found or [] if type(key) is str}
+
+
+def _places(value: Any, subject: str) -> dict[tuple[str, tuple[int, ...] | None], Place]:
+    """Return where each chunk lies, by tensor and offsets."""
+    found = {}
+    for key, held in entries(value) or []:
+        index, info = _fields(key), _fields(held)
+        name, offsets = index.get("fqn"), _lengths(index.get("offset"))
+        place = Place(info.get("relative_path", ""), info.get("offset", -1), info.get("length", -1))
+        if type(name) is not str or type(place.file) is not str or not _are_counts(place[1:]):
+            raise CorruptFileError("does not say where its chunks lie as torch writes it", subject=subject)
+        if info.get("transform_descriptors"):
+            raise UnsupportedError("its chunks are compressed or otherwise transformed", subject=subject)
+        found[name, offsets] = place
+    return found
+
+
+def _lengths(value: Any) -> tuple[int, ...] | None:
+    listed = plain(value)
+    return tuple(listed) if type(listed) in (tuple, list) and len(listed) <= 64 and _are_counts(listed) else None
+
+
+def _are_counts(values: Iterable[Any]) -> bool:
+    return all(type(value) is int and 0 <= value < 1 << 62 for value in values)
+
+
+def _tensor(
+    name: str,
+    described: dict[str, Any],
+    places: dict[tuple[str, tuple[int, ...] | None], Place],
+    directory: Path,
+    files: dict[str, LocalFile],
+    subject: str,
+) -> Tensor:
+    shape = _lengths(described["size"])
+    chunks = [_chunk(part) for part in described.get("chunks") or []]
+    dtype = _dtype(described.get("properties"))
+    if shape is None or dtype not in TORCH_DTYPES or TORCH_DTYPES[dtype] not in DTYPES:
+        raise UnsupportedError(f"tensor {name[:200]!r} has the dtype {dtype}", subject=subject)
+    spec = Spec(DTYPES[TORCH_DTYPES[dtype]], shape)
+    parts = []
+    for chunk in chunks:
+        place = places.get((name, chunk.offsets)) if chunk else None
+        if chunk is None or place is None:
+            raise CorruptFileError(f"does not say where the chunks of {name[:200]!r} lie", subject=subject)
+        part = _read_chunk(_opened(place.file, directory, files), place)
+        if part.shape != chunk.sizes or part.dtype != spec.dtype:
+            raise CorruptFileError(
+                f"a chunk of {name[:200]!r} is {part.dtype} {list(part.shape)}", subject=place.file,
+                expected=f"{spec.dtype} {list(chunk.sizes)}",
+            )  # fmt: skip
+        parts.append((chunk, part))
+    return _joined(name, spec, parts, subject)
+
+
+def _chunk(value: Any) -> Chunk | None:
+    fields = _fields(value)
+    offsets, sizes = _lengths(fields.get("offsets")), _lengths(fields.get("sizes"))
+    return Chunk(offsets, sizes) if offsets is not None and sizes is not None and len(offsets) == len(sizes) else None
+
+
+def _dtype(properties: Any) -> str:
+    """Return torch's name of the dtype: the first of the state that ``TensorProperties`` would have been given."""
+    state = properties.state if type(properties) is Made else None
+    first = state[0] if type(state) is tuple and state else _fields(properties).get("dtype")
+    return first.name if type(first) is Global and first.module == "torch" else "unknown"
+
+
+def _opened(name: str, directory: Path, files: dict[str, LocalFile]) -> LocalFile:
+    pure = PurePosixPath(name)
+    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
+        raise UnsafeFileError(
+            f"its metadata names the file {name!r}", subject=directory, expected="a plain relative name"
+        )
+    if name not in files:
+        files[name] = LocalFile(directory / name)
+        real, home = Path(files[name].path).resolve(), directory.resolve()
+        if not real.is_relative_to(home):
+            raise UnsafeFileError("is a link that leaves its directory", subject=directory / name)
+    return files[name]
+
+
+def _read_chunk(file: LocalFile, place: Place) -> Tensor:
+    """Read the header of the zip that holds a chunk."""
+    if place.offset + place.length > file.size:
+        raise CorruptFileError(
+            f"truncated: {place.offset + place.length - file.size:,} bytes are missing",
+            subject=file.name, offset=file.size, remedy="fetch the file again",
+        )  # fmt: skip
+    found = pytorch.read(Window(file, place.offset, place.length), ReadOptions(root="."))
+    if len(found) != 1:
+        raise CorruptFileError(f"holds {len(found)} tensors where one chunk should be", subject=file.name)
+    return next(iter(found.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a source, as a source."""
+
+    source: Source
+    start: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The name of the whole."""
+        return self.source.name
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset` of the part."""
+        self._check(offset, length)
+        return self.source.read(self.start + offset, length)
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset` of the part."""
+        self._check(offset, buffer.nbytes)
+        self.source.readinto(self.start + offset, buffer)
+
+    def _check(self, offset: int, length: int) -> None:
+        if offset + length > self.size:
+            raise CorruptFileError("a chunk reaches past its end", subject=self.name, offset=self.start + offset)
+
+
+def _joined(name: str, spec: Spec, parts: list[tuple[Chunk, Tensor]], subject: str) -> Tensor:
+    """Return the tensor of chunks that tile it without a gap."""
+    fit = all(_inside(chunk, spec.shape) for chunk, _ in parts)
+    covered = sum(part.n_elements for _, part in parts)
+    if not fit or covered != spec.n_elements or _overlap([chunk for chunk, _ in parts]):
+        raise CorruptFileError(
+            f"the chunks of {name[:200]!r} cover {covered:,} of its {spec.n_elements:,} elements, each once",
+            subject=subject, expected="chunks that tile it",
+        )  # fmt: skip
+    if len(parts) == 1:
+        return parts[0][1]
+    if not spec.n_elements:
+        return Tensor(spec, None, Span(Bytes(b"", subject), 0, 0))
+    rows = sorted(((chunk, part) for chunk, part in parts if part.n_elements), key=lambda pair: pair[0].offsets)
+    reader: Reader
+    if all(chunk.sizes[1:] == spec.shape[1:] for chunk, _ in rows):
+        from itertools import accumulate
+
+        from weighttools.core.readers import Joined
+
+        reader = Joined(tuple(p.reader for _, p in rows), tuple(accumulate(p.n_elements for _, p in rows)))
+    else:
+        reader = Tiled(tuple((chunk, part.reader) for chunk, part in rows), spec.shape)
+    return Tensor(Spec(spec.dtype, spec.shape, "chunked"), reader)
+
+
+def _inside(chunk: Chunk, shape: tuple[int, ...]) -> bool:
+    if len(chunk.offsets) != len(shape):
+        return False
+    return all(o + n <= length for o, n, length in zip(chunk.offsets, chunk.sizes, shape, strict=True))
+
+
+def _overlap(chunks: list[Chunk]) -> bool:
+    """Whether two boxes share an element; boxes are swept along the first axis."""
+    boxes = sorted(chunk for chunk in chunks if math.prod(chunk.sizes))
+    if boxes and not boxes[0].sizes:
+        return len(boxes) > 1
+    active: list[Chunk] = []
+    for box in boxes:
+        active = [other for other in active if other.offsets[0] + other.sizes[0] > box.offsets[0]]
+        if any(_meet(box, other) for other in active):
+            return True
+        active.append(box)
+    return False
+
+
+def _meet(a: Chunk, b: Chunk) -> bool:
+    axes = zip(a.offsets, a.sizes, b.offsets, b.sizes, strict=True)
+    return all(ao < bo + bn and bo < ao + an for ao, an, bo, bn in axes)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiled:
+    """Reads a tensor of boxes that tile it, along runs of the last axis."""
+
+    boxes: tuple[tuple[Chunk, Reader], ...]
+    shape: tuple[int, ...]
+
+    @property
+    def granularity(self) -> int:
+        return 1
+
+    def __call__(self, start: int, stop: int) -> Array:
+        import numpy as np
+
+        from weighttools.core.readers import aligned_read
+
+        pieces = [aligned_read(*run) for run in self._runs(start, stop)]
+        return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
+
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[Reader, int, int, int]]:
+        """Yield the runs of boxes, in order, that make up the elements from `start` to `stop`; last, a box's length."""
+        while start < stop:
+            index = self._index(start)
+            chunk, reader = self._box(index)
+            within = [i - o for i, o in zip(index, chunk.offsets, strict=True)]
+            first = 0
+            for i, n in zip(within, chunk.sizes, strict=True):
+                first = first * n + i
+            length = min(chunk.sizes[-1] - within[-1], stop - start)
+            yield reader, first, first + length, math.prod(chunk.sizes)
+            start += length
+
+    def _index(self, flat: int) -> list[int]:
+        index = []
+        for length in reversed(self.shape):
+            flat, i = divmod(flat, length)
+            index.append(i)
+        return index[::-1]
+
+    def _box(self, index: list[int]) -> tuple[Chunk, Reader]:
+        return next(
+            (chunk, reader)
+            for chunk, reader in self.boxes
+            if all(o <= i < o + n for i, o, n in zip(index, chunk.offsets, chunk.sizes, strict=True))
+        )
