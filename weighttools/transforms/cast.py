@@ -33,8 +33,8 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
     keep
         Name patterns of tensors to leave as they are.
     saturate
-        Give values beyond the target's range its largest finite value (as torch does for 8-bit floats) instead of
-        Inf, or NaN where the dtype has no Inf (as IEEE 754 and ml_dtypes do).
+        Give values beyond the target's range, Inf too, its largest finite value (as torch does for float8_e4m3fn)
+        instead of Inf, or NaN where the dtype has no Inf (as IEEE 754 and ml_dtypes do, and torch for the others).
 
     Raises
     ------
@@ -83,7 +83,7 @@ def cast_block(block: Array, target: DType, saturate: bool = False) -> Array:
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         if saturate:
             block = _clipped(block, target)
-        if block.dtype == np.float64 and target.name not in ("float16", "float32"):
+        if block.dtype == np.float64 and target.bits < 32 and target.name != "float16":
             block = to_odd(block)
         if target.name == "float16" and block.dtype.itemsize < 4:
             block = block.astype(np.float32)
