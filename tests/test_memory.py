@@ -15,19 +15,27 @@ from tests.conftest import clean_environment
 MB = 1 << 20
 LIMIT = 150 * MB
 
+# Linux lets a new process begin with the ru_maxrss of the one that started it (exec keeps the larger of both), which
+# here is a large pytest: so the child asks a child of its own, and that is a bare interpreter's at the start.
 CHILD = """
-import resource, sys
-if sys.argv[1:]:
+import resource, subprocess, sys
+if sys.argv[1] == "start":
+    sys.exit(subprocess.run([sys.executable, "-c", sys.argv[2], "run", *sys.argv[3:]]).returncode)
+if sys.argv[2:]:
     import weighttools
-    weighttools.convert(sys.argv[1], sys.argv[2], dtype=sys.argv[3] or None)
+    weighttools.convert(sys.argv[2], sys.argv[3], dtype=sys.argv[4] or None)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
+HOG = f"x = bytearray({200 * MB}); x[::4096] = b'1' * len(x[::4096])"
 
 
 def peak(home: Path, *args: object) -> int:
     """The peak memory of a process, in bytes."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, *map(str, args)], env=clean_environment(home), capture_output=True, text=True
+        [sys.executable, "-c", CHILD, "start", CHILD, *map(str, args)],
+        env=clean_environment(home),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
@@ -46,6 +54,14 @@ def sparse(path: Path, n_bytes: int) -> Path:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + n_bytes)
     return path
+
+
+def test_the_measure_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees 200 MB where they are used, and nothing of the process that asks."""
+    ballast = bytearray(os.urandom(1024) * (100 * 1024))
+    assert peak(tmp_path) < 60 * MB < len(ballast)
+    monkeypatch.setitem(globals(), "CHILD", CHILD.replace("if sys.argv[2:]:", f"if True:\n    {HOG}\nif sys.argv[2:]:"))
+    assert 200 * MB < peak(tmp_path) < 300 * MB
 
 
 @pytest.mark.parametrize(
