@@ -158,8 +158,7 @@ def _entries(node: Node, prefix: str) -> Iterator[_Entry]:
     """Yield what a node holds: equal modules as one entry, and in the place of a single one what it holds."""
     groups: dict[Any, list[str]] = {}
     for name, part in node.content.items():
-        if isinstance(part, Node):
-            assert isinstance(name, tuple)
+        if isinstance(part, Node) and isinstance(name, tuple):
             stem, number, separator = name
             groups.setdefault((stem, part.signature, _padding(number), separator), []).append(number)
         else:

@@ -1,0 +1,160 @@
+"""The rules of the house, held by a test each."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.conftest import ROOT
+from weighttools.cli.main import ALIASES, COMMANDS, main
+
+PACKAGE = ROOT / "weighttools"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+ALLOWED = {
+    "weighttools", "tests", "fixtures", "benchmarks", "examples", ".ci", ".github", ".git", ".gitignore",
+    ".gitattributes",
+    "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "CONTRIBUTING.md", "DEVELOPERS.md", "CITATION.cff",
+}  # fmt: skip
+# Made by tools, and never checked in.
+MADE = {
+    ".pytest_cache", ".mypy_cache", ".ruff_cache", ".import_linter_cache", ".hypothesis", ".coverage", ".venv", "venv",
+    "dist", "build", "__pycache__",
+}  # fmt: skip
+
+
+def functions() -> list[tuple[str, Function]]:
+    return [
+        (f"{path.relative_to(ROOT)}:{node.name}", node)
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, Function)
+    ]
+
+
+def body_lines(node: Function) -> int:
+    """Lines of a function's body, its docstring left out."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_functions_are_small() -> None:
+    sizes = {name: body_lines(node) for name, node in functions()}
+    assert statistics.quantiles(sizes.values(), n=10)[-1] <= 20
+    assert {name: n for name, n in sizes.items() if n > 45} == {}
+
+
+def test_modules_are_small() -> None:
+    sizes = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    assert {name: n for name, n in sizes.items() if n > 400} == {}
+
+
+def test_no_drawer_for_everything() -> None:
+    assert not [path for path in MODULES if re.fullmatch(r"_?(utils?|helpers?|misc|common)\.py", path.name)]
+
+
+def test_nothing_prints() -> None:
+    """Output goes through ``cli/output.py``; only ``cli/exits.py`` tells of errors by itself."""
+    printing = {
+        str(path.relative_to(PACKAGE))
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "breakpoint")
+    }
+    assert printing <= {"cli/exits.py"}
+
+
+def public(tree: ast.Module) -> list[ast.ClassDef | Function]:
+    """Public functions and classes, and the public methods of such classes."""
+    found: list[ast.ClassDef | Function] = []
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, *Function.__args__)) and not node.name.startswith("_"):
+            found.append(node)
+    return found
+
+
+def test_everything_public_is_explained() -> None:
+    bare = [str(path.relative_to(ROOT)) for path, tree in TREES.items() if not ast.get_docstring(tree)]
+    bare += [
+        f"{path.relative_to(ROOT)}:{node.name}"
+        for path, tree in TREES.items()
+        for node in public(tree)
+        if not ast.get_docstring(node)
+    ]
+    assert bare == []
+
+
+def test_nothing_evaluates_what_it_reads() -> None:
+    """No eval, exec, unpickling or loading of code, anywhere in the package."""
+    banned = {"eval", "exec", "compile", "__import__"}
+    names = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in banned
+    }
+    imported = {
+        f"{path.relative_to(ROOT)}:{alias.name}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+        if {alias.name, getattr(node, "module", None)} & {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
+    }
+    assert names | imported == set()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_exist_and_show_examples(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert isinstance(command, click.Command)
+    assert command.help and "Examples:" in command.help and f"weighttools {name}" in command.help
+    assert COMMANDS[name][1] and len(COMMANDS[name][1]) < 70
+    module, _, function = COMMANDS[name][0].partition(":")
+    assert getattr(importlib.import_module(module), function) is command
+    unexplained = [p.opts for p in command.params if isinstance(p, click.Option) and not p.help]
+    assert unexplained == []
+
+
+def test_aliases_name_commands() -> None:
+    assert set(ALIASES.values()) <= set(COMMANDS) and not set(ALIASES) & set(COMMANDS)
+
+
+def tracked() -> list[Path]:
+    """The files of the repository; of an unpacked archive, all that are not made by tools."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode == 0:
+        return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
+    return [p for p in ROOT.rglob("*") if p.is_file() and not MADE & set(p.relative_to(ROOT).parts)]
+
+
+def test_the_top_is_tidy() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in tracked()} - ALLOWED == set()
+
+
+# Written apart, so that this file does not hold what it looks for.
+HOSTS = ("pypi" + ".org", "pythonhosted" + ".org", "anaconda" + ".org", "npmjs" + ".org")
+PLACES = re.compile(r"(?<![\w.~$}-])/(?:root|work|tmp/w|home/\w+)/")
+
+
+def test_nothing_names_a_registry_or_this_machine() -> None:
+    found = []
+    for path in tracked():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # binary
+        found += [f"{path.relative_to(ROOT)}: {host}" for host in HOSTS if host in text]
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in PLACES.finditer(text)]
+    assert found == []

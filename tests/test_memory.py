@@ -1,0 +1,83 @@
+"""Memory does not grow with the checkpoint: the peak of a whole `convert`, against that of a bare interpreter."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import clean_environment
+
+MB = 1 << 20
+LIMIT = 150 * MB
+
+# Linux lets a new process begin with the ru_maxrss of the one that started it (exec keeps the larger of both), which
+# here is a large pytest: so the child asks a child of its own, and that is a bare interpreter's at the start.
+CHILD = """
+import resource, subprocess, sys
+if sys.argv[1] == "start":
+    sys.exit(subprocess.run([sys.executable, "-c", sys.argv[2], "run", *sys.argv[3:]]).returncode)
+if sys.argv[2:]:
+    import weighttools
+    weighttools.convert(sys.argv[2], sys.argv[3], dtype=sys.argv[4] or None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+HOG = f"x = bytearray({200 * MB}); x[::4096] = b'1' * len(x[::4096])"
+
+
+def peak(home: Path, *args: object) -> int:
+    """The peak memory of a process, in bytes."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, "start", CHILD, *map(str, args)],
+        env=clean_environment(home),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def sparse(path: Path, n_bytes: int) -> Path:
+    """A safetensors file of four float32 tensors, one large and three smaller, whose data take no room on the disk."""
+    sizes = {"large": n_bytes // 2, "a": n_bytes // 4, "b": n_bytes // 8, "c": n_bytes // 8}
+    at, records = 0, []
+    for name, size in sizes.items():
+        records.append(f'"{name}":{{"dtype":"F32","shape":[{size // 4}],"data_offsets":[{at},{at + size}]}}')
+        at += size
+    header = ("{" + ",".join(records) + "}").encode()
+    header += b" " * (-len(header) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + n_bytes)
+    return path
+
+
+def test_the_measure_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees 200 MB where they are used, and nothing of the process that asks."""
+    ballast = bytearray(os.urandom(1024) * (100 * 1024))
+    assert peak(tmp_path) < 60 * MB < len(ballast)
+    monkeypatch.setitem(globals(), "CHILD", CHILD.replace("if sys.argv[2:]:", f"if True:\n    {HOG}\nif sys.argv[2:]:"))
+    assert 200 * MB < peak(tmp_path) < 300 * MB
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype"),
+    [("t.safetensors", ""), ("t.safetensors", "bfloat16"), ("t.npz", "")],
+    ids=["copy", "cast", "npz"],
+)
+def test_convert_stays_small(target: str, dtype: str, tmp_path: Path) -> None:
+    bare = peak(tmp_path)
+    over = []
+    for n_mb in (256, 512):
+        source = sparse(tmp_path / f"{n_mb}.safetensors", n_mb * MB)
+        over.append(peak(tmp_path, source, tmp_path / target, dtype) - bare)
+        written = (tmp_path / target).stat().st_size
+        assert written > n_mb * MB // (2 if dtype else 1)
+        os.unlink(tmp_path / target)
+    print([n // MB for n in over], "MB over a bare interpreter")
+    assert max(over) < LIMIT, f"{[n // MB for n in over]} MB over a bare interpreter"
+    assert over[1] - over[0] < 16 * MB, f"it grows with the file: {[n // MB for n in over]} MB"
