@@ -155,7 +155,7 @@ def test_a_training_checkpoint_counts_optimizer_state_apart(tmp_path: Path, lega
     assert list(wt.open(path, root="model")) == ["weight", "bias"]
     assert list(wt.open(path, root="optimizer.state.0")) == ["step", "exp_avg", "exp_avg_sq"]
     assert "model.weight" in wt.open(path, root=".")
-    with pytest.raises(SpecError, match="no tensor lies under 'modell'.*model, optimizer"):
+    with pytest.raises(SpecError, match=r"no tensor lies under 'modell'.*model, optimizer"):
         wt.open(path, root="modell")
 
 
@@ -354,7 +354,7 @@ def test_chunks_of_a_distributed_tensor_are_joined(tmp_path: Path, cuts: Any, co
         wt.open(tmp_path)
 
 
-# -- plainly wrong ------------------------------------------------------------------------------------------------------
+# -- plainly wrong ------------------------------------------------------------------------------------------------
 
 
 def test_refusals_say_what_it_is(tmp_path: Path) -> None:
@@ -368,7 +368,7 @@ def test_refusals_say_what_it_is(tmp_path: Path) -> None:
     two = rezipped(plain, tmp_path / "two.pt", lambda n, c: (n, c))
     with zipfile.ZipFile(two, "a") as archive:
         archive.writestr("evil/data.pkl", b"\x80\x02N.")
-    with pytest.raises(UnsafeFileError, match="one data.pkl"):
+    with pytest.raises(UnsafeFileError, match=r"one data\.pkl"):
         wt.open(two)
     lost = rezipped(plain, tmp_path / "lost.pt", lambda n, c: None if "/data/" in n else (n, c))
     with pytest.raises(CorruptFileError, match="no storage '0'"):
@@ -387,3 +387,21 @@ def test_wrong_suffixes_are_read_by_content(tmp_path: Path) -> None:
     found = wt.open(path)
     assert list(found) == ["w"] and "its content is pytorch" in found.origin.notes[-1]
     assert from_torch(torch.ones(2)).tolist() == found["w"].read().tolist()
+
+
+# -- fixtures: what torch 2.13 wrote stays readable ------------------------------------------------------------------
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "pytorch"
+
+
+@pytest.mark.parametrize("name", ["state.pt", "legacy.pth"])
+def test_fixtures_equal_torch(name: str) -> None:
+    found = wt.open(FIXTURES / name)
+    assert_same(found.read(aliases=True), flat(torch.load(FIXTURES / name, weights_only=True)))
+    assert dict(found.aliases) == {"fc.tied": "fc.weight"}
+
+
+def test_fixture_of_a_training_run_and_a_script() -> None:
+    theirs = torch.load(FIXTURES / "training.ckpt", weights_only=True)["model"]
+    assert_same(wt.open(FIXTURES / "training.ckpt", root="model").read(), flat(theirs))
+    assert_same(wt.open(FIXTURES / "script.pt").read(), flat(theirs))

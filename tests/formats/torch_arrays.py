@@ -28,7 +28,7 @@ def to_torch(array: np.ndarray[Any, Any]) -> torch.Tensor:
 
 def from_torch(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """Return an array of the tensor's dtype, shape and bits, in C order."""
-    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+    plain = tensor.detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
     name = str(plain.dtype).removeprefix("torch.")
     raw = plain.reshape(-1).view(torch.uint8).numpy() if plain.numel() else np.empty(0, np.uint8)
     return raw.view(DTYPES[name].numpy).reshape(tuple(plain.shape))

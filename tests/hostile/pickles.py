@@ -118,11 +118,13 @@ def payloads(marker: str) -> Iterator[tuple[str, bytes]]:
     for module, name, args in calls:
         yield f"reduce {module}.{name}"[:60], proto(call(module, name, args))
         yield f"entry {module}.{name}"[:60], state(call(module, name, args))
-    system, args = glob("os", "system"), b"(" + touch + b"t"
+    system, args, evil = glob("os", "system"), b"(" + touch + b"t", call("os", "system", touch)
+    inner = b"B" + struct.pack("<I", 40) + proto(evil)[:40].ljust(40)
+    named = short("os") + b"\x94" + short("system") + b"\x94"
     getattr_system = call("builtins", "getattr", glob("os", "environ"), text("x"))
     yield from {
         "stack global": proto(short("os") + short("system") + b"\x93" + args + b"R", 4),
-        "stack global by memo": proto(short("os") + b"\x94" + short("system") + b"\x94" + b"00h\x00h\x01\x93" + args + b"R", 4),
+        "stack global by memo": proto(named + b"00h\x00h\x01\x93" + args + b"R", 4),
         "stack global of numbers": proto(b"K\x01K\x02\x93.", 4),
         "stack global of a tuple": proto(b")" + short("system") + b"\x93.", 4),
         "memo swapped": proto(system + b"q\x000" + text("safe") + b"q\x010h\x00" + args + b"R"),
@@ -134,24 +136,22 @@ def payloads(marker: str) -> Iterator[tuple[str, bytes]]:
         "build with __setstate__": proto(system + b")\x81}" + text("__setstate__") + system + b"sb" + touch + b"b"),
         "build on a list": proto(b"]}" + text("__class__") + system + b"sb"),
         "build on a tensor": state(tensor() + b"}" + text("__reduce__") + system + b"sb"),
-        "build of a cycle": proto(b"}q\x00h\x00b"),
-        "reduce of a tensor function": proto(glob("torch._utils", "_rebuild_tensor_v2") + call("os", "system", touch) + b"R"),
-        "tensor of a called storage": state(tensor(held=call("os", "system", touch))),
-        "persistent id of a call": proto(call("os", "system", touch) + b"Q"),
-        "persistent id as text": proto(b"Pos.system\n"),
+        "reduce of a tensor function": proto(glob("torch._utils", "_rebuild_tensor_v2") + evil + b"R"),
+        "tensor of a called storage": state(tensor(held=evil)),
+        "persistent id of a call": proto(evil + b"Q"),
         "storage of another class": state(tensor(held=storage(kind="system", module="os"))),
-        "parameter of a call": state(call("torch._utils", "_rebuild_parameter", call("os", "system", touch), b"\x88", b"N")),
+        "parameter of a call": state(call("torch._utils", "_rebuild_parameter", evil, b"\x88", b"N")),
         "type of a call": state(
             call("torch._tensor", "_rebuild_from_type_v2", system, system, args, b"}")
         ),
         "getattr chain": proto(getattr_system + args + b"R"),
-        "ordered dict subclass": proto(call("collections", "OrderedDict", call("os", "system", touch))),
+        "ordered dict subclass": proto(call("collections", "OrderedDict", evil)),
         "defaultdict factory": proto(call("collections", "defaultdict", system) + text("x") + b"Ns"),
         "ext1": proto(b"\x82\x01)R"),
         "ext2": proto(b"\x83\x01\x02)R"),
         "ext4": proto(b"\x84\xff\xff\xff\x7f)R"),
-        "nested pickle": proto(call("pickle", "loads", b"B" + struct.pack("<I", 40) + proto(call("os", "system", touch))[:40].ljust(40))),
-        "frames": b"\x80\x04\x95" + struct.pack("<Q", 3) + b"N0" + proto(call("os", "system", touch), 4),
+        "nested pickle": proto(call("pickle", "loads", inner)),
+        "frames": b"\x80\x04\x95" + struct.pack("<Q", 3) + b"N0" + proto(evil, 4),
         "call with a call": proto(call("os", "system", call("builtins", "str", touch))),
         "unicode global": proto(short("os") + short("ѕystem") + b"\x93" + args + b"R", 4),
         "protocol 0": b"cos\nsystem\n(S'touch " + marker.encode() + b"'\ntR.",
@@ -160,7 +160,7 @@ def payloads(marker: str) -> Iterator[tuple[str, bytes]]:
 
 def broken(marker: str) -> Iterator[tuple[str, bytes]]:
     """Pickles that would exhaust, confuse or crash a machine."""
-    deep = 300_000
+    deep = 100_000
     laughs = b"".join(
         b"(" + b"h" + bytes([i]) * 1 + (b"h" + bytes([i])) * 9 + b"lq" + bytes([i + 1]) for i in range(60)
     )
@@ -206,7 +206,7 @@ def broken(marker: str) -> Iterator[tuple[str, bytes]]:
         "deep tuples": proto(b")" + b"\x85" * deep),
         "deep tuple as a key": proto(b"})" + b"\x85" * deep + b"Ns"),
         "deep dictionaries": proto(b"}" + (text("a") + b"}") * 5000 + b"s" * 5000),
-        "marks": proto(b"(" * 1_000_000),
+        "marks": proto(b"(" * 300_000),
         "laughs of lists": proto(b"]q\x000" + laughs),
         "laughs of dictionaries": proto(b"}q\x000" + tables),
         "laughs of tuples as a key": proto(b")q\x000" + tuples + b"0}h\xc8Ns"),
@@ -218,6 +218,8 @@ def broken(marker: str) -> Iterator[tuple[str, bytes]]:
         "callee is itself": proto(glob("a", "b") + b")Rq\x00h\x00)R"),
         "callee is a list": proto(b"])R"),
         "callee is a deep tuple": proto(b")" + b"\x85" * deep + b")R"),
+        "build of a cycle": proto(b"}q\x00h\x00b"),
+        "persistent id as text": proto(b"Pos.system\n"),
         "buffers": proto(b"\x97\x98", 5),
         "set of tables": proto(b"\x8f(}}\x90", 4),
         "surrogate key": proto(b"}X\x03\0\0\0\xed\xa0\x80" + tensor() + b"s"),
@@ -225,7 +227,7 @@ def broken(marker: str) -> Iterator[tuple[str, bytes]]:
         "path as a key": proto(b"}" + text("../../" + marker) + tensor() + b"s"),
         "two of one name": proto(b"}(" + text("a.b") + tensor() + text("a") + b"}" + text("b") + tensor((2,)) + b"su"),
     }.items()  # fmt: skip
-    huge = 1 << 62
+    huge, old = 1 << 62, glob("torch._utils", "_rebuild_tensor")
     views: dict[str, bytes] = {
         "negative size": tensor((-1,)),
         "negative stride": tensor((4,), (-1,)),
@@ -252,8 +254,8 @@ def broken(marker: str) -> Iterator[tuple[str, bytes]]:
         "v3 without dtype": tensor(function="_rebuild_tensor_v3"),
         "v3 of a module": tensor(function="_rebuild_tensor_v3", more=glob("os", "system")),
         "v3 larger dtype": tensor(function="_rebuild_tensor_v3", more=glob("torch", "float64")),
-        "size is a tensor": glob("torch._utils", "_rebuild_tensor") + b"(" + storage() + b"K\x00" + tensor() * 2 + b"tR",
-        "size is true": glob("torch._utils", "_rebuild_tensor") + b"(" + storage() + b"K\x00(\x88t(\x88ttR",
+        "size is a tensor": old + b"(" + storage() + b"K\x00" + tensor() * 2 + b"tR",
+        "size is true": old + b"(" + storage() + b"K\x00(\x88t(\x88ttR",
         "no arguments": glob("torch._utils", "_rebuild_tensor_v2") + b")R",
         "sparse": call("torch._utils", "_rebuild_sparse_tensor", glob("torch", "sparse_coo"), b")"),
         "quantised": call("torch._utils", "_rebuild_qtensor", storage(kind="QInt8Storage"), b"K\x00", b")", b")", b")"),
@@ -349,9 +351,11 @@ def corpus(marker: str) -> dict[str, bytes]:
     """Return every hostile file by name: each payload bare, in a zip, and in a legacy stream."""
     found: dict[str, bytes] = {}
     for name, data in [*payloads(marker), *broken(marker)]:
-        found[f"bare: {name}"] = data
-        found[f"zip: {name}"] = archive(data)
-        if "reduce " not in name:
+        if not name.startswith("entry "):
+            found[f"bare: {name}"] = data
+        if not name.startswith("reduce "):
+            found[f"zip: {name}"] = archive(data)
+        if not name.startswith(("reduce ", "entry ", "deep ", "laughs ")):
             found[f"legacy: {name}"] = legacy(data)
     found |= dict(archives(marker)) | dict(streams())
     return found

@@ -1,0 +1,54 @@
+"""Real PyTorch files against torch: every name, every bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import weighttools as wt
+from tests.formats.torch_arrays import flat
+from tests.real import real_file, rows
+from tests.strategies import assert_same
+
+pytestmark = pytest.mark.real
+
+FILES = [(row["package"], row["path"]) for row in rows() if row["format"] == "pytorch"]
+UNREADABLE = "training_args.bin"
+"""torch refuses it: it holds an argparse.Namespace."""
+
+
+@pytest.mark.parametrize(("package", "path"), FILES)
+def test_every_tensor_is_torchs(tmp_path: Path, package: str, path: str) -> None:
+    file = real_file(package, path)
+    found = wt.open(file)
+    if path.endswith(UNREADABLE):
+        assert len(found) == 0 and any("argparse.Namespace" in note for note in found.origin.notes)
+        assert {f["severity"] for f in wt.check(file)["findings"]} == {"warning"}
+        return
+    oracle: Any = torch.load(file, weights_only=True, map_location="cpu")
+    theirs = flat(oracle)
+    assert sorted([*found, *found.aliases]) == sorted(theirs)
+    assert_same(found.read(aliases=True), theirs)
+    assert wt.check(file)["findings"] == []
+    if not theirs:
+        assert any("holds no tensors" in note for note in found.origin.notes)
+        return
+    wt.convert(file, tmp_path / "a.pt")
+    assert_same(flat(torch.load(tmp_path / "a.pt", weights_only=True)), theirs)
+    wt.convert(file, tmp_path / "a.safetensors")
+    assert_same(wt.open(tmp_path / "a.safetensors").read(aliases=True), theirs)
+
+
+def test_rxnfps_tied_decoder_is_an_alias() -> None:
+    found = wt.open(real_file("rxnfp", "bert_pretrained/pytorch_model.bin"))
+    assert len(found) == 206 and len(found.aliases) == 1
+    assert sum(tensor.spec.encoding == "strided" for tensor in found.values()) >= 70
+
+
+def test_strided_tensors_read_in_blocks_as_whole() -> None:
+    for tensor in wt.open(real_file("facenet-pytorch", "pnet.pt")).values():
+        np.testing.assert_array_equal(np.concatenate(list(tensor.blocks(100))), tensor.read().ravel())
