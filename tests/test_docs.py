@@ -53,7 +53,7 @@ def ran(command: str, scratch: str) -> str:
         ["bash", "-o", "pipefail", "-c", line], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode in (0, 1), f"{command}: exit {done.returncode}: {done.stderr}"
-    return done.stdout
+    return done.stdout.replace(scratch, "$TMP")
 
 
 def true_block(block: str) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from weighttools.analyzers import counts
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
-from weighttools.formats.base import ReadOptions, plain
+from weighttools.errors import FormatError, SourceError, UnsupportedError, WeighttoolsError
+from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
+from weighttools.records import Record, format_records, inspect_record, params_record
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
 PathLike = str | os.PathLike[str]
-Record = dict[str, Any]
 
 
 def open(path: PathLike, *, assume: str | None = None, root: str | None = None) -> TensorMap:
@@ -215,33 +214,13 @@ def inspect(
     >>> record["n_parameters"], record["n_buffers"]
     (15, 1)
     """
-    from weighttools.analyzers.families import families
-    from weighttools.analyzers.kind import kind
-
     with collector_paused():
         tensor_map = _chosen(path, include, exclude, ReadOptions(assume, root))
-        found = families(tensor_map)
-        groups = counts.by_dtype(found)
-        total = counts.total(groups)
-        kind_name, evidence = kind(found, tensor_map.origin)
-        return {
-            "schema": "weighttools.inspect/1",
-            "path": tensor_map.origin.path if isinstance(path, TensorMap) else os.fspath(path),
-            "format": tensor_map.origin.format,
-            "kind": kind_name,
-            "evidence": evidence,
-            "metadata": plain(tensor_map.metadata) if tensors else dict(tensor_map.metadata),
-            "n_tensors": len(tensor_map),
-            "n_parameters": total.n_parameters,
-            "n_buffers": total.n_buffers,
-            "n_elements": total.n_elements,
-            "stored_bytes": total.stored_bytes,
-            "dtypes": {name: _dtype_record(count) for name, count in groups.items()},
-            "aliases": dict(tensor_map.aliases),
-            "files": list(tensor_map.origin.files),
-            "notes": list(tensor_map.origin.notes),
-            "tensors": [_tensor_record(name, tensor) for name, tensor in tensor_map.items()] if tensors else [],
-        }
+        return inspect_record(tensor_map, _name_of(path), tensors=tensors)
+
+
+def _name_of(path: PathLike | TensorMap) -> str:
+    return path.origin.path if isinstance(path, TensorMap) else os.fspath(path)
 
 
 def _chosen(
@@ -249,24 +228,6 @@ def _chosen(
 ) -> TensorMap:
     tensor_map = path if isinstance(path, TensorMap) else open(path, assume=options.assume, root=options.root)
     return tensor_map.select(*include, exclude=exclude)
-
-
-def _dtype_record(count: counts.Count) -> Record:
-    return {"n_tensors": count.n_tensors, "n_elements": count.n_elements, "stored_bytes": count.stored_bytes}
-
-
-def _tensor_record(name: str, tensor: Tensor) -> Record:
-    spec, stored = tensor.spec, tensor.stored
-    return {
-        "name": name,
-        "dtype": spec.dtype.name,
-        "shape": list(spec.shape),
-        "n_elements": spec.n_elements,
-        "stored_bytes": tensor.stored_bytes,
-        "encoding": spec.encoding,
-        "offset": stored.offset if stored else None,
-        "file": stored.source.name if stored else None,
-    }
 
 
 def params(
@@ -297,41 +258,8 @@ def params(
     dict
         A ``weighttools.params/1`` record. Tied tensors count once; packed 4- and 6-bit dtypes count elements.
     """
-    if by not in ("dtype", "module", "depth") or depth < 1:
-        raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, or depth from 1")
     with collector_paused():
-        tensor_map = _chosen(path, include, exclude, ReadOptions(assume, root))
-        groups = _groups(tensor_map, by, depth)
-    total = counts.total(groups)
-    return {
-        "schema": "weighttools.params/1",
-        "path": tensor_map.origin.path if isinstance(path, TensorMap) else os.fspath(path),
-        "n_parameters": total.n_parameters,
-        "n_buffers": total.n_buffers,
-        "n_elements": total.n_elements,
-        "stored_bytes": total.stored_bytes,
-        "aliases": dict(tensor_map.aliases),
-        "notes": list(tensor_map.origin.notes),
-        "groups": [_group_record(name, count) for name, count in groups.items()],
-    }
-
-
-def _groups(tensor_map: TensorMap, by: str, depth: int) -> dict[str, counts.Count]:
-    if by == "dtype":
-        from weighttools.analyzers.families import families
-
-        return counts.by_dtype(families(tensor_map))
-    return counts.by_name(tensor_map, counts.module if by == "module" else counts.first_parts(depth))
-
-
-def _group_record(name: str, count: counts.Count) -> Record:
-    return {
-        "group": name,
-        "n_tensors": count.n_tensors,
-        "n_parameters": count.n_parameters,
-        "n_buffers": count.n_buffers,
-        "stored_bytes": count.stored_bytes,
-    }
+        return params_record(_chosen(path, include, exclude, ReadOptions(assume, root)), _name_of(path), by, depth)
 
 
 def get(path: PathLike, name: str, *, assume: str | None = None, root: str | None = None) -> Array:
@@ -406,29 +334,4 @@ def check(path: PathLike, *, assume: str | None = None, root: str | None = None)
 
 def list_formats() -> list[Record]:
     """Return what is read and written, and which extra it needs."""
-    from weighttools.formats import FORMATS, ROWS, load
-
-    rows = [
-        {
-            "format": row.name,
-            "what": row.title,
-            "suffixes": list(row.suffixes),
-            "reads": True,
-            "writes": load(row.name).write is not None,
-            "extra": row.extra,
-        }
-        for row in ROWS
-    ]
-    index = {
-        "format": "huggingface",
-        "what": "directory of safetensors files, sharded with an index or not; org/model in the local cache",
-        "suffixes": ["/", ".index.json"],
-        "reads": True,
-        "writes": True,
-        "extra": "",
-    }
-    plugins = [
-        {"format": name, "what": "plug-in", "suffixes": [], "reads": True, "writes": False, "extra": ""}
-        for name in FORMATS.plugins()
-    ]
-    return [*rows[:1], index, *rows[1:], *plugins]
+    return format_records()

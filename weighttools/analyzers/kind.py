@@ -114,7 +114,7 @@ def _set(found: Families, origin: Origin, config: Mapping[str, Any]) -> Finding 
     n = len(origin.files)
     if n < 2:
         return None
-    return "checkpoint" + _sharded(origin), [f"{n:,} shards", *_architecture(config)]
+    return "checkpoint" + _sharded(origin), _architecture(config)
 
 
 def _sharded(origin: Origin) -> str:

@@ -100,10 +100,10 @@ def _headline(record: Record) -> str:
         ("kind", record["kind"] + evidence),
         ("size", output.size(record["stored_bytes"])),
         ("tensors", f"{record['n_tensors']:,}"),
-        ("parameters", f"{output.count(record['n_parameters'])} ({record['n_parameters']:,})"),
+        ("parameters", output.both_counts(record["n_parameters"])),
     ]
     if record["n_buffers"]:
-        rows.append(("buffers", f"{record['n_buffers']:,} elements"))
+        rows.append(("buffers", output.counted(record["n_buffers"], "element")))
     rows += [("dtype", _dtype_line(name, part)) for name, part in record["dtypes"].items()]
     rows += [("metadata", f"{key}: {_clipped(str(value))}") for key, value in record["metadata"].items()]
     rows += [("tied", f"{alias} = {kept}") for alias, kept in record["aliases"].items()]
@@ -112,9 +112,8 @@ def _headline(record: Record) -> str:
 
 
 def _dtype_line(name: str, part: Record) -> str:
-    plural = "tensor" if part["n_tensors"] == 1 else "tensors"
-    elements, size = part["n_elements"], output.short_size(part["stored_bytes"])
-    return f"{name}: {part['n_tensors']:,} {plural}, {elements:,} elements, {size}"
+    tensors, elements = output.counted(part["n_tensors"], "tensor"), output.counted(part["n_elements"], "element")
+    return f"{name}: {tensors}, {elements}, {output.short_size(part['stored_bytes'])}"
 
 
 def _clipped(text: str, most: int = 100) -> str:
@@ -148,7 +147,7 @@ def _tree_cells(line: Line) -> list[str]:
     label = "  " * line.depth + line.label + (f"  (x{line.copies})" if line.copies > 1 else "")
     sums = [f"{line.n_elements:,}", output.short_size(line.stored_bytes)]
     if line.spec is None:
-        return [label, "", f"{line.n_tensors:,} tensor{'s' * (line.n_tensors != 1)}", *sums]
+        return [label, "", output.counted(line.n_tensors, "tensor"), *sums]
     return [label, line.spec.label, output.shape(line.spec.shape), *sums]
 
 

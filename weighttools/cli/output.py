@@ -119,6 +119,24 @@ def count(n: int) -> str:
     return str(n) if n < 1000 else _scaled(n, 1000, ["", "K", "M", "B", "T", "Q"]).replace(" ", "")
 
 
+def both_counts(n: int) -> str:
+    """Return a count as people say it, and exactly.
+
+    >>> both_counts(22_713_216), both_counts(15)
+    ('22.7M (22,713,216)', '15')
+    """
+    return f"{count(n)} ({n:,})" if n >= 1000 else str(n)
+
+
+def counted(n: int, what: str) -> str:
+    """Return an exact count of things.
+
+    >>> counted(1, "tensor"), counted(1024, "tensor")
+    ('1 tensor', '1,024 tensors')
+    """
+    return f"{n:,} {what}{'s' * (n != 1)}"
+
+
 _DECIMAL = ["B", "kB", "MB", "GB", "TB", "PB"]
 _BINARY = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
 

@@ -1,0 +1,133 @@
+"""Records: plain dictionaries with stable keys, as the commands print them in JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weighttools.analyzers import counts
+from weighttools.analyzers.families import families
+from weighttools.core.tensor import Tensor
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.formats.base import plain
+
+Record = dict[str, Any]
+
+
+def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record:
+    """Return a ``weighttools.inspect/1`` record, with a list of all tensors or without."""
+    from weighttools.analyzers.kind import kind
+
+    found = families(tensor_map)
+    groups = counts.by_dtype(found)
+    kind_name, evidence = kind(found, tensor_map.origin)
+    return {
+        "schema": "weighttools.inspect/1",
+        "path": path,
+        "format": tensor_map.origin.format,
+        "kind": kind_name,
+        "evidence": evidence,
+        "metadata": plain(tensor_map.metadata) if tensors else dict(tensor_map.metadata),
+        "n_tensors": len(tensor_map),
+        **_totals(groups),
+        "dtypes": {name: _dtype_record(count) for name, count in groups.items()},
+        "aliases": dict(tensor_map.aliases),
+        "files": list(tensor_map.origin.files),
+        "notes": list(tensor_map.origin.notes),
+        "tensors": [_tensor_record(name, tensor) for name, tensor in tensor_map.items()] if tensors else [],
+    }
+
+
+def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> Record:
+    """Return a ``weighttools.params/1`` record.
+
+    Raises
+    ------
+    SpecError
+        `by` is not ``"dtype"``, ``"module"`` or ``"depth"``, or `depth` is less than 1.
+    """
+    if by not in ("dtype", "module", "depth") or depth < 1:
+        raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, or depth from 1")
+    groups = _groups(tensor_map, by, depth)
+    return {
+        "schema": "weighttools.params/1",
+        "path": path,
+        **_totals(groups),
+        "aliases": dict(tensor_map.aliases),
+        "notes": list(tensor_map.origin.notes),
+        "groups": [_group_record(name, count) for name, count in groups.items()],
+    }
+
+
+def _groups(tensor_map: TensorMap, by: str, depth: int) -> dict[str, counts.Count]:
+    if by == "dtype":
+        return counts.by_dtype(families(tensor_map))
+    return counts.by_name(tensor_map, counts.module if by == "module" else counts.first_parts(depth))
+
+
+def _totals(groups: dict[str, counts.Count]) -> Record:
+    total = counts.total(groups)
+    return {
+        "n_parameters": total.n_parameters,
+        "n_buffers": total.n_buffers,
+        "n_elements": total.n_elements,
+        "stored_bytes": total.stored_bytes,
+    }
+
+
+def _dtype_record(count: counts.Count) -> Record:
+    return {"n_tensors": count.n_tensors, "n_elements": count.n_elements, "stored_bytes": count.stored_bytes}
+
+
+def _tensor_record(name: str, tensor: Tensor) -> Record:
+    spec, stored = tensor.spec, tensor.stored
+    return {
+        "name": name,
+        "dtype": spec.dtype.name,
+        "shape": list(spec.shape),
+        "n_elements": spec.n_elements,
+        "stored_bytes": tensor.stored_bytes,
+        "encoding": spec.encoding,
+        "offset": stored.offset if stored else None,
+        "file": stored.source.name if stored else None,
+    }
+
+
+def _group_record(name: str, count: counts.Count) -> Record:
+    return {
+        "group": name,
+        "n_tensors": count.n_tensors,
+        "n_parameters": count.n_parameters,
+        "n_buffers": count.n_buffers,
+        "stored_bytes": count.stored_bytes,
+    }
+
+
+def format_records() -> list[Record]:
+    """Return what is read and written, and which extra it needs."""
+    from weighttools.formats import FORMATS, ROWS, load
+
+    rows = [
+        {
+            "format": row.name,
+            "what": row.title,
+            "suffixes": list(row.suffixes),
+            "reads": True,
+            "writes": load(row.name).write is not None,
+            "extra": row.extra,
+        }
+        for row in ROWS
+    ]
+    index = {
+        "format": "huggingface",
+        "what": "directory of safetensors files, sharded with an index or not; org/model in the local cache",
+        "suffixes": ["/", ".index.json"],
+        "reads": True,
+        "writes": True,
+        "extra": "",
+    }
+    plugins = [
+        {"format": name, "what": "plug-in", "suffixes": [], "reads": True, "writes": False, "extra": ""}
+        for name in FORMATS.plugins()
+    ]
+    return [*rows[:1], index, *rows[1:], *plugins]
