@@ -9,6 +9,8 @@ import click
 from weighttools.cli import options, output
 from weighttools.errors import printable
 
+LAYOUTS = ("torch", "keras", "flax", "mlx")
+
 
 @click.command()
 @click.argument("src")
@@ -24,12 +26,26 @@ from weighttools.errors import printable
 @click.option("--to", "format", metavar="FORMAT", help="The target's format, if its suffix does not say it.")
 @click.option("--max-shard-size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]")
 @click.option("--single", is_flag=True, help="One file, however large, in a target directory.")
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Rename and transpose as this framework does; what cannot be known is refused.",
+)
+@click.option("--layout-from", type=click.Choice(LAYOUTS), help="The source's layout, if it is not told by itself.")
+@click.option(
+    "--layout-rule",
+    multiple=True,
+    metavar="PATTERN=RULE",
+    help="What the tensors are whose name matches: linear, embedding, conv2d, depthwise2d, norm, transpose(1,0), "
+    "keep, drop, …. Repeatable.",
+)
+@click.option("--verify", is_flag=True, help="Take every tensor written with --layout back and compare its bits.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing.")
 @click.option("--force", is_flag=True, help="Replace an existing target.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @options.assume
 def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
-    """Convert a checkpoint to another format, dtype or sharding.
+    """Convert a checkpoint to another format, dtype, sharding or layout.
 
     DST with a suffix is a file (.safetensors, .npz, .npy); without one it is a Hugging Face directory; - is
     standard output. Names, shapes, metadata, ties and every bit of every value are kept unless you ask otherwise;
@@ -42,6 +58,7 @@ def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
       weighttools convert checkpoint/ half/ --dtype bfloat16 --keep-dtype '*norm*'
       weighttools convert checkpoint/ model.safetensors
       weighttools convert model.safetensors sharded/ --max-shard-size 2GB
+      weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """
     from weighttools import api
 
@@ -57,6 +74,7 @@ def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
 
 
 def _report(record: dict[str, Any]) -> None:
+    _report_layout(record)
     verb = "wrote" if record["written"] else "would write"
     cast = f", {record['n_cast']:,} cast" if record["n_cast"] else ""
     tensors = f"{record['n_tensors']:,} tensors{cast}"
@@ -69,3 +87,17 @@ def _report(record: dict[str, Any]) -> None:
             output.echo(printable(f"  {file['name']}: {file['n_tensors']:,} tensors, {size}"))
     if not record["written"]:
         output.echo(f"planned peak memory for values: {output.size(record['planned_peak_bytes'])}")
+
+
+def _report_layout(record: dict[str, Any]) -> None:
+    """Print what became of each tensor, and what the source was taken for."""
+    if "layout" not in record:
+        return
+    for row in record["layout_log"]:
+        shapes = f"{output.shape(row['shape_src'])} -> {output.shape(row['shape_dst'] or [])}"
+        fate = f"{row['dst']}  {shapes}" if row["dst"] is not None else "left out"
+        output.echo(printable(f"  {row['src']} -> {fate}  [{row['rule']}: {row['why']}]"))
+    where = record["layout"]
+    output.echo(printable(f"layout {where['source']} -> {where['target']} ({'; '.join(where['evidence'])})"))
+    if record["n_verified"]:
+        output.echo(f"verified: {record['n_verified']:,} tensors taken back are the source's, bit for bit")

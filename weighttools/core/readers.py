@@ -205,7 +205,8 @@ def _view(data: Array, first: int, axes: Sequence[plan.Axis], end: int) -> Array
 
     width = data.itemsize
     shape, strides = [axis.length for axis in axes], [axis[end] * width for axis in axes]
-    return np.ndarray(shape, data.dtype, data.data if data.flags.writeable else data, first * width, strides)
+    plain = np.ascontiguousarray(data).view(np.uint8)  # bfloat16 and its like cannot be buffers under their own name
+    return np.ndarray(shape, data.dtype, plain, first * width, strides)
 
 
 def aligned_read(reader: Reader, start: int, stop: int, n_elements: int) -> Array:
