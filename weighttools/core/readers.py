@@ -136,6 +136,8 @@ class Joined:
             end = min(stop, self.ends[at])
             parts.append(aligned_read(self.readers[at], start - base, end - base, self.ends[at] - base))
             start, at = end, at + 1
+        if not parts:
+            return self.readers[0](0, 0)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 
@@ -174,9 +176,9 @@ class Strided:
     def __call__(self, start: int, stop: int) -> Array:
         from weighttools.core.slicing import is_contiguous
 
-        if is_contiguous(self.shape, self.strides):
+        if start >= stop or is_contiguous(self.shape, self.strides):
             return aligned_read(self.base, self.offset + start, self.offset + stop, self.n_base)
-        if self._in_order() or start >= stop:
+        if self._in_order():
             return self._picked(start, stop)
         row = math.prod(self.shape[1:])
         first, last = start // row * row, -(-stop // row) * row
@@ -190,11 +192,12 @@ class Strided:
 
         where = self._positions(start, stop)
         order = np.sort(where)
-        cuts = np.flatnonzero(np.diff(order) > NEAR_ELEMENTS) + 1
+        near = max(NEAR_ELEMENTS, self.base.granularity)  # what is decoded together is decoded once
+        cuts = np.flatnonzero(np.diff(order) > near) + 1
         pieces = [(int(p[0]), int(p[-1]) + 1) for p in np.split(order, cuts) if p.size]
-        values = [aligned_read(self.base, first, last, self.n_base) for first, last in pieces or [(0, 0)]]
-        if len(values) == 1:
-            only: Array = values[0][where - pieces[0][0]] if pieces else values[0]
+        values = [aligned_read(self.base, first, last, self.n_base) for first, last in pieces]
+        if len(pieces) == 1:
+            only: Array = values[0][where - pieces[0][0]]
             return only
         lengths = np.array([v.size for v in values])
         firsts = np.array([first for first, _ in pieces])
@@ -217,9 +220,11 @@ class Strided:
         """Read elements whose axes are permuted, by runs of the base that hold many of them."""
         import numpy as np
 
+        whole = self.base.granularity > 8
+        base = Held(self.base(0, self.n_base)) if whole else self.base  # what is decoded together is decoded once
         out: Array | None = None
         for piece in self._pieces(start, stop):
-            data = aligned_read(self.base, piece.first, piece.last, self.n_base)
+            data = aligned_read(base, piece.first, piece.last, self.n_base)
             if out is None:
                 out = np.empty(stop - start, data.dtype)
             _view(out, piece.dst, piece.axes, 2)[...] = _view(data, piece.src - piece.first, piece.axes, 1)
@@ -250,6 +255,8 @@ def _view(data: Array, first: int, axes: Sequence[plan.Axis], end: int) -> Array
 
 def aligned_read(reader: Reader, start: int, stop: int, n_elements: int) -> Array:
     """Read `start` to `stop` of a reader of `n_elements`, widened to its granularity and cut back."""
+    if start >= stop:
+        return reader(0, 0)  # where a view of nothing begins may lie outside
     unit = max(1, reader.granularity)
     first = start // unit * unit
     last = min(n_elements, -(-stop // unit) * unit)
