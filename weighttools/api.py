@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import FormatError, SourceError, UnsupportedError, WeighttoolsError
+from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
 from weighttools.records import Record, format_records, inspect_record, params_record
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from weighttools.changes import Changes
     from weighttools.core.tensor import Array
+    from weighttools.transforms.layout import Layout
 
 PathLike = str | os.PathLike[str]
 
@@ -123,10 +124,14 @@ def convert(
     npz_bf16: str = "keep",
     assume: str | None = None,
     root: str | None = None,
+    layout: str | None = None,
+    layout_from: str | None = None,
+    layout_rule: Sequence[str] = (),
+    verify: bool = False,
     progress: Progress = silent,
     **changes: Unpack[Changes],
 ) -> Record:
-    """Convert a checkpoint to another format, dtype or sharding, in memory that does not grow with it.
+    """Convert a checkpoint to another format, dtype, sharding or layout, in memory that does not grow with it.
 
     Parameters
     ----------
@@ -150,6 +155,13 @@ def convert(
         How NPZ and NPY hold floats that NumPy does not know: ``"keep"`` their bits, ``"float32"`` widens them exactly.
     assume, root
         As for `open`.
+    layout, layout_from
+        Rename and transpose tensors as this framework lays them out: ``"torch"``, ``"keras"``, ``"flax"`` or
+        ``"mlx"``; from the layout of `layout_from`, or of the framework that the names and shapes speak for.
+    layout_rule
+        ``PATTERN=RULE``: what tensors are where the names do not tell; see `transforms.layout.layout`.
+    verify
+        Open what was written with another layout, take every tensor back and compare it bit for bit.
     progress
         Called with the number of bytes just written.
     changes
@@ -159,7 +171,9 @@ def convert(
     Returns
     -------
     dict
-        A ``weighttools.convert/1`` record: what was (or would be) written, planned peak memory, notes.
+        A ``weighttools.convert/1`` record: what was (or would be) written, planned peak memory, notes. With
+        `layout` also `layout` (source, target, evidence), `layout_log` (a row for each tensor: src, dst, rule, why,
+        shape_src, shape_dst) and `n_verified`.
     """
     from weighttools import conversion
     from weighttools.changes import recodings, taken
@@ -167,10 +181,11 @@ def convert(
     with collector_paused():
         tensor_map = taken(_chosen(src, (), (), ReadOptions(assume, root)), changes)
         changed = tensor_map.pipe(*recodings(changes))
-    return conversion.write(
-        changed,
+        change = _layout(tensor_map, os.fspath(dst), layout, layout_from, layout_rule, verify)
+    record = conversion.write(
+        change.apply(changed) if change else changed,
         os.fspath(dst),
-        original=tensor_map,
+        original=change.apply(tensor_map) if change else tensor_map,
         format_name=format,
         max_shard_size=max_shard_size,
         single=single,
@@ -180,6 +195,31 @@ def convert(
         npz_bf16=npz_bf16,
         progress=progress,
     )
+    return record | _laid_out(change, changed, os.fspath(dst), verify and not dry_run) if change else record
+
+
+def _layout(
+    tensor_map: TensorMap, dst: str, target: str | None, source: str | None, rules: Sequence[str], verify: bool
+) -> Layout | None:
+    """Plan the change of layout that the options ask for, if any."""
+    if target is None:
+        if source or rules or verify:
+            raise SpecError("--layout-from, --layout-rule and --verify need --layout", expected="the target's layout")
+        return None
+    if verify and dst == "-":
+        raise SpecError("--verify reads what was written", subject=dst, expected="a file or directory as target")
+    from weighttools.transforms.layout import layout
+
+    return layout(tensor_map, target, source, rules)
+
+
+def _laid_out(change: Layout, before: TensorMap, dst: str, verify: bool) -> Record:
+    """Return what a record says of a change of layout, proven if asked for."""
+    from weighttools.transforms.layout import verify as proven
+
+    where = {"source": change.source, "target": change.target, "evidence": list(change.evidence)}
+    n_verified = proven(before, open(dst), change) if verify else 0
+    return {"layout": where, "layout_log": change.log(), "n_verified": n_verified}
 
 
 def inspect(

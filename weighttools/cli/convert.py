@@ -9,6 +9,8 @@ import click
 from weighttools.cli import options, output
 from weighttools.errors import printable
 
+LAYOUTS = ("torch", "keras", "flax", "mlx")
+
 
 @click.command()
 @click.argument("src", type=click.Path())
@@ -36,6 +38,20 @@ from weighttools.errors import printable
 @click.option(
     "--compress", "compression", metavar="METHOD", help="Compress the values: gzip, for an HDF5 file. [default: none]"
 )
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Rename and transpose as this framework does; what cannot be known is refused.",
+)
+@click.option("--layout-from", type=click.Choice(LAYOUTS), help="The source's layout, if it is not told by itself.")
+@click.option(
+    "--layout-rule",
+    multiple=True,
+    metavar="PATTERN=RULE",
+    help="What the tensors are whose name matches: linear, embedding, conv2d, depthwise2d, norm, transpose(1,0), "
+    "keep, drop, …. Repeatable.",
+)
+@click.option("--verify", is_flag=True, help="Take every tensor written with --layout back and compare its bits.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing.")
 @click.option("--force", is_flag=True, help="Replace an existing target.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -55,7 +71,7 @@ from weighttools.errors import printable
 )
 @options.reading
 def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
-    """Convert a checkpoint to another format, dtype or sharding.
+    """Convert a checkpoint to another format, dtype, sharding or layout.
 
     DST with a suffix is a file (.safetensors, .npz, .npy, .pt, .h5, .gguf); without one it is a Hugging Face
     directory; - is standard output. Names, shapes, metadata, ties and every bit of every value are kept unless you
@@ -69,6 +85,7 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
       weighttools convert checkpoint/ model.safetensors
       weighttools convert model.safetensors sharded/ --max-shard-size 2GB
       weighttools convert model.Q4_K_M.gguf model.safetensors --dequantize --names hf
+      weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """
     from weighttools import api
 
@@ -85,6 +102,7 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
 
 
 def _report(record: dict[str, Any]) -> None:
+    _report_layout(record)
     verb = "wrote" if record["written"] else "would write"
     changes = [(record[f"n_{how}"], how) for how in ("cast", "dequantized", "quantized")]
     tensors = f"{record['n_tensors']:,} tensors" + "".join(f", {n:,} {how}" for n, how in changes if n)
@@ -97,3 +115,17 @@ def _report(record: dict[str, Any]) -> None:
             output.echo(printable(f"  {file['name']}: {file['n_tensors']:,} tensors, {size}"))
     if not record["written"]:
         output.echo(f"planned peak memory for values: {output.size(record['planned_peak_bytes'])}")
+
+
+def _report_layout(record: dict[str, Any]) -> None:
+    """Print what became of each tensor, and what the source was taken for."""
+    if "layout" not in record:
+        return
+    for row in record["layout_log"]:
+        shapes = f"{output.shape(row['shape_src'])} -> {output.shape(row['shape_dst'] or [])}"
+        fate = f"{row['dst']}  {shapes}" if row["dst"] is not None else "left out"
+        output.echo(printable(f"  {row['src']} -> {fate}  [{row['rule']}: {row['why']}]"))
+    where = record["layout"]
+    output.echo(printable(f"layout {where['source']} -> {where['target']} ({'; '.join(where['evidence'])})"))
+    if record["n_verified"]:
+        output.echo(f"verified: {record['n_verified']:,} tensors taken back are the source's, bit for bit")

@@ -11,12 +11,10 @@ Lengths = tuple[int, ...]
 
 PIECE_ELEMENTS = 1 << 19
 """The most of a base that a strided read holds at once."""
-NEAR_ELEMENTS = 16
-"""Strided reads at most this far apart become one: reading a few unwanted elements beats another system call."""
 _SPARSE = 8
 """Reading a run to use one element in this many costs less than reading the wanted ones one by one."""
 _MANY, _PAGE_ELEMENTS = 256, 1024
-"""More reads than this, no further apart than about a page of the file, become one too: the pages are read anyway."""
+"""More reads than this, no further apart than a page of the file or so, become one too: the page is read anyway."""
 
 
 def blocks(n_elements: int, granularity: int, block_elements: int) -> Iterator[Run]:
@@ -123,7 +121,7 @@ def _is_near(axes: Sequence[Axis], reach: Sequence[int]) -> bool:
     if not axes:
         return True
     gap = abs(axes[0].src) - 1 - sum(abs(r) for r in reach[1:])
-    return gap <= (_PAGE_ELEMENTS if axes[0].length > _MANY else NEAR_ELEMENTS)
+    return gap <= _PAGE_ELEMENTS and axes[0].length > _MANY
 
 
 def shards(sizes: Sequence[tuple[str, int]], max_bytes: int) -> list[list[str]]:

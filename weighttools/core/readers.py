@@ -18,6 +18,8 @@ from weighttools.core.tensor import Reader, Span
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
+NEAR_ELEMENTS = 16
+"""Elements of a slice at most this far apart are read together: a few unwanted ones beat another system call."""
 BAND_ELEMENTS = 1 << 22
 """Elements worth reading at once of a tensor whose axes are permuted: 16 MiB of float32, many times a block.
 
@@ -143,8 +145,8 @@ class Joined:
 class Strided:
     """A view of a base reader: element (i, j, …) lies at ``offset + i * strides[0] + j * strides[1] + …``.
 
-    Serves slices, transposes, Fortran order and strided storages alike. Near elements are read together, in runs of
-    the base of which an eighth at least is wanted (see `plan.pieces`).
+    Serves slices, transposes, Fortran order and strided storages alike. Of a slice, no more of the base is read than
+    the runs that hold its elements; of permuted axes, runs of which an eighth at least is wanted (`plan.pieces`).
     """
 
     base: Reader
@@ -161,28 +163,68 @@ class Strided:
     @property
     def band(self) -> int:
         """How many elements are best read at once: many, where their order differs from the base's."""
-        steps = [abs(step) for n, step in zip(self.shape, self.strides, strict=True) if n > 1]
-        in_order = all(outer >= inner for outer, inner in pairwise(steps))
+        if self._in_order():
+            return 1
         n_elements, row = math.prod(self.shape), math.prod(self.shape[1:])
-        if in_order or n_elements <= BAND_ELEMENTS:
-            return 1 if in_order else max(1, n_elements)
-        return BAND_ELEMENTS // row * row or BAND_ELEMENTS
+        return n_elements if n_elements <= BAND_ELEMENTS else BAND_ELEMENTS // row * row or BAND_ELEMENTS
+
+    def _in_order(self) -> bool:
+        """Whether the axes lie in the base's order: a slice, not a transpose."""
+        steps = [abs(step) for n, step in zip(self.shape, self.strides, strict=True) if n > 1]
+        return all(outer >= inner for outer, inner in pairwise(steps))
 
     def __call__(self, start: int, stop: int) -> Array:
-        import numpy as np
-
         from weighttools.core.slicing import is_contiguous
 
-        if is_contiguous(self.shape, self.strides) or start >= stop:
-            first = self.offset + start if start < stop else 0
-            return aligned_read(self.base, first, first + max(0, stop - start), self.n_base)
-        row = max(1, math.prod(self.shape[1:]))
+        if start >= stop or is_contiguous(self.shape, self.strides):
+            return aligned_read(self.base, self.offset + start, self.offset + stop, self.n_base)
+        if self._in_order():
+            return self._picked(start, stop)
+        row = math.prod(self.shape[1:])
         first, last = start // row * row, -(-stop // row) * row
-        if stop - start < last - first <= 2 * (stop - start):  # parts of rows are dear: read them whole
-            return self(first, last)[start - first : stop - first]
+        if last - first <= 2 * (stop - start):  # parts of rows are dear: read them whole
+            return self._turned(first, last)[start - first : stop - first]
+        return self._turned(start, stop)
+
+    def _picked(self, start: int, stop: int) -> Array:
+        """Read elements whose order is the base's, or nearly so."""
+        import numpy as np
+
+        where = self._positions(start, stop)
+        order = np.sort(where)
+        near = max(NEAR_ELEMENTS, self.base.granularity)  # what is decoded together is decoded once
+        cuts = np.flatnonzero(np.diff(order) > near) + 1
+        pieces = [(int(p[0]), int(p[-1]) + 1) for p in np.split(order, cuts) if p.size]
+        values = [aligned_read(self.base, first, last, self.n_base) for first, last in pieces]
+        if len(pieces) == 1:
+            only: Array = values[0][where - pieces[0][0]]
+            return only
+        lengths = np.array([v.size for v in values])
+        firsts = np.array([first for first, _ in pieces])
+        piece = np.searchsorted(firsts, where, side="right") - 1
+        picked: Array = np.concatenate(values)[where - firsts[piece] + (np.cumsum(lengths) - lengths)[piece]]
+        return picked
+
+    def _positions(self, start: int, stop: int) -> Array:
+        """Where in the base each element from `start` to `stop` lies."""
+        import numpy as np
+
+        flat = np.arange(start, stop)
+        where = np.full(stop - start, self.offset)
+        for length, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            flat, index = np.divmod(flat, length)
+            where += index * stride
+        return where
+
+    def _turned(self, start: int, stop: int) -> Array:
+        """Read elements whose axes are permuted, by runs of the base that hold many of them."""
+        import numpy as np
+
+        whole = self.base.granularity > 8
+        base = Held(self.base(0, self.n_base)) if whole else self.base  # what is decoded together is decoded once
         out: Array | None = None
         for piece in self._pieces(start, stop):
-            data = aligned_read(self.base, piece.first, piece.last, self.n_base)
+            data = aligned_read(base, piece.first, piece.last, self.n_base)
             if out is None:
                 out = np.empty(stop - start, data.dtype)
             _view(out, piece.dst, piece.axes, 2)[...] = _view(data, piece.src - piece.first, piece.axes, 1)
@@ -207,7 +249,8 @@ def _view(data: Array, first: int, axes: Sequence[plan.Axis], end: int) -> Array
 
     width = data.itemsize
     shape, strides = [axis.length for axis in axes], [axis[end] * width for axis in axes]
-    return np.ndarray(shape, data.dtype, data.data if data.flags.writeable else data, first * width, strides)
+    plain = np.ascontiguousarray(data).view(np.uint8)  # bfloat16 and its like cannot be buffers under their own name
+    return np.ndarray(shape, data.dtype, plain, first * width, strides)
 
 
 def aligned_read(reader: Reader, start: int, stop: int, n_elements: int) -> Array:

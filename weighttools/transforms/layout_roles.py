@@ -1,0 +1,412 @@
+"""What a tensor is, told by its name, its rank and its siblings; and which framework a map comes from."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.transforms import layout_tables as tables
+
+Shape = tuple[int, ...]
+
+_COLLECTIONS = ("params", "batch_stats")
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What a tensor is taken for: a rule, or "" if that cannot be known; why; whether only because it is usual."""
+
+    rule: str
+    why: str
+    assumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A tensor's name taken apart: the parts of its module's path, and what it is called there."""
+
+    name: str
+    module: tuple[str, ...]
+    leaf: str
+
+    @classmethod
+    def of(cls, name: str, framework: str) -> Named:
+        """Take a framework's name apart; Flax's collections and Keras's ``:0`` are no part of it."""
+        plain = name[:-2] if framework == "keras" and name.endswith(":0") else name
+        parts = plain.split(tables.SEPARATORS[framework])
+        if framework == "flax" and len(parts) > 1 and parts[0] in _COLLECTIONS:
+            parts = parts[1:]
+        return cls(name, tuple(parts[:-1]), parts[-1])
+
+    @property
+    def layer(self) -> str:
+        """The module's own name, in lower case; of numbered ones (``layers.0``) it says nothing."""
+        return self.module[-1].lower() if self.module else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What guesses stand on: the frameworks, all names taken apart, and each module's tensors.
+
+    Parameters
+    ----------
+    source, target
+        Frameworks.
+    named
+        Names taken apart, aliases too.
+    modules
+        Module path to its tensors' shapes by leaf.
+    integers
+        Names of tensors that are no floating ones.
+    """
+
+    source: str
+    target: str
+    named: Mapping[str, Named]
+    modules: Mapping[tuple[str, ...], Mapping[str, Shape]]
+    integers: frozenset[str]
+
+    @classmethod
+    def of(cls, tensor_map: TensorMap, source: str, target: str) -> Ground:
+        """Take a map's names apart."""
+        names = [*tensor_map, *tensor_map.aliases]
+        named = {name: Named.of(name, source) for name in names}
+        if source == "keras":
+            named = _with_variables(named)
+        modules: dict[tuple[str, ...], dict[str, Shape]] = {}
+        for name in names:
+            modules.setdefault(named[name].module, {})[named[name].leaf] = tensor_map[name].shape
+        integers = frozenset(name for name in names if tensor_map[name].dtype.kind not in ("float", "complex"))
+        return cls(source, target, named, modules, integers)
+
+    def siblings(self, named: Named) -> Mapping[str, Shape]:
+        """Return the shapes of the tensors of the same module, by leaf."""
+        return self.modules[named.module]
+
+    def shape(self, named: Named) -> Shape:
+        """Return a tensor's shape."""
+        return self.modules[named.module][named.leaf]
+
+    def n_bias(self, named: Named) -> int | None:
+        """Return the length of the bias beside a tensor, if there is one and it is a vector."""
+        bias = self.siblings(named).get("bias")
+        return bias[0] if bias is not None and len(bias) == 1 else None
+
+
+def _with_variables(named: Mapping[str, Named]) -> dict[str, Named]:
+    """Give Keras 3's numbered variables the names that the class of their layer gives them, where it has all of them.
+
+    A layer without a bias has one variable less; of a normalisation that lacks some it cannot be told which.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, one in named.items():
+        if one.module[-1:] == ("vars",) and one.leaf.isdecimal():
+            groups.setdefault(one.module, []).append(name)
+    found = dict(named)
+    for module, names in groups.items():
+        kind = re.sub(r"_\d+$", "", module[-2]) if len(module) > 1 else ""
+        leaves = tables.KERAS_VARIABLES.get(kind, ())
+        if len(names) == len(leaves) or (leaves[:1] == ("kernel",) and len(names) == 1):
+            by_number = sorted(names, key=lambda name: int(named[name].leaf))
+            found |= {name: Named(name, module[:-1], leaf) for name, leaf in zip(by_number, leaves, strict=False)}
+    return found
+
+
+def guess(ground: Ground, named: Named) -> Guess:
+    """Say what a tensor is.
+
+    Where the name's last part is of no rule, vectors, scalars and integers stay as they are: they have no axes to
+    exchange.
+    """
+    if tables.RECURRENT.search(named.leaf) or tables.RECURRENT.search("/".join(named.module)):
+        return Guess("", "a recurrent or fused attention layer, whose gates and biases differ between frameworks")
+    by_leaf = _TORCH if ground.source in ("torch", "mlx") else _KERAS if ground.source == "keras" else _FLAX
+    found = by_leaf.get(named.leaf)
+    if isinstance(found, str):
+        return Guess(found, f"it is called {named.leaf}")
+    if found is not None:
+        return found(ground, named)
+    if named.module[-1:] == ("vars",) and named.name not in ground.integers:
+        return Guess("", "a numbered variable of a layer whose variables are not known")
+    if len(ground.shape(named)) < 2 or named.name in ground.integers:
+        return Guess("keep", "no rule has its name, and it has no axes that differ")
+    return Guess("", f"{ground.source} layers have no {named.leaf!r} of {len(ground.shape(named))} axes")
+
+
+def _weight(ground: Ground, named: Named) -> Guess:
+    """A torch or MLX ``weight``, by its rank."""
+    rank = len(ground.shape(named))
+    return {1: _scale, 2: _matrix}.get(rank, _convolution if 3 <= rank <= 5 else _of_odd_rank)(ground, named)
+
+
+def _of_odd_rank(ground: Ground, named: Named) -> Guess:
+    return Guess("", f"a {named.leaf} of shape {ground.shape(named)}")
+
+
+def _scale(ground: Ground, named: Named) -> Guess:
+    siblings = ground.siblings(named)
+    if "running_mean" in siblings:
+        return Guess("norm", "it has running statistics beside it")
+    if tables.NORM.search(named.layer):
+        return Guess("norm", f"its layer is called {named.layer}")
+    if siblings.get("bias") == ground.shape(named):
+        return Guess("norm", "a vector with a bias of the same length")
+    return Guess("", "a vector `weight` without a bias: a norm's scale, or a PReLU's slope?")
+
+
+def _matrix(ground: Ground, named: Named) -> Guess:
+    """A two-dimensional ``weight``: Linear, Embedding, or Hugging Face's Conv1D, which is (in, out)."""
+    (n_out, n_in), bias = ground.shape(named), ground.n_bias(named)
+    if bias is None:
+        return _matrix_by_name(named)
+    if ground.source == "torch" and tables.GPT2.search(named.layer):
+        return _gpt2(ground, named)
+    if bias == n_out:
+        return Guess("linear", "its bias has the length of its first axis")
+    if bias == n_in and ground.source == "torch":
+        return Guess("linear_in_out", "its bias has the length of its last axis")
+    return Guess("", f"its bias has {bias} elements, its shape is {(n_out, n_in)}")
+
+
+def _matrix_by_name(named: Named) -> Guess:
+    embedding, linear = tables.EMBEDDING.search(named.layer), tables.LINEAR.search(named.layer)
+    if bool(embedding) == bool(linear):
+        return Guess("", "a two-dimensional `weight` without a bias: Linear or Embedding?")
+    return Guess("embedding" if embedding else "linear", f"its layer is called {named.layer}")
+
+
+def _gpt2(ground: Ground, named: Named) -> Guess:
+    """GPT-2's layer names: (in, out) in Hugging Face's, (out, in) elsewhere; the ones that are not square tell."""
+    verdicts = set()
+    for module, leaves in ground.modules.items():
+        weight, bias = leaves.get("weight", ()), leaves.get("bias", ())
+        if module and tables.GPT2.search(module[-1]) and len(weight) == 2 and len(bias) == 1 and weight[0] != weight[1]:
+            verdicts.add("linear" if bias[0] == weight[0] else "linear_in_out" if bias[0] == weight[1] else "")
+    if len(verdicts) == 1 and "" not in verdicts:
+        return Guess(verdicts.pop(), "so the biases of the layers called c_attn, c_proj and c_fc say")
+    return Guess("", "GPT-2's layer names, and the biases do not say whether they are (in, out)")
+
+
+def _convolution(ground: Ground, named: Named) -> Guess:
+    """A ``weight`` of 3 to 5 axes. In torch the first is the output, or the input of a transposed convolution."""
+    shape, bias = ground.shape(named), ground.n_bias(named)
+    n = len(shape) - 2
+    transposed = tables.TRANSPOSED.search(named.layer) is not None
+    n_out, other = shape[0], shape[1] if ground.source == "torch" else shape[0]
+    if bias is not None and bias not in (n_out, other):
+        return Guess("", f"its bias has {bias} elements, its shape is {shape}")
+    if bias is not None and n_out != other and transposed != (bias == other):
+        if transposed:
+            return Guess("", f"its name says transposed, its bias of {bias} elements does not")
+        return Guess(f"conv_transpose{n}d", "its bias has the length of its second axis")
+    if transposed:
+        return Guess(f"conv_transpose{n}d", f"its layer is called {named.layer}")
+    narrow = shape[1] == 1 if ground.source == "torch" else shape[-1] == 1
+    if narrow and ground.target == "keras" and n_out > 1:
+        return _depthwise(named, n)
+    said = bias is not None and n_out != other
+    why = "its bias has the length of its first axis" if said else "its rank; nothing says that it is transposed"
+    return Guess(f"conv{n}d", why, assumed=not said and "conv" not in named.layer)
+
+
+def _depthwise(named: Named, n: int) -> Guess:
+    """One input to each output: depthwise, or an ordinary convolution of one channel; Keras stores them differently."""
+    path = "/".join(named.module)
+    if n < 3 and tables.DEPTHWISE.search(path):
+        return Guess(f"depthwise{n}d:1", "its name says depthwise; a depth multiplier of 1 is assumed", assumed=True)
+    return Guess("", f"one input to each output: conv{n}d of a single channel, or depthwise{min(n, 2)}d?")
+
+
+def _torch_bias(ground: Ground, named: Named) -> Guess:
+    siblings = ground.siblings(named)
+    weight = siblings.get("weight")
+    if len(ground.shape(named)) != 1:
+        return Guess("", f"a bias of shape {ground.shape(named)}")
+    if "running_mean" in siblings or (weight is not None and len(weight) == 1):
+        return Guess("norm_bias", "it stands beside a norm's scale or statistics")
+    if weight is None and tables.NORM.search(named.layer):
+        return Guess("norm_bias", f"its layer is called {named.layer}")
+    return Guess("bias", "it is called bias")
+
+
+def _kernel(ground: Ground, named: Named) -> Guess:
+    """A Keras or Flax ``kernel``, by its rank."""
+    shape, bias = ground.shape(named), ground.siblings(named).get("bias")
+    n = len(shape) - 2
+    if "recurrent_kernel" in ground.siblings(named):
+        return Guess("", "a recurrent layer, whose gates and biases differ between frameworks")
+    if bias is not None and len(bias) != 1:
+        return Guess("", f"a kernel with a bias of shape {bias}: attention or einsum?")
+    if not 0 <= n <= 3 or (n == 1 and tables.ATTENTION.search(named.layer)):
+        return Guess("", f"a kernel of {len(shape)} axes: attention or einsum?")
+    n_bias = None if bias is None else bias[0]
+    return _kernel_of_convolution(ground, named, n, n_bias) if n else _kernel_matrix(shape, n_bias)
+
+
+def _kernel_matrix(shape: Shape, bias: int | None) -> Guess:
+    if bias in (None, shape[1]):
+        return Guess("linear", "a matrix called kernel")
+    return Guess("", f"its bias has {bias} elements, its shape is {shape}")
+
+
+def _kernel_of_convolution(ground: Ground, named: Named, n: int, bias: int | None) -> Guess:
+    shape, path = ground.shape(named), "/".join(named.module)
+    (n_in, n_out), keras = shape[-2:], ground.source == "keras"
+    if tables.TRANSPOSED.search(path):
+        return Guess(f"conv_transpose{n}d", "its name says transposed")
+    if keras and n < 3 and tables.DEPTHWISE.search(path):
+        agrees = bias in (None, n_in * n_out)
+        return Guess(f"depthwise{n}d:{n_out}" if agrees else "", f"its name says depthwise, its bias is {bias}")
+    if bias not in (None, n_out):
+        return Guess("", f"its bias has {bias} elements, its shape is {shape}: transposed or depthwise?")
+    if not keras and n_in == 1 and n_out > 1 and ground.target == "keras":
+        return _depthwise(named, n)
+    if bias is None and keras and n_out == 1 and n_in > 1:
+        return Guess("", f"one output to each input: conv{n}d with a single filter, or depthwise{min(n, 2)}d?")
+    why = "its rank; nothing says that it is transposed" if bias is None else "its bias has the length of its last axis"
+    return Guess(f"conv{n}d", why, assumed=bias is None and "conv" not in path.lower())
+
+
+def _depthwise_kernel(ground: Ground, named: Named) -> Guess:
+    shape = ground.shape(named)
+    if "pointwise_kernel" in ground.siblings(named) or len(shape) not in (3, 4):
+        return Guess("", "a separable convolution, which is two layers elsewhere")
+    return Guess(f"depthwise{len(shape) - 2}d:{shape[-1]}", "it is called depthwise_kernel")
+
+
+def _separable(ground: Ground, named: Named) -> Guess:
+    return Guess("", "a separable convolution, which is two layers elsewhere")
+
+
+def _flax_bias(ground: Ground, named: Named) -> Guess:
+    siblings = ground.siblings(named)
+    if len(ground.shape(named)) != 1:
+        return Guess("", f"a bias of shape {ground.shape(named)}: attention or einsum?")
+    norm = "scale" in siblings or "mean" in siblings
+    return Guess("norm_bias", "it stands beside a norm's scale") if norm else Guess("bias", "it is called bias")
+
+
+def _keras_bias(ground: Ground, named: Named) -> Guess:
+    if len(ground.shape(named)) != 1:
+        return Guess("", f"a bias of shape {ground.shape(named)}: attention, einsum or a recurrent layer?")
+    return Guess("bias", "it is called bias")
+
+
+Told = Callable[[Ground, Named], Guess]
+
+_TORCH: dict[str, str | Told] = {
+    "weight": _weight,
+    "bias": _torch_bias,
+    "running_mean": "mean",
+    "running_var": "variance",
+    "num_batches_tracked": "count",
+}
+_KERAS: dict[str, str | Told] = {
+    "kernel": _kernel,
+    "bias": _keras_bias,
+    "gamma": "norm",
+    "beta": "norm_bias",
+    "moving_mean": "mean",
+    "moving_variance": "variance",
+    "embeddings": "embedding",
+    "depthwise_kernel": _depthwise_kernel,
+    "pointwise_kernel": _separable,
+}
+_FLAX: dict[str, str | Told] = {
+    "kernel": _kernel,
+    "bias": _flax_bias,
+    "scale": "norm",
+    "mean": "mean",
+    "var": "variance",
+    "embedding": "embedding",
+}
+
+_FORMATS = {
+    "pytorch": "torch",
+    "pt": "torch",
+    "keras": "keras",
+    "tf": "keras",
+    "flax": "flax",
+    "mlx": "mlx",
+}
+_OWN = {
+    "keras": ("gamma", "beta", "moving_mean", "moving_variance", "embeddings", "depthwise_kernel", "recurrent_kernel"),
+    "flax": ("scale", "embedding", "mean", "var"),
+}
+
+
+def detect(tensor_map: TensorMap) -> tuple[str, list[str]]:
+    """Find out which framework a map comes from, and what says so.
+
+    Raises
+    ------
+    SpecError
+        Nothing does, or two frameworks are as likely.
+    """
+    leaves = Counter(name.replace(".", "/").rpartition("/")[2].removesuffix(":0") for name in tensor_map)
+    n_weights, n_kernels = leaves["weight"] + leaves["running_mean"], leaves["kernel"]
+    own = {framework: sum(leaves[leaf] for leaf in mine) for framework, mine in _OWN.items()}
+    own["flax"] += sum(name.split("/")[0] in _COLLECTIONS for name in tensor_map)
+    own["keras"] += sum("/vars/" in name for name in tensor_map)
+    others = n_kernels + max(own.values())
+    if n_weights == others:
+        raise _unknown(f"{n_weights} tensors are called weight, {others} as Keras or Flax call theirs")
+    said = _said(tensor_map)
+    if n_weights > others:
+        return _torch_or_mlx(tensor_map, said, f"{n_weights:,} tensors are called weight or running_mean")
+    if said and said[0] in ("keras", "flax"):
+        return said[0], [said[1]]
+    if own["keras"] != own["flax"]:
+        best = max(own, key=lambda framework: own[framework])
+        return best, [f"{own[best]:,} names are as {best.title()} gives them"]
+    raise _unknown("kernels alone do not tell Keras from Flax")
+
+
+def _said(tensor_map: TensorMap) -> tuple[str, str] | None:
+    """What the file's metadata or format says of its framework."""
+    told = tensor_map.metadata.get("format")
+    if isinstance(told, str) and told in _FORMATS:
+        return _FORMATS[told], f"the metadata says format {told}"
+    versions = [key for key in tensor_map.metadata if "keras" in key]
+    if versions:
+        return "keras", f"the metadata has {versions[0]}"
+    kind = tensor_map.origin.format
+    return (_FORMATS[kind], f"the file is {kind}") if kind in _FORMATS else None
+
+
+def _torch_or_mlx(tensor_map: TensorMap, said: tuple[str, str] | None, evidence: str) -> tuple[str, list[str]]:
+    """Tell torch from MLX, which differ in convolutions only: channels second, or last."""
+    if said and said[0] in ("torch", "mlx"):
+        return said[0], [evidence, said[1]]
+    votes = Counter(_vote(tensor_map[name].shape) for name in tensor_map if name.endswith("weight"))
+    if "num_batches_tracked" in {name.rpartition(".")[2] for name in tensor_map}:
+        return "torch", [evidence, "num_batches_tracked is torch's"]
+    if not any(votes[key] for key in ("torch", "mlx", "either")):
+        return "torch", [evidence, "no convolution, so torch and MLX are the same"]
+    if votes["torch"] and not votes["mlx"]:
+        return "torch", [evidence, f"{votes['torch']:,} convolutions have their channels second"]
+    if votes["mlx"] and not votes["torch"]:
+        return "mlx", [evidence, f"{votes['mlx']:,} convolutions have their channels last"]
+    raise _unknown("the convolutions do not tell torch from MLX")
+
+
+def _vote(shape: Shape) -> str:
+    """Which framework a convolution's shape speaks for: windows are square, as a rule, and differ from channels."""
+    if len(shape) not in (3, 4, 5):
+        return ""
+    if len(shape) == 3:
+        return "either"
+    last_square, middle_square = len(set(shape[2:])) == 1, len(set(shape[1:-1])) == 1
+    if last_square == middle_square:
+        return "either"
+    return "torch" if last_square else "mlx"
+
+
+def _unknown(fact: str) -> SpecError:
+    return SpecError(
+        f"the source's layout cannot be told: {fact}", remedy=f"say it: --layout-from {'|'.join(tables.FRAMEWORKS)}"
+    )
