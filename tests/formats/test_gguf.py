@@ -81,6 +81,9 @@ def test_values_keep_their_types_and_arrays_stay_in_the_file() -> None:
     array = metadata["tokens"]
     assert isinstance(array, MetadataArray) and len(array) == 4
     assert (array[0], array[-1], array[1:3], list(array)) == ("a", "\x1b[31m", ["", "ß"], ["a", "", "ß", "\x1b[31m"])
+    numbers = metadata["many.int16"]
+    assert (numbers[1], numbers[-1], list(reversed(numbers)), 2 in numbers) == (2, 3, [3, 2, 1], True)
+    assert (numbers == [1, 2, 3], numbers == metadata["many.int8"], array == [1]) == (True, False, False)
     assert str(metadata["one.float32"]) == "0.1"
     assert pickle.loads(pickle.dumps(metadata["one.float32"])).bits == metadata["one.float32"].bits
     with pytest.raises(IndexError):
@@ -127,6 +130,14 @@ def test_plain_python_metadata_survives(tmp_path_factory: pytest.TempPathFactory
     path = tmp_path_factory.mktemp("metadata") / "m.gguf"
     api.save(path, TensorMap.from_arrays({"a": np.zeros(2, np.float32)}, metadata))
     assert plain(wt.open(path).metadata) == plain(metadata)
+
+
+def test_metadata_that_is_no_text_survives_in_an_npz(tmp_path: Path) -> None:
+    data = (FIXTURES / "values.gguf").read_bytes().replace("ß".encode(), b"\xff\xfe")
+    (tmp_path / "odd.gguf").write_bytes(data)
+    api.convert(tmp_path / "odd.gguf", tmp_path / "t.npz", dtype="float32")
+    found = wt.open(tmp_path / "t.npz").metadata
+    assert found["tokens"] == ["a", "", "\udcff\udcfe", "\x1b[31m"] and found["many.uint64"] == [1, 2, 3]
 
 
 def test_metadata_becomes_text_elsewhere_and_it_is_said(tmp_path: Path) -> None:
@@ -323,6 +334,48 @@ def test_an_alignment_of_the_metadata_is_kept_and_a_bad_one_refused(tmp_path: Pa
     assert set(golden_read(tmp_path / "t.gguf")) == {"a", "b"}
     with pytest.raises(SpecError, match="power of two"):
         api.save(tmp_path / "u.gguf", tensor_map.replace(metadata={"general.alignment": "48"}))
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def invoke(*args: object) -> Any:
+    from click.testing import CliRunner
+
+    from weighttools.cli.main import main
+
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def test_inspect_shows_encodings_and_clips_long_metadata(tmp_path: Path) -> None:
+    shown = invoke("inspect", FIXTURES / "quantized.gguf", "--flat").output
+    assert "q.q4_k" in shown and "quantized checkpoint" in shown
+    assert any(line.split()[:2] == ["q.q6_k", "q6_k"] for line in shown.splitlines())
+    tensor_map = TensorMap.from_arrays({"a": np.ones(2, np.float32)}, {"tokens": [f"token{i}" for i in range(50_000)]})
+    api.save(tmp_path / "t.gguf", tensor_map)
+    shown = invoke("inspect", tmp_path / "t.gguf").output
+    assert "… 50,000 in all" in shown and len(shown) < 2000
+    assert len(json.loads(invoke("inspect", tmp_path / "t.gguf", "--json").output)["metadata"]["tokens"]) == 50_000
+
+
+def test_convert_and_get_from_the_command_line(tmp_path: Path) -> None:
+    source = FIXTURES / "quantized.gguf"
+    assert "23 dequantized" in invoke("convert", source, tmp_path / "t.safetensors", "--dequantize").output
+    assert "1 quantized" in invoke(
+        "convert", tmp_path / "t.safetensors", tmp_path / "u.gguf", "--quantize", "q8_0", "-i", "q.tq2_0"
+    ).output  # fmt: skip
+    refused = invoke("convert", source, tmp_path / "t.npz")
+    assert refused.exit_code and isinstance(refused.exception, SpecError) and not (tmp_path / "t.npz").exists()
+    assert invoke("get", source, "q.q4_0", "-o", tmp_path / "t.npy").exit_code == 0
+    assert_equal_floats(np.load(tmp_path / "t.npy"), quantized()["q.q4_0"].read())
+    unknown = invoke("convert", source, tmp_path / "x.gguf", "--quantize", "q3_k")
+    assert "q8_0" in str(unknown.exception)
+
+
+def test_rotary_tables_are_buffers(tmp_path: Path) -> None:
+    golden_write(tmp_path / "t.gguf", {"rope_freqs.weight": np.ones(4, np.float32), "w": np.ones(2, np.float32)})
+    record = api.params(tmp_path / "t.gguf")
+    assert (record["n_parameters"], record["n_buffers"]) == (2, 4)
 
 
 # -- split files ---------------------------------------------------------------------------------------------------
