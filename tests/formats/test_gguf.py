@@ -6,18 +6,20 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
+from gguf.scripts.gguf_convert_endian import byteswap_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance, run_python
-from tests.formats.gguf_golden import FIXTURES, golden_read, golden_write, values
+from tests.formats.gguf_golden import FIXTURES, finish, golden_read, golden_write, values
 from tests.strategies import assert_same
 from weighttools import api
 from weighttools.core.encodings import QUANTIZED
@@ -170,6 +172,39 @@ def test_every_quantisation_decodes_as_the_package_decodes_it(kind: GGMLQuantiza
     n = tensor.reader.granularity
     assert_equal_floats(tensor.reader(n, 2 * n), expected.reshape(-1)[n : 2 * n])
     assert_equal_floats(tensor[1, 3:9], expected[1, 3:9])
+
+
+def swapped(path: Path, kind: GGMLQuantizationType, swap: Any) -> Any:
+    """Write a big-endian file of one quantised tensor, its blocks swapped by the package's own script."""
+    blocks = golden_read(FIXTURES / "quantized.gguf")[f"q.{kind.name.lower()}"]
+    data = np.array(blocks).reshape(-1)
+    for offset in range(0, data.size, gguf.GGML_QUANT_SIZES[kind][1]):
+        swap(SimpleNamespace(data=data), offset)
+    writer = gguf.GGUFWriter(path, "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.add_tensor("w", data.reshape(blocks.shape), raw_dtype=kind, tensor_endianess=gguf.GGUFEndian.BIG)
+    finish(writer)
+    return blocks
+
+
+@pytest.mark.parametrize("kind", byteswap_tensors, ids=lambda kind: kind.name.lower())
+def test_big_endian_blocks_decode_as_the_little_endian_ones(kind: GGMLQuantizationType, tmp_path: Path) -> None:
+    blocks = swapped(tmp_path / "big.gguf", kind, byteswap_tensors[kind])
+    with np.errstate(all="ignore"):
+        expected = quants.dequantize(blocks, kind)
+    tensor = wt.open(tmp_path / "big.gguf")["w"]
+    assert tensor.spec.encoding == f"{kind.name.lower()}_be" and tensor.spec.is_quantized
+    assert_equal_floats(tensor.read(), expected)
+    with pytest.raises(SpecError, match="--dequantize"):
+        api.convert(tmp_path / "big.gguf", tmp_path / "copied.gguf")
+    api.convert(tmp_path / "big.gguf", tmp_path / "decoded.gguf", dequantize=True)
+    assert_equal_floats(golden_read(tmp_path / "decoded.gguf")["w"], expected)
+
+
+def test_big_endian_blocks_of_unknown_layout_are_listed_not_decoded(tmp_path: Path) -> None:
+    swapped(tmp_path / "big.gguf", GGMLQuantizationType.Q5_0, lambda tensor, offset: None)
+    assert api.params(tmp_path / "big.gguf")["n_parameters"] == 128
+    with pytest.raises(wt.errors.UnsupportedError, match="big-endian q5_0"):
+        wt.open(tmp_path / "big.gguf")["w"].read()
 
 
 def assert_equal_floats(found: Any, expected: Any) -> None:
