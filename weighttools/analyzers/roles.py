@@ -38,6 +38,8 @@ SLOTS = frozenset(
         "param_groups",
     }
 )
+_ROPE = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+"""GGUF's tables of rotary frequencies, which the model's configuration determines."""
 _OPTIMIZER = re.compile(r"(?:^|[./])(?:optimizers?|optimizer_weights|optimizer_states?(?:_dict)?|optim|opt_state)[./]")
 
 
@@ -52,6 +54,6 @@ def role(name: str, dtype: DType) -> str:
         last = last.partition(":")[0]
     if last in SLOTS or (("optim" in name or "opt_state" in name) and _OPTIMIZER.search(name)):
         return OPTIMIZER
-    if last in _BUFFERS or dtype.kind not in ("float", "complex"):
+    if last in _BUFFERS or name.endswith(_ROPE) or dtype.kind not in ("float", "complex"):
         return BUFFER
     return PARAMETER

@@ -204,13 +204,9 @@ def _from_package(encoding: str) -> Callable[[Array, Array], None]:
     return decoder
 
 
-_HALVES = {
-    "q4_0": (0,), "q4_1": (0, 2), "q5_0": (0,), "q5_1": (0, 2), "q8_0": (0,), "q4_k": (0, 2), "q5_k": (0, 2),
-    "q6_k": (208,), "q2_k": (80, 82), "q3_k": (108,), "iq4_nl": (0,), "tq1_0": (52,), "tq2_0": (64,), "mxfp4": (),
-}  # fmt: skip
-"""Where the 2-byte numbers of a block begin; the rest of these blocks is bytes, alike in either byte order."""
-_WIDE = {"q5_0": (2, 6), "q5_1": (4, 8)}
-"""Where the one 4-byte number of a block begins and ends."""
+_HALVES = {"q4_0": (0,), "q8_0": (0,), "q4_k": (0, 2), "q6_k": (208,), "mxfp4": (), "nvfp4": ()}
+"""Where the 2-byte numbers of a block begin, for the encodings that ``gguf-py/gguf/scripts/gguf_convert_endian.py``
+swaps; the rest of these blocks is bytes, alike in either byte order."""
 
 
 def _swapped(encoding: str) -> list[int] | None:
@@ -219,12 +215,13 @@ def _swapped(encoding: str) -> list[int] | None:
     if name == encoding or block is None:
         return None
     if name not in _HALVES:
-        raise UnsupportedError(f"big-endian {name} blocks are listed, not decoded", expected="a little-endian file")
+        raise UnsupportedError(
+            f"big-endian {name} blocks are listed, not decoded",
+            expected=f"one of {', '.join(_HALVES)}, or a little-endian file",
+        )
     order = list(range(block.n_bytes))
     for at in _HALVES[name]:
         order[at : at + 2] = at + 1, at
-    start, stop = _WIDE.get(name, (0, 0))
-    order[start:stop] = reversed(order[start:stop])
     return order
 
 

@@ -22,6 +22,8 @@ ALIGNMENT = "general.alignment"
 DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4
 MAX_NAME = 65_535
+MAX_ELEMENTS = 1 << 60
+"""Of 8 bytes each, more than a signed 64-bit size holds."""
 _LEAST_PAIR = 8 + 4 + 1
 _LEAST_INFO = 8 + 4 + 4 + 8
 
@@ -165,7 +167,7 @@ def _info(cursor: Cursor, known: dict[tuple[int, tuple[int, ...]], tuple[Spec, i
 def _spec(cursor: Cursor, name: str, code: int, shape: tuple[int, ...]) -> tuple[Spec, int]:
     """Return a tensor's spec and its length in bytes."""
     n_elements = math.prod(shape)
-    if max((*shape, n_elements, math.prod(n for n in shape if n))) >= 1 << 63:
+    if math.prod(n for n in shape if n) >= MAX_ELEMENTS:  # beside a 0, too: no array has such sides
         raise cursor.corrupt(f"tensor {name!r} has the shape {list(shape)}, which overflows", "fewer elements")
     big = cursor.order == ">"
     if code in RAW:

@@ -116,6 +116,8 @@ SCALARS: dict[int, Scalar] = {
 }
 _LEAST = {**{code: scalar.n_bytes for code, scalar in SCALARS.items()}, STRING: 8, ARRAY: 12}
 """The fewest bytes that an element of each type takes."""
+_ARRAY_HEAD = 12
+"""Bytes before an array's elements: their type and their count."""
 
 
 class Cursor:
@@ -301,7 +303,13 @@ class MetadataArray(Sequence[Any]):
         if isinstance(index, slice):
             return list(self)[index]
         at = range(self.n)[index]
-        return next(islice(iter(self), at, None))
+        if self.code not in SCALARS:
+            return next(islice(iter(self), at, None))
+        begin = self.span.offset + _ARRAY_HEAD + at * SCALARS[self.code].n_bytes
+        return _element(Cursor(self.span.source, begin, self.order), self.code)
+
+    def __reversed__(self) -> Iterator[Any]:
+        yield from list(self)[::-1]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, MetadataArray):

@@ -7,6 +7,7 @@ stored and 64-aligned, so that a tensor, or a slice of one, is read by offset; d
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import npy
-from weighttools.formats.base import Format, ReadOptions, WriteOptions
+from weighttools.formats.base import Format, ReadOptions, WriteOptions, plain
 from weighttools.formats.raw import write_raw
 from weighttools.io.archive import Member, is_zip, members
 from weighttools.io.text import parse_json
@@ -152,11 +153,16 @@ def _with_sidecar(tensor_map: TensorMap) -> Iterator[tuple[str, Tensor]]:
 
         record = {
             "schema": "weighttools.npz/1",
-            "metadata": dict(tensor_map.metadata),
+            "metadata": plain(tensor_map.metadata),
             "aliases": dict(tensor_map.aliases),
         }
-        text = json.dumps(record, ensure_ascii=False, sort_keys=True).encode("utf-8")
+        text = _utf8(json.dumps(record, ensure_ascii=False, sort_keys=True))
         yield from TensorMap.from_arrays({SIDECAR: np.frombuffer(text, np.uint8)}).items()
+
+
+def _utf8(text: str) -> bytes:
+    """Return JSON text as UTF-8; half of a surrogate pair (bytes of a source that were no text) is written escaped."""
+    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text).encode("utf-8")
 
 
 def _write_member(archive: ZipWriter, name: str, tensor: Tensor, options: WriteOptions) -> None:
