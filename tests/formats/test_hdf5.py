@@ -248,6 +248,13 @@ def test_names_that_are_no_paths_survive(tmp_path: Path) -> None:
     assert list(found) == list(tensor_map)
 
 
+def test_order_and_ties_survive_when_a_tie_is_met_first(tmp_path: Path) -> None:
+    tensor_map = TensorMap.from_arrays({"a": np.arange(2), "b": np.arange(3)}, {}, {"0": "a", "x": "b"})
+    wt.save(tmp_path / "t.h5", tensor_map)
+    found = wt.open(tmp_path / "t.h5")
+    assert list(found) == ["a", "b"] and dict(found.aliases) == {"0": "a", "x": "b"}
+
+
 def test_h5py_sees_ties_as_one_data_set(tmp_path: Path) -> None:
     wt.save(tmp_path / "t.h5", TensorMap.from_arrays({"a/w": np.arange(3.0)}, {"note": "é"}, {"b/w": "a/w"}))
     with h5py.File(tmp_path / "t.h5") as file:

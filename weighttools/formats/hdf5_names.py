@@ -72,13 +72,14 @@ def sidecar(tensor_map: TensorMap, stored: Mapping[str, str], natural_order: Ite
     natural_order
         The paths of the tensors in the order in which a reader meets them; empty if the file says the order.
     """
-    ties, order = tensor_map.aliases, list(natural_order)
+    ties, order, names = tensor_map.aliases, list(natural_order), list(tensor_map)
     first = all(met(stored[kept]) < met(stored[alias]) for alias, kept in ties.items())
+    as_met = first and (not order or order == [stored[name] for name in names])
     record = {
         "names": {path: name for name, path in stored.items() if path != name},
         "aliases": {} if first else dict(sorted(ties.items())),
         "metadata": {k: v for k, v in sorted(tensor_map.metadata.items()) if not is_plain_attribute(k, v)},
-        "order": [] if not order or [stored[name] for name in tensor_map] == order else list(tensor_map),
+        "order": [] if as_met else names,
     }
     kept = {key: value for key, value in record.items() if value}
     return json.dumps({"schema": "weighttools.hdf5/1", **kept}) if kept else None
