@@ -123,6 +123,8 @@ class Joined:
             end = min(stop, self.ends[at])
             parts.append(aligned_read(self.readers[at], start - base, end - base, self.ends[at] - base))
             start, at = end, at + 1
+        if not parts:
+            return self.readers[0](0, 0)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
 
 
@@ -150,7 +152,7 @@ class Strided:
 
         from weighttools.core.slicing import is_contiguous
 
-        if is_contiguous(self.shape, self.strides):
+        if start >= stop or is_contiguous(self.shape, self.strides):
             return aligned_read(self.base, self.offset + start, self.offset + stop, self.n_base)
         where = self._positions(start, stop)
         order = np.sort(where)
@@ -180,6 +182,8 @@ class Strided:
 
 def aligned_read(reader: Reader, start: int, stop: int, n_elements: int) -> Array:
     """Read `start` to `stop` of a reader of `n_elements`, widened to its granularity and cut back."""
+    if start >= stop:
+        return reader(0, 0)  # where a view of nothing begins may lie outside
     unit = max(1, reader.granularity)
     first = start // unit * unit
     last = min(n_elements, -(-stop // unit) * unit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import re
 from collections.abc import Sequence
 
@@ -83,13 +84,24 @@ def _expand(key: tuple[object, ...], shape: tuple[int, ...]) -> list[Axis]:
 
 def _checked(part: object) -> Axis:
     if isinstance(part, slice):
-        if part.step == 0:
-            raise SpecError("slice step is 0", expected="a step other than 0")
-        return part
+        return slice(*(None if end is None else _whole(end) for end in (part.start, part.stop, _step(part))))
+    return _whole(part)
+
+
+def _step(part: slice) -> object:
+    if part.step == 0:
+        raise SpecError("slice step is 0", expected="a step other than 0")
+    return part.step
+
+
+def _whole(part: object) -> int:
+    """Return `part` as an integer; a truth value is none, as it is a mask to NumPy."""
     try:
-        return part.__index__()  # type: ignore[attr-defined, no-any-return]
-    except AttributeError:
-        raise SpecError(f"cannot index with {part!r}", expected="integers, slices and ...") from None
+        if not isinstance(part, bool):
+            return operator.index(part)  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    raise SpecError(f"cannot index with {part!r}", expected="integers, slices and ...")
 
 
 def _position(index: int, length: int) -> int:
