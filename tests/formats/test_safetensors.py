@@ -20,7 +20,7 @@ from tests import strategies
 from tests.formats.conformance import Arrays, FormatConformance
 from tests.formats.packed import pack_bits, unpack_bits
 from tests.sources import CountingSource
-from tests.strategies import ODD_NAMES
+from tests.strategies import ODD_NAMES, assert_same
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
@@ -218,3 +218,14 @@ def test_memory_of_a_header_is_bounded_for_many_tensors() -> None:
     began = time.process_time()
     assert len(safetensors.read(Bytes(data, "x"))) == 100_000
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("name", ["model", "float4"])
+def test_fixture_reads_as_the_official_library_reads_it(name: str) -> None:
+    path = Path(__file__).parents[2] / "fixtures" / "safetensors" / "dtypes" / f"{name}.safetensors"
+    found = wt.open(path)
+    assert_same(found.read(), official_read(path.read_bytes()))
+    if name == "float4":
+        values = found["every.float4_e2m1fn"].read().reshape(-1).astype(np.float32)
+        table = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]  # OCP Microscaling Formats 1.0, table 5
+        np.testing.assert_array_equal(values, np.float32([*table, *[-v for v in table]]))
