@@ -156,7 +156,8 @@ class Strided:
             return aligned_read(self.base, self.offset + start, self.offset + stop, self.n_base)
         where = self._positions(start, stop)
         order = np.sort(where)
-        cuts = np.flatnonzero(np.diff(order) > NEAR_ELEMENTS) + 1
+        near = max(NEAR_ELEMENTS, self.base.granularity)  # what is decoded together is decoded once
+        cuts = np.flatnonzero(np.diff(order) > near) + 1
         pieces = [(int(p[0]), int(p[-1]) + 1) for p in np.split(order, cuts) if p.size]
         values = [aligned_read(self.base, first, last, self.n_base) for first, last in pieces]
         if len(pieces) == 1:
