@@ -91,8 +91,6 @@ class Member:
                     raise self._corrupt(f"it inflates past its declared {self.size:,} bytes")
                 yield out
                 data = inflate.unconsumed_tail
-                if not out and not data:
-                    break
         if left > 0:
             yield from self._tail(inflate.flush(), left)
 
@@ -128,21 +126,16 @@ def members(source: Source) -> dict[str, Member]:
 
     from weighttools.io.source import SourceStream
 
+    broken = (OSError, zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, EOFError)
     try:
         with zipfile.ZipFile(SourceStream(source)) as archive:  # type: ignore[arg-type]
             infos = [info for info in archive.infolist() if info.file_size or not info.orig_filename.endswith("/")]
             end_of_data = archive.start_dir
     except SourceError:
         raise
-    except (
-        OSError,
-        zipfile.BadZipFile,
-        struct.error,
-        ValueError,
-        OverflowError,
-        NotImplementedError,
-        EOFError,
-    ) as error:
+    except broken as error:
+        if isinstance(error.__context__, SourceError):  # zipfile calls a failing read "not a zip file"
+            raise error.__context__ from None
         raise CorruptFileError(
             f"the zip directory at its end cannot be read ({error})",
             subject=source.name,
