@@ -19,11 +19,13 @@ import weighttools as wt
 from tests import strategies
 from tests.formats.conformance import Arrays, FormatConformance
 from tests.formats.test_npy import NUMPYS_OWN, described, made
+from tests.sources import CountingSource
 from tests.strategies import assert_same, random_array, same_bits
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import (
     CorruptFileError,
+    SourceError,
     SpecError,
     UnsafeFileError,
     UnsupportedError,
@@ -31,6 +33,7 @@ from weighttools.errors import (
 )
 from weighttools.formats import npz, read_file
 from weighttools.formats.base import ReadOptions, WriteOptions
+from weighttools.io import archive
 from weighttools.io.source import Bytes
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "npz"
@@ -315,6 +318,36 @@ def test_member_that_inflates_short() -> None:
     data = patched(SQUEEZED, CENTRAL, 24, u32(4128 + 100))
     with pytest.raises(CorruptFileError, match=r"inflates to 4,128 of its declared 4,228 bytes"):
         read(data)["a"].read()
+
+
+def test_member_with_more_behind_its_array_than_declared() -> None:
+    data = patched(zipped({"a.npy": saved(np.zeros(500)) + bytes(1000)}, 8), CENTRAL, 24, u32(4500))
+    with pytest.raises(CorruptFileError, match="inflates past its declared 4,500 bytes"):
+        read(data)["a"].read()
+
+
+@given(st.binary(max_size=300), st.integers(0, 700), st.integers(1, 40))
+def test_inflating_in_small_steps_gives_all(seed: bytes, zeros: int, step: int) -> None:
+    """Whatever zlib holds back when a step is full comes with the next, or at the end."""
+    content = seed + bytes(zeros)
+    source = Bytes(zipped({"x": content}, zipfile.ZIP_DEFLATED))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "_INFLATE_CHUNK", step)
+        member = archive.members(source)["x"]
+        assert member.content() == content == b"".join(member.chunks())
+        assert content.startswith(member.head(50)) and len(member.head(50)) <= 50
+
+
+@pytest.mark.parametrize("nth", range(4))
+def test_failing_disk_is_not_called_a_damaged_archive(nth: int) -> None:
+    class Failing(CountingSource):
+        def read(self, offset: int, length: int) -> bytes:
+            if len(self.reads) == nth:
+                raise SourceError("read failed: Input/output error", subject=self.name)
+            return super().read(offset, length)
+
+    with pytest.raises(SourceError, match="read failed"):
+        npz.read(Failing(TWO))
 
 
 def test_member_with_a_wrong_checksum() -> None:

@@ -130,6 +130,17 @@ def test_impossible_names(name: str) -> None:
     assert str(caught.value).isprintable()
 
 
+def test_a_terminal_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stdin in (Terminal(), None):
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(SourceError, match="standard input is a terminal; pipe or redirect a file into it"):
+            open_source("-")
+
+
 def test_urls_are_not_read() -> None:
     with pytest.raises(UnsupportedError, match="URLs are not read; download the file"):
         open_source("https://example.org/model.safetensors")
@@ -144,7 +155,8 @@ if {redirected}:
     import os
     fd = os.open(sys.argv[1], os.O_RDONLY)
 else:
-    fd = subprocess.Popen(["cat", sys.argv[1]], stdout=subprocess.PIPE).stdout.fileno()
+    cat = subprocess.Popen(["cat", sys.argv[1]], stdout=subprocess.PIPE)
+    fd = cat.stdout.fileno()
 import os
 os.dup2(fd, 0)
 source = open_source("-")
