@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import runpy
 import time
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,11 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             tensor.read()
     except WeighttoolsError as error:
         assert str(error).isprintable()
+
+
+def test_fixture() -> None:
+    folder = Path(__file__).parents[2] / "fixtures"
+    found = wt.open(folder / "flax" / "state.msgpack")
+    expected = runpy.run_path(str(folder / "make_flax.py"))["arrays"]()
+    assert list(found) == list(expected) and dict(found.metadata) == {"step": 3}
+    assert_same(found.read(), expected)

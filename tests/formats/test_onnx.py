@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance
+from tests.real import real_file, row
 from tests.strategies import assert_same, random_array
 from weighttools.core.dtypes import DTYPES
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, UnsupportedError, WeighttoolsError
@@ -367,3 +368,25 @@ def test_any_tensor_is_read_or_refused(data: bytes) -> None:
             tensor.read()
     except WeighttoolsError as error:
         assert str(error).isprintable()
+
+
+# -- fixtures and real weights -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["types.onnx", "external.onnx"])
+def test_fixtures(name: str) -> None:
+    path = Path(__file__).parents[2] / "fixtures" / "onnx" / name
+    reference = onnx.load(path)
+    expected = {proto.name: plain(numpy_helper.to_array(proto)) for proto in reference.graph.initializer}
+    constants = {n.output[0]: numpy_helper.to_array(n.attribute[0].t) for n in reference.graph.node}
+    assert_same(wt.open(path).read(), expected | constants)
+
+
+@pytest.mark.real
+def test_a_real_model() -> None:
+    path = real_file("basic-pitch", "nmp.onnx")
+    expected = {proto.name: numpy_helper.to_array(proto) for proto in onnx.load(path).graph.initializer}
+    found = wt.open(path)
+    assert len(found) == row("basic-pitch", "nmp.onnx")["n_tensors"] == 102
+    assert list(found) == list(expected)
+    assert_same(found.read(), expected)
