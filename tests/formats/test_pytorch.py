@@ -405,3 +405,9 @@ def test_fixture_of_a_training_run_and_a_script() -> None:
     theirs = torch.load(FIXTURES / "training.ckpt", weights_only=True)["model"]
     assert_same(wt.open(FIXTURES / "training.ckpt", root="model").read(), flat(theirs))
     assert_same(wt.open(FIXTURES / "script.pt").read(), flat(theirs))
+
+
+def test_object_arrays_in_npy_files_are_read_as_data(tmp_path: Path) -> None:
+    held = {"net": [np.arange(6.0).reshape(2, 3), np.ones(2, np.float32)]}
+    np.save(tmp_path / "a.npy", np.array(held, dtype=object), allow_pickle=True)
+    assert_same(wt.open(tmp_path / "a.npy").read(), {f"net.{i}": array for i, array in enumerate(held["net"])})

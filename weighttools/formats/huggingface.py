@@ -61,7 +61,7 @@ def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
     raise UnknownFormatError(
         "holds no weights that a directory is read for",
         subject=directory,
-        expected=f"*.safetensors, *{INDEX}, their like with .bin, *.gguf, or {DCP_METADATA}",
+        expected=f"*.safetensors or *{INDEX}, the same with .bin, *.gguf, or torch's {DCP_METADATA}",
         remedy=_loose_files(directory, names),
     )
 

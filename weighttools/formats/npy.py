@@ -233,9 +233,16 @@ def _as_bytes(block: Array) -> Array:
 
 
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
-    """Read the header of an NPY file; its one tensor is named after the file."""
+    """Read the header of an NPY file; its one tensor is named after the file.
+
+    An array of objects is a pickle: the arrays in it are read as data, under the names of what holds them.
+    """
     header = parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
     assume = options.assume if options else None
+    if header.descr == "|O" and source.read(header.length, min(1, source.size - header.length)) == b"\x80":
+        from weighttools.formats.pickled_arrays import read_objects
+
+        return read_objects(source, header.length, options.root if options else None)
     spec, order, length = layout(header, source.name, source.size - header.length, assume)
     span = Span(source, header.length, length)
     name = os.path.splitext(os.path.basename(source.name))[0] if source.name != "-" else "array"
