@@ -11,6 +11,7 @@ from typing import Any
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import h5py
 import keras
 import numpy as np
 import pytest
