@@ -109,9 +109,6 @@ class Frame:
 
 def matches(head: bytes) -> bool:
     """Whether a file begins as msgpack of a map does: its header, a key of text, and the first byte of a value."""
-    first = head[:1]
-    if first == b"\x80":
-        return len(head) == 1
     n_header = {0xDE: 3, 0xDF: 5}.get(head[0] if head else 0, 1 if head and 0x81 <= head[0] <= 0x8F else 0)
     key = head[n_header:]
     if not n_header or len(key) < 3:
