@@ -130,7 +130,7 @@ def members(source: Source) -> dict[str, Member]:
 
     try:
         with zipfile.ZipFile(SourceStream(source)) as archive:  # type: ignore[arg-type]
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = [info for info in archive.infolist() if info.file_size or not info.orig_filename.endswith("/")]
             end_of_data = archive.start_dir
     except (zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, EOFError) as error:
         raise CorruptFileError(
