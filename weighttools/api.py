@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
+from weighttools.errors import SourceError, SpecError, WeighttoolsError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
 from weighttools.records import Record, format_records, inspect_record, params_record
@@ -340,35 +340,13 @@ def pick(tensor_map: TensorMap, name: str) -> Tensor:
 def check(path: PathLike, *, assume: str | None = None, root: str | None = None) -> Record:
     """Look for what is dangerous or doubtful in a checkpoint; nothing of it is run.
 
-    Parameters
-    ----------
-    path, assume, root
-        As for `open`. A file that cannot be opened is a finding, not an error.
-
-    Returns
-    -------
-    dict
-        A ``weighttools.check/1`` record: its findings, each with severity (``"error"``, ``"warning"`` or ``"note"``),
-        code, tensor, message and remedy.
-
-    Raises
-    ------
-    SourceError
-        There is nothing to read there.
+    Returns a ``weighttools.check/1`` record of findings, each with severity (``"error"``, ``"warning"`` or
+    ``"note"``), code, tensor, message and remedy. A file that cannot be opened is a finding; arguments as for `open`.
     """
-    from weighttools.analyzers.checks import findings
-    from weighttools.core.findings import ERROR, Finding
-    from weighttools.formats import check_file, directory_files
-    from weighttools.io.source import open_source
+    from weighttools import checking
 
-    found: list[Finding] = []
-    try:
-        for file in directory_files(_located(os.fspath(path))):
-            found += check_file(open_source(file))
-        with collector_paused():
-            found += findings(open(path, assume=assume, root=root))
-    except (FormatError, UnsupportedError) as error:
-        found.append(Finding(ERROR, "unreadable", str(error)))
+    with collector_paused():
+        found = checking.check(_located(os.fspath(path)), lambda: open(path, assume=assume, root=root))
     return {"schema": "weighttools.check/1", "path": os.fspath(path), "findings": [f.record() for f in found]}
 
 

@@ -46,7 +46,6 @@ def array_of(value: Any, subject: str) -> Tensor | list[Any] | None:
 
 def read_objects(source: Source, offset: int, root: str | None) -> TensorMap:
     """Read the arrays that an NPY file of objects holds; the pickle begins at `offset`, and is read as data."""
-    from dataclasses import replace
 
     from weighttools.formats.pickles import Machine, Stream
     from weighttools.formats.torch_legacy import LegacyShelf
@@ -57,7 +56,7 @@ def read_objects(source: Source, offset: int, root: str | None) -> TensorMap:
     value = held[0] if isinstance(held, list) and len(held) == 1 else held
     note = "holds Python objects: its pickle is read as data, nothing of it is made"
     found = tensor_map(value, machine, LegacyShelf(source.name, {}), root, [note], unwrap=False)
-    return found.replace(metadata={}, origin=replace(found.origin, format="npy"))
+    return found.replace(metadata={}, origin=found.origin._replace(format="npy"))
 
 
 def _numbers(shape: tuple[Any, ...], dtype: Any, fortran: bool, data: Any, subject: str) -> Tensor:

@@ -18,7 +18,8 @@ from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, printable
 from weighttools.formats.pickled_arrays import array_of
 from weighttools.formats.pickles import Global, Machine, Made, Persistent, Table, entries, plain
-from weighttools.formats.torch_tensors import Shelf, View, is_plumbing, tensor_of, view_of
+from weighttools.formats.torch_readers import tensor_of
+from weighttools.formats.torch_tensors import Shelf, View, is_plumbing, view_of
 
 WRAPPERS = (
     "state_dict",
