@@ -44,20 +44,12 @@ def _encoding(view: View, contiguous: bool) -> str:
 
 def _reader(view: View, span: Span, contiguous: bool) -> Reader:
     from weighttools.core.readers import Elementwise, Raw, Strided
-    from weighttools.core.turned import turned
 
     base: Reader = Raw(span, view.dtype, view.storage.byteorder)
     n_base, offset = (view.n_elements if contiguous else view.extent), 0
     if view.storage.load is not None:
         base, n_base, offset = _inflated(view)
-    suited = (
-        None
-        if contiguous or view.storage.load
-        else turned(span, view.dtype, view.storage.byteorder, view.shape, view.strides)
-    )
-    if suited is not None:
-        base = suited
-    elif not contiguous or offset or n_base != view.n_elements:
+    if not contiguous or offset or n_base != view.n_elements:
         base = Strided(base, n_base, view.shape, view.strides, offset)
     if view.conjugate:
         base = Elementwise(base, _conjugated)
