@@ -215,7 +215,7 @@ def _layout(
 
 def _laid_out(change: Layout, before: TensorMap, dst: str, verify: bool) -> Record:
     """Return what a record says of a change of layout, proven if asked for."""
-    from weighttools.transforms.layout import verify as proven
+    from weighttools.transforms.layout_verify import verify as proven
 
     where = {"source": change.source, "target": change.target, "evidence": list(change.evidence)}
     n_verified = proven(before, open(dst), change) if verify else 0

@@ -16,6 +16,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
 from weighttools.formats import huggingface, load, writable
 from weighttools.formats.base import WriteOptions
+from weighttools.io.beside import is_inside
 from weighttools.io.directory import atomic_directory, keep_others
 from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
@@ -250,7 +251,7 @@ def _companions(directory: Path) -> Iterable[Path]:
             path = Path(folder) / name
             if name.startswith(".") or name.lower().endswith((*_WEIGHTS, ".index.json")) or not path.is_file():
                 continue
-            if path.stat().st_size <= _COMPANION_BYTES and huggingface.is_inside(directory, path):
+            if path.stat().st_size <= _COMPANION_BYTES and is_inside(directory, path):
                 yield path
 
 

@@ -25,8 +25,9 @@ from weighttools.core.dtypes import DTYPES, dtype
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError, TensorNotFoundError
 from weighttools.transforms.cast import cast
-from weighttools.transforms.layout import layout, verify
+from weighttools.transforms.layout import layout
 from weighttools.transforms.layout_tables import FRAMEWORKS, RULES
+from weighttools.transforms.layout_verify import verify
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"  # Keras under NumPy 2

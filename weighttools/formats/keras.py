@@ -13,11 +13,11 @@ from typing import Any
 
 from weighttools.core.tensor import Source, Span
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, UnsafeFileError
+from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.hdf5 import read_span
-from weighttools.formats.huggingface import is_inside
 from weighttools.io.archive import Member, is_zip, members
+from weighttools.io.beside import inside
 from weighttools.io.source import LocalFile, spooled
 from weighttools.io.text import MAX_JSON, parse_json, read_json
 
@@ -99,21 +99,12 @@ def read_index(path: str | Path, options: ReadOptions | None = None) -> TensorMa
     files: list[str] = []
 
     def shard(name: str) -> TensorMap:
-        source = LocalFile(_beside(index, name))
+        source = LocalFile(inside(index.parent, name, index))
         files.append(source.name)
         return read_span(Span(source, 0, source.size), options or ReadOptions())
 
     found = _joined(read_json(index), str(index), shard)
     return found.replace(origin=found.origin._replace(path=str(index), files=tuple(files)))
-
-
-def _beside(index: Path, name: str) -> Path:
-    path = index.parent / name
-    if not path.exists():
-        raise SourceError("the index names this shard, but there is no such file", subject=path)
-    if not is_inside(index.parent, path):
-        raise UnsafeFileError("is a link that leaves its directory", subject=path, expected="a file in the directory")
-    return path
 
 
 def _joined(record: Mapping[str, Any], subject: str, shard: Callable[[str], TensorMap]) -> TensorMap:
