@@ -419,9 +419,10 @@ def stats(
         norms=tuple(norms),
     ).checked()
     tensor_map = _chosen(path, include, exclude, assume)
+    means = Means(0.0 if eps is None else eps, threads, kernel, executor, progress)
     groups = grouped(tensor_map, by, depth)
     shown = selection(request, by, where, sort, top)
-    rows, total = rows_of(groups, request, Means(eps or 0.0, threads, kernel, executor, progress))
+    rows, total = rows_of(groups, request, means)
     return {
         "schema": "weighttools.stats/1",
         "path": tensor_map.origin.path if isinstance(path, TensorMap) else os.fspath(path),

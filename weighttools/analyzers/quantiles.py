@@ -145,6 +145,8 @@ def interpolated(p: float, n: int, at: Mapping[int, float]) -> float:
     """Return the quantile `p` of `n` values from its neighbours, as `numpy.quantile` does by its method ``linear``."""
     low, high, part = _between(p, n)
     a, b = at[low], at[high]
+    if not part:
+        return a
     return a + (b - a) * part if part < 0.5 else b - (b - a) * (1 - part)
 
 
