@@ -338,6 +338,7 @@ def stats(
     threads: int | None = None,
     kernel: str = "auto",
     executor: Executor | None = None,
+    dry_run: bool = False,
     progress: Progress = silent,
 ) -> Record:
     """Describe the values of a checkpoint: every figure in one pass over it, in memory that does not grow with it.
@@ -385,6 +386,8 @@ def stats(
         ``"numpy"``, ``"numba"`` (extra ``[fast]``), or ``"auto"``: numba for gigabytes, if it is installed.
     executor
         Any `concurrent.futures.Executor` to compute in, instead of threads.
+    dry_run
+        Plan only: check the options, and give ``read_bytes``, the most that would be read.
     progress
         Called with the number of stored bytes just done, in every pass.
 
@@ -405,7 +408,7 @@ def stats(
     >>> record["total"]["count"]
     16
     """
-    from weighttools.analyzers.describe import Request
+    from weighttools.analyzers.describe import Request, planned_bytes
     from weighttools.analyzers.rows import Means, grouped, rows_of, selection
 
     request = Request(
@@ -422,11 +425,17 @@ def stats(
     means = Means(0.0 if eps is None else eps, threads, kernel, executor, progress)
     groups = grouped(tensor_map, by, depth)
     shown = selection(request, by, where, sort, top)
-    rows, total = rows_of(groups, request, means)
-    return {
+    head = {
         "schema": "weighttools.stats/1",
         "path": tensor_map.origin.path if isinstance(path, TensorMap) else os.fspath(path),
         "by": by,
+        "read_bytes": planned_bytes([labelled.group for labelled in groups], request),
+    }
+    if dry_run:
+        return head
+    rows, total = rows_of(groups, request, means)
+    return {
+        **head,
         "n_rows": len(rows),
         "tensors" if by == "tensor" else "groups": shown.of(rows),
         "total": total,

@@ -251,6 +251,7 @@ def test_exact_integers_beyond_float64() -> None:
     [
         ({"quantiles": [1.5]}, "0 to 1"),
         ({"quantiles": [math.nan]}, "0 to 1"),
+        ({"quantiles": [0.5] * 101}, "at most 100"),
         ({"hist": 0}, "1 to 10,000"),
         ({"norms": ["l3"]}, "one of l1, l2, inf, spectral, nuclear"),
         ({"by": "colour"}, "tensor, dtype, module"),

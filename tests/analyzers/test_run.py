@@ -157,10 +157,15 @@ def test_executors_give_the_same_bits(mixed: Path, alone: dict[str, Any], pool: 
         assert wt.stats(mixed, executor=executor, entropy=True, **OPTIONS) == alone
 
 
-def test_progress_tells_every_byte_once(mixed: Path) -> None:
+def test_progress_tells_every_byte_that_was_planned(mixed: Path) -> None:
     told: list[int] = []
-    wt.stats(mixed, progress=told.append)
-    assert sum(told) == wt.open(mixed).totals()[1]
+    record = wt.stats(mixed, progress=told.append)
+    assert sum(told) == record["read_bytes"] == wt.open(mixed).totals()[1]
+    told.clear()
+    planned = wt.stats(mixed, quantiles=[0.1], hist=3, dry_run=True)
+    assert "tensors" not in planned
+    wt.stats(mixed, quantiles=[0.1], hist=3, progress=told.append)
+    assert 0.8 * planned["read_bytes"] < sum(told) <= planned["read_bytes"]
 
 
 @dataclass(frozen=True)
@@ -243,3 +248,14 @@ def test_values_in_memory_are_left_as_they_are() -> None:
 def test_merged_keeps_order() -> None:
     parts = [[extremes.Extremes(first_nan=5)], [extremes.Extremes(first_nan=9)], [extremes.Extremes()]]
     assert merged(parts) == [extremes.Extremes(first_nan=5)]
+
+
+@pytest.mark.parametrize("block", [1, 7, 8, 100])
+def test_groups_of_a_pattern_are_never_cut(block: int) -> None:
+    rng = np.random.default_rng(0)
+    array = np.where(rng.random((30, 40)) < 0.5, 0, 1.0)
+    recipe = Recipe(block_elements=block, piece_elements=3 * block)
+    [state] = next(fold([held(array)], [sparsity.structure], recipe))
+    found = state.finish(Spec(DTYPES["float64"], array.shape))
+    assert found["nm_2_4"] == ((array.reshape(-1, 4) != 0).sum(axis=1) <= 2).mean()
+    assert found["nm_4_8"] == ((array.reshape(-1, 8) != 0).sum(axis=1) <= 4).mean()

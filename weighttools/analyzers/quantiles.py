@@ -106,6 +106,11 @@ Fold = Callable[[Sequence[Any]], list[Any]]
 """Folds all tensors in question by some statistics, and returns a merged state for each."""
 
 
+def n_passes(n_quantiles: int, key: Key) -> int:
+    """Return the most passes that `order_statistics` takes for a number of quantiles."""
+    return -(-2 * n_quantiles // MAX_PREFIXES) * (key.bits // DIGIT_BITS)
+
+
 def order_statistics(ranks: Collection[int], key: Key, fold: Fold) -> dict[int, float]:
     """Return the values that have the given ranks (from 0) among the finite values."""
     found: dict[int, float] = {}

@@ -87,8 +87,8 @@ def stats(path: str, depth: int | None, style: str, as_json: bool, **settings: A
     settings["by"] = "depth" if depth else settings["by"]
     asked = {**settings, "depth": depth or 1}
     tensor_map = api.open(path, assume=settings["assume"])
-    n_bytes = tensor_map.select(*settings["include"], exclude=settings["exclude"]).totals()[1]
-    with options.progress(n_bytes, "stats") as done:
+    planned = api.stats(tensor_map, **asked, dry_run=True)
+    with options.progress(planned["read_bytes"], "stats") as done:
         record = {**api.stats(tensor_map, **asked, progress=done), "path": path}
     _show(record, settings, "json" if as_json else style)
 
