@@ -80,7 +80,11 @@ def test_histograms_are_numpys(array: np.ndarray[Any, Any], n_bins: int) -> None
         if not np.isfinite(kept.max() - kept.min()):
             assert hist is None
             return
-        counts, edges = np.histogram(kept, n_bins)
+        try:
+            counts, edges = np.histogram(kept, n_bins)
+        except ValueError:  # numpy finds no room for as many edges, nor do we
+            assert hist is None
+            return
     assert hist["edges"] == edges.tolist()
     assert hist["counts"] == counts.tolist()
     assert sum(hist["counts"]) == kept.size
@@ -167,7 +171,7 @@ def test_spectral_and_nuclear_norms(shape: tuple[int, ...]) -> None:
     assert row_of(array, norms=["spectral"])["spectral"] is None
 
 
-N = 300_001
+N = 100_001
 """Elements: more than a block of the fast kernels, and not a whole number of rows."""
 
 
@@ -184,7 +188,7 @@ def _hard(name: str, rng: np.random.Generator) -> np.ndarray[Any, Any]:
         "tiny": normal * 1e-24,
         "subnormal": normal * 1e-37,
         "zeros": np.where(rng.random(N) < 0.5, -0.0, 0.0),
-        "one giant": np.where(np.arange(N) == 77_777, 1e30, normal),
+        "one giant": np.where(np.arange(N) == 7_777, 1e30, normal),
         "sorted": np.sort(normal),
         "positive": np.abs(normal),
         "wide": np.exp(rng.uniform(-30, 30, N)),
@@ -271,3 +275,8 @@ def test_options_that_do_not_fit(options: dict[str, Any], told: str) -> None:
 
 def test_from_numpy_covers_what_is_tested() -> None:
     assert {from_numpy(random_array(d, (1,), 0).dtype) for d in DTYPES.values()} == set(DTYPES.values())
+
+
+@pytest.mark.parametrize("values", [[1e300], [-5e34, -5e34], [2.0**60, 2.0**60 + 256]])
+def test_a_range_too_narrow_for_edges_has_no_histogram(values: list[float]) -> None:
+    assert row_of(np.array(values), hist=20)["hist"] is None
