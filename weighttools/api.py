@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, SpecError, WeighttoolsError
+from weighttools.errors import SpecError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
+from weighttools.opening import PathLike, chosen, located, name_of, open
 from weighttools.records import Record, format_records, inspect_record, params_record
+from weighttools.statistics import stats
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -20,80 +22,6 @@ if TYPE_CHECKING:
     from weighttools.changes import Changes
     from weighttools.core.tensor import Array
     from weighttools.transforms.layout import Layout
-
-PathLike = str | os.PathLike[str]
-
-
-def open(path: PathLike, *, assume: str | None = None, root: str | None = None) -> TensorMap:
-    """Open a checkpoint; only headers are read.
-
-    Parameters
-    ----------
-    path
-        A weight file, a directory with weights, an index file, ``org/model`` in the local Hugging Face cache, or
-        ``-`` for standard input.
-    assume
-        The dtype of elements whose type the file does not name (a bare ``V2`` in an NPZ).
-    root
-        The part of a nested checkpoint to read, by its dotted path; ``"."`` reads all of it by full names. By
-        default the usual wrappers (``state_dict``, ``model``, …) are taken off, and a note says so.
-
-    Raises
-    ------
-    SourceError
-        There is nothing to read there.
-    FormatError
-        What is there is not known, damaged, or unsafe.
-
-    Examples
-    --------
-    >>> tensor_map = open("fixtures/safetensors/tiny/model.safetensors")
-    >>> tensor_map["fc.weight"].shape
-    (3, 4)
-    >>> tensor_map["fc.weight"][0, :2]
-    array([0., 1.], dtype=float32)
-    """
-    try:
-        return _opened(_located(os.fspath(path)), ReadOptions(assume, root))
-    except WeighttoolsError:
-        raise
-    except OSError as error:
-        raise SourceError(
-            f"cannot be read: {error.strerror or error}", subject=os.fspath(error.filename or path)
-        ) from None
-
-
-def _opened(place: str, options: ReadOptions) -> TensorMap:
-    from weighttools.formats import read_file
-    from weighttools.io.source import open_source
-
-    if place.endswith(".index.json") or os.path.isdir(place):
-        from weighttools.formats import huggingface
-
-        return huggingface.read(place, options)
-    if place.endswith(".weights.json"):
-        from weighttools.formats import keras
-
-        return keras.read_index(place, options)
-    return read_file(open_source(place), options)
-
-
-def _located(path: str) -> str:
-    """Return where `path` points: itself if it exists, else the snapshot in the Hugging Face cache that it names."""
-    if path == "-" or "://" in path or os.path.exists(path):
-        return path
-    if path.count("/") == 1 and not path.startswith((".", "/")):
-        from weighttools.formats import huggingface
-
-        found = huggingface.cached(path)
-        if found is not None:
-            return str(found)
-        raise SourceError(
-            "no such file, and no such model in the Hugging Face cache",
-            subject=path,
-            remedy=f"looked in {huggingface.cache_directory()}",
-        )
-    return path
 
 
 def save(
@@ -179,7 +107,7 @@ def convert(
     from weighttools.changes import recodings, taken
 
     with collector_paused():
-        tensor_map = taken(_chosen(src, (), (), ReadOptions(assume, root)), changes)
+        tensor_map = taken(chosen(src, (), (), ReadOptions(assume, root)), changes)
         changed = tensor_map.pipe(*recodings(changes))
         change = _layout(tensor_map, os.fspath(dst), layout, layout_from, layout_rule, verify)
     record = conversion.write(
@@ -255,19 +183,8 @@ def inspect(
     (15, 1)
     """
     with collector_paused():
-        tensor_map = _chosen(path, include, exclude, ReadOptions(assume, root))
-        return inspect_record(tensor_map, _name_of(path), tensors=tensors)
-
-
-def _name_of(path: PathLike | TensorMap) -> str:
-    return path.origin.path if isinstance(path, TensorMap) else os.fspath(path)
-
-
-def _chosen(
-    path: PathLike | TensorMap, include: Sequence[str], exclude: Sequence[str], options: ReadOptions
-) -> TensorMap:
-    tensor_map = path if isinstance(path, TensorMap) else open(path, assume=options.assume, root=options.root)
-    return tensor_map.select(*include, exclude=exclude)
+        tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
+        return inspect_record(tensor_map, name_of(path), tensors=tensors)
 
 
 def params(
@@ -299,7 +216,7 @@ def params(
         A ``weighttools.params/1`` record. Tied tensors count once; packed 4- and 6-bit dtypes count elements.
     """
     with collector_paused():
-        return params_record(_chosen(path, include, exclude, ReadOptions(assume, root)), _name_of(path), by, depth)
+        return params_record(chosen(path, include, exclude, ReadOptions(assume, root)), name_of(path), by, depth)
 
 
 def get(path: PathLike, name: str, *, assume: str | None = None, root: str | None = None) -> Array:
@@ -346,10 +263,24 @@ def check(path: PathLike, *, assume: str | None = None, root: str | None = None)
     from weighttools import checking
 
     with collector_paused():
-        found = checking.check(_located(os.fspath(path)), lambda: open(path, assume=assume, root=root))
+        found = checking.check(located(os.fspath(path)), lambda: open(path, assume=assume, root=root))
     return {"schema": "weighttools.check/1", "path": os.fspath(path), "findings": [f.record() for f in found]}
 
 
 def list_formats() -> list[Record]:
     """Return what is read and written, and which extra it needs."""
     return format_records()
+
+
+__all__ = [
+    "check",
+    "convert",
+    "get",
+    "inspect",
+    "list_formats",
+    "open",
+    "params",
+    "pick",
+    "save",
+    "stats",
+]
