@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from operator import mul
 from typing import TYPE_CHECKING
 
@@ -149,6 +149,12 @@ class Joined:
         if not parts:
             return self.readers[0](0, 0)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+
+def joined(parts: Iterable[tuple[Reader, int]]) -> Joined:
+    """Return readers laid end to end, each given with its length in elements."""
+    readers, lengths = zip(*parts, strict=True)
+    return Joined(readers, tuple(accumulate(lengths)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.dtypes import DTYPES
+from weighttools.core.readers import joined
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError
@@ -214,11 +215,7 @@ def _joined(name: str, spec: Spec, parts: list[tuple[Chunk, Tensor]], subject: s
     rows = sorted(((chunk, part) for chunk, part in parts if part.n_elements), key=lambda pair: pair[0].offsets)
     reader: Reader
     if all(chunk.sizes[1:] == spec.shape[1:] for chunk, _ in rows):
-        from itertools import accumulate
-
-        from weighttools.core.readers import Joined
-
-        reader = Joined(tuple(p.reader for _, p in rows), tuple(accumulate(p.n_elements for _, p in rows)))
+        reader = joined((part.reader, part.n_elements) for _, part in rows)
     else:
         reader = Tiled(tuple((chunk, part.reader) for chunk, part in rows), spec.shape)
     return Tensor(Spec(spec.dtype, spec.shape, "chunked"), reader)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.dtypes import DTYPES, DType
-from weighttools.core.readers import Elementwise, Joined, Raw
+from weighttools.core.readers import Elementwise, Raw, joined
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError
@@ -124,11 +124,8 @@ def _joined(spans: list[Span], dtype: DType) -> Reader:
     readers = tuple(Raw(span, stored) for span in spans if span.length) or (Raw(spans[0], stored),)
     if len(readers) == 1:
         return readers[0]
-    width, ends, total = -(-stored.bits // 8), [], 0
-    for reader in readers:
-        total += reader.span.length // width
-        ends.append(total)
-    return Joined(readers, tuple(ends))
+    width = -(-stored.bits // 8)
+    return joined((reader, reader.span.length // width) for reader in readers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,21 +16,18 @@ from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.hdf5 import read_span
-from weighttools.io.archive import Member, is_zip, members
+from weighttools.io.archive import Member, first_member, members
 from weighttools.io.beside import inside
 from weighttools.io.source import LocalFile, spooled
 from weighttools.io.text import MAX_JSON, parse_json, read_json
 
 WEIGHTS, INDEX, INDEX_SUFFIX = "model.weights.h5", "model.weights.json", ".weights.json"
 TEXTS = ("metadata.json", "config.json")
-_LOCAL_HEAD = 30
 
 
 def matches(head: bytes) -> bool:
     """Whether a file begins as a zip whose first member is one of a Keras archive."""
-    if not is_zip(head) or len(head) < _LOCAL_HEAD:
-        return False
-    name = head[_LOCAL_HEAD : _LOCAL_HEAD + int.from_bytes(head[26:28], "little")]
+    name, _ = first_member(head) or (b"", b"")
     return name in {text.encode() for text in (WEIGHTS, INDEX, *TEXTS)} or name.startswith(b"assets/")
 
 
