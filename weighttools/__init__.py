@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from weighttools.api import open as open
     from weighttools.api import params as params
     from weighttools.api import save as save
+    from weighttools.api import stats as stats
     from weighttools.core.tensor import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
@@ -32,6 +33,7 @@ _HOMES = {
     "convert": "weighttools.api",
     "inspect": "weighttools.api",
     "params": "weighttools.api",
+    "stats": "weighttools.api",
     "get": "weighttools.api",
     "check": "weighttools.api",
     "list_formats": "weighttools.api",

@@ -11,6 +11,7 @@ from weighttools.cli.exits import guarded
 COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("weighttools.cli.inspect:inspect", "Say what a checkpoint is and what is in it."),
     "params": ("weighttools.cli.params:params", "Count parameters and buffers exactly."),
+    "stats": ("weighttools.cli.stats:stats", "Describe the values: moments, norms, zeros, NaN, quantiles, histograms."),
     "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
     "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
     "check": ("weighttools.cli.check:check", "Look for what is dangerous or doubtful."),

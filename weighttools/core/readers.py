@@ -52,9 +52,16 @@ class Raw:
     def __call__(self, start: int, stop: int) -> Array:
         import numpy as np
 
-        first, last = start * self.dtype.bits // 8, self.dtype.nbytes(stop)
-        data = np.empty(last - first, np.uint8)
-        self.span.source.readinto(self.span.offset + first, data.data)
+        return self.read_into(start, stop, np.empty(self._nbytes(start, stop), np.uint8))
+
+    def read_into(self, start: int, stop: int, buffer: Array) -> Array:
+        """Read elements `start` to `stop` by way of `buffer` (uint8, long enough for their packed bytes).
+
+        The result is a view of the buffer, so it holds until the buffer is used again: touching the pages of a fresh
+        array costs more than reading the bytes. Elements narrower than a byte are unpacked into an array of their own.
+        """
+        data = buffer[: self._nbytes(start, stop)]
+        self.span.source.readinto(self.span.offset + start * self.dtype.bits // 8, data.data)
         if self.dtype.bits < 8:
             from weighttools.core.packing import unpack
 
@@ -62,6 +69,9 @@ class Raw:
         values = data.view(self.dtype.numpy)
         stored_natively = (self.byteorder == "<") == (sys.byteorder == "little")
         return values if stored_natively else values.byteswap(inplace=True)
+
+    def _nbytes(self, start: int, stop: int) -> int:
+        return self.dtype.nbytes(stop) - start * self.dtype.bits // 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,62 @@
+"""Rows and columns of tensors that are read in flat runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from weighttools.core.tensor import Spec
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+MAX_COLUMNS = 1 << 20
+"""Tensors of longer rows are not looked at by column: what would be held for each would break the memory bound."""
+
+MAX_ROWS = 1 << 22
+"""Likewise for rows."""
+
+
+def folded(spec: Spec) -> tuple[int, int] | None:
+    """Return rows and columns of a tensor as a matrix: its first axis by all others.
+
+    None for tensors of fewer than two axes, without elements, or beyond the limits above.
+    """
+    if len(spec.shape) < 2 or not spec.n_elements:
+        return None
+    rows, columns = spec.shape[0], math.prod(spec.shape[1:])
+    return (rows, columns) if rows <= MAX_ROWS and columns <= MAX_COLUMNS else None
+
+
+def padded(values: Array, start: int, columns: int) -> tuple[int, Array]:
+    """Return the row that flat position `start` is in, and `values` as whole rows, filled up with zeros."""
+    import numpy as np
+
+    first, lead = divmod(start, columns)
+    n_rows = -(-(lead + values.size) // columns)
+    if lead == 0 and values.size == n_rows * columns:
+        return first, values.reshape(n_rows, columns)
+    whole = np.zeros(n_rows * columns, values.dtype)
+    whole[lead : lead + values.size] = values
+    return first, whole.reshape(n_rows, columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strip:
+    """Values of rows `first`, `first` + 1, …; where two strips meet, the larger (of booleans, either) holds."""
+
+    first: int
+    values: Array
+
+    def merge(self, other: Strip) -> Strip:
+        """Return one strip over the rows of both; rows of neither are zero."""
+        import numpy as np
+
+        first = min(self.first, other.first)
+        last = max(self.first + len(self.values), other.first + len(other.values))
+        joined = np.zeros((last - first, *self.values.shape[1:]), self.values.dtype)
+        for strip in (self, other):
+            part = joined[strip.first - first : strip.first - first + len(strip.values)]
+            np.maximum(part, strip.values, out=part)
+        return Strip(first, joined)

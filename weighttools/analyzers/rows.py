@@ -1,0 +1,141 @@
+"""From a tensor map to the rows of a statistics record: groups, the pass over them, the rows that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from weighttools.analyzers import counts
+from weighttools.analyzers.describe import Engine, Group, Request, columns, describe, together, total
+from weighttools.analyzers.kernels.choice import chosen
+from weighttools.analyzers.run import Recipe
+from weighttools.core import engine
+from weighttools.core.expression import Condition, condition
+from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.io.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+Record = dict[str, Any]
+
+WORTH_THREADS_BYTES = 1 << 24
+"""Below this size one thread is done before others have started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """By what means to compute: what counts as near zero, threads, kernel, executor, and whom to tell."""
+
+    eps: float = 0.0
+    threads: int | None = None
+    kernel: str = "auto"
+    executor: Executor | None = None
+    progress: Progress = silent
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Tensors that are described together, and what their row begins with."""
+
+    label: Record
+    tensors: list[Tensor] = field(default_factory=list)
+    spec: Spec | None = None
+
+    @property
+    def group(self) -> Group:
+        """What `describe` takes."""
+        return Group(self.tensors, self.spec)
+
+
+class Selection(NamedTuple):
+    """Which rows to show, and in which order."""
+
+    where: Condition | None
+    sort: str | None
+    top: int | None
+
+    def of(self, rows: list[Record]) -> list[Record]:
+        """Return the rows that meet the condition, sorted (largest first, null last), as many as were asked for."""
+        kept = [row for row in rows if self.where is None or self.where(row)]
+        if self.sort:
+            there = [row for row in kept if row[self.sort] is not None]
+            is_text = bool(there) and not isinstance(there[0][self.sort], (int, float))
+            there.sort(key=lambda row: row[self.sort or ""], reverse=not is_text)
+            kept = [*there, *(row for row in kept if row[self.sort] is None)]
+        return kept[: self.top]
+
+
+_GROUPINGS: dict[str, Callable[[int], Callable[[str, Spec], str]]] = {
+    "dtype": lambda depth: lambda name, spec: spec.dtype.name,
+    "module": lambda depth: lambda name, spec: counts.module(name),
+    "depth": lambda depth: lambda name, spec: counts.first_parts(depth)(name),
+}
+
+
+def grouped(tensor_map: TensorMap, by: str, depth: int) -> list[Labelled]:
+    """Group tensors by ``"tensor"``, ``"dtype"``, ``"module"`` or ``"depth"``, in order of first appearance.
+
+    Raises
+    ------
+    SpecError
+        There is no such grouping.
+    """
+    if (by != "tensor" and by not in _GROUPINGS) or depth < 1:
+        raise SpecError(f"cannot group by {by!r} at depth {depth}", expected="tensor, dtype, module, or depth from 1")
+    if by == "tensor":
+        return [Labelled(_label(name, tensor.spec), [tensor], tensor.spec) for name, tensor in tensor_map.items()]
+    key = _GROUPINGS[by](depth)
+    groups: dict[str, list[Tensor]] = {}
+    for name, tensor in tensor_map.items():
+        groups.setdefault(key(name, tensor.spec), []).append(tensor)
+    return [Labelled({"group": name, "n_tensors": len(tensors)}, tensors) for name, tensors in groups.items()]
+
+
+def _label(name: str, spec: Spec) -> Record:
+    return {"name": name, "dtype": spec.dtype.name, "shape": list(spec.shape)}
+
+
+def selection(request: Request, by: str, where: str | None, sort: str | None, top: int | None) -> Selection:
+    """Return which rows to show; told before a value is read.
+
+    Raises
+    ------
+    SpecError
+        The condition or the sort key names no figure of the request, or `top` is below 0.
+    """
+    names = [*(("name", "dtype", "shape") if by == "tensor" else ("group", "n_tensors")), *columns(request, by)]
+    if sort is not None and sort not in names:
+        raise SpecError(f"cannot sort by {sort!r}", expected="one of " + ", ".join(names))
+    if top is not None and top < 0:
+        raise SpecError(f"cannot show {top} rows", expected="0 or more")
+    return Selection(condition(where, names) if where else None, sort, top)
+
+
+def rows_of(groups: list[Labelled], request: Request, means: Means) -> tuple[list[Record], Record]:
+    """Return the rows of all groups, and the total over them."""
+    n_bytes = sum(tensor.spec.nbytes for labelled in groups for tensor in labelled.tensors)
+    with _executor(means, n_bytes) as pool:
+        recipe = Recipe(chosen(means.kernel, n_bytes), means.eps)
+        how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress)
+        rows, states = [], None
+        for labelled, (row, found) in zip(
+            groups, describe([labelled.group for labelled in groups], request, how), strict=True
+        ):
+            rows.append({**labelled.label, **row})
+            states = found if states is None else together([states, found])
+        whole = [tensor for labelled in groups for tensor in labelled.tensors]
+        return rows, {"n_tensors": len(whole), **total(whole, request, how, states)}
+
+
+@contextmanager
+def _executor(means: Means, n_bytes: int) -> Iterator[Executor | None]:
+    if means.executor is not None:
+        yield means.executor
+        return
+    with engine.threads(1 if n_bytes < WORTH_THREADS_BYTES else means.threads) as pool:
+        yield pool

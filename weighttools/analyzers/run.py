@@ -1,0 +1,240 @@
+"""The one fold: any statistics, together, over blocks, over threads, over any executor.
+
+A statistic is three functions. `of` makes a state of one block; a state's `merge` joins it with the state of the
+elements that follow; its `finish` gives the figures. Tensors are cut into pieces, and pieces into blocks, at places
+that depend on nothing but the tensor, and states are merged in order, so the figures are the same to the last bit
+however many threads or processes compute them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, reduce
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from weighttools.analyzers.kernels import blocked, careful
+from weighttools.analyzers.kernels.scratch import Scratch
+from weighttools.analyzers.kernels.summary import Summary
+from weighttools.core import plan
+from weighttools.core.engine import run
+from weighttools.core.readers import Raw
+from weighttools.core.tensor import BLOCK_ELEMENTS, Spec, Tensor
+from weighttools.io.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from weighttools.core.tensor import Array
+
+Record = dict[str, Any]
+
+PIECE_ELEMENTS = 1 << 22
+"""Elements of one job: enough that handing it over costs nothing, few enough that two threads end together."""
+
+_ALIGNMENT = 64
+"""Blocks start at multiples of this, so that groups of 4 or 8 elements are never cut."""
+
+
+class State(Protocol):
+    """What a statistic knows of some elements; it pickles."""
+
+    def merge(self, other: Self) -> Self:
+        """Return the state of both parts together."""
+
+    def finish(self, spec: Spec | None = None) -> Record:
+        """Return the figures; without a spec, those that make sense of several tensors together."""
+
+
+Statistic = Callable[["Block"], State]
+"""Makes a state of a block: a function of a module or a frozen object, so that it pickles."""
+
+
+class Recipe(NamedTuple):
+    """How blocks are computed.
+
+    Parameters
+    ----------
+    kernel
+        ``"numpy"`` or ``"numba"``.
+    eps
+        Magnitudes up to this are near zero.
+    block_elements, piece_elements
+        How tensors are cut.
+    """
+
+    kernel: str = "numpy"
+    eps: float = 0.0
+    block_elements: int = BLOCK_ELEMENTS
+    piece_elements: int = PIECE_ELEMENTS
+
+
+class Block:
+    """A run of a tensor's elements, and what several statistics want to know of it, computed once.
+
+    Parameters
+    ----------
+    values
+        Flat, in the tensor's own dtype; never changed, and valid only while the block is at work.
+    start
+        The position of the first in the tensor.
+    spec
+        The tensor's.
+    recipe, scratch
+        How to compute, and memory for it.
+    """
+
+    def __init__(self, values: Array, start: int, spec: Spec, recipe: Recipe, scratch: Scratch) -> None:
+        self.values, self.start, self.spec = values, start, spec
+        self._recipe, self._scratch = recipe, scratch
+
+    @cached_property
+    def counts(self) -> Array:
+        """How often each bit pattern occurs (int64), for elements stored in one or two bytes."""
+        from weighttools.analyzers.kernels import patterns
+
+        return patterns.counts(self.values)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Moments, extremes and zeros, by the quickest way that is exact enough."""
+        if self.values.dtype.itemsize == 1 or "counts" in self.__dict__:
+            from weighttools.analyzers.kernels import patterns
+
+            return patterns.summary(self.counts, self.values, self.start, self._recipe.eps)
+        kernel = blocked.sums if self._recipe.kernel == "numpy" else _compiled()
+        return careful.or_fast(kernel, self.values, self.start, self._recipe.eps, self._scratch)
+
+    def chunks(self) -> Iterator[Array]:
+        """Yield the values as float64, a few at a time; complex numbers as magnitudes."""
+        return careful.chunks(self.values)
+
+
+class Piece(NamedTuple):
+    """Elements `start` to `stop` of the tensor numbered `number`."""
+
+    number: int
+    tensor: Tensor
+    start: int
+    stop: int
+
+
+class Job(NamedTuple):
+    """Pieces to compute in one go, and how; it pickles."""
+
+    pieces: Sequence[Piece]
+    statistics: Sequence[Statistic]
+    recipe: Recipe
+
+
+def fold(
+    tensors: Iterable[Tensor],
+    statistics: Sequence[Statistic],
+    recipe: Recipe | None = None,
+    executor: Executor | None = None,
+    window: int = 4,
+    progress: Progress = silent,
+) -> Iterator[list[Any]]:
+    """Yield, for each tensor in order, the state of each statistic over all its elements.
+
+    Parameters
+    ----------
+    tensors
+        Taken as they are needed; each is read once, whatever the number of statistics.
+    statistics
+        Computed together.
+    recipe
+        How; the default is the NumPy kernel.
+    executor
+        Threads or processes to compute in; None computes here.
+    window
+        How many jobs may be under way: this bounds memory.
+    progress
+        Called with the number of stored bytes just done.
+    """
+    recipe = recipe or Recipe()
+    jobs = (Job(batch, statistics, recipe) for batch in _batches(tensors, recipe))
+    done = (pair for pairs in run(_numbered, jobs, executor, window) for pair in pairs)
+    for _, parts in groupby(done, key=lambda part: part[0]):
+        yield merged(_told(states, n_bytes, progress) for _, n_bytes, states in parts)
+
+
+def _told(states: list[State], n_bytes: int, progress: Progress) -> list[State]:
+    progress(n_bytes)
+    return states
+
+
+def _batches(tensors: Iterable[Tensor], recipe: Recipe) -> Iterator[list[Piece]]:
+    """Group small pieces, so that a job is worth handing over."""
+    batch: list[Piece] = []
+    n = 0
+    for number, tensor in enumerate(tensors):
+        for start, stop in _runs(tensor, recipe.piece_elements) if tensor.n_elements else [(0, 0)]:
+            batch.append(Piece(number, tensor, start, stop))
+            n += stop - start
+            if n >= recipe.piece_elements or len(batch) >= 256:
+                yield batch
+                batch, n = [], 0
+    if batch:
+        yield batch
+
+
+def _runs(tensor: Tensor, n_elements: int) -> Iterator[plan.Run]:
+    unit = max(tensor.reader.granularity, tensor.dtype.pack)
+    return plan.blocks(tensor.n_elements, math.lcm(unit, _ALIGNMENT), n_elements)
+
+
+def _numbered(job: Job) -> list[tuple[int, int, list[State]]]:
+    """Compute a job: for each piece the number of its tensor, its size in bytes, and its states."""
+    return [(p.number, p.tensor.dtype.nbytes(p.stop - p.start), _piece(p, job)) for p in job.pieces]
+
+
+def _piece(piece: Piece, job: Job) -> list[State]:
+    with np.errstate(all="ignore"):  # NaN, Inf and overflow are ordinary here
+        return merged([of(block) for of in job.statistics] for block in _blocks(piece, job.recipe))
+
+
+def merged(parts: Iterable[Sequence[Any]]) -> list[Any]:
+    """Merge, statistic by statistic, the states of parts that follow one another."""
+    return reduce(_merged, map(list, parts))
+
+
+def _merged(a: Sequence[Any], b: Sequence[Any]) -> list[Any]:
+    return [left.merge(right) for left, right in zip(a, b, strict=True)]
+
+
+_LOCAL = threading.local()
+
+
+def _blocks(piece: Piece, recipe: Recipe) -> Iterator[Block]:
+    """Read a piece run by run into this thread's buffer, and yield its blocks; an empty piece is one empty block."""
+    if not hasattr(_LOCAL, "scratch"):
+        _LOCAL.scratch = Scratch()
+    scratch: Scratch = _LOCAL.scratch
+    spec, reader = piece.tensor.spec, piece.tensor.reader
+    if piece.start == piece.stop:
+        yield Block(np.empty(0, spec.dtype.numpy), 0, spec, recipe, scratch)
+        return
+    unit = math.lcm(max(reader.granularity, spec.dtype.pack), _ALIGNMENT)
+    for start, stop in plan.blocks(piece.stop - piece.start, unit, recipe.block_elements):
+        values = _read(reader, piece.start + start, piece.start + stop, scratch)
+        for first in range(0, stop - start, recipe.block_elements):
+            part = values[first : first + recipe.block_elements]
+            yield Block(part, piece.start + start + first, spec, recipe, scratch)
+
+
+def _read(reader: Any, start: int, stop: int, scratch: Scratch) -> Array:
+    if isinstance(reader, Raw):
+        return reader.read_into(start, stop, scratch.get("read", np.uint8, reader.dtype.nbytes(stop - start)))
+    values: Array = reader(start, stop)
+    return values
+
+
+def _compiled() -> Any:
+    from weighttools.analyzers.kernels import compiled
+
+    return compiled.sums

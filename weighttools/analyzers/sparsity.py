@@ -1,0 +1,130 @@
+"""Sparsity: zeros and near-zeros, N:M patterns, empty rows, columns, channels and blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from weighttools.analyzers.axes import Strip, folded, padded
+from weighttools.core.tensor import Spec
+
+if TYPE_CHECKING:
+    from weighttools.analyzers.run import Block, Record
+    from weighttools.core.tensor import Array
+
+PATTERNS = ((2, 4), (4, 8))
+"""N:M patterns: of every M neighbours at most N are not zero."""
+
+TILE = 16
+"""Rows and columns of the blocks that are looked at for being empty."""
+
+
+class Zeros(NamedTuple):
+    """How many of `n_elements` elements are zero (-0.0 is), and how many have a magnitude of at most eps."""
+
+    n_elements: int = 0
+    n_zero: int = 0
+    n_near: int = 0
+
+    def merge(self, other: Zeros) -> Zeros:
+        """Add up."""
+        return Zeros(self.n_elements + other.n_elements, self.n_zero + other.n_zero, self.n_near + other.n_near)
+
+    def finish(self, spec: Spec | None = None) -> Record:
+        """Return ``n_zero``, ``sparsity`` (the fraction of zeros; null without elements) and ``n_near_zero``."""
+        sparsity = self.n_zero / self.n_elements if self.n_elements else None
+        return {"n_zero": self.n_zero, "sparsity": sparsity, "n_near_zero": self.n_near}
+
+
+def of(block: Block) -> Zeros:
+    """Return the zeros of a block."""
+    return block.summary.zeros
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Structure:
+    """Where a tensor, as a matrix of its first axis by the others, holds anything but zeros.
+
+    Parameters
+    ----------
+    rows, columns
+        Whether each row and column holds anything; None where the tensor has one axis or its rows are too long.
+    tiles
+        The same for strips of `TILE` rows, by blocks of `TILE` columns.
+    n_groups, n_kept
+        For each of `PATTERNS`, groups along the last axis, and those that keep to the pattern.
+    """
+
+    rows: Strip | None
+    columns: Array | None
+    tiles: Strip | None
+    n_groups: tuple[int, ...]
+    n_kept: tuple[int, ...]
+
+    def merge(self, other: Structure) -> Structure:
+        """Return the structure of both parts of one tensor together."""
+        import numpy as np
+
+        groups = tuple(a + b for a, b in zip(self.n_groups, other.n_groups, strict=True))
+        kept = tuple(a + b for a, b in zip(self.n_kept, other.n_kept, strict=True))
+        if self.rows is None or other.rows is None or self.tiles is None or other.tiles is None:
+            return Structure(None, None, None, groups, kept)
+        columns: Array = np.logical_or(self.columns, other.columns)  # type: ignore[arg-type]
+        return Structure(self.rows.merge(other.rows), columns, self.tiles.merge(other.tiles), groups, kept)
+
+    def apart(self) -> Structure:
+        """Return what of it can be added up over several tensors."""
+        return Structure(None, None, None, self.n_groups, self.n_kept)
+
+    def finish(self, spec: Spec | None = None) -> Record:
+        """Return N:M compliance as fractions, and counts of empty rows, columns, channels and 16 x 16 blocks.
+
+        Rows are output channels (the first axis), channels input channels (the second); for a matrix the channels
+        are its columns. What the shape does not admit is null.
+        """
+        pairs = zip(PATTERNS, self.n_groups, self.n_kept, strict=True)
+        fractions = {f"nm_{n}_{m}": kept / groups if groups else None for (n, m), groups, kept in pairs}
+        return {**fractions, **self._empty(spec)}
+
+    def _empty(self, spec: Spec | None) -> Record:
+        if spec is None or self.rows is None or self.columns is None or self.tiles is None:
+            return dict.fromkeys(("n_empty_rows", "n_empty_columns", "n_empty_channels", "n_empty_blocks"))
+        channels = self.columns.reshape(spec.shape[1], -1).any(axis=1)
+        return {
+            "n_empty_rows": int((~self.rows.values).sum()),
+            "n_empty_columns": int((~self.columns).sum()),
+            "n_empty_channels": int((~channels).sum()),
+            "n_empty_blocks": int((~self.tiles.values).sum()),
+        }
+
+
+def structure(block: Block) -> Structure:
+    """Return the structure of a block; NaN is not zero."""
+    import numpy as np
+
+    filled = block.values != 0
+    n_groups, n_kept = zip(*(_groups(filled, n, m, block.spec) for n, m in PATTERNS), strict=True)
+    matrix = folded(block.spec)
+    if matrix is None:
+        return Structure(None, None, None, n_groups, n_kept)
+    first, rows = padded(filled, block.start, matrix[1])
+    return Structure(Strip(first, np.any(rows, axis=1)), np.any(rows, axis=0), _tiles(first, rows), n_groups, n_kept)
+
+
+def _groups(filled: Array, n: int, m: int, spec: Spec) -> tuple[int, int]:
+    """Return how many groups of `m` there are along the last axis, and in how many at most `n` are filled."""
+    if not spec.shape or spec.shape[-1] % m:
+        return 0, 0
+    counts = filled.reshape(-1, m).view("u1").sum(axis=1, dtype="u1")
+    return counts.size, int((counts <= n).sum())
+
+
+def _tiles(first: int, rows: Array) -> Strip:
+    """Return which blocks of `TILE` x `TILE` are filled, by strips of rows."""
+    import numpy as np
+
+    if not rows.size:
+        return Strip(first // TILE, np.zeros((0, -(-rows.shape[1] // TILE)), bool))
+    across = np.logical_or.reduceat(rows, np.arange(0, rows.shape[1], TILE), axis=1)
+    cuts = [0, *range(TILE - first % TILE, rows.shape[0], TILE)]
+    return Strip(first // TILE, np.logical_or.reduceat(across, cuts, axis=0))
