@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
+from weighttools.errors import SourceError, SpecError, WeighttoolsError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
 from weighttools.records import Record, format_records, inspect_record, params_record
@@ -55,7 +55,7 @@ def open(path: PathLike, *, assume: str | None = None, root: str | None = None) 
     array([0., 1.], dtype=float32)
     """
     try:
-        return _opened(_located(os.fspath(path)), ReadOptions(assume, root))
+        return _opened(located(os.fspath(path)), ReadOptions(assume, root))
     except WeighttoolsError:
         raise
     except OSError as error:
@@ -79,7 +79,7 @@ def _opened(place: str, options: ReadOptions) -> TensorMap:
     return read_file(open_source(place), options)
 
 
-def _located(path: str) -> str:
+def located(path: str) -> str:
     """Return where `path` points: itself if it exists, else the snapshot in the Hugging Face cache that it names."""
     if path == "-" or "://" in path or os.path.exists(path):
         return path
@@ -455,41 +455,6 @@ def pick(tensor_map: TensorMap, name: str) -> Tensor:
         return tensor_map[name]
     stem, _, inside = name[:-1].rpartition("[")
     return tensor_map[stem].sliced(parse_slice(inside))
-
-
-def check(path: PathLike, *, assume: str | None = None, root: str | None = None) -> Record:
-    """Look for what is dangerous or doubtful in a checkpoint; nothing of it is run.
-
-    Parameters
-    ----------
-    path, assume, root
-        As for `open`. A file that cannot be opened is a finding, not an error.
-
-    Returns
-    -------
-    dict
-        A ``weighttools.check/1`` record: its findings, each with severity (``"error"``, ``"warning"`` or ``"note"``),
-        code, tensor, message and remedy.
-
-    Raises
-    ------
-    SourceError
-        There is nothing to read there.
-    """
-    from weighttools.analyzers.checks import findings
-    from weighttools.core.findings import ERROR, Finding
-    from weighttools.formats import check_file, directory_files
-    from weighttools.io.source import open_source
-
-    found: list[Finding] = []
-    try:
-        for file in directory_files(_located(os.fspath(path))):
-            found += check_file(open_source(file))
-        with collector_paused():
-            found += findings(open(path, assume=assume, root=root))
-    except (FormatError, UnsupportedError) as error:
-        found.append(Finding(ERROR, "unreadable", str(error)))
-    return {"schema": "weighttools.check/1", "path": os.fspath(path), "findings": [f.record() for f in found]}
 
 
 def list_formats() -> list[Record]:

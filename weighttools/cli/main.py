@@ -14,7 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("weighttools.cli.stats:stats", "Describe the values: moments, norms, zeros, NaN, quantiles, histograms."),
     "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
     "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
-    "check": ("weighttools.cli.check:check", "Look for what is dangerous or doubtful."),
+    "check": ("weighttools.cli.check:check", "Look for what is dangerous, damaged or doubtful."),
     "formats": ("weighttools.cli.formats:formats", "List what is read and written."),
     "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
 }

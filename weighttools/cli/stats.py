@@ -67,7 +67,7 @@ def _norm_names(ctx: click.Context, param: click.Parameter, text: str) -> tuple[
 @click.option("--kernel", type=click.Choice(["auto", "numpy", "numba"]), default="auto", show_default=True,
               help="numba needs the extra [fast]; auto takes it for gigabytes.")  # fmt: skip
 @options.output_format
-@options.assume
+@options.reading
 def stats(path: str, depth: int | None, style: str, as_json: bool, **settings: Any) -> None:
     """Describe the values: moments, norms, zeros, NaN and Inf, quantiles, histograms, sparsity patterns.
 
