@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
     from weighttools.diagnosis import check as check
+    from weighttools.diagnosis import estimate as estimate
+    from weighttools.diagnosis import init_check as init_check
+    from weighttools.diagnosis import spectrum as spectrum
     from weighttools.errors import WeighttoolsError as WeighttoolsError
 
 _HOMES = {
@@ -36,6 +39,9 @@ _HOMES = {
     "stats": "weighttools.api",
     "get": "weighttools.api",
     "check": "weighttools.diagnosis",
+    "estimate": "weighttools.diagnosis",
+    "spectrum": "weighttools.diagnosis",
+    "init_check": "weighttools.diagnosis",
     "list_formats": "weighttools.api",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",

@@ -180,7 +180,7 @@ def convert(
     from weighttools.changes import recodings, taken
 
     with collector_paused():
-        tensor_map = taken(_chosen(src, (), (), ReadOptions(assume, root)), changes)
+        tensor_map = taken(chosen(src, (), (), ReadOptions(assume, root)), changes)
         changed = tensor_map.pipe(*recodings(changes))
         change = _layout(tensor_map, os.fspath(dst), layout, layout_from, layout_rule, verify)
     record = conversion.write(
@@ -256,17 +256,19 @@ def inspect(
     (15, 1)
     """
     with collector_paused():
-        tensor_map = _chosen(path, include, exclude, ReadOptions(assume, root))
-        return inspect_record(tensor_map, _name_of(path), tensors=tensors)
+        tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
+        return inspect_record(tensor_map, name_of(path), tensors=tensors)
 
 
-def _name_of(path: PathLike | TensorMap) -> str:
+def name_of(path: PathLike | TensorMap) -> str:
+    """Return what a record calls a checkpoint."""
     return path.origin.path if isinstance(path, TensorMap) else os.fspath(path)
 
 
-def _chosen(
+def chosen(
     path: PathLike | TensorMap, include: Sequence[str], exclude: Sequence[str], options: ReadOptions
 ) -> TensorMap:
+    """Open a checkpoint, if it is not open yet, and keep the tensors that the patterns choose."""
     tensor_map = path if isinstance(path, TensorMap) else open(path, assume=options.assume, root=options.root)
     return tensor_map.select(*include, exclude=exclude)
 
@@ -300,7 +302,7 @@ def params(
         A ``weighttools.params/1`` record. Tied tensors count once; packed 4- and 6-bit dtypes count elements.
     """
     with collector_paused():
-        return params_record(_chosen(path, include, exclude, ReadOptions(assume, root)), _name_of(path), by, depth)
+        return params_record(chosen(path, include, exclude, ReadOptions(assume, root)), name_of(path), by, depth)
 
 
 def stats(
@@ -406,13 +408,13 @@ def stats(
         near_zero=eps is not None,
         norms=tuple(norms),
     ).checked()
-    tensor_map = _chosen(path, include, exclude, ReadOptions(assume, root))
+    tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
     groups = grouped(tensor_map, by, depth)
     shown = selection(request, by, where, sort, top)
     rows, total = rows_of(groups, request, Means(eps or 0.0, threads, kernel, executor, progress))
     return {
         "schema": "weighttools.stats/1",
-        "path": _name_of(path),
+        "path": name_of(path),
         "by": by,
         "n_rows": len(rows),
         "tensors" if by == "tensor" else "groups": shown.of(rows),

@@ -31,18 +31,30 @@ class Code(NamedTuple):
 
 CODES: dict[str, Code] = {
     "unreadable": Code(
-        "error", "the file cannot be opened as a checkpoint, or a tensor cannot be read", "as the message says"
+        "error",
+        "the file cannot be opened as a checkpoint, or a tensor cannot be read",
+        "as the message says",
     ),
     "pickle-runs-code": Code(
-        "error", "unpickling would run code that can do harm", "convert it with weighttools, and load the result"
+        "error",
+        "unpickling would run code that can do harm",
+        "convert it with weighttools, and load the result",
     ),
     "pickle-imports": Code(
         "warning",
         "unpickling would import what is not known to be harmless",
         "convert it with weighttools, and load the result",
     ),
-    "broken-pickle": Code("error", "a pickle does not follow its own rules", "do not load it with an unpickler"),
-    "odd-name": Code("warning", "a tensor's name is empty or holds control characters", "rename it"),
+    "broken-pickle": Code(
+        "error",
+        "a pickle does not follow its own rules",
+        "do not load it with an unpickler",
+    ),
+    "odd-name": Code(
+        "warning",
+        "a tensor's name is empty or holds control characters",
+        "rename it",
+    ),
     "nan": Code(
         "error, warning",
         "values are NaN (a warning in buffers); the first index is given",
@@ -85,40 +97,81 @@ CODES: dict[str, Code] = {
         "fetch the file again, and compare hashes",
         "values",
     ),
-    "duplicate": Code("note", "tensors hold the same bytes twice", "tie them before saving", "values"),
-    "tied": Code("note", "several names share one stored tensor", "none needed; writing keeps the tie"),
+    "duplicate": Code(
+        "note",
+        "tensors hold the same bytes twice",
+        "tie them before saving",
+        "values",
+    ),
+    "tied": Code(
+        "note",
+        "several names share one stored tensor",
+        "none needed; writing keeps the tie",
+    ),
     "mixed-dtypes": Code(
         "warning, note",
         "the same tensor of different layers has different dtypes (a note: dtypes differ between kinds)",
         "convert --dtype makes them one",
     ),
     "index-missing": Code(
-        "error", "a shard holds tensors that the index does not name: loaders leave them out", "check --fix-index"
+        "error",
+        "a shard holds tensors that the index does not name: loaders leave them out",
+        "check --fix-index",
     ),
     "index-extra": Code(
-        "error", "the index names tensors that its shard does not hold", "check --fix-index, or fetch the shard"
+        "error",
+        "the index names tensors that its shard does not hold",
+        "check --fix-index, or fetch the shard",
     ),
     "index-misplaced": Code(
-        "error", "the index places a tensor in another shard than the one that holds it", "check --fix-index"
+        "error",
+        "the index places a tensor in another shard than the one that holds it",
+        "check --fix-index",
     ),
-    "missing-shard": Code("error", "the index names a file that is not there", "fetch it"),
-    "duplicate-tensor": Code("error", "two shards hold a tensor of one name", "find out which is right"),
+    "missing-shard": Code(
+        "error",
+        "the index names a file that is not there",
+        "fetch it",
+    ),
+    "duplicate-tensor": Code(
+        "error",
+        "two shards hold a tensor of one name",
+        "find out which is right",
+    ),
     "stray-shard": Code(
-        "warning", "a shard lies in the directory, but the index does not name it", "remove it, or check --fix-index"
+        "warning",
+        "a shard lies in the directory, but the index does not name it",
+        "remove it, or check --fix-index",
     ),
-    "stale-total": Code("warning", "total_size of the index is not what the shards hold", "check --fix-index"),
-    "broken-index": Code("error", "the index is no index, or names files outside its directory", "check --fix-index"),
+    "stale-total": Code(
+        "warning",
+        "total_size of the index is not what the shards hold",
+        "check --fix-index",
+    ),
+    "broken-index": Code(
+        "error",
+        "the index is no index, or names files outside its directory",
+        "check --fix-index",
+    ),
     "no-format": Code(
         "warning, note",
         "the metadata lacks format: pt, which some loaders demand (a warning beside a config.json)",
         "write the file again with it",
     ),
-    "broken-config": Code("warning", "a configuration beside the weights cannot be read", "fetch it again"),
+    "broken-config": Code(
+        "warning",
+        "a configuration beside the weights cannot be read",
+        "fetch it again",
+    ),
     "config-shape": Code(
-        "error", "a tensor's shape is not what config.json says", "find out which of the two is right"
+        "error",
+        "a tensor's shape is not what config.json says",
+        "find out which of the two is right",
     ),
     "config-layers": Code(
-        "error", "there are more or fewer layers than config.json says", "find out which of the two is right"
+        "error",
+        "there are more or fewer layers than config.json says",
+        "find out which of the two is right",
     ),
     "tokenizer-larger": Code(
         "error",
@@ -126,15 +179,25 @@ CODES: dict[str, Code] = {
         "resize the embedding, or fetch the right tokenizer",
     ),
     "tokenizer-smaller": Code(
-        "note", "the embedding has rows that no token has, as padding leaves them", "none needed"
+        "note",
+        "the embedding has rows that no token has, as padding leaves them",
+        "none needed",
     ),
     "adapter-target": Code(
-        "error", "the adapter changes a module that the base has not", "see whether it is the right base"
+        "error",
+        "the adapter changes a module that the base has not",
+        "see whether it is the right base",
     ),
     "adapter-shape": Code(
-        "error", "the adapter's factors do not fit each other or the base's weight", "see whether it is the right base"
+        "error",
+        "the adapter's factors do not fit each other or the base's weight",
+        "see whether it is the right base",
     ),
-    "names-differ": Code("warning", "names or shapes differ from those of the other checkpoint", "rename as told"),
+    "names-differ": Code(
+        "warning",
+        "names or shapes differ from those of the other checkpoint",
+        "rename as told",
+    ),
 }
 
 
