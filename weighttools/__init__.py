@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from weighttools.api import check as check
     from weighttools.api import convert as convert
     from weighttools.api import get as get
     from weighttools.api import inspect as inspect
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
+    from weighttools.diagnosis import check as check
+    from weighttools.diagnosis import estimate as estimate
+    from weighttools.diagnosis import init_check as init_check
+    from weighttools.diagnosis import spectrum as spectrum
     from weighttools.errors import WeighttoolsError as WeighttoolsError
 
 _HOMES = {
@@ -35,7 +38,10 @@ _HOMES = {
     "params": "weighttools.api",
     "stats": "weighttools.api",
     "get": "weighttools.api",
-    "check": "weighttools.api",
+    "check": "weighttools.diagnosis",
+    "estimate": "weighttools.diagnosis",
+    "spectrum": "weighttools.diagnosis",
+    "init_check": "weighttools.diagnosis",
     "list_formats": "weighttools.api",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",

@@ -12,7 +12,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
-from weighttools.opening import PathLike, chosen, located, name_of, open
+from weighttools.opening import PathLike, chosen, name_of, open
 from weighttools.records import Record, format_records, inspect_record, params_record
 from weighttools.statistics import stats
 
@@ -254,26 +254,12 @@ def pick(tensor_map: TensorMap, name: str) -> Tensor:
     return tensor_map[stem].sliced(parse_slice(inside))
 
 
-def check(path: PathLike, *, assume: str | None = None, root: str | None = None) -> Record:
-    """Look for what is dangerous or doubtful in a checkpoint; nothing of it is run.
-
-    Returns a ``weighttools.check/1`` record of findings, each with severity (``"error"``, ``"warning"`` or
-    ``"note"``), code, tensor, message and remedy. A file that cannot be opened is a finding; arguments as for `open`.
-    """
-    from weighttools import checking
-
-    with collector_paused():
-        found = checking.check(located(os.fspath(path)), lambda: open(path, assume=assume, root=root))
-    return {"schema": "weighttools.check/1", "path": os.fspath(path), "findings": [f.record() for f in found]}
-
-
 def list_formats() -> list[Record]:
     """Return what is read and written, and which extra it needs."""
     return format_records()
 
 
 __all__ = [
-    "check",
     "convert",
     "get",
     "inspect",

@@ -31,7 +31,7 @@ from weighttools.errors import WeighttoolsError
 import numpy, ml_dtypes, zipfile, difflib, zlib, pickletools
 sys.setrecursionlimit(500)
 def attempt(path):
-    for action in (wt.inspect, wt.api.check, lambda p: [t.read() for t in wt.open(p).values()]):
+    for action in (wt.inspect, wt.check, lambda p: [t.read() for t in wt.open(p).values()]):
         try:
             action(path)
         except WeighttoolsError as error:
@@ -102,7 +102,9 @@ def test_check_is_silent_on_what_torch_writes(cwd: Path) -> None:
 
     torch.save({"w": torch.ones(2), "h": torch.ones(2).bfloat16(), "u": torch.ones(2).to(torch.uint16)}, cwd / "a.pt")
     torch.save(torch.nn.Linear(2, 2).state_dict(), cwd / "b.pt", _use_new_zipfile_serialization=False)
-    assert wt.check(cwd / "a.pt")["findings"] == wt.check(cwd / "b.pt")["findings"] == []
+    for name in ("a.pt", "b.pt"):  # what is said of values and dtypes is not about pickles
+        codes = {finding["code"] for finding in wt.check(cwd / name)["findings"]}
+        assert codes <= {"constant", "mixed-dtypes"}, codes
 
 
 def test_payloads_are_live(cwd: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from weighttools.analyzers.configuration import read_beside
 from weighttools.analyzers.families import Family
 from weighttools.analyzers.roles import OPTIMIZER, role
 from weighttools.core.tensormap import Origin
 from weighttools.errors import WeighttoolsError
-from weighttools.io.text import read_json
 
 _LORA = ("lora_A", "lora_B", "lora_down", "lora_up", "lora_embedding_", "lora_magnitude", ".lora.", "hada_w", "lokr_w")
 _SCALES = ("_scale_inv", "weight_scale", "input_scale")
@@ -24,7 +23,7 @@ Families = Sequence[Family]
 
 def kind(found: Families, origin: Origin) -> Finding:
     """Return the kind and the evidence, each a short line."""
-    config = _configuration(origin.path)
+    config = _configuration(origin)
     for rule in _RULES:
         finding = rule(found, origin, config)
         if finding:
@@ -32,18 +31,15 @@ def kind(found: Families, origin: Origin) -> Finding:
     return "checkpoint", _architecture(config)
 
 
-def _configuration(path: str) -> Mapping[str, Any]:
+def _configuration(origin: Origin) -> Mapping[str, Any]:
     """Read the configuration beside the weights, adapter's first; anything wrong with it is not our subject here."""
-    if path in ("", "-"):
-        return {}
-    home = path if os.path.isdir(path) else os.path.dirname(path)
     for name in ("adapter_config.json", "config.json"):
-        file = os.path.join(home, name)
-        if os.path.isfile(file):
-            try:
-                return read_json(file)
-            except WeighttoolsError:
-                return {}
+        try:
+            found = read_beside(origin, name)
+        except WeighttoolsError:
+            return {}
+        if found is not None:
+            return found
     return {}
 
 

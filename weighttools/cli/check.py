@@ -2,35 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import click
 
 from weighttools.cli import options, output
 from weighttools.errors import printable
 
+Record = dict[str, Any]
+
+_COLUMNS = ("severity", "code", "tensor", "message", "remedy")
+_CODE_COLUMNS = ("code", "severities", "reads", "meaning", "remedy")
+
 
 @click.command()
-@click.argument("path")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.argument("path", required=False)
+@click.option("--headers", is_flag=True, help="Read headers only: skip the checks of values.")
+@click.option("--strict", is_flag=True, help="Exit 1 on warnings too.")
+@click.option("--base", metavar="PATH", help="The base of this adapter: its factors must fit.")
+@click.option("--against", metavar="OTHER", help="Find the renaming that makes the names those of another checkpoint.")
+@click.option("--fix-index", is_flag=True, help="First write model.safetensors.index.json anew from the shards.")
+@click.option("--codes", is_flag=True, help="List every code with its meaning.")
+@options.patterns
+@click.option("--threads", type=click.IntRange(min=1), help="Worker threads. [default: one a CPU]")
+@options.output_format
 @options.reading
-def check(path: str, as_json: bool, **reading: str | None) -> None:
-    """Look for what is dangerous or doubtful in a checkpoint: above all, what its pickles would run.
+def check(path: str | None, strict: bool, codes: bool, style: str, as_json: bool, **settings: Any) -> None:
+    """Look for what is dangerous, damaged or doubtful in a checkpoint.
 
-    Nothing of the file is run, imported or unpickled. The exit code is 1 if a finding is an error.
+    What its pickles would run; NaN and Inf; zero, constant and duplicate tensors; values that a flipped bit left;
+    an index that does not fit its shards; a config.json or tokenizer.json that does not fit the shapes. Nothing of
+    the file is run, imported or unpickled. The exit code is 1 if a finding is an error. -i and -x choose the
+    tensors whose values are read.
 
     \b
     Examples:
       weighttools check model.bin
-      weighttools check checkpoint/ --json
+      weighttools check checkpoint/ --headers --strict
+      weighttools check checkpoint/ --fix-index
+      weighttools check adapter/ --base checkpoint/
+      weighttools check mine.safetensors --against theirs.safetensors --json
+      weighttools check --codes
     """
-    from weighttools import api
+    from weighttools import diagnosis
 
-    record = api.check(path, **reading)
-    if as_json:
-        output.emit_json([record])
-    else:
-        for finding in record["findings"]:
-            output.echo(printable(f"{finding['severity']}: {finding['message']} [{finding['code']}]"))
-        if not record["findings"]:
-            output.echo(printable(f"{path}: nothing found"))
-    if any(finding["severity"] == "error" for finding in record["findings"]):
+    chosen = "json" if as_json else style
+    if codes:
+        _show_codes(diagnosis.codes(), chosen)
+        return
+    if path is None:
+        raise click.UsageError("Missing argument 'PATH'.")
+    record = _checked(path, settings)
+    _show(record, chosen)
+    bad = ("error", "warning") if strict else ("error",)
+    if any(finding["severity"] in bad for finding in record["findings"]):
         click.get_current_context().exit(1)
+
+
+def _checked(path: str, settings: dict[str, Any]) -> Record:
+    from weighttools import api, diagnosis
+    from weighttools.errors import WeighttoolsError
+
+    try:
+        n_bytes = 0 if settings["headers"] else api.open(path, assume=settings["assume"]).totals()[1]
+    except WeighttoolsError:
+        n_bytes = 0  # what is wrong will be a finding
+    with options.progress(n_bytes, "check") as done:
+        return diagnosis.check(path, **settings, progress=done)
+
+
+def _show(record: Record, chosen: str) -> None:
+    if chosen == "json":
+        output.emit_json([record])
+    elif chosen == "table":
+        for line in _lines(record):
+            output.echo(printable(line))
+    else:
+        output.emit_rows(record["findings"], _COLUMNS, chosen)
+
+
+def _lines(record: Record) -> list[str]:
+    lines = [f"{one['index']}: written anew, {one['n_tensors']:,} tensors" for one in record.get("fixed", ())]
+    lines += [f"{finding['severity']}: {finding['message']} [{finding['code']}]" for finding in record["findings"]]
+    lines += _renames(record["against"]) if "against" in record else []
+    return lines or [f"{record['path']}: nothing found"]
+
+
+def _renames(against: Record) -> list[str]:
+    return [f"rename: {rule['src']!r} -> {rule['dst']!r}  ({rule['n_names']:,} names)" for rule in against["rename"]]
+
+
+def _show_codes(rows: Sequence[Record], chosen: str) -> None:
+    if chosen == "json":
+        output.echo(output.dump(list(rows)))
+    elif chosen == "table":
+        head = ["code", "severity", "meaning"]
+        output.echo("\n".join(output.table(head, [[r["code"], r["severities"], r["meaning"]] for r in rows])))
+    else:
+        output.emit_rows(rows, _CODE_COLUMNS, chosen)

@@ -14,7 +14,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stats": ("weighttools.cli.stats:stats", "Describe the values: moments, norms, zeros, NaN, histograms."),
     "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
     "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
-    "check": ("weighttools.cli.check:check", "Look for what is dangerous or doubtful."),
+    "check": ("weighttools.cli.check:check", "Look for what is dangerous, damaged or doubtful."),
+    "estimate": ("weighttools.cli.estimate:estimate", "Say what memory loading and training take."),
+    "spectrum": ("weighttools.cli.spectrum:spectrum", "Describe singular values: ranks, energy, power law, noise."),
+    "init-check": ("weighttools.cli.init_check:init_check", "Find the layers that look untouched by training."),
     "formats": ("weighttools.cli.formats:formats", "List what is read and written."),
     "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
 }

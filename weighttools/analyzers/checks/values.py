@@ -1,0 +1,96 @@
+"""The one pass over the values that all checks of values share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from weighttools.analyzers import extremes, moments, sparsity
+from weighttools.analyzers.checks import dead_rows, duplicates, outlier_exponents
+from weighttools.analyzers.extremes import Extremes
+from weighttools.analyzers.moments import Moments
+from weighttools.analyzers.roles import PARAMETER, role
+from weighttools.analyzers.run import Statistic, fold
+from weighttools.analyzers.sparsity import Zeros
+from weighttools.core import engine
+from weighttools.core.findings import ERROR, Finding
+from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import WeighttoolsError
+from weighttools.io.progress import Progress, silent
+
+
+class Seen(NamedTuple):
+    """What the pass has seen of one tensor.
+
+    Parameters
+    ----------
+    name, spec
+        The tensor's.
+    moments, extremes, zeros
+        As for ``stats``.
+    rows
+        Which rows hold anything but zeros.
+    outliers
+        Values that stand far above all others.
+    digest
+        What its bytes hash to.
+    """
+
+    name: str
+    spec: Spec
+    moments: Moments
+    extremes: Extremes
+    zeros: Zeros
+    rows: dead_rows.Rows
+    outliers: outlier_exponents.Outliers
+    digest: duplicates.Digest
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether it is a floating tensor that is neither buffer nor optimizer state."""
+        return role(self.name, self.spec.dtype) == PARAMETER
+
+    def place(self, flat: int) -> str:
+        """Return the index of an element, as ``[3, 0]``."""
+        return str(extremes.index(flat, self.spec.shape))
+
+
+_STATISTICS: tuple[Statistic, ...] = (
+    moments.of,
+    extremes.of,
+    sparsity.of,
+    dead_rows.of,
+    outlier_exponents.of,
+    duplicates.of,
+)
+
+
+def survey(
+    tensor_map: TensorMap, threads: int | None = None, progress: Progress = silent
+) -> tuple[list[Seen], list[Finding]]:
+    """Read every value once; return what was seen of each tensor, and a finding for each that cannot be read."""
+    tensors = list(tensor_map.items())
+    with engine.threads(threads) as pool:
+        try:
+            states = fold([tensor for _, tensor in tensors], _STATISTICS, None, pool, progress=progress)
+            return list(_seen(tensors, states)), []
+        except WeighttoolsError:
+            return _one_by_one(tensors)
+
+
+def _seen(tensors: Sequence[tuple[str, Tensor]], states: Iterator[list[object]]) -> Iterator[Seen]:
+    for (name, tensor), found in zip(tensors, states, strict=True):
+        yield Seen(name, tensor.spec, *found)  # type: ignore[arg-type]
+
+
+def _one_by_one(tensors: Sequence[tuple[str, Tensor]]) -> tuple[list[Seen], list[Finding]]:
+    """Read what can be read, where some tensor cannot be."""
+    seen: list[Seen] = []
+    unread: list[Finding] = []
+    for name, tensor in tensors:
+        try:
+            seen += _seen([(name, tensor)], fold([tensor], _STATISTICS))
+        except WeighttoolsError as error:
+            unread.append(Finding(ERROR, "unreadable", f"{name!r} cannot be read: {error}", name))
+    return seen, unread

@@ -1,0 +1,42 @@
+"""The configurations that lie beside weights: config.json, adapter_config.json, tokenizer.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from weighttools.core.tensormap import Origin
+from weighttools.io.text import read_json
+
+
+def beside(origin: Origin, name: str) -> str | None:
+    """Return the path of a file beside the weights, whether it exists or not; None for weights that are no file."""
+    if origin.path in ("", "-") or "://" in origin.path:
+        return None
+    home = origin.path if os.path.isdir(origin.path) else os.path.dirname(origin.path)
+    return os.path.join(home, name)
+
+
+def read_beside(origin: Origin, name: str) -> dict[str, Any] | None:
+    """Read a JSON file beside the weights; None if there is none.
+
+    Raises
+    ------
+    WeighttoolsError
+        It is there, but cannot be read.
+    """
+    path = beside(origin, name)
+    return read_json(path) if path and os.path.isfile(path) else None
+
+
+def whole(config: Mapping[str, Any], *keys: str) -> int | None:
+    """Return the first of a configuration's entries that is there, if it is a whole number above 0."""
+    value = next((config[key] for key in keys if config.get(key) is not None), None)
+    return value if type(value) is int and value > 0 else None
+
+
+def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a configuration that tells of the language model: ``text_config``, if there is one."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config

@@ -1,0 +1,272 @@
+"""Singular values of matrices, and what they tell: ranks, energy, the tail's power law, the edge of noise.
+
+A tensor of more than two axes is folded to a matrix of its first axis by all others. Exact spectra come from the
+eigenvalues of the smaller Gram matrix in float64 (singular values below 1e-8 of the largest are rounding there);
+beyond `EXACT_LIMIT` rows and columns, the largest few come from a randomized range finder, with a bound on their error.
+
+References
+----------
+N. Halko, P. G. Martinsson and J. A. Tropp, "Finding structure with randomness", SIAM Review 53 (2011), algorithm 4.4.
+O. Roy and M. Vetterli, "The effective rank", EUSIPCO 2007.
+V. A. Marchenko and L. A. Pastur, Math. USSR Sbornik 1 (1967).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weighttools.analyzers.power_law import fit
+from weighttools.core.tensor import Spec, Tensor
+from weighttools.errors import SpecError
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+Record = dict[str, Any]
+
+EXACT_LIMIT = 4096
+"""Matrices whose smaller side is up to this are decomposed exactly."""
+
+SKETCH = 256
+"""Singular values that a randomized decomposition gives."""
+
+_OVERSAMPLED = 32
+_POWERS = 3
+_ENERGIES = (0.5, 0.9, 0.99)
+_BLOCK_ELEMENTS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to compute.
+
+    Parameters
+    ----------
+    ranks
+        Ranks to give the energy at.
+    exact_limit
+        The smaller side up to which a decomposition is exact.
+    values
+        Whether to list the singular values.
+    """
+
+    ranks: tuple[int, ...] = (1, 8, 16, 32, 64)
+    exact_limit: int = EXACT_LIMIT
+    values: bool = False
+
+    def __post_init__(self) -> None:
+        if any(rank < 1 for rank in self.ranks) or self.exact_limit < 0:
+            raise SpecError(f"ranks {list(self.ranks)}, exact limit {self.exact_limit}", expected="ranks from 1 on")
+
+
+@dataclass(frozen=True, slots=True)
+class Spectrum:
+    """Singular values of a matrix, largest first.
+
+    Parameters
+    ----------
+    values
+        float64; all of them, or the largest few.
+    squares
+        The sum of the squares of all of them: the squared Frobenius norm.
+    error
+        How far, at most, a singular value of the matrix is from the largest one given; 0 for exact ones.
+    exponent
+        The power of two that all of this is to be multiplied with.
+    """
+
+    values: Array
+    squares: float
+    error: float = 0.0
+    exponent: int = 0
+
+
+def is_matrix(spec: Spec) -> bool:
+    """Whether a tensor has a spectrum: floating, two sides of two or more when folded."""
+    return spec.dtype.is_float and len(spec.shape) > 1 and min(folded(spec)) > 1
+
+
+def folded(spec: Spec) -> tuple[int, int]:
+    """Return rows and columns: the first axis by all others."""
+    return spec.shape[0], math.prod(spec.shape[1:])
+
+
+def analyse(tensor: Tensor, request: Request) -> Record:
+    """Return the figures of one tensor; null, with the reason, where it holds NaN or Inf, or only zeros."""
+    n_rows, n_columns = folded(tensor.spec)
+    shape = {"n_rows": n_rows, "n_columns": n_columns}
+    exponent = _exponent(tensor)
+    if isinstance(exponent, str):
+        return {**shape, **dict.fromkeys(_FIGURES), "energy": {}, "method": None, "skipped": exponent}
+    exact = min(n_rows, n_columns) <= request.exact_limit
+    found = gram_spectrum(tensor, exponent) if exact else sketched_spectrum(tensor, exponent)
+    record = {**shape, **figures(found, tensor.spec, request), "method": "exact" if exact else "randomized"}
+    return {**record, "skipped": None}
+
+
+def _exponent(tensor: Tensor) -> int | str:
+    """Return the power of two just above the largest magnitude, or why there is no spectrum."""
+    largest = 0.0
+    for _, values in _rows(tensor, 0):
+        top = float(np.max(np.abs(values), initial=0.0))
+        if not math.isfinite(top):
+            return "it holds NaN or Inf"
+        largest = max(largest, top)
+    return math.frexp(largest)[1] if largest else "it is zero"
+
+
+def _rows(tensor: Tensor, exponent: int) -> Iterator[tuple[int, Array]]:
+    """Yield a tensor as bands of whole rows in float64, scaled by ``2**-exponent``, each with its first row."""
+    n_rows, n_columns = folded(tensor.spec)
+    unit = max(tensor.reader.granularity, tensor.dtype.pack)
+    step = max(1, _BLOCK_ELEMENTS // n_columns)
+    step += -step % (unit // math.gcd(unit, n_columns))  # bands begin where a run can begin
+    for first in range(0, n_rows, step):
+        last = min(n_rows, first + step)
+        band = tensor.reader(first * n_columns, last * n_columns).astype(np.float64).reshape(-1, n_columns)
+        yield first, np.ldexp(band, -exponent, out=band) if exponent else band
+
+
+def gram_spectrum(tensor: Tensor, exponent: int) -> Spectrum:
+    """Return all singular values, from the eigenvalues of the smaller Gram matrix.
+
+    Notes
+    -----
+    Memory is 8 bytes times the square of the smaller side, twice; and, where rows are fewer than columns, the whole
+    matrix in float64.
+    """
+    n_rows, n_columns = folded(tensor.spec)
+    if n_rows < n_columns:
+        whole = np.concatenate([band for _, band in _rows(tensor, exponent)])
+        gram = whole @ whole.T
+    else:
+        gram = np.zeros((n_columns, n_columns))
+        for _, band in _rows(tensor, exponent):
+            gram += band.T @ band
+    eigenvalues = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
+    return Spectrum(np.sqrt(eigenvalues), float(np.trace(gram)), 0.0, exponent)
+
+
+def sketched_spectrum(tensor: Tensor, exponent: int) -> Spectrum:
+    """Return the `SKETCH` largest singular values by a randomized range finder with power iterations.
+
+    Notes
+    -----
+    With Q the orthonormal basis found and s, u, v the largest triplet of Q^T W, W^T (Q u) = s v holds exactly, and a
+    singular value of W lies within ``|W v - s Q u|`` of s: that is the error given. Each of the passes reads the
+    tensor once.
+    """
+    n_rows, n_columns = folded(tensor.spec)
+    n = min(SKETCH + _OVERSAMPLED, n_rows, n_columns)
+    basis = np.linalg.qr(_times(tensor, exponent, np.random.default_rng(0).standard_normal((n_columns, n))))[0]
+    for _ in range(_POWERS):
+        across = np.linalg.qr(_transposed_times(tensor, exponent, basis)[0])[0]
+        basis = np.linalg.qr(_times(tensor, exponent, across))[0]
+    core, squares = _transposed_times(tensor, exponent, basis)
+    v, s, u = np.linalg.svd(core, full_matrices=False)
+    residual = _times(tensor, exponent, v[:, :1]) - s[0] * (basis @ u[:1].T)
+    return Spectrum(s[:SKETCH], squares, float(np.linalg.norm(residual)), exponent)
+
+
+def _times(tensor: Tensor, exponent: int, right: Array) -> Array:
+    return np.concatenate([band @ right for _, band in _rows(tensor, exponent)])
+
+
+def _transposed_times(tensor: Tensor, exponent: int, left: Array) -> tuple[Array, float]:
+    """Return W^T left, and the sum of the squares of W."""
+    product, squares = np.zeros((folded(tensor.spec)[1], left.shape[1])), 0.0
+    for first, band in _rows(tensor, exponent):
+        product += band.T @ left[first : first + len(band)]
+        squares += float(np.vdot(band, band))
+    return product, squares
+
+
+_FIGURES = (
+    "spectral_norm", "error", "frobenius_norm", "nuclear_norm", "stable_rank", "effective_rank", "rank",
+    "condition_number", "alpha", "alpha_ks", "alpha_xmin", "alpha_n_tail", "alpha_std_error", "mp_edge",
+    "n_above_mp_edge",
+)  # fmt: skip
+
+
+def figures(found: Spectrum, spec: Spec, request: Request) -> Record:
+    """Return what a spectrum tells.
+
+    Notes
+    -----
+    stable_rank is the squared Frobenius norm over the squared spectral norm. effective_rank is exp of the entropy of
+    the singular values divided by their sum (Roy and Vetterli). rank counts singular values above the largest one
+    times the larger side times the dtype's eps. energy is the part of the squared Frobenius norm that the first r
+    singular values hold. mp_edge is rms * (sqrt(rows) + sqrt(columns)): no singular value of a large matrix of
+    independent entries of that root mean square is above it. alpha is that of the squared singular values; see
+    `power_law`. Figures that need all singular values are null for a randomized spectrum.
+    """
+    s = found.values
+    complete = s.size == min(folded(spec))
+    record: Record = dict.fromkeys(_FIGURES)
+    record |= _of_the_largest(found, spec)
+    if complete:
+        record |= _of_all(found, spec)
+    energy = np.cumsum(s * s) / found.squares
+    record["energy"] = {str(r): float(min(1.0, energy[r - 1])) for r in request.ranks if r <= s.size}
+    record["rank_for_energy"] = {
+        f"{part:g}": int(np.searchsorted(energy, part)) + 1 if energy[-1] >= part else None for part in _ENERGIES
+    }
+    if request.values:
+        record["singular_values"] = np.ldexp(s, found.exponent).tolist()
+    return record
+
+
+def _of_the_largest(found: Spectrum, spec: Spec) -> Record:
+    n_rows, n_columns = folded(spec)
+    s, scale = found.values, found.exponent
+    edge = math.sqrt(found.squares / (n_rows * n_columns)) * (math.sqrt(n_rows) + math.sqrt(n_columns))
+    above = int(np.count_nonzero(s > edge))
+    return {
+        "spectral_norm": _scaled(s[0], scale),
+        "error": _scaled(found.error, scale),
+        "frobenius_norm": _scaled(math.sqrt(found.squares), scale),
+        "stable_rank": float(found.squares / s[0] ** 2),
+        "mp_edge": _scaled(edge, scale),
+        "n_above_mp_edge": above,
+    }
+
+
+def _of_all(found: Spectrum, spec: Spec) -> Record:
+    s, scale = found.values, found.exponent
+    shares = s[s > 0] / s.sum()
+    rank = int(np.count_nonzero(s > s[0] * max(folded(spec)) * _eps(spec)))
+    tail = fit(s * s)
+    return {
+        "nuclear_norm": _scaled(s.sum(), scale),
+        "effective_rank": float(np.exp(-(shares * np.log(shares)).sum())),
+        "rank": rank,
+        "condition_number": float(s[0] / s[-1]) if rank == s.size else None,
+        **({} if tail is None else tail.record(2 * scale)),
+    }
+
+
+def _scaled(value: float, exponent: int) -> float | None:
+    """Return ``value * 2**exponent``; null beyond float64's range."""
+    try:
+        return math.ldexp(float(value), exponent)
+    except OverflowError:
+        return None
+
+
+def _eps(spec: Spec) -> float:
+    import ml_dtypes
+
+    smallest = 1e-7  # what the Gram matrix in float64 resolves, with some room
+    if spec.is_quantized:
+        return smallest
+    return max(smallest, min(float(ml_dtypes.finfo(spec.dtype.numpy).eps), 1e-3))  # type: ignore[no-untyped-call]
+
+
+def chosen(names: Sequence[str], specs: Sequence[Spec]) -> list[str]:
+    """Return the names of the tensors that have a spectrum."""
+    return [name for name, spec in zip(names, specs, strict=True) if is_matrix(spec)]

@@ -1,0 +1,64 @@
+"""``weighttools estimate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from weighttools.cli import options, output
+
+Record = dict[str, Any]
+
+_COLUMNS = ("what", "dtype", "optimizer", "n_bytes")
+
+
+@click.command()
+@click.argument("path")
+@click.option("--context", type=click.IntRange(min=1), default=4096, show_default=True, help="Tokens in the cache.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Sequences at a time.")
+@click.option("--cache-dtype", metavar="DTYPE", default="bfloat16", show_default=True, help="The dtype of the cache.")
+@options.patterns
+@options.output_format
+@options.reading
+def estimate(path: str, style: str, as_json: bool, **settings: Any) -> None:
+    """Say what memory a checkpoint takes: to load, to train, and for the cache of keys and values.
+
+    From headers and config.json alone. Training counts weights, gradients and the optimizer's state, in float32 or
+    mixed (bfloat16 beside a float32 copy of the weights). Activations are not included.
+
+    \b
+    Examples:
+      weighttools estimate model.safetensors
+      weighttools estimate checkpoint/ --context 32768 --batch 4
+      weighttools estimate checkpoint/ --json
+    """
+    from weighttools import diagnosis
+
+    record = diagnosis.estimate(path, **settings)
+    chosen = "json" if as_json else style
+    if chosen == "json":
+        output.emit_json([record])
+        return
+    rows = list(_rows(record))
+    if chosen != "table":
+        output.emit_rows(rows, _COLUMNS, chosen)
+    else:
+        cells = [[r["what"], r["dtype"] or "", r["optimizer"] or "", output.size(r["n_bytes"])] for r in rows]
+        output.echo("\n".join(output.table(["to", "dtype", "optimizer", "memory"], cells, "   r")))
+        output.echo(f"not included: {', '.join(record['not_included'])}")
+    if record["kv_cache_note"]:
+        output.note(f"no cache of keys and values: {record['kv_cache_note']}")
+    output.notes(record)
+
+
+def _rows(record: Record) -> Iterator[Record]:
+    for row in record["load"]:
+        yield {"what": "load", "dtype": row["dtype"], "optimizer": None, "n_bytes": row["n_bytes"]}
+    for row in record["train"]:
+        yield {"what": "train", "dtype": row["precision"], "optimizer": row["optimizer"], "n_bytes": row["n_bytes"]}
+    cache = record["kv_cache"]
+    if cache:
+        what = f"cache {cache['context']:,} x {cache['batch']:,} tokens"
+        yield {"what": what, "dtype": cache["dtype"], "optimizer": None, "n_bytes": cache["n_bytes"]}
