@@ -98,7 +98,7 @@ class TensorMap(Mapping[str, Tensor]):
         return MappingProxyType(self._aliases)
 
     def __getitem__(self, name: str) -> Tensor:
-        found = self._tensors.get(name) or self._tensors.get(self._aliases.get(name, ""))
+        found = self._tensors.get(self._aliases.get(name, name) if name not in self._tensors else name)
         if found is None:
             raise patterns.not_found(name, list(self._tensors))
         return found if isinstance(found, Tensor) else _from_row(found)
