@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
+    from weighttools.edits import average as average
+    from weighttools.edits import clip as clip
+    from weighttools.edits import decay as decay
+    from weighttools.edits import masks as masks
+    from weighttools.edits import noise as noise
+    from weighttools.edits import prune as prune
+    from weighttools.edits import scale as scale
+    from weighttools.edits import sizes as sizes
     from weighttools.errors import WeighttoolsError as WeighttoolsError
 
 _HOMES = {
@@ -35,6 +43,14 @@ _HOMES = {
     "get": "weighttools.api",
     "check": "weighttools.api",
     "list_formats": "weighttools.api",
+    "average": "weighttools.edits",
+    "clip": "weighttools.edits",
+    "decay": "weighttools.edits",
+    "masks": "weighttools.edits",
+    "noise": "weighttools.edits",
+    "prune": "weighttools.edits",
+    "scale": "weighttools.edits",
+    "sizes": "weighttools.edits",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
     "Spec": "weighttools.core.tensor",
