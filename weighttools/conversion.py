@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
 from weighttools.core.engine import n_threads
+from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
@@ -129,9 +130,21 @@ def write(
         *load(planned.format).losses(tensor_map),
         *_cast_notes(tensor_map, original),
     ]
+    changed, reported = _watched(tensor_map)
     if not dry_run:
-        _execute(tensor_map, planned, WriteOptions(compression=compression), force, progress)
-    return _record(tensor_map, planned, original or tensor_map, written=not dry_run)
+        _execute(changed, planned, WriteOptions(compression=compression), force, progress)
+    record = _record(tensor_map, planned, original or tensor_map, written=not dry_run)
+    return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
+
+
+def _watched(tensor_map: TensorMap) -> tuple[TensorMap, Callable[[bool], list[Mapping[str, Any]]]]:
+    """Return the map, counting what changed tensors hold if there are any, and the reports that then can be given."""
+    if not tensor_map.origin.reports:
+        return tensor_map, lambda written: []
+    from weighttools.transforms.tally import reports, watched
+
+    changed, tally = watched(tensor_map)
+    return changed, lambda written: reports(tensor_map, tally, written)
 
 
 def _plan(
@@ -272,10 +285,15 @@ def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, writte
         "n_dequantized": sum(then.is_quantized and not now.is_quantized for now, then in pairs),
         "n_quantized": sum(now.is_quantized and not then.is_quantized for now, then in pairs),
         "stored_bytes": sum(tensor.spec.encoded_bytes for tensor in tensor_map.values()),
-        "planned_peak_bytes": planned_peak(tensor_map.values()),
+        "planned_peak_bytes": max(planned_peak(tensor_map.values()), _planning_peak(tensor_map)),
         "files": [_file_record(tensor_map, file, names) for file, names in planned.files.items()],
         "notes": planned.notes,
     }
+
+
+def _planning_peak(tensor_map: TensorMap) -> int:
+    """Return the most memory that transforms took to plan, as they report it."""
+    return max((report.get("planning_bytes", 0) for report in tensor_map.origin.reports), default=0)
 
 
 def _file_record(tensor_map: TensorMap, file: str, names: list[str]) -> dict[str, Any]:
@@ -289,5 +307,11 @@ def _file_record(tensor_map: TensorMap, file: str, names: list[str]) -> dict[str
 def planned_peak(tensors: Iterable[Tensor]) -> int:
     """Return the planned peak memory of values, in bytes: copied tensors need one buffer, decoded ones their blocks."""
     decoded = [t for t in tensors if t.stored is None or not (t.spec.encoding == "raw" or t.spec.is_quantized)]
-    blocks = [min(t.run_elements, t.n_elements) * max(8, t.dtype.bits) // 8 for t in decoded]
+    blocks = [min(t.run_elements, t.n_elements) * _element_bytes(t) for t in decoded]
     return max(_COPY_BYTES, plan.peak_bytes(blocks, n_threads()))
+
+
+def _element_bytes(tensor: Tensor) -> int:
+    """Return the bytes that one element under way takes; where it is computed, in float64 and with temporaries."""
+    computed = isinstance(tensor.decode, Positioned)
+    return 40 if computed else max(8, tensor.dtype.bits) // 8

@@ -1,0 +1,184 @@
+"""Weight decay after the fact, and its kin: scaling, clipping, noise. All work in float64 and round once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weighttools.core.engine import run, threads
+from weighttools.core.tensor import Tensor
+from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.errors import SpecError
+from weighttools.transforms.counting import Job, jobs
+from weighttools.transforms.editing import Hashed, edited, finite, whole
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+Says = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """``sign(x) max(factor |x| - threshold, 0)``."""
+
+    factor: float
+    threshold: float = 0.0
+
+    def __call__(self, start: int, wide: Array) -> Array:
+        if not self.threshold:
+            return wide * self.factor
+        magnitude = np.abs(wide) * self.factor - self.threshold
+        shrunk: Array = np.where(magnitude > 0, np.copysign(magnitude, wide), 0.0)
+        return shrunk
+
+
+def decay(names: Sequence[str], rate: float, l1: float, lr: float, steps: int, says: Says) -> Transform:
+    """Return a transform that shrinks weights as `steps` of decoupled weight decay would.
+
+    Parameters
+    ----------
+    names
+        Tensors to change.
+    rate, l1
+        The coefficients of the L2 and of the L1 penalty; both of them are the elastic net.
+    lr
+        The learning rate: a step multiplies by ``1 - lr rate`` and then moves ``lr l1`` towards zero, at most to it.
+    steps
+        How many steps at once.
+    says
+        What the report says of the selection.
+
+    Raises
+    ------
+    SpecError
+        A number is negative or not finite, both coefficients are 0, or ``lr rate`` exceeds 1.
+
+    Notes
+    -----
+    With f = 1 - lr rate and t = lr l1, n steps of x <- sign(x) max(f |x| - t, 0) are one of factor f^n and threshold
+    t (1 + f + … + f^(n-1)): what has reached zero stays there.
+
+    References
+    ----------
+    I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019, equation 12. N. Parikh and
+    S. Boyd, "Proximal algorithms", 2014, section 6.5.2 (soft thresholding).
+    """
+    rate, l1, lr = finite("--rate", rate), finite("--l1", l1), finite("--lr", lr)
+    steps = whole("--steps", steps, 1)
+    if rate == l1 == 0:
+        raise SpecError("nothing decays at a rate of 0", expected="--rate, --l1 or both")
+    if lr * rate > 1:
+        raise SpecError(f"--lr times --rate is {lr * rate:g}: weights would change sign", expected="at most 1")
+    factor = (1 - lr * rate) ** steps
+    threshold = lr * l1 * _geometric(1 - lr * rate, steps)
+    shrunk = Shrunk(factor, finite("--lr times --l1", threshold))
+    report = {
+        "transform": "decay", "rate": rate, "l1": l1, "lr": lr, "steps": steps, "factor": factor,
+        "threshold": threshold, **says, "names": list(names),
+    }  # fmt: skip
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: shrunk, report)
+
+
+def _geometric(f: float, n: int) -> float:
+    """Return 1 + f + … + f^(n-1)."""
+    return float(n) if f == 1 else (1 - f**n) / (1 - f)
+
+
+def scale(names: Sequence[str], by: float, says: Says) -> Transform:
+    """Return a transform that multiplies weights by `by`.
+
+    Raises
+    ------
+    SpecError
+        `by` is not finite.
+    """
+    factor = finite("--by", by, -math.inf)
+    report = {"transform": "scale", "by": by, **says, "names": list(names)}
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: Shrunk(factor), report)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """``min(max(x, -most), most)``."""
+
+    most: float
+
+    def __call__(self, start: int, wide: Array) -> Array:
+        return np.clip(wide, -self.most, self.most)
+
+
+def clip(names: Sequence[str], value: float | None, norm: float | None, says: Says) -> Transform:
+    """Return a transform that clips each weight to ``-value`` to `value`, or each tensor to an L2 norm.
+
+    With `norm` the transform reads the tensors once, to add up squares; NaN and Inf are left out of the sum. A
+    tensor whose norm is larger is multiplied by ``norm`` over its own; others stay as they are.
+
+    Raises
+    ------
+    SpecError
+        Not one of `value` and `norm` is given, or it is negative or not finite.
+    """
+    if (value is None) == (norm is None):
+        raise SpecError("clipping is by value or by norm", expected="one of --value and --norm")
+    report = {"transform": "clip", "value": value, "norm": norm, **says, "names": list(names)}
+    if value is not None:
+        bounded = Bounded(finite("--value", value))
+        return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: bounded, report)
+    assert norm is not None
+    most = finite("--norm", norm)
+
+    def transform(tensor_map: TensorMap) -> TensorMap:
+        norms = {name: norm_of(tensor_map[name]) for name in names}
+        over = [name for name in names if norms[name] > most]
+        said = {**report, "n_changed": len(over), "norms": norms}
+        return edited(tensor_map, over, lambda name, tensor: Shrunk(most / norms[name]), said)
+
+    return transform
+
+
+def norm_of(tensor: Tensor) -> float:
+    """Return the L2 norm of a tensor's finite elements, added up in float64."""
+    with threads() as pool:
+        return math.sqrt(math.fsum(run(_squares, jobs([tensor]), pool)))
+
+
+def _squares(job: Job) -> float:
+    wide = job.read().astype(np.float64)
+    wide[~np.isfinite(wide)] = 0
+    return float(np.dot(wide, wide))
+
+
+@dataclass(frozen=True, slots=True)
+class Noisy:
+    """``x + std z``, where z is standard normal by the transform of Box and Muller."""
+
+    std: float
+    hashed: Hashed
+
+    def __call__(self, start: int, wide: Array) -> Array:
+        radius, angle = (self._uniform(start, wide.size, stream) for stream in (0, 1))
+        noise: Array = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+        return wide + self.std * noise
+
+    def _uniform(self, start: int, n: int, stream: int) -> Array:
+        """Return float64 in (0, 1]."""
+        bits = self.hashed(start, n, stream) >> np.uint64(11)
+        return (bits.astype(np.float64) + 1) * 2.0**-53
+
+
+def noise(names: Sequence[str], std: float, seed: int, says: Says) -> Transform:
+    """Return a transform that adds normal noise, by (seed, name, position): the blocks do not matter.
+
+    Raises
+    ------
+    SpecError
+        `std` is negative or not finite, or the seed no integer of 0 or more.
+    """
+    std, seed = finite("--std", std), whole("--seed", seed)
+    report = {"transform": "noise", "std": std, "seed": seed, **says, "names": list(names)}
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: Noisy(std, Hashed.of(seed, name)), report)
