@@ -53,7 +53,8 @@ class _Window:
     def cut(self, x: Array) -> Array:
         """Take the borders off again."""
         inner: tuple[Any, ...] = (..., *(slice(p, p + s) for p, s in zip(self.padding, self.space, strict=True)))
-        return x[inner]
+        kept: Array = x[inner]
+        return kept
 
 
 def _columns(x: Array, window: _Window, groups: int) -> Array:
