@@ -35,7 +35,7 @@ GAINS: Mapping[str, float] = {
     "tanh": 5 / 3,
     "relu": math.sqrt(2),
     "leaky_relu": math.sqrt(2 / (1 + 0.01**2)),
-    "gelu": 1.5335302,  # 1 / sqrt(E[gelu(z)**2]) for a standard normal z
+    "gelu": 1.5335304,  # 1 / sqrt(E[gelu(z)**2]) for a standard normal z
     "silu": 1.6765324,  # the same for silu
     "selu": 3 / 4,
 }

@@ -76,7 +76,8 @@ def sampled(weights: Any, n: int, *, seed: int | tuple[int, ...], replace: bool 
     rng = np.random.Generator(np.random.Philox(seed))
     if replace:
         edges = np.cumsum(w)
-        return np.searchsorted(edges, rng.random(n) * edges[-1], side="right").clip(0, np.flatnonzero(w)[-1])
+        found: Array = np.searchsorted(edges, rng.random(n) * edges[-1], side="right")
+        return found.clip(0, np.flatnonzero(w)[-1])
     keys = rng.standard_exponential(w.size) / np.where(w > 0, w, 1)  # Efraimidis and Spirakis (2006)
     return np.argsort(np.where(w > 0, keys, np.inf), kind="stable")[:n]
 
