@@ -60,6 +60,7 @@ def ours(optimizer: optim.Optimizer, dtype: Any) -> dict[str, np.ndarray]:
     return params
 
 
+@functools.cache
 def theirs(make: Callable[[list[torch.Tensor]], torch.optim.Optimizer], dtype: Any) -> dict[str, np.ndarray]:
     tensors = {name: torch.tensor(p, requires_grad=True) for name, p in start(dtype).items()}
     optimizer = make(list(tensors.values()))
