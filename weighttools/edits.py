@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from weighttools.api import PathLike
-from weighttools.api import open as open_checkpoint
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
+from weighttools.opening import PathLike
+from weighttools.opening import open as open_checkpoint
 from weighttools.records import Record
 
 if TYPE_CHECKING:
