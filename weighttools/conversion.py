@@ -125,6 +125,7 @@ def write(
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
     _refuse_encodings(tensor_map, planned.format)
     _check_compression(planned, compression)
+    planned.notes += [*_shard_notes(tensor_map, planned, max_shard_size), *_tie_notes(tensor_map, planned)]
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
@@ -193,6 +194,31 @@ def _stem_of(tensor_map: TensorMap) -> str:
     """Keep the stem of the source's own weight files (``adapter_model``, ``diffusion_pytorch_model``)."""
     names = [Path(file).name for file in tensor_map.origin.files]
     return next((stem for stem in huggingface.STEMS[:3] if names and names[0].startswith(stem)), "model")
+
+
+def _shard_notes(tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None) -> list[str]:
+    """Say what a directory of shards may surprise with."""
+    if not planned.is_directory:
+        return []
+    limit = parse_size(max_shard_size or MAX_SHARD_SIZE)
+    large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
+    notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
+    here = [Path(place) / "config.json" for place in (tensor_map.origin.path, planned.target) if place]
+    if not any(path.is_file() for path in here):
+        notes.append("there is no config.json beside the source: transformers needs one in the directory")
+    return notes
+
+
+def _tie_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
+    """Say that ties of another format's file are recorded in a way that not every loader of this one knows."""
+    if (
+        not tensor_map.aliases
+        or planned.format not in ("npz", "safetensors")
+        or planned.format == tensor_map.origin.format
+    ):
+        return []
+    n = len(tensor_map.aliases)
+    return [f"{n:,} tied names are recorded as ties ({next(iter(tensor_map.aliases))}); --tied copy writes them out"]
 
 
 def _cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:

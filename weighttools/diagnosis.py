@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from weighttools.analyzers.counts import by_dtype
 from weighttools.core.engine import collector_paused
 from weighttools.core.findings import ERROR, WARNING, Finding
+from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
 from weighttools.formats.base import ReadOptions
@@ -72,15 +73,19 @@ def check(
         There is nothing to read there.
     """
     from weighttools.core.codes import remedied
+    from weighttools.formats import read_file
+    from weighttools.io.source import open_source
 
     record: Record = {"schema": "weighttools.check/1", "path": os.fspath(path)}
     place = located(os.fspath(path))
     if fix_index:
         record["fixed"] = _fixed(place)
-    found = list(_of_files(place))
+    piped = open_source(place) if place == "-" else None  # once: standard input is not read twice
+    found = list(_of_files(place, piped))
     try:
         with collector_paused():
-            tensor_map = open(path, assume=assume, root=root)
+            options = ReadOptions(assume, root)
+            tensor_map = read_file(piped, options) if piped else open(path, assume=assume, root=root)
             found += _of_map(tensor_map, base, assume)
         if not headers:
             found += _of_values(tensor_map.select(*include, exclude=exclude), threads, progress)
@@ -88,21 +93,21 @@ def check(
             record["against"], more = _against(tensor_map, against)
             found += more
     except (FormatError, UnsupportedError, SourceError) as error:
-        if not os.path.exists(place):
+        if not piped and not os.path.exists(place):
             raise
         if not any(finding.severity == ERROR for finding in found):
             found.append(Finding(ERROR, "unreadable", str(error)))
     return {**record, "findings": [remedied(finding).record() for finding in found]}
 
 
-def _of_files(place: str) -> Iterator[Finding]:
+def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
     """Yield what can be found without opening the checkpoint as a whole."""
     from weighttools.formats import check_file, directory_files, index_check
     from weighttools.io.source import open_source
 
     try:
         for file in directory_files(place):
-            yield from check_file(open_source(file))
+            yield from check_file(piped or open_source(file))
         for index in index_check.indexes(place):
             yield from index_check.check(index)
     except (FormatError, UnsupportedError) as error:

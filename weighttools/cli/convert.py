@@ -79,7 +79,7 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
     record = writing.write(opened, dst, "convert", **settings)
     if as_json:
         output.emit_json([record])
-    elif dst != "-":
+    elif dst != "-" or settings["dry_run"]:
         _report_layout(record)
         writing.report(record)
     output.notes(record)

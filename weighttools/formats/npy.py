@@ -12,12 +12,13 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from weighttools.core.dtypes import DTYPES, DType, dtype
+from weighttools.core.findings import Finding
 from weighttools.core.readers import Elementwise, Raw, Strided
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
@@ -304,4 +305,18 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
     write_raw([byte_wide(tensor)], sink, options or WriteOptions())
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses)
+def check(source: Source) -> Iterator[Finding]:
+    """Yield what loading the file with ``allow_pickle=True`` could run, if it holds Python objects."""
+    header = parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
+    if holds_objects(header):
+        from weighttools.formats.pickled_arrays import check_objects
+
+        yield from check_objects(source, header.length)
+
+
+def holds_objects(header: Header) -> bool:
+    """Whether the elements are Python objects, that is a pickle."""
+    return header.descr.endswith("O") or "'O'" in header.descr or "|O" in header.descr
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)
