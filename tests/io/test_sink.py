@@ -434,3 +434,10 @@ def test_errors_name_the_target_not_the_temporary(
     with pytest.raises(WeighttoolsError) as error:
         weighttools.convert(source, tmp_path / "out")
     assert str(error.value).startswith(f"{tmp_path / 'out' / 'model.safetensors'}: ") and ".tmp" not in str(error.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="one root")
+def test_the_root_of_a_file_system_is_no_target() -> None:
+    """Nothing can be made beside it; with --force all that is on it would be linked first."""
+    with pytest.raises(SourceError, match="root of a file system"), directory.atomic_directory("/", force=True):
+        pytest.fail("it must not begin")

@@ -80,7 +80,8 @@ def _plain(value: Any) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:
     """Return the lines of an aligned table; `right` has an ``r`` for each column to align right.
 
-    A cell wider than `WIDEST` sticks out. Written here because it is asked of every ``inspect``, where importing a library takes longer than the work.
+    A cell wider than `WIDEST` sticks out. Written here because it is asked of every ``inspect``, where importing a
+    library takes longer than the work.
     """
     cells = [list(head), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(min(len(cell), WIDEST) for cell in column) for column in zip(*cells, strict=True)]
