@@ -438,6 +438,6 @@ def test_errors_name_the_target_not_the_temporary(
 
 @pytest.mark.skipif(os.name != "posix", reason="one root")
 def test_the_root_of_a_file_system_is_no_target() -> None:
-    """Nothing can be made beside it; with --force all that is on it would be linked first."""
+    """Nothing can be made beside it, and nothing exchanged with it."""
     with pytest.raises(SourceError, match="root of a file system"), directory.atomic_directory("/", force=True):
         pytest.fail("it must not begin")

@@ -28,6 +28,8 @@ def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> 
         The target exists and is not empty and `force` is not given, or is no directory.
     """
     path = Path(os.path.realpath(target))
+    if os.path.ismount(path):  # no rename can exchange it, and beside the root there is no place
+        raise SourceError("is the root of a file system", subject=target, expected="a directory inside it")
     with explained(target):
         _bring_back(path)
         _check_directory(path, force=force, subject=target)
@@ -88,8 +90,6 @@ def _check_directory(path: Path, *, force: bool, subject: object) -> None:
         raise SourceError(
             "is a file", subject=subject, expected="a directory", remedy="name a directory, or give a file suffix"
         )
-    if os.path.ismount(path):  # no rename can exchange it, and beside the root there is no place
-        raise SourceError("is the root of a file system", subject=subject, expected="a directory inside it")
     if os.listdir(path) and not force:
         raise SourceError("exists and is not empty", subject=subject, remedy="give --force to replace its weights")
 
