@@ -50,7 +50,8 @@ class Shrunk:
         if self.threshold:
             shrunk: Array = np.where(found > 0, np.copysign(found, wide), 0.0)
             return shrunk
-        return np.copysign(found, wide if self.factor >= 0 else -wide)
+        signed: Array = np.copysign(found, wide if self.factor >= 0 else -wide)
+        return signed
 
     def _settle(self, found: Array, magnitude: Array) -> None:
         """Move results that may be midpoints by one unit in the last place towards the exact ones."""
