@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from weighttools.core.tensor import Tensor
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
+
+R = TypeVar("R")
 
 DIGIT = 16
 """Bits counted in one pass: 65,536 counters stay in the second-level cache."""
@@ -43,6 +45,26 @@ def jobs(tensors: Iterable[Tensor]) -> Iterator[Job]:
         size = max(JOB_ELEMENTS, getattr(tensor.reader, "band", 1))
         for start, stop in plan.blocks(tensor.n_elements, tensor.reader.granularity, size):
             yield Job(part, tensor, start, stop)
+
+
+def over(fn: Callable[[Job], R], tensors: Sequence[Tensor]) -> Iterator[R]:
+    """Yield `fn` of each run of the tensors, in order; in threads where there is work for them."""
+    is_small = sum(tensor.n_elements for tensor in tensors) <= JOB_ELEMENTS
+    with threads(1 if is_small else None) as pool:
+        yield from run(fn, jobs(tensors), pool)
+
+
+def widened(block: Array) -> Array:
+    """Return floating elements as float64; signalling NaN raise no warnings."""
+    with np.errstate(all="ignore"):
+        return block.astype(np.float64)
+
+
+def is_finite(block: Array) -> Array:
+    """Return which floating elements are finite; signalling NaN raise no warnings."""
+    with np.errstate(all="ignore"):
+        finite: Array = np.isfinite(block)
+    return finite
 
 
 def planning_bytes(tensors: Iterable[Tensor]) -> int:
@@ -123,9 +145,8 @@ def _stop(part: int, n_elements: int, last: tuple[int, int]) -> int:
 def _counted(tensors: Sequence[Tensor], keys: Sequence[Key], prefix: int, shift: int) -> Array:
     """Count by the 16 bits from `shift` on the keys whose higher bits are `prefix`."""
     counts = np.zeros(1 << DIGIT, np.int64)
-    with threads() as pool:
-        for found in run(partial(_count, keys, prefix, shift), jobs(tensors), pool):
-            counts[: found.size] += found
+    for found in over(partial(_count, keys, prefix, shift), tensors):
+        counts[: found.size] += found
     return counts
 
 

@@ -15,6 +15,7 @@ from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.transforms.cast import cast_block
+from weighttools.transforms.counting import widened
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -31,7 +32,7 @@ class Rounded:
     dtype: DType
 
     def __call__(self, start: int, block: Array) -> Array:
-        wide = block.astype(np.float64)
+        wide = widened(block)
         finite = np.isfinite(wide)
         with np.errstate(all="ignore"):
             found = cast_block(self.fn(start, wide), self.dtype)

@@ -14,7 +14,7 @@ from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Chosen, Key, Ranking, planning_bytes, smallest
+from weighttools.transforms.counting import Chosen, Key, Ranking, is_finite, planning_bytes, smallest
 from weighttools.transforms.editing import Hashed, finite, replaced, whole
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class Magnitude:
 
     def __call__(self, start: int, block: Array) -> Array:
         if block.dtype != self.dtype.numpy:
-            block = block.astype(self.dtype.numpy)
+            with np.errstate(all="ignore"):
+                block = block.astype(self.dtype.numpy)
         bits = block.view(f"u{block.itemsize}")
         found: Array = bits & bits.dtype.type((1 << (self.dtype.bits - 1)) - 1)
         return found
@@ -50,7 +51,7 @@ class Drawn:
 
     def __call__(self, start: int, block: Array) -> Array:
         keys = (self.hashed(start, block.size) >> np.uint64(33)).astype(np.uint32)
-        keys[~np.isfinite(block)] = 0xFFFFFFFF
+        keys[~is_finite(block)] = 0xFFFFFFFF
         return keys
 
 

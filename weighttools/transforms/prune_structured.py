@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from weighttools.core.engine import run, threads
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Job, jobs
+from weighttools.transforms.counting import Job, is_finite, over, widened
 from weighttools.transforms.editing import whole
 from weighttools.transforms.prune import Magnitude, by_magnitude, checked, pruned
 
@@ -43,7 +42,7 @@ class OfEvery:
             rank[j] += first
             rank[i] += ~first
         drop: Array = np.ascontiguousarray((rank < self.n_dropped).T).reshape(-1)
-        return drop & np.isfinite(block)
+        return drop & is_finite(block)
 
 
 def parse_nm(text: str) -> tuple[int, int]:
@@ -265,14 +264,13 @@ def _smallest_units(tensor_map: TensorMap, cluster: Cluster, p: float, sparsity:
 def _scores(tensor: Tensor, units: Units, p: float) -> Array:
     """Return the sum of |x|^p, or the largest |x|, of each unit; Inf where a unit holds NaN or Inf."""
     scores = np.zeros(units.n_units)
-    with threads() as pool:
-        for found in run(partial(_score, units, p), jobs([tensor]), pool):
-            scores = np.maximum(scores, found) if p == math.inf else scores + found
+    for found in over(partial(_score, units, p), [tensor]):
+        scores = np.maximum(scores, found) if p == math.inf else scores + found
     return scores
 
 
 def _score(units: Units, p: float, job: Job) -> Array:
-    wide = np.abs(job.read().astype(np.float64))
+    wide = np.abs(widened(job.read()))
     wide[~np.isfinite(wide)] = np.inf
     at = units.at(job.start, job.stop)
     if p == math.inf:

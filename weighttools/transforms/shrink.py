@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weighttools.core.engine import run, threads
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Job, jobs
+from weighttools.transforms.counting import Job, over, widened
 from weighttools.transforms.editing import Hashed, edited, finite, whole
 
 if TYPE_CHECKING:
@@ -22,19 +21,58 @@ if TYPE_CHECKING:
 Says = Mapping[str, Any]
 
 
+_LOW = (1 << 28) - 1
+"""The bits of a float64 that no float32, and no midpoint of two of them, has set."""
+_SPLIT = np.int64(~((1 << 26) - 1))
+"""Keeps the high 27 bits of a float64's significand: times a float32 that is exact, and so is what is cut off."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """``sign(x) max(factor |x| - threshold, 0)``."""
+    """``sign(x) max(factor |x| - threshold, 0)``.
+
+    With `is_narrow`, x is a float32 or less and the result will be rounded to that. Results that are, in float64,
+    the midpoint of two such numbers are moved to the side on which the exact ones lie, so that nothing is rounded
+    twice: 0.9 times every tenth odd number is next to a midpoint.
+    """
 
     factor: float
     threshold: float = 0.0
+    is_narrow: bool = True
 
     def __call__(self, start: int, wide: Array) -> Array:
+        magnitude = np.abs(wide)
+        found: Array = magnitude * abs(self.factor)
+        if self.threshold:
+            found -= self.threshold
+        if self.is_narrow:
+            self._settle(found, magnitude)
+        if self.threshold:
+            shrunk: Array = np.where(found > 0, np.copysign(found, wide), 0.0)
+            return shrunk
+        signed: Array = np.copysign(found, wide if self.factor >= 0 else -wide)
+        return signed
+
+    def _settle(self, found: Array, magnitude: Array) -> None:
+        """Move results that may be midpoints by one unit in the last place towards the exact ones."""
+        bits = found.view(np.int64)
+        near = np.flatnonzero(((bits & _LOW) == 0) & (found != 0))
+        if near.size:
+            error = self._error(found[near], magnitude[near])
+            bits[near] += (np.sign(error) * np.sign(found[near])).astype(np.int64)
+
+    def _error(self, found: Array, magnitude: Array) -> Array:
+        """Return exact less found results, its sign exact: errors of the product and of the difference."""
+        factor = np.array([abs(self.factor)])
+        high = (factor.view(np.int64) & _SPLIT).view(np.float64)
+        product = magnitude * factor
+        of_product = (magnitude * high - product) + magnitude * (factor - high)
         if not self.threshold:
-            return wide * self.factor
-        magnitude = np.abs(wide) * self.factor - self.threshold
-        shrunk: Array = np.where(magnitude > 0, np.copysign(magnitude, wide), 0.0)
-        return shrunk
+            return of_product
+        back = found - product
+        of_difference = (product - (found - back)) + (-self.threshold - back)
+        error: Array = of_product + of_difference
+        return error
 
 
 def decay(names: Sequence[str], rate: float, l1: float, lr: float, steps: int, says: Says) -> Transform:
@@ -74,19 +112,27 @@ def decay(names: Sequence[str], rate: float, l1: float, lr: float, steps: int, s
         raise SpecError("nothing decays at a rate of 0", expected="--rate, --l1 or both")
     if lr * rate > 1:
         raise SpecError(f"--lr times --rate is {lr * rate:g}: weights would change sign", expected="at most 1")
-    factor = (1 - lr * rate) ** steps
-    threshold = lr * l1 * _geometric(1 - lr * rate, steps)
+    factor, n_thresholds = _powers(lr * rate, steps)
+    threshold = lr * l1 * n_thresholds
     shrunk = Shrunk(factor, finite("--lr times --l1", threshold))
     report = {
         "transform": "decay", "rate": rate, "l1": l1, "lr": lr, "steps": steps, "factor": factor,
         "threshold": threshold, **says, "names": list(names),
     }  # fmt: skip
-    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: shrunk, report)
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: _for(shrunk, tensor), report)
 
 
-def _geometric(f: float, n: int) -> float:
-    """Return 1 + f + … + f^(n-1)."""
-    return float(n) if f == 1 else (1 - f**n) / (1 - f)
+def _for(shrunk: Shrunk, tensor: Tensor) -> Shrunk:
+    """Return the function for a tensor of this dtype."""
+    return replace(shrunk, is_narrow=tensor.dtype.bits < 64)
+
+
+def _powers(loss: float, n: int) -> tuple[float, float]:
+    """Return f^n and 1 + f + … + f^(n-1) for f = 1 - loss, without the rounding of 1 - loss and of 1 - f."""
+    if loss == 0 or loss == 1:
+        return (1.0, float(n)) if loss == 0 else (0.0, 1.0)
+    exponent = n * math.log1p(-loss)
+    return math.exp(exponent), -math.expm1(exponent) / loss
 
 
 def scale(names: Sequence[str], by: float, says: Says) -> Transform:
@@ -99,7 +145,7 @@ def scale(names: Sequence[str], by: float, says: Says) -> Transform:
     """
     factor = finite("--by", by, -math.inf)
     report = {"transform": "scale", "by": by, **says, "names": list(names)}
-    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: Shrunk(factor), report)
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: _for(Shrunk(factor), tensor), report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,19 +182,18 @@ def clip(names: Sequence[str], value: float | None, norm: float | None, says: Sa
         norms = {name: norm_of(tensor_map[name]) for name in names}
         over = [name for name in names if norms[name] > most]
         said = {**report, "n_changed": len(over), "norms": norms}
-        return edited(tensor_map, over, lambda name, tensor: Shrunk(most / norms[name]), said)
+        return edited(tensor_map, over, lambda name, tensor: _for(Shrunk(most / norms[name]), tensor), said)
 
     return transform
 
 
 def norm_of(tensor: Tensor) -> float:
     """Return the L2 norm of a tensor's finite elements, added up in float64."""
-    with threads() as pool:
-        return math.sqrt(math.fsum(run(_squares, jobs([tensor]), pool)))
+    return math.sqrt(math.fsum(over(_squares, [tensor])))
 
 
 def _squares(job: Job) -> float:
-    wide = job.read().astype(np.float64)
+    wide = widened(job.read())
     wide[~np.isfinite(wide)] = 0
     return float(np.dot(wide, wide))
 

@@ -55,10 +55,15 @@ class Watched:
         keys = self.key(start, block)
         infinite = ORDERED[self.key.dtype.name] << (self.key.dtype.bits - 16)
         n_other = int(np.count_nonzero(keys >= infinite))
-        n_nan = int(np.count_nonzero(np.isnan(block))) if n_other else 0
+        n_nan = _n_nan(block) if n_other else 0
         n_zero = block.size - int(np.count_nonzero(keys))
         self.tally.counts.setdefault(self.name, {})[start] = Count(block.size, n_zero, n_nan, n_other - n_nan)
         return block
+
+
+def _n_nan(block: Array) -> int:
+    with np.errstate(all="ignore"):
+        return int(np.count_nonzero(np.isnan(block)))
 
 
 def watched(tensor_map: TensorMap) -> tuple[TensorMap, Tally]:
