@@ -202,6 +202,7 @@ def estimate(
 
     if context < 1 or batch < 1:
         raise SpecError(f"context {context}, batch {batch}", expected="1 or more")
+    cached = dtype(cache_dtype)
     tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
     found = families(tensor_map)
     shape = _cache_shape(tensor_map)
@@ -212,7 +213,7 @@ def estimate(
         "n_parameters": sum(count.n_parameters for count in by_dtype(found).values()),
         "load": figures.loading(found),
         "train": figures.training(found),
-        "kv_cache": None if isinstance(shape, str) else figures.cache(shape, dtype(cache_dtype), context, batch),
+        "kv_cache": None if isinstance(shape, str) else figures.cache(shape, cached, context, batch),
         "kv_cache_note": None if known else shape,
         "not_included": list(figures.NOT_INCLUDED),
         "notes": list(tensor_map.origin.notes),

@@ -33,7 +33,7 @@ def read_beside(origin: Origin, name: str) -> dict[str, Any] | None:
 def whole(config: Mapping[str, Any], *keys: str) -> int | None:
     """Return the first of a configuration's entries that is there, if it is a whole number above 0."""
     value = next((config[key] for key in keys if config.get(key) is not None), None)
-    return value if type(value) is int and value > 0 else None
+    return int(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:

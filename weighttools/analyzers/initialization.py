@@ -157,7 +157,7 @@ class Law:
 LAWS = (
     Law("normal", 0.0, math.inf),
     Law("uniform", -1.2, math.sqrt(3)),
-    Law("truncated normal", -0.63432, 2 / _TRUNCATED_STD),
+    Law("truncated normal", -0.6344632828703505, 2 / _TRUNCATED_STD),
 )
 
 
@@ -248,11 +248,12 @@ def _misfit(sums: Sums, law: Law, found: tuple[float, float, float, float, float
     """Return the first reason why values are not independent draws from `law`, or None."""
     mean, std, skewness, kurtosis, ks = found
     n = sums.n
+    spread = math.sqrt((law.kurtosis + 2) / (4 * n))  # the standard error of a standard deviation, relative
     tests = (
         (abs(mean) > _Z * std / math.sqrt(n), "its mean is not zero"),
         (abs(skewness) > _Z * math.sqrt(6 / n), "it is skewed"),
         (abs(kurtosis - law.kurtosis) > _Z * math.sqrt(24 / n), "its tails are not those of a normal or uniform law"),
-        (sums.largest > 1.02 * law.limit * std, "values lie outside the law's range"),
+        (sums.largest > (1 + _Z * spread) * law.limit * std + abs(mean), "values lie outside the law's range"),
         (ks > 1.95 / math.sqrt(sums.sample.size), f"its distribution is not {law.name}"),
         (_uneven(sums.row_squares, sums.columns.size, std**2, kurtosis), "its rows differ in size"),
         (_uneven(sums.column_squares, sums.rows.size, std**2, kurtosis), "its columns differ in size"),

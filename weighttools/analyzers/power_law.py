@@ -22,6 +22,14 @@ LEAST = 8
 """Values that a fit needs."""
 
 
+def scaled(value: float, exponent: int) -> float | None:
+    """Return ``value * 2**exponent``; None beyond float64's range."""
+    try:
+        return math.ldexp(float(value), exponent)
+    except OverflowError:
+        return None
+
+
 class Tail(NamedTuple):
     """A fitted tail: density proportional to ``x**-alpha`` from `xmin` on.
 
@@ -47,7 +55,7 @@ class Tail(NamedTuple):
         return {
             "alpha": self.alpha,
             "alpha_ks": self.ks,
-            "alpha_xmin": float(np.ldexp(self.xmin, exponent)),
+            "alpha_xmin": scaled(self.xmin, exponent),
             "alpha_n_tail": self.n,
             "alpha_std_error": (self.alpha - 1) / math.sqrt(self.n),
         }

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weighttools.analyzers.power_law import fit
+from weighttools.analyzers.power_law import fit, scaled
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.errors import SpecError
 
@@ -217,7 +217,7 @@ def figures(found: Spectrum, spec: Spec, request: Request) -> Record:
         f"{part:g}": int(np.searchsorted(energy, part)) + 1 if energy[-1] >= part else None for part in _ENERGIES
     }
     if request.values:
-        record["singular_values"] = np.ldexp(s, found.exponent).tolist()
+        record["singular_values"] = [scaled(value, found.exponent) for value in s.tolist()]
     return record
 
 
@@ -227,11 +227,11 @@ def _of_the_largest(found: Spectrum, spec: Spec) -> Record:
     edge = math.sqrt(found.squares / (n_rows * n_columns)) * (math.sqrt(n_rows) + math.sqrt(n_columns))
     above = int(np.count_nonzero(s > edge))
     return {
-        "spectral_norm": _scaled(s[0], scale),
-        "error": _scaled(found.error, scale),
-        "frobenius_norm": _scaled(math.sqrt(found.squares), scale),
+        "spectral_norm": scaled(s[0], scale),
+        "error": scaled(found.error, scale),
+        "frobenius_norm": scaled(math.sqrt(found.squares), scale),
         "stable_rank": float(found.squares / s[0] ** 2),
-        "mp_edge": _scaled(edge, scale),
+        "mp_edge": scaled(edge, scale),
         "n_above_mp_edge": above,
     }
 
@@ -242,20 +242,12 @@ def _of_all(found: Spectrum, spec: Spec) -> Record:
     rank = int(np.count_nonzero(s > s[0] * max(folded(spec)) * _eps(spec)))
     tail = fit(s * s)
     return {
-        "nuclear_norm": _scaled(s.sum(), scale),
+        "nuclear_norm": scaled(s.sum(), scale),
         "effective_rank": float(np.exp(-(shares * np.log(shares)).sum())),
         "rank": rank,
         "condition_number": float(s[0] / s[-1]) if rank == s.size else None,
         **({} if tail is None else tail.record(2 * scale)),
     }
-
-
-def _scaled(value: float, exponent: int) -> float | None:
-    """Return ``value * 2**exponent``; null beyond float64's range."""
-    try:
-        return math.ldexp(float(value), exponent)
-    except OverflowError:
-        return None
 
 
 def _eps(spec: Spec) -> float:

@@ -1,0 +1,131 @@
+"""The commands that diagnose: every output format, exit codes, patterns, and what they say to wrong use."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+RNG = np.random.default_rng(11)
+
+
+@pytest.fixture
+def path(make: Callable[..., Path]) -> Path:
+    """Two matrices, a vector, and metadata that loaders ask for."""
+    arrays = {
+        "a.weight": RNG.standard_normal((40, 30)),
+        "b.weight": RNG.standard_normal((30, 20)),
+        "b.bias": RNG.standard_normal(30),
+    }
+    return make({k: v.astype(np.float32) for k, v in arrays.items()}, "model.safetensors", format="pt")
+
+
+@pytest.fixture
+def damaged(make: Callable[..., Path]) -> Path:
+    """One error (NaN), one warning (all zero)."""
+    holed = RNG.standard_normal((20, 20)).astype(np.float32)
+    holed[3, 4] = np.nan
+    return make({"bad": holed, "zero": np.zeros((5, 5), np.float32)}, "damaged.safetensors", format="pt")
+
+
+COMMANDS = {"estimate": "load", "spectrum": "tensors", "init-check": "layers"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_output_format(command: str, path: Path, inside: Callable[..., Any]) -> None:
+    record = json.loads(inside(command, path, "--json").out)
+    assert record["schema"] == f"weighttools.{command}/1" and record["path"] == str(path)
+    n_rows = {"estimate": 6 + 12, "spectrum": 2, "init-check": 2}[command]
+    assert len(record[COMMANDS[command]]) == (6 if command == "estimate" else n_rows)
+    lines = inside(command, path, "--format", "jsonl").out.splitlines()
+    rows = list(csv.DictReader(io.StringIO(inside(command, path, "--format", "csv").out)))
+    markdown = inside(command, path, "--format", "markdown").out.splitlines()
+    assert len(lines) == len(rows) == len(markdown) - 2 == n_rows
+    assert list(json.loads(lines[0])) == list(rows[0])
+    table = inside(command, path)
+    assert table.code == 0 and len(table.out.splitlines()) >= n_rows + 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_patterns(command: str, path: Path, inside: Callable[..., Any]) -> None:
+    record = json.loads(inside(command, path, "-i", "*.weight", "-x", "a.*", "--json").out)
+    names = [row.get("name") for row in record[COMMANDS[command]]]
+    assert names == ["b.weight"] if command != "estimate" else record["n_parameters"] == 600
+    wrong = inside(command, path, "-i", "nothing*")
+    assert wrong.code == 2 and "matches no tensor" in wrong.err and wrong.out == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_missing_and_a_broken_file(command: str, tmp_path: Path, inside: Callable[..., Any]) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{nonsense.......")
+    for name in ("gone.safetensors", "x.safetensors"):
+        ran = inside(command, tmp_path / name)
+        assert ran.code == 2 and ran.out == "" and len(ran.err.splitlines()) == 1
+
+
+def test_check_exit_codes(path: Path, damaged: Path, inside: Callable[..., Any]) -> None:
+    assert inside("check", path).code == inside("check", path, "--strict").code == 0
+    assert "nothing found" in inside("check", path).out
+    assert inside("check", damaged).code == 1
+    assert inside("check", damaged, "-i", "zero").code == 0
+    assert inside("check", damaged, "-i", "zero", "--strict").code == 1
+    assert inside("check", damaged, "--headers", "--strict").code == 0
+    assert inside("check").code == 2 and inside("check", path.parent / "gone.npz").code == 2
+
+
+def test_check_output_formats(damaged: Path, inside: Callable[..., Any]) -> None:
+    record = json.loads(inside("check", damaged, "--json").out)
+    assert [(f["severity"], f["code"], f["tensor"]) for f in record["findings"]] == [
+        ("error", "nan", "bad"),
+        ("warning", "all-zero", "zero"),
+    ]
+    assert all(f["remedy"] for f in record["findings"])
+    rows = list(csv.DictReader(io.StringIO(inside("check", damaged, "--format", "csv").out)))
+    assert [row["code"] for row in rows] == ["nan", "all-zero"]
+    assert "error: 1 of 400 values of 'bad' are NaN, first at [3, 4] [nan]" in inside("check", damaged).out
+    assert len(inside("check", damaged, "--format", "jsonl").out.splitlines()) == 2
+
+
+def test_codes_are_printed_from_one_table(inside: Callable[..., Any]) -> None:
+    from weighttools.core.codes import CODES
+
+    rows = json.loads(inside("check", "--codes", "--json").out)
+    assert [row["code"] for row in rows] == list(CODES)
+    table = inside("check", "--codes")
+    assert table.code == 0 and all(code in table.out for code in CODES)
+    assert len(inside("check", "--codes", "--format", "csv").out.splitlines()) == len(CODES) + 1
+
+
+def test_against_prints_the_renaming(path: Path, make: Callable[..., Path], inside: Callable[..., Any]) -> None:
+    from safetensors.numpy import load_file
+
+    other = make({f"module.{k}": v for k, v in load_file(path).items()}, "other.safetensors", format="pt")
+    ran = inside("check", other, "--against", path, "--headers")
+    assert ran.code == 0 and "rename: 'module.' -> ''  (3 names)" in ran.out
+    assert inside("check", other, "--against", path, "--headers", "--strict").code == 1
+    [rule] = json.loads(inside("check", other, "--against", path, "--json").out)["against"]["rename"]
+    assert rule == {"src": "module.", "dst": "", "n_names": 3, "pattern": r"^module\.", "replacement": ""}
+
+
+def test_fix_index_says_what_it_wrote(path: Path, tmp_path: Path, inside: Callable[..., Any]) -> None:
+    home = tmp_path / "sharded"
+    assert inside("convert", path, home, "--max-shard-size", "3KB").code == 0
+    index = home / "model.safetensors.index.json"
+    record = json.loads(index.read_text())
+    record["metadata"]["total_size"] = 1
+    index.write_text(json.dumps(record))
+    assert "stale-total" in inside("check", home, "--strict").out
+    ran = inside("check", home, "--fix-index", "--strict")
+    assert ran.code == 0 and "written anew, 3 tensors" in ran.out
+
+
+def test_wrong_options(path: Path, inside: Callable[..., Any]) -> None:
+    for args in (["spectrum", path, "--ranks", "0"], ["spectrum", path, "--ranks", "x"], ["init-check", path, "--activation", "y"],
+                 ["estimate", path, "--context", "0"], ["estimate", path, "--cache-dtype", "flot"]):  # fmt: skip
+        assert inside(*args).code == 2
