@@ -14,7 +14,7 @@ import weighttools as wt
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train import losses, models, value_and_grad
 
-IDS = np.random.default_rng(0).integers(0, 50, (3, 7))
+IDS = np.random.default_rng(0).integers(1, 50, (3, 7))  # 0 pads: torch gives its row no gradient, whatever it adds
 MASK = np.arange(7) < np.array([[7], [4], [6]])
 CONFIGS: dict[str, Any] = {
     "bert": transformers.BertConfig(
@@ -22,7 +22,8 @@ CONFIGS: dict[str, Any] = {
     ),
     "gpt2": transformers.GPT2Config(vocab_size=50, n_embd=24, n_layer=2, n_head=4, n_positions=16),
     "llama": transformers.LlamaConfig(
-        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=40
+        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=40,
     ),
     "qwen2": transformers.Qwen2Config(
         vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,

@@ -190,7 +190,7 @@ def test_only_parameters_with_gradients_move_and_rates_are_shares() -> None:
     params = {"layer.0.w": np.ones((2, 2)), "layer.1.w": np.ones((2, 2)), "layer.2.frozen": np.ones((2, 2))}
     optimizer = optim.sgd(1.0, rates=groups.layerwise(params, 0.5))
     optimizer.step(params, {n: np.full((2, 2), 0.25) for n in ("layer.0.w", "layer.1.w")}, optimizer.init(params))
-    assert [p[0, 0] for p in params.values()] == [1 - 0.25 * 0.25, 1 - 0.25 * 0.5, 1.0]
+    assert [p[0, 0] for p in params.values()] == [1 - 0.25 * 0.125, 1 - 0.25 * 0.25, 1.0]
 
 
 def test_decay_groups_are_told_apart_and_printed() -> None:

@@ -1,4 +1,4 @@
-"""Architectures as functions of ``{file's tensor name: array}``, and tables that read their options from config.json."""
+"""Architectures as functions of ``{file's tensor name: array}``; tables read their options from config.json."""
 
 from weighttools.train.models.bert import bert as bert
 from weighttools.train.models.bert import mean_pool as mean_pool

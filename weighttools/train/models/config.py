@@ -103,7 +103,7 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Callable[...
     SpecError
         A number is missing, or the family's first tensor.
     """
-    kind, known = config.get("model_type"), list(names)
+    kind, known = str(config.get("model_type")), list(names)
     if kind not in MODELS:
         raise UnsupportedError(
             f"no function for model_type {kind!r}",
