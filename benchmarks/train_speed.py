@@ -5,6 +5,7 @@ Each contestant runs in a process of its own, in turn; read the ratios. ``python
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ def normal(*shape: int) -> np.ndarray:
 
 def mlp_data() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     sizes = (784, 512, 512, 10)
-    p = {f"{i}.weight": normal(o, n) for i, (n, o) in enumerate(zip(sizes, sizes[1:], strict=False))}
+    p = {f"{i}.weight": normal(o, n) for i, (n, o) in enumerate(itertools.pairwise(sizes))}
     p |= {f"{i}.bias": normal(o) for i, o in enumerate(sizes[1:])}
     return p, normal(128, 784), RNG.integers(0, 10, 128)
 
