@@ -66,7 +66,7 @@ class Shrunk:
         factor = np.array([abs(self.factor)])
         high = (factor.view(np.int64) & _SPLIT).view(np.float64)
         product = magnitude * factor
-        of_product = (magnitude * high - product) + magnitude * (factor - high)
+        of_product: Array = (magnitude * high - product) + magnitude * (factor - high)
         if not self.threshold:
             return of_product
         back = found - product
