@@ -81,3 +81,56 @@ def test_convert_stays_small(target: str, dtype: str, tmp_path: Path) -> None:
     print([n // MB for n in over], "MB over a bare interpreter")
     assert max(over) < LIMIT, f"{[n // MB for n in over]} MB over a bare interpreter"
     assert over[1] - over[0] < 16 * MB, f"it grows with the file: {[n // MB for n in over]} MB"
+
+
+EDITS = {
+    "prune": ["prune", "--sparsity", "0.5"],
+    "prune rows": ["prune", "--structure", "rows", "--sparsity", "0.5"],
+    "2:4": ["prune", "--nm", "2:4"],
+    "random": ["prune", "--random", "--sparsity", "0.5"],
+    "decay": ["decay", "--rate", "0.1", "--l1", "1e-3"],
+    "clip": ["clip", "--norm", "1"],
+    "noise": ["noise", "--std", "1e-3"],
+}
+RUN_EDIT = """
+import os, resource, subprocess, sys
+if sys.argv[1] == "start":
+    sys.exit(subprocess.run([sys.executable, "-c", sys.argv[2], "run", *sys.argv[3:]]).returncode)
+def leave(code):
+    top = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(top, flush=True)
+    left(code)
+left, os._exit = os._exit, leave
+from weighttools.cli.main import run
+sys.argv = ["weighttools", *sys.argv[2:]]
+run()
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """256 MB in one tensor of normal numbers."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    path = tmp_path_factory.mktemp("large") / "a.safetensors"
+    save_file({"fc.weight": np.random.default_rng(0).standard_normal((8192, 8192), np.float32)}, path)
+    return path
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edits_stay_small(edit: str, large: Path, tmp_path: Path) -> None:
+    """The plan, the write and the report together."""
+    bare, source, target = peak(tmp_path), large, tmp_path / "b.safetensors"
+    command, *options = EDITS[edit]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_EDIT, "start", RUN_EDIT, command, source, "-o", target, *options],
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    over = int(done.stdout.splitlines()[-1]) - bare
+    print(edit, over // MB, "MB over a bare interpreter")
+    assert target.stat().st_size > 256 * MB
+    assert over < 200 * MB, f"{over // MB} MB over a bare interpreter"

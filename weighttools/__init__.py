@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from weighttools.diagnosis import estimate as estimate
     from weighttools.diagnosis import init_check as init_check
     from weighttools.diagnosis import spectrum as spectrum
+    from weighttools.edits import average as average
+    from weighttools.edits import clip as clip
+    from weighttools.edits import decay as decay
+    from weighttools.edits import masks as masks
+    from weighttools.edits import noise as noise
+    from weighttools.edits import prune as prune
+    from weighttools.edits import scale as scale
+    from weighttools.edits import sizes as sizes
     from weighttools.errors import WeighttoolsError as WeighttoolsError
 
 _HOMES = {
@@ -43,6 +51,14 @@ _HOMES = {
     "spectrum": "weighttools.diagnosis",
     "init_check": "weighttools.diagnosis",
     "list_formats": "weighttools.api",
+    "average": "weighttools.edits",
+    "clip": "weighttools.edits",
+    "decay": "weighttools.edits",
+    "masks": "weighttools.edits",
+    "noise": "weighttools.edits",
+    "prune": "weighttools.edits",
+    "scale": "weighttools.edits",
+    "sizes": "weighttools.edits",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
     "Spec": "weighttools.core.tensor",

@@ -9,92 +9,19 @@ from typing import TYPE_CHECKING
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, SpecError, WeighttoolsError
+from weighttools.errors import SpecError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
+from weighttools.opening import PathLike, chosen, name_of, open
 from weighttools.records import Record, format_records, inspect_record, params_record
+from weighttools.statistics import stats
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
     from typing import Unpack
 
     from weighttools.changes import Changes
     from weighttools.core.tensor import Array
     from weighttools.transforms.layout import Layout
-
-PathLike = str | os.PathLike[str]
-
-
-def open(path: PathLike, *, assume: str | None = None, root: str | None = None) -> TensorMap:
-    """Open a checkpoint; only headers are read.
-
-    Parameters
-    ----------
-    path
-        A weight file, a directory with weights, an index file, ``org/model`` in the local Hugging Face cache, or
-        ``-`` for standard input.
-    assume
-        The dtype of elements whose type the file does not name (a bare ``V2`` in an NPZ).
-    root
-        The part of a nested checkpoint to read, by its dotted path; ``"."`` reads all of it by full names. By
-        default the usual wrappers (``state_dict``, ``model``, …) are taken off, and a note says so.
-
-    Raises
-    ------
-    SourceError
-        There is nothing to read there.
-    FormatError
-        What is there is not known, damaged, or unsafe.
-
-    Examples
-    --------
-    >>> tensor_map = open("fixtures/safetensors/tiny/model.safetensors")
-    >>> tensor_map["fc.weight"].shape
-    (3, 4)
-    >>> tensor_map["fc.weight"][0, :2]
-    array([0., 1.], dtype=float32)
-    """
-    try:
-        return _opened(located(os.fspath(path)), ReadOptions(assume, root))
-    except WeighttoolsError:
-        raise
-    except OSError as error:
-        raise SourceError(
-            f"cannot be read: {error.strerror or error}", subject=os.fspath(error.filename or path)
-        ) from None
-
-
-def _opened(place: str, options: ReadOptions) -> TensorMap:
-    from weighttools.formats import read_file
-    from weighttools.io.source import open_source
-
-    if place.endswith(".index.json") or os.path.isdir(place):
-        from weighttools.formats import huggingface
-
-        return huggingface.read(place, options)
-    if place.endswith(".weights.json"):
-        from weighttools.formats import keras
-
-        return keras.read_index(place, options)
-    return read_file(open_source(place), options)
-
-
-def located(path: str) -> str:
-    """Return where `path` points: itself if it exists, else the snapshot in the Hugging Face cache that it names."""
-    if path == "-" or "://" in path or os.path.exists(path):
-        return path
-    if path.count("/") == 1 and not path.startswith((".", "/")):
-        from weighttools.formats import huggingface
-
-        found = huggingface.cached(path)
-        if found is not None:
-            return str(found)
-        raise SourceError(
-            "no such file, and no such model in the Hugging Face cache",
-            subject=path,
-            remedy=f"looked in {huggingface.cache_directory()}",
-        )
-    return path
 
 
 def save(
@@ -216,7 +143,7 @@ def _layout(
 
 def _laid_out(change: Layout, before: TensorMap, dst: str, verify: bool) -> Record:
     """Return what a record says of a change of layout, proven if asked for."""
-    from weighttools.transforms.layout import verify as proven
+    from weighttools.transforms.layout_verify import verify as proven
 
     where = {"source": change.source, "target": change.target, "evidence": list(change.evidence)}
     n_verified = proven(before, open(dst), change) if verify else 0
@@ -260,19 +187,6 @@ def inspect(
         return inspect_record(tensor_map, name_of(path), tensors=tensors)
 
 
-def name_of(path: PathLike | TensorMap) -> str:
-    """Return what a record calls a checkpoint."""
-    return path.origin.path if isinstance(path, TensorMap) else os.fspath(path)
-
-
-def chosen(
-    path: PathLike | TensorMap, include: Sequence[str], exclude: Sequence[str], options: ReadOptions
-) -> TensorMap:
-    """Open a checkpoint, if it is not open yet, and keep the tensors that the patterns choose."""
-    tensor_map = path if isinstance(path, TensorMap) else open(path, assume=options.assume, root=options.root)
-    return tensor_map.select(*include, exclude=exclude)
-
-
 def params(
     path: PathLike | TensorMap,
     *,
@@ -303,125 +217,6 @@ def params(
     """
     with collector_paused():
         return params_record(chosen(path, include, exclude, ReadOptions(assume, root)), name_of(path), by, depth)
-
-
-def stats(
-    path: PathLike | TensorMap,
-    *,
-    by: str = "tensor",
-    depth: int = 1,
-    norms: Sequence[str] = (),
-    quantiles: Sequence[float] = (),
-    hist: int | None = None,
-    entropy: bool = False,
-    sparsity: bool = False,
-    kurtosis: bool = False,
-    outliers: bool = False,
-    eps: float | None = None,
-    where: str | None = None,
-    sort: str | None = None,
-    top: int | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    assume: str | None = None,
-    root: str | None = None,
-    threads: int | None = None,
-    kernel: str = "auto",
-    executor: Executor | None = None,
-    progress: Progress = silent,
-) -> Record:
-    """Describe the values of a checkpoint: every figure in one pass over it, in memory that does not grow with it.
-
-    NaN and Inf are counted, and left out of every other figure; -0.0 is a zero; bools are 0 and 1; complex numbers
-    go by magnitude.
-
-    Parameters
-    ----------
-    path
-        As for `open`, or an open map.
-    by
-        ``"tensor"``, ``"module"`` (the name without its last part), ``"dtype"``, or ``"depth"`` (the name's first
-        `depth` parts). Figures that belong to one tensor (its patterns, channels and singular values) are null
-        for groups and for the total.
-    depth
-        How many parts of the name make a group, for ``by="depth"``.
-    norms
-        ``"spectral"`` and ``"nuclear"`` are computed, from all singular values; ``"l1"``, ``"l2"`` and ``"inf"``
-        always are.
-    quantiles
-        Probabilities from 0 to 1; exact, as `numpy.quantile` in float64. Dtypes of more than two bytes take two to
-        four passes more.
-    hist
-        Bins of a histogram from minimum to maximum, exact; dtypes of more than two bytes take one more pass.
-    entropy
-        Also entropy (bits an element) and the number of distinct values, for dtypes of at most two bytes.
-    sparsity
-        Also 2:4 and 4:8 compliance along the last axis, and empty rows, columns, channels and 16 x 16 blocks.
-    kurtosis, outliers
-        Also skewness and excess kurtosis; channels whose largest magnitude stands out.
-    eps
-        Also count magnitudes up to this.
-    where
-        Keep the rows that meet a condition, such as ``"sparsity > 0.5 and dtype == bf16"``.
-    sort
-        A figure to sort the rows by, largest first (texts: first first); null last.
-    top
-        Keep this many rows.
-    include, exclude, assume, root
-        As for `convert`.
-    threads
-        Worker threads; default: one a CPU.
-    kernel
-        ``"numpy"``, ``"numba"`` (extra ``[fast]``), or ``"auto"``: numba for gigabytes, if it is installed.
-    executor
-        Any `concurrent.futures.Executor` to compute in, instead of threads.
-    progress
-        Called with the number of stored bytes just done, in every pass.
-
-    Returns
-    -------
-    dict
-        A ``weighttools.stats/1`` record: ``tensors`` (or ``groups``), and ``total`` over all of them, whether shown or
-        not. Its figures are the same to the last bit for any number of threads and any executor.
-
-    Raises
-    ------
-    SpecError
-        An option does not fit.
-
-    Examples
-    --------
-    >>> record = stats("fixtures/safetensors/tiny/model.safetensors")
-    >>> record["total"]["count"]
-    16
-    """
-    from weighttools.analyzers.describe import Request
-    from weighttools.analyzers.rows import Means, grouped, rows_of, selection
-
-    request = Request(
-        quantiles=tuple(quantiles),
-        bins=hist,
-        entropy=entropy,
-        structure=sparsity,
-        kurtosis=kurtosis,
-        outliers=outliers,
-        near_zero=eps is not None,
-        norms=tuple(norms),
-    ).checked()
-    tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
-    groups = grouped(tensor_map, by, depth)
-    shown = selection(request, by, where, sort, top)
-    rows, total = rows_of(groups, request, Means(eps or 0.0, threads, kernel, executor, progress))
-    return {
-        "schema": "weighttools.stats/1",
-        "path": name_of(path),
-        "by": by,
-        "n_rows": len(rows),
-        "tensors" if by == "tensor" else "groups": shown.of(rows),
-        "total": total,
-        "aliases": dict(tensor_map.aliases),
-        "notes": list(tensor_map.origin.notes),
-    }
 
 
 def get(path: PathLike, name: str, *, assume: str | None = None, root: str | None = None) -> Array:
@@ -462,3 +257,16 @@ def pick(tensor_map: TensorMap, name: str) -> Tensor:
 def list_formats() -> list[Record]:
     """Return what is read and written, and which extra it needs."""
     return format_records()
+
+
+__all__ = [
+    "convert",
+    "get",
+    "inspect",
+    "list_formats",
+    "open",
+    "params",
+    "pick",
+    "save",
+    "stats",
+]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
 from weighttools.core.engine import n_threads
+from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
 from weighttools.formats import huggingface, load, writable
 from weighttools.formats.base import WriteOptions
+from weighttools.io.beside import is_inside
 from weighttools.io.directory import atomic_directory, keep_others
 from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
@@ -123,14 +125,27 @@ def write(
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
     _refuse_encodings(tensor_map, planned.format)
     _check_compression(planned, compression)
+    planned.notes += [*_shard_notes(tensor_map, planned, max_shard_size), *_tie_notes(tensor_map, planned)]
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
         *_cast_notes(tensor_map, original),
     ]
+    changed, reported = _watched(tensor_map)
     if not dry_run:
-        _execute(tensor_map, planned, WriteOptions(compression=compression), force, progress)
-    return _record(tensor_map, planned, original or tensor_map, written=not dry_run)
+        _execute(changed, planned, WriteOptions(compression=compression), force, progress)
+    record = _record(tensor_map, planned, original or tensor_map, written=not dry_run)
+    return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
+
+
+def _watched(tensor_map: TensorMap) -> tuple[TensorMap, Callable[[bool], list[Mapping[str, Any]]]]:
+    """Return the map, counting what changed tensors hold if there are any, and the reports that then can be given."""
+    if not tensor_map.origin.reports:
+        return tensor_map, lambda written: []
+    from weighttools.transforms.tally import reports, watched
+
+    changed, tally = watched(tensor_map)
+    return changed, lambda written: reports(tensor_map, tally, written)
 
 
 def _plan(
@@ -179,6 +194,31 @@ def _stem_of(tensor_map: TensorMap) -> str:
     """Keep the stem of the source's own weight files (``adapter_model``, ``diffusion_pytorch_model``)."""
     names = [Path(file).name for file in tensor_map.origin.files]
     return next((stem for stem in huggingface.STEMS[:3] if names and names[0].startswith(stem)), "model")
+
+
+def _shard_notes(tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None) -> list[str]:
+    """Say what a directory of shards may surprise with."""
+    if not planned.is_directory:
+        return []
+    limit = parse_size(max_shard_size or MAX_SHARD_SIZE)
+    large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
+    notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
+    here = [Path(place) / "config.json" for place in (tensor_map.origin.path, planned.target) if place]
+    if not any(path.is_file() for path in here):
+        notes.append("there is no config.json beside the source: transformers needs one in the directory")
+    return notes
+
+
+def _tie_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
+    """Say that ties of another format's file are recorded in a way that not every loader of this one knows."""
+    if (
+        not tensor_map.aliases
+        or planned.format not in ("npz", "safetensors")
+        or planned.format == tensor_map.origin.format
+    ):
+        return []
+    n = len(tensor_map.aliases)
+    return [f"{n:,} tied names are recorded as ties ({next(iter(tensor_map.aliases))}); --tied copy writes them out"]
 
 
 def _cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:
@@ -250,7 +290,7 @@ def _companions(directory: Path) -> Iterable[Path]:
             path = Path(folder) / name
             if name.startswith(".") or name.lower().endswith((*_WEIGHTS, ".index.json")) or not path.is_file():
                 continue
-            if path.stat().st_size <= _COMPANION_BYTES and huggingface.is_inside(directory, path):
+            if path.stat().st_size <= _COMPANION_BYTES and is_inside(directory, path):
                 yield path
 
 
@@ -271,10 +311,15 @@ def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, writte
         "n_dequantized": sum(then.is_quantized and not now.is_quantized for now, then in pairs),
         "n_quantized": sum(now.is_quantized and not then.is_quantized for now, then in pairs),
         "stored_bytes": sum(tensor.spec.encoded_bytes for tensor in tensor_map.values()),
-        "planned_peak_bytes": planned_peak(tensor_map.values()),
+        "planned_peak_bytes": max(planned_peak(tensor_map.values()), _planning_peak(tensor_map)),
         "files": [_file_record(tensor_map, file, names) for file, names in planned.files.items()],
         "notes": planned.notes,
     }
+
+
+def _planning_peak(tensor_map: TensorMap) -> int:
+    """Return the most memory that transforms took to plan, as they report it."""
+    return max((report.get("planning_bytes", 0) for report in tensor_map.origin.reports), default=0)
 
 
 def _file_record(tensor_map: TensorMap, file: str, names: list[str]) -> dict[str, Any]:
@@ -288,5 +333,11 @@ def _file_record(tensor_map: TensorMap, file: str, names: list[str]) -> dict[str
 def planned_peak(tensors: Iterable[Tensor]) -> int:
     """Return the planned peak memory of values, in bytes: copied tensors need one buffer, decoded ones their blocks."""
     decoded = [t for t in tensors if t.stored is None or not (t.spec.encoding == "raw" or t.spec.is_quantized)]
-    blocks = [min(t.run_elements, t.n_elements) * max(8, t.dtype.bits) // 8 for t in decoded]
+    blocks = [min(t.run_elements, t.n_elements) * _element_bytes(t) for t in decoded]
     return max(_COPY_BYTES, plan.peak_bytes(blocks, n_threads()))
+
+
+def _element_bytes(tensor: Tensor) -> int:
+    """Return the bytes that one element under way takes; where it is computed, in float64 and with temporaries."""
+    computed = isinstance(tensor.decode, Positioned)
+    return 40 if computed else max(8, tensor.dtype.bits) // 8

@@ -8,15 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weighttools import api
 from weighttools.analyzers.counts import by_dtype
-from weighttools.api import PathLike
 from weighttools.core.engine import collector_paused
 from weighttools.core.findings import ERROR, WARNING, Finding
+from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
 from weighttools.formats.base import ReadOptions
 from weighttools.io.progress import Progress, silent
+from weighttools.opening import PathLike, chosen, located, name_of, open
 from weighttools.records import Record
 
 if TYPE_CHECKING:
@@ -73,15 +73,19 @@ def check(
         There is nothing to read there.
     """
     from weighttools.core.codes import remedied
+    from weighttools.formats import read_file
+    from weighttools.io.source import open_source
 
     record: Record = {"schema": "weighttools.check/1", "path": os.fspath(path)}
-    place = api.located(os.fspath(path))
+    place = located(os.fspath(path))
     if fix_index:
         record["fixed"] = _fixed(place)
-    found = list(_of_files(place))
+    piped = open_source(place) if place == "-" else None  # once: standard input is not read twice
+    found = list(_of_files(place, piped))
     try:
         with collector_paused():
-            tensor_map = api.open(path, assume=assume, root=root)
+            options = ReadOptions(assume, root)
+            tensor_map = read_file(piped, options) if piped else open(path, assume=assume, root=root)
             found += _of_map(tensor_map, base, assume)
         if not headers:
             found += _of_values(tensor_map.select(*include, exclude=exclude), threads, progress)
@@ -89,21 +93,21 @@ def check(
             record["against"], more = _against(tensor_map, against)
             found += more
     except (FormatError, UnsupportedError, SourceError) as error:
-        if not os.path.exists(place):
+        if not piped and not os.path.exists(place):
             raise
         if not any(finding.severity == ERROR for finding in found):
             found.append(Finding(ERROR, "unreadable", str(error)))
     return {**record, "findings": [remedied(finding).record() for finding in found]}
 
 
-def _of_files(place: str) -> Iterator[Finding]:
+def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
     """Yield what can be found without opening the checkpoint as a whole."""
     from weighttools.formats import check_file, directory_files, index_check
     from weighttools.io.source import open_source
 
     try:
         for file in directory_files(place):
-            yield from check_file(open_source(file))
+            yield from check_file(piped or open_source(file))
         for index in index_check.indexes(place):
             yield from index_check.check(index)
     except (FormatError, UnsupportedError) as error:
@@ -117,7 +121,7 @@ def _of_map(tensor_map: TensorMap, base: PathLike | None, assume: str | None) ->
     if base is not None:
         from weighttools.analyzers.checks.adapter import check as fits
 
-        yield from fits(tensor_map, api.open(base, assume=assume))
+        yield from fits(tensor_map, open(base, assume=assume))
 
 
 def _of_values(tensor_map: TensorMap, threads: int | None, progress: Progress) -> Iterator[Finding]:
@@ -129,7 +133,7 @@ def _of_values(tensor_map: TensorMap, threads: int | None, progress: Progress) -
 def _against(tensor_map: TensorMap, other: PathLike) -> tuple[Record, list[Finding]]:
     from weighttools.analyzers.alignment import align
 
-    found = align(tensor_map, api.open(other))
+    found = align(tensor_map, open(other))
     record = {"path": os.fspath(other), **found.record()}
     if not (found.rules or found.left or found.right or found.shapes):
         return record, []
@@ -199,13 +203,13 @@ def estimate(
     if context < 1 or batch < 1:
         raise SpecError(f"context {context}, batch {batch}", expected="1 or more")
     cached = dtype(cache_dtype)
-    tensor_map = api.chosen(path, include, exclude, ReadOptions(assume, root))
+    tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
     found = families(tensor_map)
     shape = _cache_shape(tensor_map)
     known = not isinstance(shape, str)
     return {
         "schema": "weighttools.estimate/1",
-        "path": api.name_of(path),
+        "path": name_of(path),
         "n_parameters": sum(count.n_parameters for count in by_dtype(found).values()),
         "load": figures.loading(found),
         "train": figures.training(found),
@@ -273,7 +277,7 @@ def spectrum(
     from weighttools.analyzers import spectrum as spectra
 
     request = spectra.Request(tuple(ranks), exact_limit, values)
-    tensor_map = api.chosen(path, include, exclude, ReadOptions(assume, root))
+    tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
     names = spectra.chosen(list(tensor_map), tensor_map.specs())
     tensors = [tensor_map[name] for name in names]
     rows: list[Record] = []
@@ -283,7 +287,7 @@ def spectrum(
         progress(tensor.stored_bytes)
     return {
         "schema": "weighttools.spectrum/1",
-        "path": api.name_of(path),
+        "path": name_of(path),
         "n_left_out": len(tensor_map) - len(names),
         "tensors": rows,
         "notes": list(tensor_map.origin.notes),
@@ -331,7 +335,7 @@ def init_check(
 
     if activation not in initial.GAINS:
         raise SpecError(f"unknown activation {activation!r}", expected="one of " + ", ".join(initial.GAINS))
-    tensor_map = api.chosen(path, include, exclude, ReadOptions(assume, root))
+    tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
     names = initial.layers(tensor_map)
     with engine.threads(threads) as pool:
         states = fold((tensor_map[name] for name in names), (initial.of,), None, pool, progress=progress)
@@ -342,7 +346,7 @@ def init_check(
     gains = [math.log(row["gain"]) for row in rows if row["gain"] > 0 and math.isfinite(row["gain"])]
     return {
         "schema": "weighttools.init-check/1",
-        "path": api.name_of(path),
+        "path": name_of(path),
         "activation": activation,
         "n_layers": len(rows),
         "n_untouched": sum(row["untouched"] is True for row in rows),

@@ -52,9 +52,9 @@ def test_inspect_table(inside, tiny: Path) -> None:
         "kind": "checkpoint",
         "size": "68 B",
         "tensors": "3",
-        "parameters": "15 (15)",
-        "buffers": "1 elements",
-        "dtype": "int64: 1 tensor, 1 elements, 8 B",
+        "parameters": "15",
+        "buffers": "1 element",
+        "dtype": "int64: 1 tensor, 1 element, 8 B",
         "metadata": "format: pt",
     }
     assert "float32: 2 tensors, 15 elements, 60 B" in head

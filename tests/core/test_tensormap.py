@@ -55,6 +55,19 @@ def test_unknown_name_gives_near_ones() -> None:
         TensorMap({})["a"]
 
 
+def test_a_tensor_without_a_name_is_not_every_missing_one() -> None:
+    found = TensorMap.from_arrays({"": np.zeros(2), "a": np.ones(1)}, {}, {"b": "a"})
+    assert found[""].shape == (2,) and found["b"] is found["a"]
+    with pytest.raises(TensorNotFoundError, match="'c'"):
+        found["c"]
+
+
+@pytest.mark.parametrize("expression", ["re:(", "re:" + "(" * 5000, "re:a{99999999999}"])
+def test_a_regular_expression_that_does_not_compile(expression: str) -> None:
+    with pytest.raises(SpecError, match="does not compile"):
+        small().select(expression)
+
+
 def test_select_and_drop() -> None:
     found = small()
     assert found.select() is found

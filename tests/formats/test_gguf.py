@@ -28,7 +28,8 @@ from weighttools.errors import CorruptFileError, MissingDependencyError, SourceE
 from weighttools.formats import load
 from weighttools.formats.base import plain
 from weighttools.formats.gguf_header import BLOCKS, RAW
-from weighttools.formats.gguf_values import Float32, Float64, Int8, MetadataArray, UInt8, UInt16, UInt64
+from weighttools.formats.gguf_numbers import Float32, Float64, Int8, UInt8, UInt16, UInt64
+from weighttools.formats.gguf_values import MetadataArray
 
 
 class TestGguf(FormatConformance):

@@ -333,3 +333,15 @@ def test_fletcher32_is_that_of_libhdf5(tmp_path: Path, data: bytes) -> None:
         thing = file.create_dataset("x", data=np.frombuffer(data, "u1"), chunks=(len(data),), fletcher32=True)
         _, raw = thing.id.read_direct_chunk((0,))
     assert int.from_bytes(raw[-4:], "little") == fletcher32(data)
+
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "hdf5"
+
+
+@pytest.mark.parametrize("file", ["plain.h5", "chunked.h5", "keras2.h5", "keras3.weights.h5", "keras3.keras"])
+def test_fixtures_of_the_reference_libraries(file: str) -> None:
+    with np.load(FIXTURES / f"{file.split('.')[0]}.npz") as archive:
+        expected = {name.replace("|", "/"): archive[name] for name in archive.files}
+    tensor_map = wt.open(FIXTURES / file)
+    assert list(tensor_map) == list(expected)
+    assert_same(tensor_map.read(), {name: a.astype(a.dtype.newbyteorder("=")) for name, a in expected.items()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import random
 import struct
 import subprocess
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 import weighttools as wt
+from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats import hdf5_process
 
@@ -213,9 +216,9 @@ def test_a_truncated_file_says_how_much_is_missing(tmp_path: Path) -> None:
         wt.open(path)
 
 
-def varied(path: Path) -> bytes:
-    """A file with a little of everything."""
-    with h5py.File(path, "w", libver=random.Random(0).choice(["earliest", "latest"])) as file:
+def varied(path: Path, libver: str = "earliest") -> bytes:
+    """A file with a little of everything; the latest structures carry checksums, the earliest do not."""
+    with h5py.File(path, "w", libver=libver) as file:
         file["plain"] = np.arange(8.0)
         file.create_dataset("g/packed", data=np.arange(300), chunks=(64,), compression="gzip", shuffle=True)
         file.create_dataset("g/checked", data=np.arange(30.0), chunks=(16,), fletcher32=True)
@@ -228,12 +231,13 @@ def varied(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_mutants_give_values_or_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("libver", "n"), [("earliest", 60), ("latest", 15)])
+def test_mutants_give_values_or_one_line(tmp_path: Path, libver: str, n: int) -> None:
     path = tmp_path / "m.h5"
-    data = varied(path)
+    data = varied(path, libver)
     rng = random.Random(1)
     filled = [at for at, byte in enumerate(data) if byte] + list(range(200))
-    for _ in range(60):
+    for _ in range(n):
         mutant = bytearray(data)
         for _ in range(rng.choice([1, 1, 1, 2, 8])):
             mutant[rng.choice(filled)] = rng.choice([0, 1, 255, rng.randrange(256)])
@@ -265,3 +269,36 @@ def test_listing_works_where_nothing_is_on_the_path_but_the_package(tmp_path: Pa
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stdout.strip() == "['x']", done.stderr
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_a_full_disk_leaves_the_old_target(
+    tmp_path: Path, compression: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every write call in turn fails: the target stays as it was, with one line said and nothing left behind."""
+    wt.save(tmp_path / "src.npz", TensorMap.from_arrays({"a": np.arange(5000.0), "b": np.arange(3)}, {"k": "v"}))
+    (tmp_path / "old.h5").write_bytes(b"old")
+    real = os.write
+    calls = 0
+
+    def write(fd: int, data: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls > allowed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data)
+
+    for allowed in range(100):  # noqa: B007 - seen by `write`
+        calls = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", write)
+            patch.delattr(os, "copy_file_range", raising=False)
+            try:
+                wt.convert(tmp_path / "src.npz", tmp_path / "old.h5", compression=compression, force=True)
+                break
+            except WeighttoolsError as error:
+                assert "No space left" in str(error)
+        assert (tmp_path / "old.h5").read_bytes() == b"old"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["old.h5", "src.npz"]
+    assert 1 <= allowed < 99
+    assert list(wt.open(tmp_path / "old.h5")) == ["a", "b"]

@@ -11,6 +11,7 @@ from typing import Any
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -62,7 +63,6 @@ SAVERS = {
 
 
 def legacy_weights(model: Any, path: str) -> None:
-    import h5py
     from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
     with h5py.File(path, "w") as file:
@@ -139,8 +139,17 @@ def test_full_legacy_model_loads_after_a_round_trip(saved: tuple[Any, dict[str, 
     wt.convert(tmp_path / "middle.safetensors", tmp_path / "back.h5")
     other = keras.saving.load_model(tmp_path / "back.h5")
     assert same_weights(model, other)
-    ours, theirs = other.optimizer.variables, model.optimizer.variables
-    assert [v.numpy().tobytes() for v in ours[2:]] == [v.numpy().tobytes() for v in theirs[2:]]
+    # Keras 3 does not give the slots back to the optimizer even from its own file, so these are compared by h5py
+    with h5py.File(tmp_path / "back.h5") as ours, h5py.File(files["full.h5"]) as theirs:
+        names, expected = (
+            [getattr(n, "decode", lambda n=n: n)() for n in file["optimizer_weights"].attrs["weight_names"]]
+            for file in (ours, theirs)
+        )
+        assert names == expected and len(names) == len(model.optimizer.variables)
+        for name in names:
+            path = f"optimizer_weights/{name}"
+            assert ours[path][()].tobytes() == theirs[path][()].tobytes()
+        assert sorted(ours.attrs) == sorted(theirs.attrs)
 
 
 def test_optimizer_state_is_told_apart(saved: tuple[Any, dict[str, Path]]) -> None:

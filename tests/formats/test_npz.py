@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import weighttools as wt
 from tests import strategies
 from tests.formats.conformance import Arrays, FormatConformance
+from tests.formats.refusals import refusal
 from tests.formats.test_npy import NUMPYS_OWN, described, made
 from tests.sources import CountingSource
 from tests.strategies import assert_same, random_array, same_bits
@@ -277,10 +278,7 @@ BAD: list[tuple[str, bytes, type[WeighttoolsError], str]] = [
 
 @pytest.mark.parametrize(("data", "kind", "message"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 def test_bad_archive_is_refused_in_one_line(data: bytes, kind: type[WeighttoolsError], message: str) -> None:
-    with pytest.raises(kind) as caught:
-        read(data)
-    line = str(caught.value)
-    assert line.startswith("bad.npz: ") and line.isprintable() and message in line
+    assert message in refusal(read_file, data, "bad.npz", kind)
 
 
 def test_folders_without_content_are_passed_over() -> None:

@@ -354,6 +354,24 @@ def test_chunks_of_a_distributed_tensor_are_joined(tmp_path: Path, cuts: Any, co
         wt.open(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../w.distcp", "/w.distcp", "a/../../w.distcp", "", "link"])
+def test_chunks_of_a_distributed_tensor_are_read_from_their_directory_only(tmp_path: Path, name: str) -> None:
+    from torch.distributed.checkpoint import metadata as md
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    directory, offsets = tmp_path / "dcp", torch.Size((0,))
+    directory.mkdir()
+    torch.save(torch.ones(2), tmp_path / "w.distcp")
+    (directory / "link").symlink_to(tmp_path / "w.distcp")
+    n_bytes = (tmp_path / "w.distcp").stat().st_size
+    chunk = md.ChunkStorageMetadata(offsets, torch.Size((2,)))
+    tensor = md.TensorStorageMetadata(md.TensorProperties(torch.float32), torch.Size((2,)), [chunk])
+    places = {md.MetadataIndex("w", offsets): _StorageInfo(name, 0, n_bytes)}
+    (directory / ".metadata").write_bytes(pickle.dumps(md.Metadata({"w": tensor}, None, places)))
+    with pytest.raises(UnsafeFileError, match="names the file|leaves its directory"):
+        wt.open(directory)
+
+
 # -- plainly wrong ------------------------------------------------------------------------------------------------
 
 
@@ -405,3 +423,9 @@ def test_fixture_of_a_training_run_and_a_script() -> None:
     theirs = torch.load(FIXTURES / "training.ckpt", weights_only=True)["model"]
     assert_same(wt.open(FIXTURES / "training.ckpt", root="model").read(), flat(theirs))
     assert_same(wt.open(FIXTURES / "script.pt").read(), flat(theirs))
+
+
+def test_object_arrays_in_npy_files_are_read_as_data(tmp_path: Path) -> None:
+    held = {"net": [np.arange(6.0).reshape(2, 3), np.ones(2, np.float32)]}
+    np.save(tmp_path / "a.npy", np.array(held, dtype=object), allow_pickle=True)
+    assert_same(wt.open(tmp_path / "a.npy").read(), {f"net.{i}": array for i, array in enumerate(held["net"])})

@@ -52,3 +52,15 @@ def test_rxnfps_tied_decoder_is_an_alias() -> None:
 def test_strided_tensors_read_in_blocks_as_whole() -> None:
     for tensor in wt.open(real_file("facenet-pytorch", "pnet.pt")).values():
         np.testing.assert_array_equal(np.concatenate(list(tensor.blocks(100))), tensor.read().ravel())
+
+
+def test_mtcnns_object_array_is_read_as_data() -> None:
+    file = real_file("mtcnn", "mtcnn_weights.npy")
+    theirs = np.load(file, allow_pickle=True).item()  # a known file, checked by its sha256
+    expected = {f"{net}.{i}": array for net, arrays in theirs.items() for i, array in enumerate(arrays)}
+    found = wt.open(file)
+    assert_same(found.read(), expected)
+    assert len(found) == 50 and sum(array.size for array in expected.values()) == 495_850
+    pnet = wt.open(real_file("facenet-pytorch", "pnet.pt"))
+    kernel = found["pnet.0"].read()
+    np.testing.assert_array_equal(pnet["conv1.weight"].read(), kernel.transpose(3, 2, 1, 0))

@@ -229,3 +229,21 @@ def test_fixture_reads_as_the_official_library_reads_it(name: str) -> None:
         values = found["every.float4_e2m1fn"].read().reshape(-1).astype(np.float32)
         table = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]  # OCP Microscaling Formats 1.0, table 5
         np.testing.assert_array_equal(values, np.float32([*table, *[-v for v in table]]))
+
+
+@given(st.lists(st.sampled_from(["first file", "second file", "memory"]), max_size=8))
+def test_tensors_of_several_files_and_of_memory_are_written_in_any_mixture(
+    tmp_path_factory: pytest.TempPathFactory, origins: list[str]
+) -> None:
+    """Neighbours in one file are copied as one span, others one by one, and those in memory are encoded between."""
+    base = tmp_path_factory.getbasetemp()
+    arrays = {f"t{i}": strategies.random_array(DTYPES["float32"], (i + 1,), i) for i in range(len(origins))}
+    official_write(base / "first.safetensors", arrays)
+    official_write(base / "second.safetensors", arrays)
+    places = {
+        "first file": wt.open(base / "first.safetensors"),
+        "second file": wt.open(base / "second.safetensors"),
+        "memory": TensorMap.from_arrays(arrays),
+    }
+    mixed = TensorMap({name: places[place][name] for name, place in zip(arrays, origins, strict=True)})
+    assert_same(official_read(TestSafetensors().write(mixed, base / "mixed.safetensors")), arrays)

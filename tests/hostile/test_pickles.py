@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from weighttools.errors import WeighttoolsError
 CORPUS = corpus(MARKER)
 MEMORY_LIMIT = 300 << 20
 SECONDS = 2.0
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 assert ml_dtypes
 
 CHILD = """
@@ -117,3 +120,16 @@ def test_good_neighbours_of_hostile_entries_are_read(cwd: Path) -> None:
     assert list(found) == ["w"] and any("os.system" in note for note in found.origin.notes)
     (cwd / "listed.pt").write_bytes(archive(state(glob("os", "system"))))
     assert wt.check(cwd / "listed.pt")["findings"][0]["severity"] == "error"
+
+
+def test_the_command_exits_1_on_what_is_dangerous_and_0_on_what_is_not(cwd: Path) -> None:
+    (cwd / "bad.pt").write_bytes(archive(state(call("os", "system", text(f"touch {MARKER}")))))
+    (cwd / "good.pt").write_bytes(archive(state(tensor())))
+    code = "import sys, weighttools.cli.main as m; sys.argv = ['weighttools', 'check', *{}]; m.run()"
+    assert run_python(code.format([str(cwd / "good.pt")])).endswith("nothing found")
+    bad = subprocess.run([sys.executable, "-m", "weighttools", "check", "bad.pt", "--json"], cwd=cwd, env=ENVIRONMENT)
+    assert bad.returncode == 1
+    record = wt.check(cwd / "bad.pt")
+    assert record["schema"] == "weighttools.check/1"
+    assert [f["code"] for f in record["findings"]] == ["pickle-runs-code"]
+    assert set(record["findings"][0]) == {"severity", "code", "tensor", "message", "remedy"}

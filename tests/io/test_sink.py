@@ -434,3 +434,24 @@ def test_errors_name_the_target_not_the_temporary(
     with pytest.raises(WeighttoolsError) as error:
         weighttools.convert(source, tmp_path / "out")
     assert str(error.value).startswith(f"{tmp_path / 'out' / 'model.safetensors'}: ") and ".tmp" not in str(error.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="one root")
+def test_the_root_of_a_file_system_is_no_target() -> None:
+    """Nothing can be made beside it, and nothing exchanged with it."""
+    with pytest.raises(SourceError, match="root of a file system"), directory.atomic_directory("/", force=True):
+        pytest.fail("it must not begin")
+
+
+@pytest.mark.parametrize("target", ["", ".", "..", "../d", "./"])
+def test_the_current_directory_is_not_taken_away(
+    target: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside
+) -> None:
+    """A shell whose directory was exchanged would go on in the old one, which is no more."""
+    place = tmp_path / "e" / "d"
+    place.mkdir(parents=True)
+    monkeypatch.chdir(place)
+    before = os.stat(place).st_ino
+    ran = inside("convert", source, target, "--force")
+    assert ran.code == 2 and "the current directory" in ran.err
+    assert (os.stat(place).st_ino, os.listdir(place), os.listdir(place.parent)) == (before, [], ["d"])

@@ -18,14 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
+from tests.real import real_file
 from tests.strategies import assert_same, bits_of, random_array
 from weighttools.cli.convert import convert as convert_command
 from weighttools.core.dtypes import DTYPES, dtype
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError, TensorNotFoundError
 from weighttools.transforms.cast import cast
-from weighttools.transforms.layout import layout, verify
+from weighttools.transforms.layout import layout
 from weighttools.transforms.layout_tables import FRAMEWORKS, RULES
+from weighttools.transforms.layout_verify import verify
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"  # Keras under NumPy 2
@@ -492,3 +494,19 @@ def test_command(checkpoint: tuple[Path, Arrays], tmp_path: Path) -> None:
 def test_options_need_layout(checkpoint: tuple[Path, Arrays], tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="need --layout"):
         wt.convert(checkpoint[0], tmp_path / "x.npz", **options)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("net", ["pnet", "rnet", "onet"])
+def test_facenet_is_mtcnn_by_an_explicit_rule(net: str) -> None:
+    """The real exception: its convolutions are mtcnn's with all axes turned round, not by the usual (2, 3, 1, 0)."""
+    state = torch.load(real_file("facenet-pytorch", f"{net}.pt"), weights_only=True)
+    arrays = {name: tensor.contiguous().numpy() for name, tensor in state.items()}
+    other = np.load(real_file("mtcnn", "mtcnn_weights.npy"), allow_pickle=True).item()[net]
+    rules = ["*conv*.weight=transpose(3,2,1,0)", "prelu*=keep"]
+    found = carried(arrays, "keras", *rules, source="torch")
+    assert len(found) == len(other)
+    for (name, array), expected in zip(found.items(), other, strict=True):
+        np.testing.assert_array_equal(array, expected.reshape(array.shape), err_msg=name)
+    usual = carried(arrays, "keras", "prelu*=keep", source="torch")
+    assert not np.array_equal(usual["conv1/kernel"], other[0])

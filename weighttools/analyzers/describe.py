@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
+MAX_QUANTILES = 100
+
+_HEAVY_BATCH = 8
+"""Small tensors in one job where the state of each holds 65,536 counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to compute beside moments, extremes and zeros.
@@ -59,6 +65,8 @@ class Request:
         """
         if not all(0 <= p <= 1 for p in self.quantiles):
             raise SpecError(f"quantiles {list(self.quantiles)}", expected="probabilities from 0 to 1")
+        if len(self.quantiles) > MAX_QUANTILES:
+            raise SpecError(f"{len(self.quantiles):,} quantiles", expected=f"at most {MAX_QUANTILES}")
         if self.bins is not None and not 1 <= self.bins <= histogram.MAX_BINS:
             raise SpecError(f"a histogram of {self.bins} bins", expected=f"1 to {histogram.MAX_BINS:,}")
         unknown = set(self.norms) - {*norms.SINGULAR, *norms.ALWAYS}
@@ -112,6 +120,24 @@ def total(tensors: Sequence[Tensor], request: Request, engine: Engine, states: S
     if states is None:
         [states] = _states([whole], [counted], list(_statistics(request).values()), engine)
     return _row(whole, request, engine, counted, states if counted else _plain_states(states))
+
+
+def planned_bytes(groups: Sequence[Group], request: Request) -> int:
+    """Return how many bytes `describe` and `total` are going to read, at most."""
+    whole = Group([tensor for group in groups for tensor in group.tensors])
+    return _nbytes(whole) + sum(_further_passes(group, request) * _nbytes(group) for group in [*groups, whole])
+
+
+def _nbytes(group: Group) -> int:
+    return sum(tensor.spec.nbytes for tensor in group.tensors)
+
+
+def _further_passes(group: Group, request: Request) -> int:
+    """Return the passes that a group needs after the first."""
+    if not group.tensors or not request.distribution or _counted(group, request):
+        return 0
+    passes = quantiles.n_passes(len(request.quantiles), quantiles.key_for(t.dtype for t in group.tensors))
+    return passes + bool(request.bins)
 
 
 def columns(request: Request, by: str) -> list[str]:
@@ -176,7 +202,9 @@ def _states(
 
 
 def _fold(tensors: Iterable[Tensor], statistics: Sequence[Statistic], engine: Engine) -> Iterator[list[Any]]:
-    return fold(tensors, statistics, engine.recipe, engine.executor, engine.window, engine.progress)
+    heavy = any(of is histogram.patterns or isinstance(of, quantiles.Digits) for of in statistics)
+    batch = {"batch": _HEAVY_BATCH} if heavy else {}
+    return fold(tensors, statistics, engine.recipe, engine.executor, engine.window, engine.progress, **batch)
 
 
 def _row(group: Group, request: Request, engine: Engine, counted: bool, states: Sequence[Any]) -> Record:

@@ -112,7 +112,16 @@ class Bins:
 
 
 def bins(start: float | None, stop: float | None, n: int) -> Bins | None:
-    """Return `n` bins over a range; None where there is no finite value, or the range is beyond float64's."""
+    """Return `n` bins over a range.
+
+    None where there is no finite value, or where float64 does not hold the range or that many edges in it (as with
+    values that all are 1e300).
+    """
     if start is None or stop is None or not np.isfinite(float(stop) - float(start)):
         return None
-    return Bins(float(start), float(stop), n)
+    found = Bins(float(start), float(stop), n)
+    try:
+        found.edges()
+    except ValueError:  # too many bins for the range
+        return None
+    return found

@@ -28,6 +28,9 @@ def singular_norms(tensor: Tensor, names: tuple[str, ...]) -> Record:
     if not np.isfinite(matrix).all():
         return dict.fromkeys(names)
     exponent = math.frexp(float(np.abs(matrix).max()))[1]
-    values = np.ldexp(np.linalg.svd(np.ldexp(matrix, -exponent), compute_uv=False), exponent)
+    try:
+        values = np.ldexp(np.linalg.svd(np.ldexp(matrix, -exponent), compute_uv=False), exponent)
+    except np.linalg.LinAlgError:  # it did not converge
+        return dict.fromkeys(names)
     norms = {"spectral": float(values[0]), "nuclear": float(values.sum())}
     return {name: norms[name] for name in names}

@@ -106,6 +106,11 @@ Fold = Callable[[Sequence[Any]], list[Any]]
 """Folds all tensors in question by some statistics, and returns a merged state for each."""
 
 
+def n_passes(n_quantiles: int, key: Key) -> int:
+    """Return the most passes that `order_statistics` takes for a number of quantiles."""
+    return -(-2 * n_quantiles // MAX_PREFIXES) * (key.bits // DIGIT_BITS)
+
+
 def order_statistics(ranks: Collection[int], key: Key, fold: Fold) -> dict[int, float]:
     """Return the values that have the given ranks (from 0) among the finite values."""
     found: dict[int, float] = {}
@@ -145,6 +150,8 @@ def interpolated(p: float, n: int, at: Mapping[int, float]) -> float:
     """Return the quantile `p` of `n` values from its neighbours, as `numpy.quantile` does by its method ``linear``."""
     low, high, part = _between(p, n)
     a, b = at[low], at[high]
+    if not part:
+        return a
     return a + (b - a) * part if part < 0.5 else b - (b - a) * (1 - part)
 
 

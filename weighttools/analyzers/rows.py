@@ -37,6 +37,12 @@ class Means:
     executor: Executor | None = None
     progress: Progress = silent
 
+    def __post_init__(self) -> None:
+        if not self.eps >= 0:
+            raise SpecError(f"eps {self.eps}", expected="a magnitude, 0 or more")
+        if self.threads is not None and self.threads < 1:
+            raise SpecError(f"{self.threads} threads", expected="1 or more")
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:

@@ -36,7 +36,7 @@ Record = dict[str, Any]
 PIECE_ELEMENTS = 1 << 22
 """Elements of one job: enough that handing it over costs nothing, few enough that two threads end together."""
 
-_ALIGNMENT = 64
+_ALIGNMENT = 8
 """Blocks start at multiples of this, so that groups of 4 or 8 elements are never cut."""
 
 
@@ -138,6 +138,7 @@ def fold(
     executor: Executor | None = None,
     window: int = 4,
     progress: Progress = silent,
+    batch: int = 256,
 ) -> Iterator[list[Any]]:
     """Yield, for each tensor in order, the state of each statistic over all its elements.
 
@@ -155,9 +156,11 @@ def fold(
         How many jobs may be under way: this bounds memory.
     progress
         Called with the number of stored bytes just done.
+    batch
+        How many small tensors may go into one job: with `window`, this bounds the states that wait.
     """
     recipe = recipe or Recipe()
-    jobs = (Job(batch, statistics, recipe) for batch in _batches(tensors, recipe))
+    jobs = (Job(pieces, statistics, recipe) for pieces in _batches(tensors, recipe, batch))
     done = (pair for pairs in run(_numbered, jobs, executor, window) for pair in pairs)
     for _, parts in groupby(done, key=lambda part: part[0]):
         yield merged(_told(states, n_bytes, progress) for _, n_bytes, states in parts)
@@ -168,15 +171,15 @@ def _told(states: list[State], n_bytes: int, progress: Progress) -> list[State]:
     return states
 
 
-def _batches(tensors: Iterable[Tensor], recipe: Recipe) -> Iterator[list[Piece]]:
-    """Group small pieces, so that a job is worth handing over."""
+def _batches(tensors: Iterable[Tensor], recipe: Recipe, most: int) -> Iterator[list[Piece]]:
+    """Group small pieces, at most `most`, so that a job is worth handing over."""
     batch: list[Piece] = []
     n = 0
     for number, tensor in enumerate(tensors):
         for start, stop in _runs(tensor, recipe.piece_elements) if tensor.n_elements else [(0, 0)]:
             batch.append(Piece(number, tensor, start, stop))
             n += stop - start
-            if n >= recipe.piece_elements or len(batch) >= 256:
+            if n >= recipe.piece_elements or len(batch) >= most:
                 yield batch
                 batch, n = [], 0
     if batch:
@@ -184,8 +187,12 @@ def _batches(tensors: Iterable[Tensor], recipe: Recipe) -> Iterator[list[Piece]]
 
 
 def _runs(tensor: Tensor, n_elements: int) -> Iterator[plan.Run]:
-    unit = max(tensor.reader.granularity, tensor.dtype.pack)
-    return plan.blocks(tensor.n_elements, math.lcm(unit, _ALIGNMENT), n_elements)
+    return plan.blocks(tensor.n_elements, _unit(tensor), n_elements)
+
+
+def _unit(tensor: Tensor) -> int:
+    """Return what blocks start at multiples of."""
+    return math.lcm(max(tensor.reader.granularity, tensor.dtype.pack), _ALIGNMENT)
 
 
 def _numbered(job: Job) -> list[tuple[int, int, list[State]]]:
@@ -219,12 +226,10 @@ def _blocks(piece: Piece, recipe: Recipe) -> Iterator[Block]:
     if piece.start == piece.stop:
         yield Block(np.empty(0, spec.dtype.numpy), 0, spec, recipe, scratch)
         return
-    unit = math.lcm(max(reader.granularity, spec.dtype.pack), _ALIGNMENT)
-    for start, stop in plan.blocks(piece.stop - piece.start, unit, recipe.block_elements):
+    for start, stop in plan.blocks(piece.stop - piece.start, _unit(piece.tensor), recipe.block_elements):
         values = _read(reader, piece.start + start, piece.start + stop, scratch)
-        for first in range(0, stop - start, recipe.block_elements):
-            part = values[first : first + recipe.block_elements]
-            yield Block(part, piece.start + start + first, spec, recipe, scratch)
+        for first, last in plan.blocks(values.size, _ALIGNMENT, recipe.block_elements):
+            yield Block(values[first:last], piece.start + start + first, spec, recipe, scratch)
 
 
 def _read(reader: Any, start: int, stop: int, scratch: Scratch) -> Array:

@@ -73,7 +73,13 @@ class Powers(NamedTuple):
 
 
 def powers(block: Block) -> Powers:
-    """Return the sums of a block's finite values, in float64."""
+    """Return the sums of a block's finite values, in float64; of elements of one byte by their counts."""
+    if block.values.dtype.itemsize == 1:
+        from weighttools.analyzers.kernels.patterns import table
+
+        known, counts = table(block.values.dtype), block.counts
+        there = known.finite & (counts > 0)
+        return _counted(known.values[there], counts[there])
     return reduce(Powers.merge, map(_chunk, block.chunks()), Powers())
 
 
@@ -96,6 +102,16 @@ def _chunk(chunk: Array) -> Powers:
     np.subtract(y, mean, out=d)
     d2 = d * d
     return Powers(y.size, mean, _sum(d2), _sum(d2 * d), _sum(d2 * d2), scale)
+
+
+def _counted(x: Array, counts: Array) -> Powers:
+    """Return the sums of distinct values that occur `counts` times; what one byte holds needs no scale."""
+    n = int(counts.sum())
+    if x.size < 2:
+        return _constant(float(x[0]), n) if n else Powers()
+    mean = _sum(x * counts) / n
+    d = x - mean
+    return Powers(n, mean, _sum(counts * d**2), _sum(counts * d**3), _sum(counts * d**4))
 
 
 def _sum(values: Array) -> float:

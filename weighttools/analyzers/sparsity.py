@@ -102,7 +102,7 @@ def structure(block: Block) -> Structure:
     """Return the structure of a block; NaN is not zero."""
     import numpy as np
 
-    filled = block.values != 0
+    filled = _filled(block.values)
     n_groups, n_kept = zip(*(_groups(filled, n, m, block.spec) for n, m in PATTERNS), strict=True)
     matrix = folded(block.spec)
     if matrix is None:
@@ -111,12 +111,27 @@ def structure(block: Block) -> Structure:
     return Structure(Strip(first, np.any(rows, axis=1)), np.any(rows, axis=0), _tiles(first, rows), n_groups, n_kept)
 
 
+def _filled(values: Array) -> Array:
+    """Return which values are not zero; by their bits where comparing the values would be slow."""
+    if values.dtype.itemsize == 1:
+        from weighttools.analyzers.kernels.patterns import table
+
+        by_bits: Array = (table(values.dtype).values != 0)[values.view("u1")]
+        return by_bits
+    if values.dtype.name in ("bfloat16", "float16"):
+        values = values.view("u2") & 0x7FFF
+    filled: Array = values != 0
+    return filled
+
+
 def _groups(filled: Array, n: int, m: int, spec: Spec) -> tuple[int, int]:
     """Return how many groups of `m` there are along the last axis, and in how many at most `n` are filled."""
     if not spec.shape or spec.shape[-1] % m:
         return 0, 0
-    counts = filled.reshape(-1, m).view("u1").sum(axis=1, dtype="u1")
-    return counts.size, int((counts <= n).sum())
+    import numpy as np
+
+    counts = np.bitwise_count(np.ascontiguousarray(filled).view(f"u{m}"))  # a bool is a byte of 0 or 1
+    return counts.size, int(np.count_nonzero(counts <= n))
 
 
 def _tiles(first: int, rows: Array) -> Strip:

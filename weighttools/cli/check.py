@@ -65,7 +65,7 @@ def _checked(path: str, settings: dict[str, Any]) -> Record:
     from weighttools.errors import WeighttoolsError
 
     try:
-        n_bytes = 0 if settings["headers"] else api.open(path, assume=settings["assume"]).totals()[1]
+        n_bytes = 0 if settings["headers"] or path == "-" else api.open(path, assume=settings["assume"]).totals()[1]
     except WeighttoolsError:
         n_bytes = 0  # what is wrong will be a finding
     with options.progress(n_bytes, "check") as done:

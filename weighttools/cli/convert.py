@@ -32,12 +32,6 @@ LAYOUTS = ("torch", "keras", "flax", "mlx")
     "--names", type=click.Choice(["hf", "gguf"]), help="Translate names and layout to Hugging Face's or GGUF's."
 )
 @options.patterns
-@click.option("--to", "format", metavar="FORMAT", help="The target's format, if its suffix does not say it.")
-@click.option("--max-shard-size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]")
-@click.option("--single", is_flag=True, help="One file, however large, in a target directory.")
-@click.option(
-    "--compress", "compression", metavar="METHOD", help="Compress the values: gzip, for an HDF5 file. [default: none]"
-)
 @click.option(
     "--layout",
     type=click.Choice(LAYOUTS),
@@ -52,9 +46,6 @@ LAYOUTS = ("torch", "keras", "flax", "mlx")
     "keep, drop, …. Repeatable.",
 )
 @click.option("--verify", is_flag=True, help="Take every tensor written with --layout back and compare its bits.")
-@click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing.")
-@click.option("--force", is_flag=True, help="Replace an existing target.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "--tied",
     type=click.Choice(["alias", "copy", "error"]),
@@ -62,13 +53,7 @@ LAYOUTS = ("torch", "keras", "flax", "mlx")
     show_default=True,
     help="Tied tensors: keep the tie where the target can, write each name out, or refuse.",
 )
-@click.option(
-    "--npz-bf16",
-    type=click.Choice(["keep", "float32"]),
-    default="keep",
-    show_default=True,
-    help="How NPZ and NPY hold floats that NumPy does not know: their bits, or widened exactly.",
-)
+@options.writing
 @options.reading
 def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
     """Convert a checkpoint to another format, dtype, sharding or layout.
@@ -88,33 +73,16 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
       weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """
     from weighttools import api
+    from weighttools.cli import writing
 
     opened = api.open(src, assume=assume, root=root)  # once: standard input is not read twice
-    planned = api.convert(opened, dst, **{**settings, "dry_run": True})
-    if not settings["dry_run"]:
-        with options.progress(planned["stored_bytes"], "convert") as moved:
-            planned = api.convert(opened, dst, **settings, progress=moved)
+    record = writing.write(opened, dst, "convert", **settings)
     if as_json:
-        output.emit_json([planned])
-    elif dst != "-":
-        _report(planned)
-    output.notes(planned)
-
-
-def _report(record: dict[str, Any]) -> None:
-    _report_layout(record)
-    verb = "wrote" if record["written"] else "would write"
-    changes = [(record[f"n_{how}"], how) for how in ("cast", "dequantized", "quantized")]
-    tensors = f"{record['n_tensors']:,} tensors" + "".join(f", {n:,} {how}" for n, how in changes if n)
-    output.echo(
-        printable(f"{verb} {record['dst']}: {record['format']}, {tensors}, {output.size(record['stored_bytes'])}")
-    )
-    if len(record["files"]) > 1 or not record["written"]:
-        for file in record["files"]:
-            size = output.short_size(file["stored_bytes"])
-            output.echo(printable(f"  {file['name']}: {file['n_tensors']:,} tensors, {size}"))
-    if not record["written"]:
-        output.echo(f"planned peak memory for values: {output.size(record['planned_peak_bytes'])}")
+        output.emit_json([record])
+    elif dst != "-" or settings["dry_run"]:
+        _report_layout(record)
+        writing.report(record)
+    output.notes(record)
 
 
 def _report_layout(record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import gc
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -41,8 +42,8 @@ def guarded(main: Callable[..., Any]) -> NoReturn:
         code = 130
     except Exception as error:
         if debug:
-            raise
-        code = _told(error)
+            traceback.print_exc()
+        code = 2 if debug else _told(error)
     sys.stderr.flush()
     os._exit(
         code if isinstance(code, int) else 0
@@ -51,6 +52,9 @@ def guarded(main: Callable[..., Any]) -> NoReturn:
 
 def _told(error: Exception) -> int:
     """Say an error in one line and return its exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        print(error.format_message(), file=sys.stderr)  # noqa: T201
+        return 2
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
         hint = f"; see {ctx.command_path} --help" if ctx else ""

@@ -11,8 +11,14 @@ from weighttools.cli.exits import guarded
 COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("weighttools.cli.inspect:inspect", "Say what a checkpoint is and what is in it."),
     "params": ("weighttools.cli.params:params", "Count parameters and buffers exactly."),
-    "stats": ("weighttools.cli.stats:stats", "Describe the values: moments, norms, zeros, NaN, quantiles, histograms."),
+    "stats": ("weighttools.cli.stats:stats", "Describe the values: moments, norms, zeros, NaN, histograms."),
     "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
+    "prune": ("weighttools.cli.prune:prune", "Set the weights to 0 that matter least."),
+    "decay": ("weighttools.cli.decay:decay", "Shrink weights as steps of weight decay would."),
+    "average": ("weighttools.cli.average:average", "Average checkpoints: a soup, or a moving average."),
+    "clip": ("weighttools.cli.clip:clip", "Clip weights by value, or tensors by norm."),
+    "scale": ("weighttools.cli.scale:scale", "Multiply weights by a number."),
+    "noise": ("weighttools.cli.noise:noise", "Add normal noise to weights."),
     "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
     "check": ("weighttools.cli.check:check", "Look for what is dangerous, damaged or doubtful."),
     "estimate": ("weighttools.cli.estimate:estimate", "Say what memory loading and training take."),
@@ -48,8 +54,8 @@ class LazyGroup(click.Group):
             import difflib
 
             near = difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1)
-            hint = f"did you mean {near[0]}?" if near else "see weighttools --help"
-            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"there is no command {args[0]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -25,7 +25,7 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
     from weighttools import api
 
-    path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src")
+    path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src") or ctx.params.get("srcs")
     path = path or ctx.args[:1]  # where an option still lacks its value, nothing else is parsed yet
     path = path[0] if isinstance(path, (tuple, list)) and path else path
     if not path or path == "-":
@@ -47,6 +47,60 @@ def patterns(command: F) -> F:
         "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
         help="Take only tensors whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
     )(command)  # fmt: skip
+
+
+def changing(command: F) -> F:
+    """Add ``-i``, ``-x`` and ``--include-all``: which tensors to change; the others stay as they are."""
+    command = click.option(
+        "--include-all", is_flag=True,
+        help="Change norms, biases and embeddings too; integers, buffers and quantised tensors never are.",
+    )(command)  # fmt: skip
+    return changed_patterns(command)
+
+
+def changed_patterns(command: F) -> F:
+    """Add ``-i`` and ``-x`` where they say which tensors to change."""
+    command = click.option(
+        "-x", "--exclude", multiple=True, metavar="PATTERN", shell_complete=complete_names,
+        help="Leave tensors alone whose name matches; wins over -i.",
+    )(command)  # fmt: skip
+    return click.option(
+        "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
+        help="Change only tensors whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
+    )(command)  # fmt: skip
+
+
+WRITING = (
+    click.option("--to", "format", metavar="FORMAT", help="The target's format, if its suffix does not say it."),
+    click.option("--max-shard-size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]"),
+    click.option("--single", is_flag=True, help="One file, however large, in a target directory."),
+    click.option(
+        "--compress", "compression", metavar="METHOD",
+        help="Compress the values: gzip, for an HDF5 file. [default: none]",
+    ),
+    click.option(
+        "--npz-bf16", type=click.Choice(["keep", "float32"]), default="keep", show_default=True,
+        help="How NPZ and NPY hold floats that NumPy does not know: their bits, or widened exactly.",
+    ),
+    click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing."),
+    click.option("--force", is_flag=True, help="Replace an existing target."),
+    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+)  # fmt: skip
+
+
+def writing(command: F) -> F:
+    """Add what every command that writes a checkpoint takes: how, whether, and how to report it."""
+    for option in reversed(WRITING):
+        command = option(command)
+    return command
+
+
+def output(command: F) -> F:
+    """Add ``-o``, and what says how to write there."""
+    return click.option(
+        "-o", "--output", "dst", required=True, type=click.Path(), metavar="PATH",
+        help="Where to write: a file, a directory (no suffix), or - for standard output.",
+    )(writing(command))  # fmt: skip
 
 
 def output_format(command: F) -> F:

@@ -12,6 +12,8 @@ import click
 from weighttools.errors import printable
 
 Record = Mapping[str, Any]
+WIDEST = 200
+"""The widest cell that a column is aligned to: a file may hold 10,000 names, and one of them of a megabyte."""
 
 
 def echo(text: str = "") -> None:
@@ -64,7 +66,9 @@ def _markdown(rows: Iterable[Record], columns: Sequence[str]) -> None:
     from tabulate import tabulate
 
     cells = [[printable(_plain(row[c])).replace("|", "\\|") for c in columns] for row in rows]
-    echo(tabulate(cells, headers=list(columns), tablefmt="github", disable_numparse=True))
+    is_narrow = all(len(cell) <= WIDEST for row in cells for cell in row)
+    aligned = "left" if is_narrow else None  # None is not at all
+    echo(tabulate(cells, headers=list(columns), tablefmt="github", disable_numparse=True, stralign=aligned))
 
 
 def _plain(value: Any) -> str:
@@ -76,10 +80,11 @@ def _plain(value: Any) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -> list[str]:
     """Return the lines of an aligned table; `right` has an ``r`` for each column to align right.
 
-    Written here because it is asked of every ``inspect``, where importing a library takes longer than the work.
+    A cell wider than `WIDEST` sticks out. Written here because it is asked of every ``inspect``, where importing a
+    library takes longer than the work.
     """
     cells = [list(head), *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(min(len(cell), WIDEST) for cell in column) for column in zip(*cells, strict=True)]
     aligned = [
         "  ".join(
             c.rjust(w) if side == "r" else c.ljust(w)

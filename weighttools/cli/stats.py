@@ -42,7 +42,7 @@ def _norm_names(ctx: click.Context, param: click.Parameter, text: str) -> tuple[
 
 
 @click.command()
-@click.argument("path")
+@click.argument("path", type=click.Path())
 @click.option("--by", type=click.Choice(list(_LABELS)), default="tensor", show_default=True, help="One row for each.")
 @click.option("--depth", type=click.IntRange(min=1), help="Parts of the name that make a group; implies --by depth.")
 @click.option(
@@ -86,9 +86,9 @@ def stats(path: str, depth: int | None, style: str, as_json: bool, **settings: A
 
     settings["by"] = "depth" if depth else settings["by"]
     asked = {**settings, "depth": depth or 1}
-    tensor_map = api.open(path, assume=settings["assume"])
-    n_bytes = tensor_map.select(*settings["include"], exclude=settings["exclude"]).totals()[1]
-    with options.progress(n_bytes, "stats") as done:
+    tensor_map = api.open(path, assume=settings["assume"], root=settings["root"])
+    planned = api.stats(tensor_map, **asked, dry_run=True)
+    with options.progress(planned["read_bytes"], "stats") as done:
         record = {**api.stats(tensor_map, **asked, progress=done), "path": path}
     _show(record, settings, "json" if as_json else style)
 

@@ -45,6 +45,11 @@ CODES: dict[str, Code] = {
         "unpickling would import what is not known to be harmless",
         "convert it with weighttools, and load the result",
     ),
+    "keras-lambda": Code(
+        "error, warning",
+        "a Keras configuration holds Lambda layers: Python code that loading the model runs (an error if marshalled)",
+        "load only the weights, into a model that you define",
+    ),
     "broken-pickle": Code(
         "error",
         "a pickle does not follow its own rules",

@@ -60,5 +60,5 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(r"\A" + fnmatch.translate(pattern))
     try:
         return re.compile(pattern[3:])
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # a count, or a nesting, that is too large
         raise SpecError(f"the regular expression {pattern[3:]!r} does not compile: {error}") from None

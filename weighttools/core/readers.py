@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from operator import mul
 from typing import TYPE_CHECKING
 
@@ -111,6 +111,37 @@ class Elementwise:
 
 
 @dataclass(frozen=True, slots=True)
+class Positioned:
+    """``fn(start, block)`` applied to each block of `reader`: as `Elementwise`, where the position matters.
+
+    Parameters
+    ----------
+    reader
+        Gives the blocks.
+    fn
+        Takes the position of the block's first element, and the block, which it must not change; keeps the length.
+    multiple
+        Blocks begin on multiples of this many elements.
+    """
+
+    reader: Reader
+    fn: Callable[[int, Array], Array]
+    multiple: int = 1
+
+    @property
+    def granularity(self) -> int:
+        return math.lcm(max(1, self.reader.granularity), self.multiple)
+
+    def __call__(self, start: int, stop: int) -> Array:
+        return self.fn(start, self.reader(start, stop))
+
+    @property
+    def band(self) -> int:
+        """As the reader's own; see `Strided.band`."""
+        return getattr(self.reader, "band", 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Whole:
     """A tensor that can only be had whole: `load` returns all `n_elements`, flat and in C order."""
 
@@ -149,6 +180,12 @@ class Joined:
         if not parts:
             return self.readers[0](0, 0)
         return np.concatenate(parts) if len(parts) != 1 else parts[0]
+
+
+def joined(parts: Iterable[tuple[Reader, int]]) -> Joined:
+    """Return readers laid end to end, each given with its length in elements."""
+    readers, lengths = zip(*parts, strict=True)
+    return Joined(readers, tuple(accumulate(lengths)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,15 @@ class Origin(NamedTuple):
         Every weight file that was opened.
     notes
         What the reader wants said: a wrong suffix, a stale total, something left out.
+    reports
+        What transforms did or will do to the values, in order; see `TensorMap.report`.
     """
 
     path: str = ""
     format: str = ""
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    reports: tuple[Mapping[str, Any], ...] = ()
 
 
 Row = tuple[Spec, Source, int, int]
@@ -98,7 +101,7 @@ class TensorMap(Mapping[str, Tensor]):
         return MappingProxyType(self._aliases)
 
     def __getitem__(self, name: str) -> Tensor:
-        found = self._tensors.get(name) or self._tensors.get(self._aliases.get(name, ""))
+        found = self._tensors.get(self._aliases.get(name, name) if name not in self._tensors else name)
         if found is None:
             raise patterns.not_found(name, list(self._tensors))
         return found if isinstance(found, Tensor) else _from_row(found)
@@ -136,6 +139,19 @@ class TensorMap(Mapping[str, Tensor]):
     def noted(self, *notes: str) -> TensorMap:
         """Return the map with notes added to its origin."""
         return self.replace(origin=self.origin._replace(notes=(*self.origin.notes, *notes)))
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """What the last transform that changes values did or will do; empty where there was none.
+
+        `origin.reports` holds those of all transforms, in order. Reports travel with the map, so that transforms
+        compose with `pipe`, and the record of a write has them under ``transforms``.
+        """
+        return self.origin.reports[-1] if self.origin.reports else _NOTHING
+
+    def reported(self, report: Mapping[str, Any]) -> TensorMap:
+        """Return the map with the report of a transform added to its origin."""
+        return self.replace(origin=self.origin._replace(reports=(*self.origin.reports, report)))
 
     def select(self, *include: str, exclude: Sequence[str] = ()) -> TensorMap:
         """Keep the tensors whose names match a pattern of `include` (default: all) and none of `exclude`.

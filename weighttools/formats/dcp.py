@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.dtypes import DTYPES
+from weighttools.core.readers import joined
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.formats import pytorch
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.pickles import Global, Machine, Made, Stream, entries, plain
 from weighttools.formats.torch_state import METADATA
 from weighttools.formats.torch_tensors import TORCH_DTYPES
+from weighttools.io.beside import inside
 from weighttools.io.source import Bytes, LocalFile
 
 if TYPE_CHECKING:
@@ -151,16 +153,8 @@ def _dtype(properties: Any) -> str:
 
 
 def _opened(name: str, directory: Path, files: dict[str, LocalFile]) -> LocalFile:
-    pure = PurePosixPath(name)
-    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name:
-        raise UnsafeFileError(
-            f"its metadata names the file {name!r}", subject=directory, expected="a plain relative name"
-        )
     if name not in files:
-        files[name] = LocalFile(directory / name)
-        real, home = Path(files[name].path).resolve(), directory.resolve()
-        if not real.is_relative_to(home):
-            raise UnsafeFileError("is a link that leaves its directory", subject=directory / name)
+        files[name] = LocalFile(inside(directory, name, directory / _FILE))
     return files[name]
 
 
@@ -221,11 +215,7 @@ def _joined(name: str, spec: Spec, parts: list[tuple[Chunk, Tensor]], subject: s
     rows = sorted(((chunk, part) for chunk, part in parts if part.n_elements), key=lambda pair: pair[0].offsets)
     reader: Reader
     if all(chunk.sizes[1:] == spec.shape[1:] for chunk, _ in rows):
-        from itertools import accumulate
-
-        from weighttools.core.readers import Joined
-
-        reader = Joined(tuple(p.reader for _, p in rows), tuple(accumulate(p.n_elements for _, p in rows)))
+        reader = joined((part.reader, part.n_elements) for _, part in rows)
     else:
         reader = Tiled(tuple((chunk, part.reader) for chunk, part in rows), spec.shape)
     return Tensor(Spec(spec.dtype, spec.shape, "chunked"), reader)

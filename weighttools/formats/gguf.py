@@ -22,7 +22,8 @@ from weighttools.errors import SpecError, printable
 from weighttools.formats import gguf_header
 from weighttools.formats.base import Format, ReadOptions, WriteOptions
 from weighttools.formats.gguf_header import ALIGNMENT, DEFAULT_ALIGNMENT, MAX_DIMENSIONS, Header, Info
-from weighttools.formats.gguf_values import Piece, UInt32, encoded, encoded_text
+from weighttools.formats.gguf_numbers import UInt32
+from weighttools.formats.gguf_values import Piece, encoded, encoded_text
 from weighttools.formats.raw import raw_block
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 from weighttools.core.tensor import Source, Span
 from weighttools.errors import CorruptFileError, SpecError
+from weighttools.formats.gguf_numbers import SCALARS, Float, Float32, Float64, Int64, Integer, Scalar
 
 MAX_DEPTH = 16
 MAX_STRING = 64 << 20
@@ -24,96 +25,6 @@ WINDOW = 1 << 20
 BOOL, STRING, ARRAY = 7, 8, 9
 
 
-class Integer(int):
-    """A whole number with one of GGUF's types; `code` is the type's number."""
-
-    code = 0
-
-
-class UInt8(Integer):
-    code = 0
-
-
-class Int8(Integer):
-    code = 1
-
-
-class UInt16(Integer):
-    code = 2
-
-
-class Int16(Integer):
-    code = 3
-
-
-class UInt32(Integer):
-    code = 4
-
-
-class Int32(Integer):
-    code = 5
-
-
-class UInt64(Integer):
-    code = 10
-
-
-class Int64(Integer):
-    code = 11
-
-
-class Float(float):
-    """A float with one of GGUF's types, and its very bits, little-endian: no float would keep a NaN's payload."""
-
-    code = 12
-    layout = "<d"
-    bits: bytes
-
-    def __new__(cls, value: float, bits: bytes | None = None) -> Float:
-        self = super().__new__(cls, value)
-        self.bits = struct.pack(cls.layout, value) if bits is None else bits
-        return self
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (float(self), self.bits)
-
-
-class Float64(Float):
-    pass
-
-
-class Float32(Float):
-    code = 6
-    layout = "<f"
-
-    def __str__(self) -> str:
-        """The shortest decimal that is this float32."""
-        texts = (f"{float(self):.{digits}g}" for digits in range(6, 10))
-        return next((text for text in texts if struct.pack("<f", float(text)) == self.bits), float.__repr__(self))
-
-
-class Scalar(NamedTuple):
-    """A value type of fixed width: its name, its code in `struct`, its bytes, and the class of its values."""
-
-    name: str
-    layout: str
-    n_bytes: int
-    make: type[Integer] | type[Float] | type[bool]
-
-
-SCALARS: dict[int, Scalar] = {
-    0: Scalar("uint8", "B", 1, UInt8),
-    1: Scalar("int8", "b", 1, Int8),
-    2: Scalar("uint16", "H", 2, UInt16),
-    3: Scalar("int16", "h", 2, Int16),
-    4: Scalar("uint32", "I", 4, UInt32),
-    5: Scalar("int32", "i", 4, Int32),
-    6: Scalar("float32", "f", 4, Float32),
-    7: Scalar("bool", "?", 1, bool),
-    10: Scalar("uint64", "Q", 8, UInt64),
-    11: Scalar("int64", "q", 8, Int64),
-    12: Scalar("float64", "d", 8, Float64),
-}
 _LEAST = {**{code: scalar.n_bytes for code, scalar in SCALARS.items()}, STRING: 8, ARRAY: 12}
 """The fewest bytes that an element of each type takes."""
 _ARRAY_HEAD = 12

@@ -13,6 +13,7 @@ from typing import Any
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError
+from weighttools.formats.base import plain
 from weighttools.formats.hdf5_listing import natural
 from weighttools.io.text import parse_json
 
@@ -78,7 +79,7 @@ def sidecar(tensor_map: TensorMap, stored: Mapping[str, str], natural_order: Ite
     record = {
         "names": {path: name for name, path in stored.items() if path != name},
         "aliases": {} if first else dict(sorted(ties.items())),
-        "metadata": {k: v for k, v in sorted(tensor_map.metadata.items()) if not is_plain_attribute(k, v)},
+        "metadata": {k: plain(v) for k, v in sorted(tensor_map.metadata.items()) if not is_plain_attribute(k, v)},
         "order": [] if as_met else names,
     }
     kept = {key: value for key, value in record.items() if value}

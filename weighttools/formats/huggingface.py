@@ -13,14 +13,15 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, UnsafeFileError, printable
+from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, printable
 from weighttools.formats import read_file, safetensors
 from weighttools.formats.base import ReadOptions, WriteOptions
+from weighttools.io.beside import inside
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
 from weighttools.io.text import read_json
@@ -61,7 +62,7 @@ def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
     raise UnknownFormatError(
         "holds no weights that a directory is read for",
         subject=directory,
-        expected=f"*.safetensors, *{INDEX}, their like with .bin, *.gguf, or {DCP_METADATA}",
+        expected=f"*.safetensors or *{INDEX}, the same with .bin, *.gguf, or torch's {DCP_METADATA}",
         remedy=_loose_files(directory, names),
     )
 
@@ -130,7 +131,7 @@ def _without_index(directory: Path, shards: list[str], options: ReadOptions | No
             subject=directory,
             expected=f"*{INDEX} beside the shards",
         )
-    maps = [_shard(directory, name, options) for name in shards]
+    maps = [_shard(directory, name, options, directory) for name in shards]
     seen: set[str] = set()
     for name, part in zip(shards, maps, strict=True):
         if twice := seen.intersection(part):
@@ -153,7 +154,7 @@ def read_index(index: Path, options: ReadOptions | None = None) -> TensorMap:
     record = read_json(index)
     weight_map = _weight_map(record, index)
     directory = index.parent
-    shards = {name: _shard(directory, name, options) for name in dict.fromkeys(weight_map.values())}
+    shards = {name: _shard(directory, name, options, index) for name in dict.fromkeys(weight_map.values())}
     found = TensorMap.joined(shards.values())
     if not _agree(weight_map, shards, found):
         raise _disagreement(index, weight_map, shards)
@@ -168,36 +169,12 @@ def _weight_map(record: dict[str, Any], index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _shard(directory: Path, name: str, options: ReadOptions | None) -> TensorMap:
-    source = LocalFile(_inside(directory, name), name=str(directory / name))
+def _shard(directory: Path, name: str, options: ReadOptions | None, subject: Path) -> TensorMap:
+    source = LocalFile(inside(directory, name, subject), name=str(directory / name))
     try:
         return read_file(source, options)
     finally:
         source.close()  # thousands of shards must not hold thousands of descriptors
-
-
-def _inside(directory: Path, name: str) -> Path:
-    """Return the path of a shard, which must lie in the directory (or be a link to the cache's blobs)."""
-    pure = PurePosixPath(name)
-    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or Path(name).drive:
-        raise UnsafeFileError(
-            f"the index names the shard {name!r}", subject=directory, expected="a plain relative name"
-        )
-    path = directory / name
-    if not os.path.exists(path):  # Path.exists would raise for a name that is too long
-        raise SourceError(
-            "the index names this shard, but there is no such file", subject=path, remedy="fetch the missing shard"
-        )
-    if not is_inside(directory, path):
-        raise UnsafeFileError("is a link that leaves its directory", subject=path, expected="a file in the directory")
-    return path
-
-
-def is_inside(directory: Path, path: Path) -> bool:
-    """Whether a path, links followed, stays in its directory or in the blobs of the cache the directory is part of."""
-    real, home = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
-    caches = [above.parent / "blobs" for above in home.parents if above.name == "snapshots"]
-    return any(real.is_relative_to(place) for place in (home, *caches))
 
 
 def _agree(weight_map: dict[str, str], shards: dict[str, TensorMap], found: TensorMap) -> bool:

@@ -17,7 +17,8 @@ from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, WeighttoolsError
 from weighttools.formats import read_file
-from weighttools.formats.huggingface import INDEX, is_inside
+from weighttools.formats.huggingface import INDEX
+from weighttools.io.beside import is_inside
 from weighttools.io.source import LocalFile
 from weighttools.io.text import read_json
 

@@ -13,24 +13,21 @@ from typing import Any
 
 from weighttools.core.tensor import Source, Span
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, UnsafeFileError
+from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.hdf5 import read_span
-from weighttools.formats.huggingface import is_inside
-from weighttools.io.archive import Member, is_zip, members
+from weighttools.io.archive import Member, first_member, members
+from weighttools.io.beside import inside
 from weighttools.io.source import LocalFile, spooled
 from weighttools.io.text import MAX_JSON, parse_json, read_json
 
 WEIGHTS, INDEX, INDEX_SUFFIX = "model.weights.h5", "model.weights.json", ".weights.json"
 TEXTS = ("metadata.json", "config.json")
-_LOCAL_HEAD = 30
 
 
 def matches(head: bytes) -> bool:
     """Whether a file begins as a zip whose first member is one of a Keras archive."""
-    if not is_zip(head) or len(head) < _LOCAL_HEAD:
-        return False
-    name = head[_LOCAL_HEAD : _LOCAL_HEAD + int.from_bytes(head[26:28], "little")]
+    name, _ = first_member(head) or (b"", b"")
     return name in {text.encode() for text in (WEIGHTS, INDEX, *TEXTS)} or name.startswith(b"assets/")
 
 
@@ -99,21 +96,12 @@ def read_index(path: str | Path, options: ReadOptions | None = None) -> TensorMa
     files: list[str] = []
 
     def shard(name: str) -> TensorMap:
-        source = LocalFile(_beside(index, name))
+        source = LocalFile(inside(index.parent, name, index))
         files.append(source.name)
         return read_span(Span(source, 0, source.size), options or ReadOptions())
 
     found = _joined(read_json(index), str(index), shard)
     return found.replace(origin=found.origin._replace(path=str(index), files=tuple(files)))
-
-
-def _beside(index: Path, name: str) -> Path:
-    path = index.parent / name
-    if not path.exists():
-        raise SourceError("the index names this shard, but there is no such file", subject=path)
-    if not is_inside(index.parent, path):
-        raise UnsafeFileError("is a link that leaves its directory", subject=path, expected="a file in the directory")
-    return path
 
 
 def _joined(record: Mapping[str, Any], subject: str, shard: Callable[[str], TensorMap]) -> TensorMap:

@@ -12,12 +12,13 @@ import os
 import re
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from weighttools.core.dtypes import DTYPES, DType, dtype
+from weighttools.core.findings import Finding
 from weighttools.core.readers import Elementwise, Raw, Strided
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
@@ -233,9 +234,16 @@ def _as_bytes(block: Array) -> Array:
 
 
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
-    """Read the header of an NPY file; its one tensor is named after the file."""
+    """Read the header of an NPY file; its one tensor is named after the file.
+
+    An array of objects is a pickle: the arrays in it are read as data, under the names of what holds them.
+    """
     header = parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
     assume = options.assume if options else None
+    if header.descr == "|O" and source.read(header.length, min(1, source.size - header.length)) == b"\x80":
+        from weighttools.formats.pickled_arrays import read_objects
+
+        return read_objects(source, header.length, options.root if options else None)
     spec, order, length = layout(header, source.name, source.size - header.length, assume)
     span = Span(source, header.length, length)
     name = os.path.splitext(os.path.basename(source.name))[0] if source.name != "-" else "array"
@@ -297,4 +305,18 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
     write_raw([byte_wide(tensor)], sink, options or WriteOptions())
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses)
+def check(source: Source) -> Iterator[Finding]:
+    """Yield what loading the file with ``allow_pickle=True`` could run, if it holds Python objects."""
+    header = parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
+    if holds_objects(header):
+        from weighttools.formats.pickled_arrays import check_objects
+
+        yield from check_objects(source, header.length)
+
+
+def holds_objects(header: Header) -> bool:
+    """Whether the elements are Python objects, that is a pickle."""
+    return header.descr.endswith("O") or "'O'" in header.descr or "|O" in header.descr
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from weighttools.core.findings import Finding
 from weighttools.core.readers import Raw, Whole
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
@@ -19,7 +20,8 @@ from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, Uns
 from weighttools.formats import npy
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, plain
 from weighttools.formats.raw import write_raw
-from weighttools.io.archive import Member, is_zip, members
+from weighttools.io.archive import Member, first_member, members
+from weighttools.io.source import Bytes
 from weighttools.io.text import parse_json
 from weighttools.io.zip_writer import ZipWriter, planned_bytes, zip_writer
 
@@ -28,18 +30,14 @@ if TYPE_CHECKING:
     from weighttools.io.sink import Sink
 
 SIDECAR = "__weighttools__"
-_LOCAL_HEAD = 30
 _SIDECAR_BYTES = 16_000_000
 """The most that a deflated sidecar may inflate to: opening a small file must stay cheap."""
 
 
 def matches(head: bytes) -> bool:
     """Whether a file begins as a zip whose first member is an NPY file."""
-    if not is_zip(head) or len(head) < _LOCAL_HEAD:
-        return False
-    n_name, n_extra = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
-    name = head[_LOCAL_HEAD : _LOCAL_HEAD + n_name]
-    return name.endswith(b".npy") or head[_LOCAL_HEAD + n_name + n_extra :].startswith(npy.MAGIC)
+    name, content = first_member(head) or (b"", b"")
+    return name.endswith(b".npy") or content.startswith(npy.MAGIC)
 
 
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
@@ -172,4 +170,15 @@ def _write_member(archive: ZipWriter, name: str, tensor: Tensor, options: WriteO
         write_raw([npy.byte_wide(tensor)], sink, options)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses)
+def check(source: Source) -> Iterator[Finding]:
+    """Yield what loading a member with ``allow_pickle=True`` could run, for each that holds Python objects."""
+    for member in members(source).values():
+        subject = f"{source.name}: {member.name}"
+        if not member.head(len(npy.MAGIC)).startswith(npy.MAGIC):
+            continue
+        header = npy.parse_header(member.head, subject)
+        if npy.holds_objects(header):
+            yield from npy.check(Bytes(member.content(), subject))
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)

@@ -11,19 +11,17 @@ Names are those of the values: an initializer's own, a Constant's first output. 
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from weighttools.core.readers import Whole
 from weighttools.core.tensor import Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, UnsupportedError
+from weighttools.errors import UnsupportedError
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.onnx_elements import ELEMENTS, STRING, Element, Varints, of_bytes
+from weighttools.formats.onnx_external import DataFiles
 from weighttools.io.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wire
 
 MAX_DEPTH = 64
@@ -121,7 +119,7 @@ class _Model:
 
     def __init__(self, source: Source) -> None:
         self.source, self.wire, self.found = source, Wire(source), Found()
-        self._data_files: dict[Path, Source] = {}
+        self.data_files = DataFiles(source, self.wire)
 
     def read(self) -> TensorMap:
         graphs, opsets = self._header()
@@ -131,7 +129,7 @@ class _Model:
         if opsets:
             found.metadata["onnx.opset"] = ", ".join(opsets)
         found.notes += [f"{n:,} {what} left out" for what, n in found.n_left_out.items()]
-        files = (self.source.name, *map(str, self._data_files))
+        files = (self.source.name, *self.data_files.names())
         origin = Origin(self.source.name, "onnx", files, tuple(found.notes))
         return TensorMap(found.tensors, found.metadata, origin=origin)
 
@@ -354,65 +352,9 @@ class _Model:
     def _external(self, name: str, proto: Proto, spec: Spec, element: Element) -> Span:
         """Return where a tensor's data lies in another file of the model's directory."""
         wanted = -(-spec.n_elements * element.bits // 8)
-        location = proto.external.get("location", "")
-        offset = self._number(name, proto, "offset", 0)
-        length = self._number(name, proto, "length", wanted)
-        if length != wanted:
-            self._check_bytes(name, spec, element, length, proto.at)
-        data = self._data_file(name, location)
-        if offset + wanted > data.size:
-            missing = offset + wanted - data.size
-            raise CorruptFileError(
-                f"the data of tensor {name!r} runs {missing:,} bytes over the end of {location}",
-                subject=self.source.name,
-                expected=f"at least {offset + wanted:,} bytes in it",
-                remedy="fetch the data file again",
-            )
-        return Span(data, offset, wanted)
-
-    def _number(self, name: str, proto: Proto, key: str, default: int) -> int:
-        text = proto.external.get(key)
-        if text is None:
-            return default
-        if not re.fullmatch(r"[0-9]{1,18}", text):
-            raise self.wire.corrupt(
-                f"the external data of tensor {name!r} has the {key} {text!r}", proto.at, "a number"
-            )
-        return int(text)
-
-    def _data_file(self, name: str, location: str) -> Source:
-        from weighttools.io.source import LocalFile
-
-        home = getattr(self.source, "path", None)
-        if home is None:
-            raise UnsupportedError(
-                f"the data of tensor {name!r} lies in another file", subject=self.source.name, expected="a path"
-            )
-        path = _inside(Path(home).parent, location, self.source.name)
-        if path not in self._data_files:
-            self._data_files[path] = LocalFile(path)
-        return self._data_files[path]
-
-
-def _inside(directory: Path, location: str, subject: str) -> Path:
-    """Return the path of a data file, which must lie in the model's directory."""
-    from weighttools.formats.huggingface import is_inside
-
-    pure = PurePosixPath(location)
-    if not location or pure.is_absolute() or ".." in pure.parts or set("\\\0:") & set(location):
-        raise UnsafeFileError(
-            f"names the data file {location!r}",
-            subject=subject,
-            expected="a relative name inside the model's directory",
-        )
-    path = directory / location
-    if not os.path.lexists(path):
-        raise SourceError(
-            "the model names this data file, but there is none", subject=path, remedy="fetch it beside the model"
-        )
-    if not is_inside(directory, path):
-        raise UnsafeFileError("is a link that leaves the model's directory", subject=path, expected="a file in it")
-    return path
+        length = self.data_files.number(name, proto.external, "length", wanted, proto.at)
+        self._check_bytes(name, spec, element, length, proto.at)
+        return self.data_files.span(name, proto.external, wanted, proto.at)
 
 
 FORMAT = Format(matches=matches, read=read)

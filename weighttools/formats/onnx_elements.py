@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weighttools.core.dtypes import DTYPES, DType
-from weighttools.core.readers import Joined, Raw, Whole
+from weighttools.core.readers import Raw, Whole, joined
 from weighttools.core.tensor import Reader, Span, Spec, Tensor
 from weighttools.errors import CorruptFileError
 
@@ -91,15 +91,11 @@ def _joined(spans: Iterable[Span], dtype: DType) -> Reader:
     stored = (
         {64: DTYPES["float32"], 128: DTYPES["float64"]}.get(dtype.bits, dtype) if dtype.kind == "complex" else dtype
     )
-    pieces = tuple(spans)
-    ends, total = [], 0
-    for span in pieces:
-        total += span.length * 8 // stored.bits
-        ends.append(total)
-    joined = Joined(tuple(Raw(span, stored) for span in pieces), tuple(ends))
+    parts = joined((Raw(span, stored), span.length * 8 // stored.bits) for span in spans)
     if dtype is stored:
-        return joined
-    return Whole(_Complex(joined, total, dtype), total // 2)
+        return parts
+    total = parts.ends[-1]
+    return Whole(_Complex(parts, total, dtype), total // 2)
 
 
 @dataclass(frozen=True, slots=True)

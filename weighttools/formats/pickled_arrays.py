@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from weighttools.core.tensor import Span, Tensor
-from weighttools.errors import CorruptFileError, UnsupportedError
+from weighttools.core.findings import Finding
+from weighttools.core.tensor import Source, Span, Tensor
+from weighttools.errors import CorruptFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats.pickles import Global, Made, plain
 from weighttools.io.source import Bytes
+
+if TYPE_CHECKING:
+    from weighttools.core.tensormap import TensorMap
 
 _MAKERS = {Global(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")}
 _FROM_BUFFER = {Global(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
@@ -39,6 +44,34 @@ def array_of(value: Any, subject: str) -> Tensor | list[Any] | None:
     if type(data) is list:
         return data
     return _numbers(shape, dtype, fortran is True or fortran == 1, plain(data), subject)
+
+
+def check_objects(source: Source, offset: int) -> Iterator[Finding]:
+    """Yield what unpickling the objects of an NPY file could run; the pickle begins at `offset`."""
+    from weighttools.formats.pickle_findings import findings
+    from weighttools.formats.pickles import Machine, Stream
+
+    machine = Machine(Stream(source, offset))
+    try:
+        machine.load()
+    except WeighttoolsError as error:
+        yield Finding("error", "broken-pickle", str(error), remedy="do not load it with an unpickler")
+    yield from findings(machine)
+
+
+def read_objects(source: Source, offset: int, root: str | None) -> TensorMap:
+    """Read the arrays that an NPY file of objects holds; the pickle begins at `offset`, and is read as data."""
+
+    from weighttools.formats.pickles import Machine, Stream
+    from weighttools.formats.torch_legacy import LegacyShelf
+    from weighttools.formats.torch_state import tensor_map
+
+    machine = Machine(Stream(source, offset))
+    held = array_of(machine.load(), source.name)
+    value = held[0] if isinstance(held, list) and len(held) == 1 else held
+    note = "holds Python objects: its pickle is read as data, nothing of it is made"
+    found = tensor_map(value, machine, LegacyShelf(source.name, {}), root, [note], unwrap=False)
+    return found.replace(metadata={}, origin=found.origin._replace(format="npy"))
 
 
 def _numbers(shape: tuple[Any, ...], dtype: Any, fortran: bool, data: Any, subject: str) -> Tensor:

@@ -15,7 +15,7 @@ from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats.base import Format, ReadOptions, WriteOptions
-from weighttools.io.archive import Member, is_zip, members
+from weighttools.io.archive import Member, first_member, is_zip, members
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -30,15 +30,14 @@ LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _PICKLE = "data.pkl"
 _PARTS = {_PICKLE, "data", "code", "constants.pkl", "constants", "version", "byteorder", ".format_version", ".data"}
 _MAX_INFLATED_PICKLE = 64 << 20
-_LOCAL_HEAD = 30
 
 
 def matches(head: bytes) -> bool:
     """Whether a file begins as a torch zip (its first member lies in a root, under a name of torch's) or a pickle."""
-    if not is_zip(head) or len(head) < _LOCAL_HEAD:
+    member = first_member(head)
+    if member is None:
         return len(head) > 2 and head[0] == 0x80 and 1 <= head[1] <= 5
-    n_name = int.from_bytes(head[26:28], "little")
-    parts = head[_LOCAL_HEAD : _LOCAL_HEAD + n_name].decode("utf-8", "replace").split("/")
+    parts = member[0].decode("utf-8", "replace").split("/")
     return len(parts) > 1 and (parts[1] in _PARTS or (parts[1] == "" and b"/data.pkl" in head))
 
 

@@ -18,7 +18,8 @@ from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, printable
 from weighttools.formats.pickled_arrays import array_of
 from weighttools.formats.pickles import Global, Machine, Made, Persistent, Table, entries, plain
-from weighttools.formats.torch_tensors import Shelf, View, is_plumbing, tensor_of, view_of
+from weighttools.formats.torch_readers import tensor_of
+from weighttools.formats.torch_tensors import Shelf, View, is_plumbing, view_of
 
 WRAPPERS = (
     "state_dict",
@@ -80,6 +81,7 @@ class Walk:
     letters: int
     left_out: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
+    plain_values: Counter[str] = field(default_factory=Counter)
     n_cycles: int = 0
 
     def leaves(self, value: Any) -> Iterator[Leaf]:
@@ -148,6 +150,7 @@ class Walk:
                 yield _Child(_extended(parent, key), value, closed)
             else:
                 self.visits -= 1
+                self.plain_values[(parent.path or (_key_text(key),))[0][:40]] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +349,10 @@ def _walk_notes(walk: Walk, value: Any, tensors: dict[str, Tensor]) -> list[str]
         listed = ", ".join(name for name, _ in walk.placeholders.most_common(5))
         more = f" and {len(walk.placeholders) - 5:,} more kinds" if len(walk.placeholders) > 5 else ""
         notes.append(f"objects that were not made, nothing was imported or called: {listed}{more}")
+    if tensors and walk.plain_values:
+        listed = ", ".join(printable(name) for name, _ in walk.plain_values.most_common(5))
+        n = walk.plain_values.total()
+        notes.append(f"{n:,} values that are no tensors are left out (in {listed})")
     if walk.n_cycles:
         notes.append(f"{walk.n_cycles:,} containers hold themselves: each is read once")
     return notes if tensors else [*notes, f"holds no tensors: {_summary(value)}"]

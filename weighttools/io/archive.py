@@ -110,6 +110,14 @@ def is_zip(head: bytes) -> bool:
     return head[:4] in (b"PK\x03\x04", b"PK\x05\x06")
 
 
+def first_member(head: bytes) -> tuple[bytes, bytes] | None:
+    """Return the name of a zip's first member and what `head` has of its content; None if it begins no such zip."""
+    if not is_zip(head) or len(head) < _LOCAL.size:
+        return None
+    n_name, n_extra = int.from_bytes(head[26:28], "little"), int.from_bytes(head[28:30], "little")
+    return head[_LOCAL.size : _LOCAL.size + n_name], head[_LOCAL.size + n_name + n_extra :]
+
+
 def members(source: Source) -> dict[str, Member]:
     """Return the members of a zip archive by name, in the order of its directory.
 

@@ -28,6 +28,7 @@ def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> 
         The target exists and is not empty and `force` is not given, or is no directory.
     """
     path = Path(os.path.realpath(target))
+    _check_place(path, target)
     with explained(target):
         _bring_back(path)
         _check_directory(path, force=force, subject=target)
@@ -90,6 +91,22 @@ def _check_directory(path: Path, *, force: bool, subject: object) -> None:
         )
     if os.listdir(path) and not force:
         raise SourceError("exists and is not empty", subject=subject, remedy="give --force to replace its weights")
+
+
+def _check_place(path: Path, subject: object) -> None:
+    """Refuse what no rename can exchange, or only from under the feet of this process and of its shell."""
+    if os.path.ismount(path):
+        raise SourceError("is the root of a file system", subject=subject, expected="a directory inside it")
+    try:
+        is_around = Path.cwd().is_relative_to(path)
+    except OSError:
+        return  # the current directory is gone
+    if is_around:
+        raise SourceError(
+            "is, or holds, the current directory, and is exchanged whole",
+            subject=subject or repr(subject),
+            remedy="name another directory, or a file in it",
+        )
 
 
 def _directory_mode(path: Path) -> int:

@@ -11,20 +11,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from weighttools.core import plan
 from weighttools.core.patterns import matching
 from weighttools.core.readers import Elementwise, Strided
 from weighttools.core.slicing import c_strides, is_contiguous
 from weighttools.core.tensor import Reader, Spec, Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import CorruptFileError, SpecError
+from weighttools.errors import SpecError
 from weighttools.transforms import layout_tables as tables
-from weighttools.transforms.layout_roles import Ground, Guess, Named, detect, guess
-
-if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+from weighttools.transforms.layout_detect import detect
+from weighttools.transforms.layout_roles import Ground, Guess, Named, guess
 
 KEEP, DROP = "keep", "drop"
 _SHOWN = 5
@@ -358,45 +355,3 @@ def _strided(reader: Reader, n_elements: int, shape: tuple[int, ...], strides: t
     if isinstance(reader, Elementwise):
         return Elementwise(_strided(reader.reader, n_elements, shape, strides), reader.fn)
     return Strided(reader, n_elements, shape, strides, 0)
-
-
-def verify(before: TensorMap, after: TensorMap, changes: Layout) -> int:
-    """Prove that `after` holds `before`: take each tensor back and compare it bit for bit, in blocks.
-
-    Returns
-    -------
-    int
-        The number of tensors compared.
-
-    Raises
-    ------
-    CorruptFileError
-        A tensor is missing or differs.
-    """
-    n_compared = 0
-    for change in (*changes.changes, *changes.copies):
-        if change.dst is None:
-            continue
-        if change.dst not in after:
-            raise CorruptFileError(f"verification failed: {change.dst!r} was not written", subject=after.origin.path)
-        original, back = before[change.src], change.backward(after[change.dst])
-        if original.spec.dtype != back.dtype or not _equal(original, back):
-            raise CorruptFileError(
-                f"verification failed: {change.dst!r} taken back differs from {change.src!r}", subject=after.origin.path
-            )
-        n_compared += 1
-    return n_compared
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one shape hold the same bits."""
-    unit = max(one.reader.granularity, other.reader.granularity, one.dtype.pack)
-    step = max(one.run_elements, other.run_elements)
-    return all(
-        _bits(one.reader(start, stop)) == _bits(other.reader(start, stop))
-        for start, stop in plan.blocks(one.n_elements, unit, step)
-    )
-
-
-def _bits(block: Array) -> bytes:
-    return block.tobytes()

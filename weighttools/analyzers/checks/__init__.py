@@ -20,7 +20,7 @@ CHECKS = Registry(
     "weighttools.checks",
     {
         name: Entry(f"{_HERE}.{name}:check")
-        for name in ("names", "ties", "mixed_dtypes", "pt_format", "config", "tokenizer")
+        for name in ("names", "keras_code", "ties", "mixed_dtypes", "pt_format", "config", "tokenizer")
     },
 )
 VALUE_CHECKS = Registry(

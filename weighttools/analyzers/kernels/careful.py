@@ -18,8 +18,8 @@ from weighttools.analyzers.sparsity import Zeros
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
-CHUNK = 1 << 15
-"""Elements held as float64 at a time: 256 KiB, which stays in the second-level cache with what is made of it."""
+CHUNK = 1 << 13
+"""Elements held as float64 at a time: what is made of them is small enough for malloc to give the same pages again."""
 
 SMALL = 1 << 15
 """Blocks up to this many elements are always done here: exactness costs nothing there."""
@@ -77,10 +77,28 @@ def summary(values: Array, start: int, eps: float) -> Summary:
 
 def chunks(values: Array) -> Iterator[Array]:
     """Yield the values as float64, `CHUNK` at a time; complex numbers as magnitudes."""
+    widen = _WIDEN.get(values.dtype.kind, _bytes if values.dtype.itemsize == 1 else _numbers)
     for first in range(0, values.size, CHUNK):
-        part = values[first : first + CHUNK]
-        wide: Array = np.abs(part.astype(np.complex128)) if part.dtype.kind == "c" else part.astype(np.float64)
-        yield wide
+        yield widen(values[first : first + CHUNK])
+
+
+def _numbers(part: Array) -> Array:
+    return part.astype(np.float64)
+
+
+def _magnitudes(part: Array) -> Array:
+    return np.abs(part.astype(np.complex128))
+
+
+def _bytes(part: Array) -> Array:
+    """Look elements of one byte up: several times as fast as casting 8-bit floats one by one."""
+    from weighttools.analyzers.kernels.patterns import table
+
+    found: Array = table(part.dtype).values[part.view(np.uint8)]
+    return found
+
+
+_WIDEN: dict[str, Callable[[Array], Array]] = {"c": _magnitudes}
 
 
 @cache

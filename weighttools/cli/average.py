@@ -1,0 +1,56 @@
+"""``weighttools average``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from weighttools.cli import options
+
+
+@click.command()
+@click.argument("srcs", nargs=-1, required=True, type=click.Path())
+@click.option("--weights", metavar="W,W,…", help="A weight for each checkpoint; divided by their sum. [default: equal]")
+@click.option("--ema", type=float, help="Instead: an exponential moving average with this decay, oldest first.")
+@options.changed_patterns
+@options.output
+@options.reading
+def average(
+    srcs: tuple[str, ...],
+    dst: str,
+    weights: str | None,
+    ema: float | None,
+    as_json: bool,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    assume: str | None,
+    root: str | None,
+    **settings: Any,
+) -> None:
+    """Average checkpoints of one model: a soup, a weighted mean, or a moving average over a series.
+
+    Sums are float64 and rounded once, to the dtypes of the first; integers, quantised tensors and what -i leaves out
+    are the first's.
+
+    \b
+    Examples:
+      weighttools average run1.safetensors run2.safetensors run3.safetensors -o soup.safetensors
+      weighttools average a.safetensors b.safetensors -o mix.safetensors --weights 3,1
+      weighttools average step*.safetensors -o ema.safetensors --ema 0.9
+    """  # fmt: skip
+    from weighttools import api, edits
+    from weighttools.cli import writing
+
+    maps = [api.open(src, assume=assume, root=root) for src in srcs]
+    changed = edits.average(maps, weights=_numbers(weights), ema=ema, include=include, exclude=exclude)
+    writing.edited(changed, dst, "averaged", as_json, **settings)
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no list of numbers, as 3,1", param_hint="--weights") from None

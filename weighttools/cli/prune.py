@@ -1,0 +1,108 @@
+"""``weighttools prune``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from weighttools.cli import options, output
+
+WHICH = ("include", "exclude", "include_all")
+HOW = ("sparsity", "threshold", "nm", "structure", "random", "scope", "norm", "n_heads", "seed")
+
+
+@click.command()
+@click.argument("src", type=click.Path())
+@click.option("--sparsity", type=float, help="The share to drop, 0 to 1: of elements, or of a structure's units.")
+@click.option("--threshold", type=float, help="Instead: drop weights whose magnitude is less.")
+@click.option(
+    "--scope",
+    type=click.Choice(["global", "tensor", "group"]),
+    default="global",
+    show_default=True,
+    help="Meet the target over all tensors, in each, or in each layer.",
+)
+@click.option("--nm", metavar="N:M", help="Keep the N largest of every M weights along each row, as 2:4.")
+@click.option(
+    "--structure",
+    type=click.Choice(["rows", "columns", "channels", "heads"]),
+    help="Drop whole rows (axis 0), columns (last axis), input channels (axis 1 of kernels) or attention heads.",
+)
+@click.option(
+    "--norm",
+    type=click.Choice(["1", "2", "inf"]),
+    default="2",
+    show_default=True,
+    help="The norm by which a structure's units are compared.",
+)
+@click.option("--n-heads", type=int, help="How many heads each attention has.")
+@click.option("--random", is_flag=True, help="Drop random weights: by seed, name and position.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The seed of --random.")
+@click.option("--mask-out", type=click.Path(), metavar="FILE", help="Save the masks too: booleans, true where kept.")
+@options.changing
+@options.output
+@options.reading
+def prune(
+    src: str, dst: str, mask_out: str | None, as_json: bool, assume: str | None, root: str | None, **settings: Any
+) -> None:
+    """Set the weights to 0 that matter least, and say what that saves.
+
+    The target is met to the element: zeros go first, and of equal magnitudes those of earlier tensors and positions.
+    Norms, biases and embeddings are left alone unless you give --include-all. NaN and Inf are never dropped. The file
+    is as large as before; what it would be compressed, or as a bitmask and the other values, is printed.
+
+    \b
+    Examples:
+      weighttools prune model.safetensors -o sparse.safetensors --sparsity 0.5
+      weighttools prune model.safetensors -o sparse.safetensors --sparsity 0.9 --scope tensor --mask-out masks.npz
+      weighttools prune model.safetensors -o sparse.safetensors --nm 2:4 -x 'lm_head*'
+      weighttools prune checkpoint/ -o sparse/ --structure heads --n-heads 12 --sparsity 0.25
+    """  # fmt: skip
+    from weighttools import api, edits
+    from weighttools.cli import writing
+
+    how = {key: settings.pop(key) for key in (*HOW, *WHICH)}
+    if mask_out is not None:
+        _check_mask(mask_out, dst, settings["force"])
+    pruned = edits.prune(api.open(src, assume=assume, root=root), **how)
+    plan = {"dry_run": settings["dry_run"], "force": settings["force"]}
+    if mask_out is not None:  # a target that cannot be is found out before anything is written
+        api.convert(edits.masks(pruned), mask_out, dry_run=True)
+    record = writing.write(pruned, dst, "prune", **settings)
+    if mask_out is not None:
+        record["masks"] = writing.write(edits.masks(pruned), mask_out, "masks", **plan)["dst"]
+    rows = record["transforms"][-1].get("tensors")
+    record["sizes"] = edits.sizes(pruned, rows and {name: row["n_zero"] for name, row in rows.items()})
+    writing.tell(record, "pruned", as_json)
+    if not as_json and dst != "-":
+        _report(record)
+
+
+def _check_mask(mask_out: str, dst: str, force: bool) -> None:
+    from weighttools.errors import SourceError, SpecError
+
+    if mask_out == "-" or os.path.abspath(mask_out) == os.path.abspath(dst):
+        raise SpecError("masks need a file of their own", subject="--mask-out", expected="a path other than -o")
+    if os.path.lexists(mask_out) and not force:
+        raise SourceError("exists already", subject=mask_out, remedy="give --force to replace it")
+
+
+def _report(record: Mapping[str, Any]) -> None:
+    """Print how sparse the pruned tensors are, and what that would save."""
+    done, sizes = record["transforms"][-1], record["sizes"]
+    if "n_zero" in done:
+        share = done["n_zero"] / max(1, done["n_elements"])
+        output.echo(f"sparsity: {share:.4%} of the pruned tensors ({done['n_zero']:,} of {done['n_elements']:,} are 0)")
+    elif done["n_pruned"] is not None:
+        output.echo(f"would drop {done['n_pruned']:,} elements")
+    told = [f"as it is {output.short_size(sizes['raw_bytes'])}"]
+    about = "about " if sizes["gzip_sample_bytes"] < sizes["raw_bytes"] else ""
+    told.append(f"gzip {about}{output.short_size(sizes['gzip_bytes'])}")
+    if sizes["bitmask_bytes"] is not None:
+        told.append(f"bitmask and values {output.short_size(sizes['bitmask_bytes'])}")
+    output.echo(f"values would take: {', '.join(told)}")
+    if "masks" in record:
+        output.echo(f"masks: {record['masks']}")

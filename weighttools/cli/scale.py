@@ -1,0 +1,34 @@
+"""``weighttools scale``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from weighttools.cli import options
+
+HOW = ("include", "exclude", "include_all", "by")
+
+
+@click.command()
+@click.argument("src", type=click.Path())
+@click.option("--by", type=float, required=True, help="The factor.")
+@options.changing
+@options.output
+@options.reading
+def scale(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
+    """Multiply weights by a number, in float64, rounded once.
+
+    Norms, biases and embeddings are left alone unless you give --include-all.
+
+    \b
+    Examples:
+      weighttools scale model.safetensors -o scaled.safetensors --by 0.5 -i '*.lora_B.*'
+    """
+    from weighttools import api, edits
+    from weighttools.cli import writing
+
+    how = {key: settings.pop(key) for key in HOW}
+    changed = edits.scale(api.open(src, assume=assume, root=root), **how)
+    writing.edited(changed, dst, "scaled", as_json, **settings)

@@ -1,0 +1,80 @@
+"""What the commands that write share: plan, then write with a bar; and telling what was written and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from weighttools.cli import options, output
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import printable
+
+
+def write(tensor_map: TensorMap, dst: str, label: str, **settings: Any) -> dict[str, Any]:
+    """Plan a write, do it unless ``dry_run`` is set, and return the record of `weighttools.convert`."""
+    from weighttools import api
+
+    planned = api.convert(tensor_map, dst, **{**settings, "dry_run": True})
+    if settings["dry_run"]:
+        return planned
+    with options.progress(planned["stored_bytes"], label) as moved:
+        return api.convert(tensor_map, dst, **settings, progress=moved)
+
+
+def report(record: Mapping[str, Any]) -> None:
+    """Print what was written, and where."""
+    verb = "wrote" if record["written"] else "would write"
+    changes = [(record[f"n_{how}"], how) for how in ("cast", "dequantized", "quantized")]
+    tensors = f"{record['n_tensors']:,} tensors" + "".join(f", {n:,} {how}" for n, how in changes if n)
+    output.echo(
+        printable(f"{verb} {record['dst']}: {record['format']}, {tensors}, {output.size(record['stored_bytes'])}")
+    )
+    if len(record["files"]) > 1 or not record["written"]:
+        for file in record["files"]:
+            size = output.short_size(file["stored_bytes"])
+            output.echo(printable(f"  {file['name']}: {file['n_tensors']:,} tensors, {size}"))
+    if not record["written"]:
+        output.echo(f"planned peak memory for values: {output.size(record['planned_peak_bytes'])}")
+
+
+def edited(changed: TensorMap, dst: str, did: str, as_json: bool, **settings: Any) -> None:
+    """Write a changed map, and print what was done to it.
+
+    Parameters
+    ----------
+    changed
+        A map with a report.
+    dst
+        The target.
+    did
+        What was done, e.g. ``"decayed"``.
+    as_json
+        Print the record, not lines.
+    settings
+        As `write` takes them.
+    """
+    record = write(changed, dst, changed.report["transform"], **settings)
+    tell(record, did, as_json)
+
+
+def tell(record: dict[str, Any], did: str, as_json: bool) -> None:
+    """Print the record of a write of a changed map: as JSON, or what was changed and what was left alone."""
+    done = record["transforms"][-1]
+    if as_json:
+        output.emit_json([{**record, "schema": f"weighttools.{done['transform']}/1"}])
+    elif record["dst"] != "-":
+        verb = did if record["written"] else f"would have {did}"
+        output.echo(f"{verb} {done['n_changed']:,} of {output.counted(record['n_tensors'], 'tensor')}")
+        for rule, n in done.get("left_alone", {}).items():
+            output.echo(f"  left alone: {n:,} {rule}")
+        report(record)
+    output.notes({"notes": [*record["notes"], *_not_finite(done)]})
+
+
+def _not_finite(done: Mapping[str, Any]) -> list[str]:
+    """Return a note if changed tensors hold NaN or Inf."""
+    n_nan, n_inf = done.get("n_nan", 0), done.get("n_inf", 0)
+    if not n_nan + n_inf:
+        return []
+    where = next(name for name, row in done["tensors"].items() if row["n_nan"] + row["n_inf"])
+    return [f"the changed tensors hold {n_nan:,} NaN and {n_inf:,} Inf, first in {where}"]

@@ -1,0 +1,266 @@
+"""The verbs that change values. Each takes a checkpoint and returns a lazy map with a report; `save` writes it.
+
+>>> import numpy as np, weighttools as wt
+>>> from functools import partial
+>>> before = wt.TensorMap.from_arrays({"fc.weight": np.arange(8, dtype=np.float32).reshape(2, 4)})
+>>> after = before.pipe(partial(wt.prune, sparsity=0.5), partial(wt.scale, by=2.0))
+>>> after["fc.weight"].read().tolist()
+[[0.0, 0.0, 0.0, 0.0], [8.0, 10.0, 12.0, 14.0]]
+>>> [(report["transform"], report["n_changed"]) for report in after.origin.reports]
+[('prune', 1), ('scale', 1)]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.errors import SpecError
+from weighttools.opening import PathLike
+from weighttools.opening import open as open_checkpoint
+from weighttools.records import Record
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+Source = PathLike | TensorMap
+
+
+class Which(TypedDict, total=False):
+    """Which tensors to change.
+
+    Attributes
+    ----------
+    include, exclude
+        Name patterns of tensors to change, and of tensors to leave alone; the others are kept as they are.
+    include_all
+        Change norms, biases and embeddings too. Integers, buffers, optimizer state and quantised tensors never are.
+    """
+
+    include: Sequence[str]
+    exclude: Sequence[str]
+    include_all: bool
+
+
+def _edited(src: Source, which: Which, transform: Callable[[tuple[str, ...], Record], Transform]) -> TensorMap:
+    """Choose tensors, and apply the transform that their names and the selection's record give."""
+    from weighttools.selection import select
+
+    tensor_map = _opened(src)
+    chosen = select(tensor_map, **which)
+    return transform(chosen.names, chosen.record())(tensor_map)
+
+
+def _opened(src: Source) -> TensorMap:
+    return src if isinstance(src, TensorMap) else open_checkpoint(src)
+
+
+def prune(
+    src: Source,
+    *,
+    sparsity: float | None = None,
+    threshold: float | None = None,
+    nm: str | None = None,
+    structure: str | None = None,
+    random: bool = False,
+    scope: str = "global",
+    norm: str = "2",
+    n_heads: int | None = None,
+    seed: int = 0,
+    **which: Unpack[Which],
+) -> TensorMap:
+    """Set weights to 0: the smallest, random ones, N of every M, or whole rows, columns, channels, heads.
+
+    Parameters
+    ----------
+    src
+        As for `open`, or an open map.
+    sparsity
+        The share to drop, 0 to 1: of elements, met exactly, or of the units of a `structure`. Zeros go first; equal
+        magnitudes go in the order of tensors and positions. NaN and Inf are never dropped.
+    threshold
+        Instead: drop weights whose magnitude is less.
+    nm
+        Instead: ``"2:4"`` keeps the two largest of every four along each row.
+    structure
+        Drop whole ``"rows"`` (axis 0), ``"columns"`` (the last axis), ``"channels"`` (axis 1 of convolutions) or
+        attention ``"heads"``, those of the smallest `norm` (``"1"``, ``"2"``, ``"inf"``) in each tensor.
+    random
+        Drop random weights, by (`seed`, name, position).
+    scope
+        Meet the target over all tensors (``"global"``), in each (``"tensor"``) or in each layer (``"group"``).
+    n_heads
+        How many heads each attention has.
+    which
+        ``include``, ``exclude``, ``include_all``; see `Which`.
+
+    Returns
+    -------
+    TensorMap
+        With a `report`: by, scopes, n_pruned, names, what was left alone. Only a target by magnitude or norm reads
+        values now; zeros are set when values are read.
+
+    Raises
+    ------
+    SpecError
+        The options contradict each other, are out of range, or do not fit the tensors.
+    TensorNotFoundError
+        A pattern matches nothing.
+    """
+    from weighttools.transforms import prune as single
+    from weighttools.transforms import prune_structured as patterned
+
+    kinds = {"--nm": nm is not None, "--structure": structure is not None, "--random": random}
+    _one_of(kinds, sparsity, threshold, scope, n_heads)
+
+    def transform(names: tuple[str, ...], says: Record) -> Transform:
+        if nm is not None:
+            return patterned.n_of_m(names, nm, says)
+        if structure is not None and sparsity is not None:
+            return patterned.structured(names, structure, sparsity, norm, n_heads, says)
+        if random and sparsity is not None:
+            return single.draw(names, sparsity, scope, seed, says)
+        return single.magnitude(names, sparsity, threshold, scope, says)
+
+    return _edited(src, which, transform)
+
+
+def _one_of(
+    kinds: dict[str, bool], sparsity: float | None, threshold: float | None, scope: str, n_heads: int | None
+) -> None:
+    """Refuse options that contradict each other."""
+    given = [option for option, there in kinds.items() if there]
+    if len(given) > 1:
+        raise SpecError(f"{' and '.join(given)} exclude each other")
+    if given == ["--nm"] and (sparsity, threshold) != (None, None):
+        raise SpecError("--nm sets the sparsity by itself", remedy="leave --sparsity and --threshold out")
+    if given and given != ["--nm"] and (sparsity is None or threshold is not None):
+        raise SpecError(f"{given[0]} needs --sparsity, and takes no --threshold")
+    if given not in ([], ["--random"]) and scope != "global":
+        raise SpecError(f"{given[0]} works tensor by tensor", remedy="leave --scope out")
+    if n_heads is not None and given != ["--structure"]:
+        raise SpecError("--n-heads goes with --structure heads", expected="both or neither")
+
+
+def decay(
+    src: Source, *, rate: float = 0.0, l1: float = 0.0, lr: float = 1.0, steps: int = 1, **which: Unpack[Which]
+) -> TensorMap:
+    """Shrink weights as `steps` of decoupled weight decay would.
+
+    Parameters
+    ----------
+    src
+        As for `open`, or an open map.
+    rate
+        L2: each step multiplies by ``1 - lr rate``.
+    l1
+        L1: each step then moves ``lr l1`` towards zero (the proximal step); with `rate` that is the elastic net.
+    lr, steps
+        The learning rate and the number of steps.
+    which
+        ``include``, ``exclude``, ``include_all``; see `Which`.
+
+    Returns
+    -------
+    TensorMap
+        With a `report`. Elements are computed in float64 and rounded once; NaN and Inf keep their bits.
+    """
+    from weighttools.transforms import shrink
+
+    return _edited(src, which, lambda names, says: shrink.decay(names, rate, l1, lr, steps, says))
+
+
+def scale(src: Source, *, by: float, **which: Unpack[Which]) -> TensorMap:
+    """Multiply weights by a number; as `decay` otherwise."""
+    from weighttools.transforms import shrink
+
+    return _edited(src, which, lambda names, says: shrink.scale(names, by, says))
+
+
+def clip(src: Source, *, value: float | None = None, norm: float | None = None, **which: Unpack[Which]) -> TensorMap:
+    """Clip each weight to ``-value`` to `value`, or scale each tensor whose L2 norm exceeds `norm` down to it."""
+    from weighttools.transforms import shrink
+
+    return _edited(src, which, lambda names, says: shrink.clip(names, value, norm, says))
+
+
+def noise(src: Source, *, std: float, seed: int = 0, **which: Unpack[Which]) -> TensorMap:
+    """Add normal noise of standard deviation `std`, by (`seed`, name, position)."""
+    from weighttools.transforms import shrink
+
+    return _edited(src, which, lambda names, says: shrink.noise(names, std, seed, says))
+
+
+def average(
+    srcs: Sequence[Source],
+    *,
+    weights: Sequence[float] | None = None,
+    ema: float | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> TensorMap:
+    """Average checkpoints element by element.
+
+    Parameters
+    ----------
+    srcs
+        Two or more, as for `open`, or open maps; metadata, ties and dtypes are the first's.
+    weights
+        One each, divided by their sum; default equal.
+    ema
+        Instead: the exponential moving average over the series, oldest first, with this decay (0 to 1).
+    include, exclude
+        Name patterns of tensors to average. Others, and integers, are copied from the first; the report says so.
+
+    Raises
+    ------
+    SpecError
+        The checkpoints do not fit each other, or the weights them.
+    """
+    from weighttools.core.patterns import chosen
+    from weighttools.transforms import average as averaging
+    from weighttools.transforms.editing import finite
+
+    if weights is not None and ema is not None:
+        raise SpecError("--weights and --ema exclude each other")
+    maps = [_opened(src) for src in srcs]
+    if not maps:
+        raise SpecError("there is nothing to average", expected="two checkpoints or more")
+    shares = weights or [1.0] * len(maps)
+    if ema is not None:
+        shares = averaging.ema_weights(finite("--ema", ema, 0, 1), len(maps))
+    specs = {name: maps[0][name].spec for name in chosen(maps[0], include, exclude)}
+    names = [name for name, s in specs.items() if s.dtype.is_float and s.dtype.bits >= 8 and not s.is_quantized]
+    left = {"copied from the first: integers, and what is quantised": len(specs) - len(names)}
+    left["copied from the first: not asked for"] = len(maps[0]) - len(specs)
+    says: dict[str, Any] = {"ema": ema, "n_changed": len(names), "left_alone": {k: n for k, n in left.items() if n}}
+    return averaging.average(maps, names, shares, says)
+
+
+def masks(pruned: TensorMap) -> TensorMap:
+    """Return the masks of a map that was just pruned: booleans, true where a weight is kept; lazy too."""
+    from weighttools.transforms.prune import masks as of
+
+    return of(pruned)
+
+
+def sizes(tensor_map: TensorMap, zeros: Mapping[str, int] | None = None) -> Record:
+    """Say what sparsity saves: nothing by itself, something compressed, more as a bitmask and what is not 0.
+
+    Parameters
+    ----------
+    tensor_map
+        A pruned map, say.
+    zeros
+        How many elements of which tensors are 0, if that is known: the record of a write counts them.
+
+    Returns
+    -------
+    dict
+        `raw_bytes`; `gzip_bytes`, as a sample of `gzip_sample_bytes` compresses; `bitmask_bytes` (of the tensors of
+        `zeros` a bit for each element and the values that are not 0, all else raw; None without `zeros`).
+    """
+    from weighttools.transforms.sizes import sizes as of
+
+    return of(tensor_map, zeros)

@@ -1,0 +1,99 @@
+"""The NumPy training core: a model is a function of ``{file's tensor name: array}``; there are no layer classes.
+
+>>> import numpy as np
+>>> from weighttools import train
+>>> def model(p, x):
+...     h = train.relu(train.linear(x, p["fc1.weight"], p["fc1.bias"]))
+...     return train.linear(h, p["fc2.weight"], p["fc2.bias"])
+>>> def loss(p, x, y):
+...     return train.cross_entropy(model(p, x), target=y)
+>>> shapes = {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
+>>> p = {n: (train.he_normal() if len(s) > 1 else train.zeros()).draw(s, seed=0, name=n) for n, s in shapes.items()}
+>>> x, y = np.eye(4, dtype=np.float32), np.array([0, 1, 2, 0])
+>>> optimizer = train.adamw(lr=0.05).after(train.ClipNorm(1.0))
+>>> state = optimizer.init(p)
+>>> before = loss(p, x, y)
+>>> for _ in range(20):
+...     value, grads = train.value_and_grad(loss, p, x, y)
+...     notes = optimizer.step(p, grads, state)
+>>> bool(loss(p, x, y) < before / 2)
+True
+
+The parts:
+
+- `tape`: `value_and_grad`, `operation` (to write a new one), `Variable`; `checkpointing`: `checkpoint`.
+- `ops`: operations on arrays and variables alike; `losses`: scalars, with normalised weights.
+- `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
+- `optim`: optimisers over `transforms`; `schedules`; `averages` (accumulation, EMA, SWA); `groups` (decay rules).
+- `weights`: class and sample weights; `models`: architectures by their files' names.
+- `memory`: `keep_pages`, around training; `parallel`: kernels over rows, on all threads.
+
+Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
+"""
+
+from weighttools.train.averages import Accumulation as Accumulation
+from weighttools.train.averages import Average as Average
+from weighttools.train.averages import ema as ema
+from weighttools.train.averages import swa as swa
+from weighttools.train.checkpointing import checkpoint as checkpoint
+from weighttools.train.groups import decays as decays
+from weighttools.train.groups import layerwise as layerwise
+from weighttools.train.init import INITIALIZERS as INITIALIZERS
+from weighttools.train.init import Initializer as Initializer
+from weighttools.train.init import depth_scaled as depth_scaled
+from weighttools.train.init import fans as fans
+from weighttools.train.init import gain as gain
+from weighttools.train.init import he_normal as he_normal
+from weighttools.train.init import he_uniform as he_uniform
+from weighttools.train.init import initialized as initialized
+from weighttools.train.init import lecun_normal as lecun_normal
+from weighttools.train.init import lecun_uniform as lecun_uniform
+from weighttools.train.init import normal as normal
+from weighttools.train.init import orthogonal as orthogonal
+from weighttools.train.init import truncated_normal as truncated_normal
+from weighttools.train.init import uniform as uniform
+from weighttools.train.init import xavier_normal as xavier_normal
+from weighttools.train.init import xavier_uniform as xavier_uniform
+from weighttools.train.init import zeros as zeros
+from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
+from weighttools.train.losses import binary_focal as binary_focal
+from weighttools.train.losses import contrastive as contrastive
+from weighttools.train.losses import cosine_embedding as cosine_embedding
+from weighttools.train.losses import cosine_similarity as cosine_similarity
+from weighttools.train.losses import cross_entropy as cross_entropy
+from weighttools.train.losses import focal as focal
+from weighttools.train.losses import huber as huber
+from weighttools.train.losses import mae as mae
+from weighttools.train.losses import mse as mse
+from weighttools.train.losses import perplexity as perplexity
+from weighttools.train.memory import keep_pages as keep_pages
+from weighttools.train.ops import *  # noqa: F403
+from weighttools.train.optim import Optimizer as Optimizer
+from weighttools.train.optim import State as State
+from weighttools.train.optim import adafactor as adafactor
+from weighttools.train.optim import adagrad as adagrad
+from weighttools.train.optim import adam as adam
+from weighttools.train.optim import adamw as adamw
+from weighttools.train.optim import lion as lion
+from weighttools.train.optim import muon as muon
+from weighttools.train.optim import rmsprop as rmsprop
+from weighttools.train.optim import sgd as sgd
+from weighttools.train.schedules import Plateau as Plateau
+from weighttools.train.schedules import Schedule as Schedule
+from weighttools.train.schedules import constant as constant
+from weighttools.train.schedules import inverse_sqrt as inverse_sqrt
+from weighttools.train.schedules import one_cycle as one_cycle
+from weighttools.train.schedules import range_test as range_test
+from weighttools.train.schedules import step_decay as step_decay
+from weighttools.train.schedules import warmup_cosine as warmup_cosine
+from weighttools.train.schedules import warmup_linear as warmup_linear
+from weighttools.train.signal import signal_report as signal_report
+from weighttools.train.tape import Variable as Variable
+from weighttools.train.tape import operation as operation
+from weighttools.train.tape import value_and_grad as value_and_grad
+from weighttools.train.transforms import ClipNorm as ClipNorm
+from weighttools.train.transforms import ClipValue as ClipValue
+from weighttools.train.transforms import Penalty as Penalty
+from weighttools.train.weights import class_weights as class_weights
+from weighttools.train.weights import effective_weights as effective_weights
+from weighttools.train.weights import sampled as sampled

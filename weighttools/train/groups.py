@@ -1,0 +1,64 @@
+"""Which parameters decay, and at what rate each learns: rules by name and shape, and a way to print them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from weighttools.train.tape import Array
+
+Rule = Callable[[str, Array], bool]
+
+_EXEMPT = re.compile(
+    r"(?:^|[._/])(?:\w*bias|b|beta|gamma|bn\d*|ln_?\w*|\w*norm\w*|\w*embed\w*|\w*embd|wte|wpe|cls_token)(?:[._/:]|\d|$)",
+    re.IGNORECASE,
+)
+_LAYER = re.compile(r"(?:^|[._/])(?:layers?|h|blocks?|blk|transformer)[._/](\d+)[._/]")
+_BELOW = re.compile(r"(?:^|[._/])(?:\w*embed\w*|\w*embd|wte|wpe)(?:[._/]|$)", re.IGNORECASE)
+
+
+def decays(name: str, array: Array) -> bool:
+    """Whether weight decay applies: not to norms, biases and embeddings by name, nor to anything with one axis.
+
+    >>> import numpy as np
+    >>> [decays(n, np.zeros((2, 2))) for n in ("fc.weight", "h.0.ln_1.weight", "wte.weight", "experts.bias")]
+    [True, False, False, False]
+    """
+    return array.ndim > 1 and not _EXEMPT.search(name)
+
+
+def is_hidden_matrix(name: str, array: Array) -> bool:
+    """Whether a parameter is a matrix between hidden layers: neither an embedding nor an output head."""
+    is_head = re.search(r"(?:^|[._/])(?:lm_head|classifier|score|head|output)(?:[._/]weight)?$", name)
+    return array.ndim == 2 and decays(name, array) and not is_head
+
+
+def layerwise(names: Iterable[str], decay: float = 0.9) -> dict[str, float]:
+    """Return each parameter's share of the learning rate: ``decay ** (layers above it)``.
+
+    Embeddings lie below layer 0; what has no layer number (heads, final norms) gets the full rate.
+
+    >>> layerwise(["embeddings.word.weight", "layer.0.fc.weight", "layer.1.fc.weight", "head.weight"], 0.5)
+    {'embeddings.word.weight': 0.125, 'layer.0.fc.weight': 0.25, 'layer.1.fc.weight': 0.5, 'head.weight': 1.0}
+    """
+    known = list(names)
+    numbers = {n: int(m[1]) for n in known if (m := _LAYER.search(n))}
+    top = max(numbers.values(), default=-1) + 1
+    depths = {n: numbers.get(n, -1 if _BELOW.search(n) else top) for n in known}
+    return {n: float(decay ** (top - depth)) for n, depth in depths.items()}
+
+
+def describe(
+    params: Mapping[str, Array], weight_decay: float, rule: Rule = decays, rates: Mapping[str, float] | None = None
+) -> str:
+    """Return the groups as lines to print before training: decay, learning-rate share, counts, examples."""
+    groups: dict[tuple[float, float], list[str]] = {}
+    for name, array in params.items():
+        key = (weight_decay if rule(name, array) else 0.0, (rates or {}).get(name, 1.0))
+        groups.setdefault(key, []).append(name)
+    lines = []
+    for (decay, rate), names in groups.items():
+        n = sum(params[name].size for name in names)
+        examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        lines.append(f"decay {decay:g}, rate x {rate:g}: {len(names):,} tensors, {n:,} parameters ({examples})")
+    return "\n".join(lines)

@@ -1,0 +1,37 @@
+"""The operations: fused, with hand-written pullbacks. Each works on plain arrays and on a tape's variables alike."""
+
+from weighttools.train.ops.attention import attention as attention
+from weighttools.train.ops.attention import rope as rope
+from weighttools.train.ops.attention import rope_tables as rope_tables
+from weighttools.train.ops.basic import add as add
+from weighttools.train.ops.basic import concat as concat
+from weighttools.train.ops.basic import div as div
+from weighttools.train.ops.basic import exp as exp
+from weighttools.train.ops.basic import log as log
+from weighttools.train.ops.basic import matmul as matmul
+from weighttools.train.ops.basic import mean as mean
+from weighttools.train.ops.basic import mul as mul
+from weighttools.train.ops.basic import reshape as reshape
+from weighttools.train.ops.basic import sqrt as sqrt
+from weighttools.train.ops.basic import sub as sub
+from weighttools.train.ops.basic import sum as sum
+from weighttools.train.ops.basic import take as take
+from weighttools.train.ops.basic import transpose as transpose
+from weighttools.train.ops.conv import avg_pool as avg_pool
+from weighttools.train.ops.conv import conv as conv
+from weighttools.train.ops.conv import max_pool as max_pool
+from weighttools.train.ops.dense import embedding as embedding
+from weighttools.train.ops.dense import linear as linear
+from weighttools.train.ops.dropout import dropout as dropout
+from weighttools.train.ops.norms import layer_norm as layer_norm
+from weighttools.train.ops.norms import log_softmax as log_softmax
+from weighttools.train.ops.norms import normalize as normalize
+from weighttools.train.ops.norms import rms_norm as rms_norm
+from weighttools.train.ops.norms import softmax as softmax
+from weighttools.train.ops.pointwise import gelu as gelu
+from weighttools.train.ops.pointwise import gelu_tanh as gelu_tanh
+from weighttools.train.ops.pointwise import relu as relu
+from weighttools.train.ops.pointwise import sigmoid as sigmoid
+from weighttools.train.ops.pointwise import silu as silu
+from weighttools.train.ops.pointwise import swiglu as swiglu
+from weighttools.train.ops.pointwise import tanh as tanh

@@ -1,0 +1,81 @@
+"""The weighted sum and the table of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weighttools.train.ops.basic import Result
+from weighttools.train.parallel import blocks, spread
+from weighttools.train.tape import Array, Slot, operation
+
+
+def column_sums(x: Array) -> Any:
+    """Return the sum over the rows of a matrix, by BLAS."""
+    return np.ones(len(x), x.dtype) @ x
+
+
+@operation
+def linear(x: Array, w: Array, b: Array | None = None, /) -> Result:
+    """Return the weighted sum ``x @ w.T + b``.
+
+    Parameters
+    ----------
+    x
+        (..., n_in).
+    w
+        (n_out, n_in), as most files store it; pass ``transpose(w)`` for a file that stores (n_in, n_out).
+    b
+        (n_out,), or none.
+    """
+    rows, shape = x.reshape(-1, x.shape[-1]), x.shape
+    y = np.matmul(rows, w.T)
+    if b is not None:
+        _add_row(y, b)
+
+    def pullback(dy: Array, need: Any) -> Any:
+        d = dy.reshape(-1, dy.shape[-1])
+        dx = np.matmul(d, w).reshape(shape) if need[0] else None
+        dw = np.matmul(d.T, rows) if need[1] else None
+        db = column_sums(d) if b is not None and need[2] else None
+        return (dx, dw, db)[: len(need)]
+
+    return y.reshape(*shape[:-1], w.shape[0]), pullback
+
+
+def _add_row(y: Array, b: Array) -> None:
+    def kernel(start: int, stop: int) -> None:
+        y[start:stop] += b
+
+    spread(kernel, blocks(len(y), y.shape[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A table's gradient that touches only the rows `ids`, which may repeat; it is scattered, never a second table."""
+
+    table_shape: tuple[int, ...]
+    ids: Array
+    values: Array
+
+    def into(self, slot: Slot) -> None:
+        """Add the rows to the slot's gradient."""
+        if slot.grad is None:
+            slot.grad = np.zeros(self.table_shape, self.values.dtype)
+        elif not slot.owned:
+            slot.grad = slot.grad.copy()
+        slot.owned = True
+        for i, row in zip(self.ids.tolist(), self.values, strict=True):
+            slot.grad[i] += row
+
+
+@operation
+def embedding(table: Array, /, *, ids: Array) -> Result:
+    """Return the rows of `table` (n_rows, n) that the integers `ids` (any shape) name: shape (\\*ids.shape, n)."""
+    ids = np.asarray(ids)
+    if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
+        raise ValueError(f"ids from {ids.min()} to {ids.max()}, but the table has {len(table)} rows")
+    shape = table.shape
+    return table[ids], lambda dy, need: (Rows(shape, ids.reshape(-1), dy.reshape(-1, shape[1])),)

@@ -1,0 +1,33 @@
+"""Dropout, seeded: the same seed drops the same elements, so that a checkpointed layer can be run again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weighttools.errors import SpecError
+from weighttools.train.ops.basic import Result
+from weighttools.train.tape import Array, operation
+
+
+@operation
+def dropout(x: Array, /, *, rate: float, seed: int | tuple[int, ...] | None) -> Result:
+    """Return `x` with a share `rate` of its elements set to zero and the others divided by ``1 - rate``.
+
+    `seed` None is for evaluation: `x` is returned as it is. Give each call of a step its own seed, such as
+    ``(run, step, layer)``. Keeps one byte an element.
+    """
+    if not 0 <= rate < 1:
+        raise SpecError(f"a dropout rate of {rate}", expected="0 <= rate < 1")
+    if seed is None or rate == 0:
+        return x, lambda dy, need: (dy,)
+    kept = np.random.Generator(np.random.Philox(seed)).random(x.shape, np.float32) >= rate
+    scale = 1 / (1 - rate)
+
+    def apply(a: Array) -> Any:
+        y = a * kept
+        y *= scale
+        return y
+
+    return apply(x), lambda dy, need: (apply(dy),)

@@ -1,0 +1,134 @@
+"""Normalisation over the last axis, and softmax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from weighttools.train.ops.basic import Result
+from weighttools.train.ops.dense import column_sums
+from weighttools.train.parallel import blocks, scratch, spread
+from weighttools.train.tape import Array, operation
+
+
+def _inverse_rms(h: Array, eps: float, out: Array) -> None:
+    """Fill `out` with 1 / sqrt(mean of squares + eps) of each row."""
+    np.vecdot(h, h, out=out)
+    out /= h.shape[1]
+    out += eps
+    np.sqrt(out, out=out)
+    np.reciprocal(out, out=out)
+
+
+@operation
+def layer_norm(x: Array, w: Array, b: Array, /, *, eps: float = 1e-5, keep: bool) -> Result:
+    """Return ``(x - mean) / sqrt(variance + eps) * w + b`` over the last axis of length n; `w` and `b` are (n,).
+
+    References
+    ----------
+    Ba, Kiros and Hinton, Layer Normalization, arXiv:1607.06450, equation 4. The variance is the biased one.
+    """
+    n = x.shape[-1]
+    rows, y, r = x.reshape(-1, n), np.empty(x.shape, x.dtype), np.empty(x.size // max(1, n), x.dtype)
+    flat_y, h, mean = (
+        y.reshape(-1, n),
+        np.empty((len(r), n), x.dtype) if keep else None,
+        np.full(n, 1 / max(1, n), x.dtype),
+    )
+
+    def kernel(start: int, stop: int) -> None:
+        out = flat_y[start:stop]
+        t = out if h is None else h[start:stop]
+        np.subtract(rows[start:stop], (rows[start:stop] @ mean)[:, None], out=t)
+        _inverse_rms(t, eps, r[start:stop])
+        t *= r[start:stop, None]
+        np.multiply(t, w, out=out)
+        out += b
+
+    spread(kernel, blocks(len(r), n))
+    return y, lambda dy, need: _norm_back(dy, h, r, w, need, centred=True)
+
+
+@operation
+def rms_norm(x: Array, w: Array, /, *, eps: float = 1e-5, keep: bool) -> Result:
+    """Return ``x / sqrt(mean(x**2) + eps) * w`` over the last axis of length n; `w` is (n,).
+
+    References
+    ----------
+    Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467, equation 4.
+    """
+    n = x.shape[-1]
+    rows, y, r = x.reshape(-1, n), np.empty(x.shape, x.dtype), np.empty(x.size // max(1, n), x.dtype)
+    flat_y, h = y.reshape(-1, n), np.empty((len(r), n), x.dtype) if keep else None
+
+    def kernel(start: int, stop: int) -> None:
+        out = flat_y[start:stop]
+        t = out if h is None else h[start:stop]
+        _inverse_rms(rows[start:stop], eps, r[start:stop])
+        np.multiply(rows[start:stop], r[start:stop, None], out=t)
+        np.multiply(t, w, out=out)
+
+    spread(kernel, blocks(len(r), n))
+    return y, lambda dy, need: _norm_back(dy, h, r, w, need, centred=False)[:2]
+
+
+def _norm_back(dy: Array, h: Any, r: Array, w: Array, need: Any, centred: bool) -> tuple[Any, Any, Any]:
+    """Return the gradients of x, w and b from the normalised rows `h` and the inverse deviations `r`.
+
+    dx = r (g - mean(g) - h mean(g h)) with g = dy w; without centring the first mean is not taken off.
+    """
+    n = h.shape[1]
+    d, dx, mean = dy.reshape(-1, n), np.empty(h.shape, h.dtype), np.full(n, 1 / max(1, n), h.dtype)
+    spans = [(start, stop, i) for i, (start, stop) in enumerate(blocks(len(h), n))]
+    dw, db = np.zeros((2, max(1, len(spans)), n), h.dtype)
+
+    def kernel(start: int, stop: int, i: int) -> None:
+        at = slice(start, stop)
+        out, (t,) = dx[at], scratch((stop - start, n), 1, h.dtype)
+        if any(need[1:]):
+            db[i] = column_sums(d[at])
+            np.multiply(d[at], h[at], out=t)
+            dw[i] = column_sums(t)
+        if need[0]:
+            np.multiply(d[at], w, out=out)
+            along = np.vecdot(out, h[at])
+            along /= n
+            if centred:
+                out -= (out @ mean)[:, None]
+            np.multiply(h[at], along[:, None], out=t)
+            out -= t
+            out *= r[at, None]
+
+    spread(kernel, spans)
+    return dx.reshape(dy.shape) if need[0] else None, dw.sum(0), db.sum(0)
+
+
+@operation
+def softmax(x: Array, /) -> Result:
+    """Return ``exp(x) / sum(exp(x))`` over the last axis."""
+    y = x - x.max(-1, keepdims=True, initial=-np.inf) if x.size else x.copy()
+    np.exp(y, out=y)
+    y /= y.sum(-1, keepdims=True)
+    return y, lambda dy, need: (y * (dy - np.vecdot(dy, y)[..., None]),)
+
+
+@operation
+def log_softmax(x: Array, /) -> Result:
+    """Return ``x - log(sum(exp(x)))`` over the last axis."""
+    y = x - x.max(-1, keepdims=True, initial=-np.inf) if x.size else x.copy()
+    y -= np.log(np.exp(y).sum(-1, keepdims=True))
+    return y, lambda dy, need: (dy - np.exp(y) * dy.sum(-1, keepdims=True),)
+
+
+@operation
+def normalize(x: Array, /, *, eps: float = 1e-12) -> Result:
+    """Return `x` divided by the Euclidean length of its last axis, or by `eps` where that is larger."""
+    length = np.maximum(np.sqrt(np.vecdot(x, x)), eps)[..., None]
+    y = x / length
+
+    def pullback(dy: Array, need: Any) -> Any:
+        along = np.where(length > eps, np.vecdot(dy, y)[..., None], 0)
+        return ((dy - y * along) / length,)
+
+    return y, pullback

@@ -1,0 +1,198 @@
+"""Activation functions: fused kernels that fill the value and the derivative in one sweep through the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from weighttools.train.ops.basic import Result
+from weighttools.train.parallel import blocks, scratch, spread
+from weighttools.train.tape import Array, operation
+
+Kernel = Callable[[Array, Array, Array | None, Array, Array], None]
+"""``kernel(x, y, d, t, u)`` fills y and, unless it is None, dy/dx; t and u are scratch. All flat and of one length."""
+
+_EXP_LIMIT = {"f": 88.0, "d": 700.0}
+"""Where exp nears the largest finite number, by dtype character."""
+
+
+def _pointwise(kernel: Kernel, doc: str) -> Callable[..., Any]:
+    def f(x: Array, /, *, keep: bool) -> Result:
+        y = np.empty(x.shape, x.dtype)
+        d = np.empty(x.shape, x.dtype) if keep else None
+        flat_x, flat_y, flat_d = x.reshape(-1), y.reshape(-1), None if d is None else d.reshape(-1)
+
+        def sweep(start: int, stop: int) -> None:
+            t, u = scratch((stop - start,), 2, x.dtype)
+            kernel(flat_x[start:stop], flat_y[start:stop], None if flat_d is None else flat_d[start:stop], t, u)
+
+        spread(sweep, blocks(x.size))
+        return y, lambda dy, need: (_scale(d, dy),)
+
+    f.__name__, f.__doc__ = kernel.__name__.strip("_"), doc
+    return operation(f)
+
+
+def _scale(d: Any, dy: Array) -> Any:
+    """Multiply `d` by `dy` in place."""
+    flat_d, flat_dy = d.reshape(-1), dy.reshape(-1)
+
+    def kernel(start: int, stop: int) -> None:
+        flat_d[start:stop] *= flat_dy[start:stop]
+
+    spread(kernel, blocks(d.size))
+    return d
+
+
+def _relu(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
+    np.maximum(x, 0, out=y)
+    if d is not None:
+        np.greater(x, 0, out=d, casting="unsafe")
+
+
+def _tanh(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
+    np.tanh(x, out=y)
+    if d is not None:
+        np.multiply(y, y, out=d)
+        np.subtract(1, d, out=d)
+
+
+def logistic(x: Array, out: Array) -> None:
+    """Fill `out` with 1 / (1 + exp(-x)); below -88 (float64: -700) the value stays that of the bound."""
+    np.maximum(x, -_EXP_LIMIT[x.dtype.char], out=out)
+    np.negative(out, out=out)
+    np.exp(out, out=out)
+    out += 1
+    np.reciprocal(out, out=out)
+
+
+def _sigmoid(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
+    logistic(x, y)
+    if d is not None:
+        np.subtract(1, y, out=d)
+        d *= y
+
+
+def _silu(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
+    logistic(x, t)
+    np.multiply(x, t, out=y)
+    if d is not None:  # s (1 + x (1 - s)) = s + y (1 - s)
+        np.subtract(1, t, out=d)
+        d *= y
+        d += t
+
+
+_ERF_7_1_26 = tuple(a / 2 for a in (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429))
+
+
+def _normal_cdf_f32(x: Array, out: Array, density: Array, t: Array) -> None:
+    """Fill `out` with the normal distribution function of x and `density` with exp(-x**2 / 2).
+
+    Abramowitz and Stegun 7.1.26, absolute error 1.5e-7: one exponential serves the value and the derivative.
+    """
+    np.abs(x, out=out)
+    np.multiply(out, 0.3275911 * math.sqrt(0.5), out=t)
+    t += 1
+    np.reciprocal(t, out=t)
+    np.multiply(x, x, out=density)
+    density *= -0.5
+    np.exp(density, out=density)
+    np.multiply(t, _ERF_7_1_26[4], out=out)
+    for a in _ERF_7_1_26[3::-1]:
+        out += a
+        out *= t
+    out *= density
+    np.subtract(0.5, out, out=out)
+    np.copysign(out, x, out=out)
+    out += 0.5
+
+
+def _normal_cdf_f64(x: Array, out: Array, density: Array, t: Array) -> None:
+    out[:] = [0.5 * math.erfc(-value * math.sqrt(0.5)) for value in x.tolist()]
+    np.multiply(x, x, out=density)
+    density *= -0.5
+    np.exp(density, out=density)
+
+
+def _gelu(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
+    cdf = _normal_cdf_f32 if x.dtype == np.float32 else _normal_cdf_f64
+    density = y if d is None else d
+    cdf(x, t, density, u)
+    np.multiply(x, t, out=y)
+    if d is not None:
+        d *= 1 / math.sqrt(2 * math.pi)
+        d *= x
+        d += t
+
+
+def _gelu_tanh(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
+    k = math.sqrt(2 / math.pi)
+    np.multiply(x, x, out=u)
+    np.multiply(u, 0.044715, out=t)
+    t += 1
+    t *= x
+    t *= k
+    np.tanh(t, out=t)
+    if d is not None:  # x k (1 + 3 * 0.044715 x**2) (1 - t**2) / 2, before (1 + t) / 2 is added
+        u *= 3 * 0.044715
+        u += 1
+        u *= k
+        np.multiply(t, t, out=d)
+        np.subtract(1, d, out=d)
+        d *= u
+        d *= x
+        d *= 0.5
+    t += 1
+    t *= 0.5
+    np.multiply(x, t, out=y)
+    if d is not None:
+        d += t
+
+
+relu = _pointwise(_relu, "Return max(x, 0); the derivative at 0 is 0.")
+tanh = _pointwise(_tanh, "Return the hyperbolic tangent.")
+sigmoid = _pointwise(_sigmoid, "Return 1 / (1 + exp(-x)).")
+silu = _pointwise(_silu, "Return x * sigmoid(x), also called swish.")
+gelu = _pointwise(_gelu, "Return x times the normal distribution function of x (absolute error 5e-7 in float32).")
+gelu_tanh = _pointwise(_gelu_tanh, "Return GELU by its tanh formula, as GPT-2 and Gemma have it.")
+
+
+@operation
+def swiglu(gate: Array, up: Array, /, *, keep: bool) -> Result:
+    """Return ``silu(gate) * up``; both of one shape. Keeps the sigmoid of `gate` beside its arguments."""
+    if gate.shape != up.shape:
+        raise ValueError("the gate and what it gates differ in shape")
+    y, s = np.empty(gate.shape, gate.dtype), np.empty(gate.shape, gate.dtype) if keep else None
+    g, u, flat_y, flat_s = gate.reshape(-1), up.reshape(-1), y.reshape(-1), None if s is None else s.reshape(-1)
+
+    def kernel(start: int, stop: int) -> None:
+        at = slice(start, stop)
+        t = scratch((stop - start,), 1, g.dtype)[0] if flat_s is None else flat_s[at]
+        logistic(g[at], t)
+        np.multiply(g[at], t, out=flat_y[at])
+        flat_y[at] *= u[at]
+
+    spread(kernel, blocks(g.size))
+    return y, lambda dy, need: _swiglu_back(g, u, flat_s, dy)
+
+
+def _swiglu_back(g: Array, u: Array, s: Any, dy: Array) -> tuple[Array, Array]:
+    dg, du, d = np.empty(dy.shape, g.dtype), np.empty(dy.shape, g.dtype), dy.reshape(-1)
+    flat_dg, flat_du = dg.reshape(-1), du.reshape(-1)
+
+    def kernel(start: int, stop: int) -> None:
+        at = slice(start, stop)
+        a, t = flat_dg[at], s[at]
+        np.multiply(d[at], t, out=a)
+        np.multiply(a, g[at], out=flat_du[at])
+        a *= u[at]
+        np.subtract(1, t, out=t)  # the derivative of silu is s (1 + g (1 - s))
+        t *= g[at]
+        t += 1
+        a *= t
+
+    spread(kernel, blocks(g.size))
+    return dg, du

@@ -1,0 +1,106 @@
+"""Row-parallel, cache-blocked execution of in-place NumPy kernels (NumPy drops the GIL inside each of them)."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from weighttools.train.tape import Array
+
+BLOCK = 1 << 16
+"""Elements a kernel handles at once: 256 KiB of float32, so that several operands stay in the second-level cache."""
+SPLIT = 1 << 17
+"""Fewer elements than this are not worth a second thread."""
+
+_local = threading.local()
+
+
+def n_threads() -> int:
+    """Return how many threads kernels use: WEIGHTTOOLS_THREADS, or the cores this process may run on."""
+    return _crew().n_threads
+
+
+def scratch(shape: tuple[int, ...], count: int, dtype: Any) -> list[Array]:
+    """Return `count` uninitialised arrays that belong to this thread, and hold until its next call of scratch."""
+    size = math.prod(shape)
+    buffers: list[Array] = _local.__dict__.setdefault(np.dtype(dtype).char, [])
+    buffers += [np.empty(0, dtype) for _ in range(count - len(buffers))]
+    for i in range(count):
+        if buffers[i].size < size:
+            buffers[i] = np.empty(size, dtype)
+    return [buffer[:size].reshape(shape) for buffer in buffers[:count]]
+
+
+def blocks(n_rows: int, row_elements: int = 1, target: int = BLOCK) -> list[tuple[int, int]]:
+    """Cut rows into (start, stop) of about `target` elements, and into at least one a thread where that pays."""
+    step = max(1, target // max(1, row_elements))
+    if n_rows * row_elements > SPLIT:
+        step = min(step, -(-n_rows // n_threads()))
+    return [(start, min(n_rows, start + step)) for start in range(0, n_rows, step)]
+
+
+def spread(kernel: Callable[..., object], spans: Sequence[tuple[Any, ...]]) -> None:
+    """Call ``kernel(*span)`` for every span, on all threads; the caller's thread works too.
+
+    The results must not depend on the order. An exception of any span is raised here, once all have ended.
+    """
+    crew = _crew()
+    if crew.n_threads == 1 or len(spans) < 2 or getattr(_local, "working", False):
+        for span in spans:
+            kernel(*span)
+    else:
+        crew.run(kernel, spans)
+
+
+class _Crew:
+    """Threads that wait for work, each at a queue of its own."""
+
+    def __init__(self) -> None:
+        self.n_threads = int(os.environ.get("WEIGHTTOOLS_THREADS") or _n_cores())
+        self.queues: list[SimpleQueue[Any]] = [SimpleQueue() for _ in range(self.n_threads - 1)]
+        for queue in self.queues:
+            threading.Thread(target=_work, args=(queue,), daemon=True, name="weighttools-train").start()
+
+    def run(self, kernel: Callable[..., object], spans: Sequence[tuple[Any, ...]]) -> None:
+        done: SimpleQueue[BaseException | None] = SimpleQueue()
+        n = min(self.n_threads, len(spans))
+        for k in range(1, n):
+            self.queues[k - 1].put((kernel, spans[k::n], done))
+        try:
+            for span in spans[::n]:
+                kernel(*span)
+        finally:
+            errors = [error for error in (done.get() for _ in range(n - 1)) if error]
+        if errors:
+            raise errors[0]
+
+
+def _work(queue: SimpleQueue[Any]) -> None:
+    _local.working = True
+    while True:
+        kernel, spans, done = queue.get()
+        try:
+            for span in spans:
+                kernel(*span)
+            done.put(None)
+        except BaseException as error:
+            done.put(error)
+        del kernel, spans, done  # an idle thread must not keep arrays alive
+
+
+def _n_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def _crew() -> _Crew:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_crew.cache_clear)  # threads do not survive a fork
+    return _Crew()

@@ -1,0 +1,343 @@
+"""The stages of an optimiser: each turns an update into another, piece by piece, in place.
+
+A stage is a frozen dataclass with
+
+- ``slots(p)``: the shapes of the state it keeps beside a parameter, by slot name; the arrays start at zero;
+- ``begin(step)``: what is the same for all parameters in one step (any value; None by default);
+- ``kernel(u, out, piece, common, gain)``: return the new update, times `gain`. It may write to `out` (which may be
+  `u`) and to the piece's slots and scratch; it must not write to `u` otherwise, which may be the gradient;
+- ``whole``: True if the kernel needs the whole tensor in its shape; else pieces are flat and fit the cache.
+
+Constants are Python floats, which never promote float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from weighttools.train.tape import Array
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Step(NamedTuple):
+    """What all parameters share in one step: its number from 1, and the gradients."""
+
+    number: int
+    grads: Mapping[str, Array]
+
+
+class Piece(NamedTuple):
+    """A run of one parameter: its values, its state by slot, scratch of the same shape, and whether it decays."""
+
+    p: Array
+    slots: Mapping[str, Array]
+    scratch: Array
+    decays: bool
+
+
+class Transform(Protocol):
+    """See the module."""
+
+    @property
+    def whole(self) -> bool: ...
+    def slots(self, p: Array) -> Shapes: ...
+    def begin(self, step: Step) -> Any: ...
+    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array: ...
+
+
+class Stateless:
+    """A stage that keeps nothing and works on pieces."""
+
+    __slots__ = ()
+    whole = False
+
+    def slots(self, p: Array) -> Shapes:
+        """Return no slots."""
+        return {}
+
+    def begin(self, step: Step) -> Any:
+        """Return nothing."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(Stateless):
+    """The update times a number."""
+
+    factor: float = 1.0
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+        """Multiply."""
+        return np.multiply(u, self.factor * gain, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipNorm(Stateless):
+    """All gradients scaled together so that their joint 2-norm is at most `limit`, as torch's clip_grad_norm_."""
+
+    limit: float
+
+    def begin(self, step: Step) -> float:
+        """Return the norm."""
+        return global_norm(step.grads)
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: float, gain: float) -> Array:
+        """Multiply, if there is anything to do."""
+        factor = gain * min(1.0, self.limit / (common + 1e-6))
+        return u if factor == 1 else np.multiply(u, factor, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipValue(Stateless):
+    """Each element held between -limit and limit."""
+
+    limit: float
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+        """Clip."""
+        np.clip(u, -self.limit, self.limit, out=out)
+        return out if gain == 1 else np.multiply(out, gain, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class Penalty(Stateless):
+    """The gradient of an L2 penalty ``l2 / 2 * sum(p**2)`` and of an L1 penalty, for parameters that decay."""
+
+    l2: float = 0.0
+    l1: float = 0.0
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+        """Add the penalties' gradients."""
+        if piece.decays and self.l2:
+            u = np.add(u, np.multiply(piece.p, self.l2, out=piece.scratch), out=out)
+        if piece.decays and self.l1:
+            sign = np.sign(piece.p, out=piece.scratch)
+            sign *= self.l1
+            u = np.add(u, sign, out=out)
+        return u if gain == 1 else np.multiply(u, gain, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class Momentum(Stateless):
+    """``m = momentum m + u``; the update is m, or with Nesterov's look-ahead ``u + momentum m``."""
+
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def slots(self, p: Array) -> Shapes:
+        """Keep the running sum."""
+        return {"momentum": p.shape}
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+        """Update the sum."""
+        m = piece.slots["momentum"]
+        m *= self.momentum
+        m += u
+        if not self.nesterov:
+            return np.multiply(m, gain, out=out)
+        np.add(u, np.multiply(m, self.momentum, out=piece.scratch), out=out)
+        return out if gain == 1 else np.multiply(out, gain, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class Adam(Stateless):
+    """Adam's update.
+
+    Notes
+    -----
+    The moments are kept as plain sums, ``m = beta1 m + g`` and ``v = beta2 v + g**2``: those of the paper divided by
+    ``1 - beta``. That and the bias corrections go into two numbers, which saves two sweeps.
+
+    References
+    ----------
+    Kingma and Ba, Adam, arXiv:1412.6980, algorithm 1.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def slots(self, p: Array) -> Shapes:
+        """Keep the sums of the gradients and of their squares."""
+        return {"first_moment_sum": p.shape, "second_moment_sum": p.shape}
+
+    def begin(self, step: Step) -> tuple[float, float]:
+        """Return the factor of the update and eps, both divided by the factor of the root."""
+        (b1, b2), t = self.betas, step.number
+        root = math.sqrt((1 - b2) / (1 - b2**t))
+        return (1 - b1) / (1 - b1**t) / root, self.eps / root
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: tuple[float, float], gain: float) -> Array:
+        """Update both sums and divide."""
+        m, v = piece.slots["first_moment_sum"], piece.slots["second_moment_sum"]
+        m *= self.betas[0]
+        m += u
+        v *= self.betas[1]
+        v += np.multiply(u, u, out=piece.scratch)
+        np.sqrt(v, out=out)
+        out += common[1]
+        np.divide(m, out, out=out)
+        out *= common[0] * gain
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class RootMeanSquare(Stateless):
+    """The update divided by the root of its decaying mean square (RMSprop), or of its sum of squares (Adagrad)."""
+
+    alpha: float | None = 0.99
+    eps: float = 1e-8
+
+    def slots(self, p: Array) -> Shapes:
+        """Keep the squares."""
+        return {"squares": p.shape}
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+        """Update the squares and divide."""
+        s, t = piece.slots["squares"], np.multiply(u, u, out=piece.scratch)
+        if self.alpha is not None:
+            s *= self.alpha
+            t *= 1 - self.alpha
+        s += t
+        np.sqrt(s, out=t)
+        t += self.eps
+        np.divide(u, t, out=out)
+        return out if gain == 1 else np.multiply(out, gain, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class Lion(Stateless):
+    """The sign of an interpolated momentum.
+
+    References
+    ----------
+    Chen et al., Symbolic Discovery of Optimization Algorithms, arXiv:2302.06675, algorithm 2.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.99)
+
+    def slots(self, p: Array) -> Shapes:
+        """Keep the momentum."""
+        return {"momentum": p.shape}
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+        """Take the sign, then update the momentum."""
+        m, t = piece.slots["momentum"], np.subtract(u, piece.slots["momentum"], out=piece.scratch)
+        np.multiply(t, 1 - self.betas[0], out=out)
+        out += m
+        np.sign(out, out=out)
+        t *= 1 - self.betas[1]
+        m += t
+        return out if gain == 1 else np.multiply(out, gain, out=out)
+
+
+@dataclass(frozen=True, slots=True)
+class Adafactor(Stateless):
+    """Adafactor with relative step sizes: a row and a column of second moments instead of a matrix.
+
+    References
+    ----------
+    Shazeer and Stern, Adafactor, arXiv:1804.04235, algorithms 4 and 5, as torch.optim.Adafactor has them.
+    """
+
+    beta2_decay: float = -0.8
+    eps: float = 1e-3
+    clip: float = 1.0
+    whole = True
+
+    def slots(self, p: Array) -> Shapes:
+        """Keep a mean square for each row and column, or for each element of a vector."""
+        if p.ndim < 2:
+            return {"squares": p.shape}
+        return {"row_squares": (*p.shape[:-1], 1), "column_squares": (*p.shape[:-2], 1, p.shape[-1])}
+
+    def begin(self, step: Step) -> tuple[float, float]:
+        """Return the share of the new squares, and the largest rate."""
+        return step.number**self.beta2_decay, step.number**-0.5
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: tuple[float, float], gain: float) -> Array:
+        """Divide by the estimated root mean squares; clip and scale by the parameter's own size."""
+        tiny = float(np.finfo(u.dtype).eps)
+        np.multiply(u, u, out=piece.scratch)
+        if u.ndim < 2:
+            estimate = _lerp(piece.slots["squares"], piece.scratch, common[0]).copy()
+        else:
+            rows = _lerp(piece.slots["row_squares"], piece.scratch.mean(-1, keepdims=True), common[0])
+            columns = _lerp(piece.slots["column_squares"], piece.scratch.mean(-2, keepdims=True), common[0])
+            estimate = np.matmul(rows, columns)
+            estimate /= np.maximum(rows.mean(-2, keepdims=True), tiny)
+        np.divide(u, np.sqrt(np.maximum(estimate, tiny * tiny, out=estimate), out=estimate), out=out)
+        alpha = max(self.eps, _rms(piece.p)) * min(gain, common[1])
+        out *= alpha / max(1.0, _rms(out) / self.clip)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Muon(Stateless):
+    """Momentum made near-orthogonal by Newton-Schulz iterations, for matrices.
+
+    The rate is scaled by ``sqrt(max(1, rows / columns))``, or, with `match_adam`, by ``0.2 sqrt(max(rows, columns))``
+    so that a rate found for AdamW serves. Computed in the parameter's dtype (torch.optim.Muon: bfloat16).
+
+    References
+    ----------
+    Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024); Liu et al., arXiv:2502.16982.
+    """
+
+    momentum: float = 0.95
+    nesterov: bool = True
+    n_iterations: int = 5
+    match_adam: bool = False
+    whole = True
+
+    def slots(self, p: Array) -> Shapes:
+        """Keep the momentum."""
+        return {"momentum": p.shape}
+
+    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+        """Update the momentum and make it near-orthogonal."""
+        m = _lerp(piece.slots["momentum"], u, 1 - self.momentum)
+        update = u + (m - u) * self.momentum if self.nesterov else m
+        rows, columns = u.shape
+        factor = 0.2 * math.sqrt(max(rows, columns)) if self.match_adam else math.sqrt(max(1, rows / columns))
+        return np.multiply(near_orthogonal(update, self.n_iterations), factor * gain, out=out)
+
+
+def near_orthogonal(x: Array, n_iterations: int = 5) -> Array:
+    """Return a matrix with the singular vectors of `x` and singular values of about 0.7 to 1.2.
+
+    The quintic Newton-Schulz iteration of Muon, on the side with fewer rows.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    y = x if x.shape[0] <= x.shape[1] else x.T
+    y = y / max(float(np.sqrt(np.vdot(y, y))), 1e-7)
+    for _ in range(n_iterations):
+        gram = y @ y.T
+        y = a * y + (b * gram + c * (gram @ gram)) @ y
+    return y if x.shape[0] <= x.shape[1] else y.T
+
+
+def global_norm(grads: Mapping[str, Array]) -> float:
+    """Return the 2-norm of all gradients together."""
+    return math.sqrt(sum(_sum_of_squares(g) for g in grads.values()))
+
+
+def _sum_of_squares(x: Array, piece: int = 1 << 16) -> float:
+    """Return the sum in float64 of BLAS dot products over short pieces."""
+    flat = x.reshape(-1)
+    return sum(float(np.dot(flat[i : i + piece], flat[i : i + piece])) for i in range(0, flat.size, piece))
+
+
+def _rms(x: Array) -> float:
+    return math.sqrt(_sum_of_squares(x) / max(1, x.size))
+
+
+def _lerp(old: Array, new: Array, share: float) -> Array:
+    """Move `old` towards `new` by `share`, in place."""
+    old += (new - old) * share
+    return old

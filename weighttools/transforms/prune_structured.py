@@ -1,0 +1,280 @@
+"""Pruning in patterns that hardware or surgery can use: N of every M, rows, columns, channels, attention heads."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from weighttools.core.tensor import Tensor
+from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.errors import SpecError
+from weighttools.transforms.counting import Job, is_finite, over, widened
+from weighttools.transforms.editing import whole
+from weighttools.transforms.prune import Magnitude, by_magnitude, checked, pruned
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+Says = Mapping[str, Any]
+LARGEST_GROUP = 32
+
+
+@dataclass(frozen=True, slots=True)
+class OfEvery:
+    """Drop the `n_dropped` smallest of every `m` consecutive elements; of equal ones the first. Inf and NaN stay."""
+
+    key: Magnitude
+    n_dropped: int
+    m: int
+
+    def __call__(self, start: int, block: Array) -> Array:
+        columns = np.ascontiguousarray(self.key(start, block).reshape(-1, self.m).T)
+        rank = np.zeros(columns.shape, np.uint8)
+        for i, j in combinations(range(self.m), 2):
+            first = columns[i] <= columns[j]
+            rank[j] += first
+            rank[i] += ~first
+        drop: Array = np.ascontiguousarray((rank < self.n_dropped).T).reshape(-1)
+        return drop & is_finite(block)
+
+
+def parse_nm(text: str) -> tuple[int, int]:
+    """Return N and M of ``N:M``: at most N of every M consecutive elements stay.
+
+    Raises
+    ------
+    SpecError
+        It is not two integers, 0 < N < M <= 32.
+
+    Examples
+    --------
+    >>> parse_nm("2:4")
+    (2, 4)
+    """
+    match = re.fullmatch(r"([0-9]{1,3}):([0-9]{1,3})", text)
+    n, m = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 0 < n < m <= LARGEST_GROUP:
+        raise SpecError(f"--nm {text!r} is no pattern", expected=f"N:M with 0 < N < M <= {LARGEST_GROUP}, as 2:4")
+    return n, m
+
+
+def n_of_m(names: Sequence[str], pattern: str, says: Says) -> Transform:
+    """Return a transform that keeps the N largest of every M elements along each row.
+
+    A row is what one index of the first axis selects: of a torch Linear the inputs of one output, of a convolution
+    the kernels of one output channel, in their order in memory.
+
+    Raises
+    ------
+    SpecError
+        There is no such pattern, or M does not divide a tensor's rows.
+    """
+    n, m = parse_nm(pattern)
+
+    def transform(tensor_map: TensorMap) -> TensorMap:
+        for name in names:
+            row = math.prod(tensor_map[name].shape[1:])
+            if row % m or len(tensor_map[name].shape) < 2:
+                raise SpecError(
+                    f"rows of {row:,} elements are not whole groups of {m}",
+                    subject=name,
+                    remedy=f"leave it alone: -x {name}",
+                )
+        drops = {name: OfEvery(by_magnitude(tensor_map, [name]).keys[0], m - n, m) for name in names}  # type: ignore[arg-type]
+        n_pruned = sum(tensor_map[name].n_elements for name in names) // m * (m - n)
+        report = {
+            "transform": "prune", "by": "n:m", "nm": [n, m], "n_pruned": n_pruned, **says, "names": list(names),
+        }  # fmt: skip
+        return pruned(tensor_map, drops, report, m)
+
+    return transform
+
+
+class Units(NamedTuple):
+    """How an axis of a tensor is cut into units.
+
+    Parameters
+    ----------
+    inner
+        Elements that one step along the axis spans.
+    size
+        The axis's length.
+    per
+        Steps of the axis in one unit: 1, but the width of a head for heads.
+    """
+
+    inner: int
+    size: int
+    per: int
+
+    @classmethod
+    def of(cls, shape: Sequence[int], axis: int, n_units: int | None = None) -> Units:
+        """Cut an axis of a shape into `n_units` (default: its length)."""
+        size = shape[axis]
+        return cls(math.prod(shape[axis + 1 :]), size, 1 if n_units is None else max(1, size // n_units))
+
+    @property
+    def n_units(self) -> int:
+        """How many units there are."""
+        return -(-self.size // self.per)
+
+    def at(self, start: int, stop: int) -> Array:
+        """Return the unit of each element from `start` to `stop`."""
+        step = max(1, self.inner)
+        first, last = start // step, -(-stop // step)
+        along = np.arange(first, last) % max(1, self.size) // self.per
+        return np.repeat(along, step)[start - first * step : stop - first * step]
+
+
+@dataclass(frozen=True, slots=True)
+class OfUnits:
+    """Drop every element of some units."""
+
+    units: Units
+    dropped: Array
+
+    def __call__(self, start: int, block: Array) -> Array:
+        drop: Array = self.dropped[self.units.at(start, start + block.size)]
+        return drop
+
+
+class Cluster(NamedTuple):
+    """Tensors that lose the same units together, and how each is cut into them."""
+
+    label: str
+    parts: dict[str, Units]
+
+
+AXES = {"rows": 0, "columns": -1, "channels": 1}
+"""Structures that are one axis of each tensor; `channels` are the input channels of a convolution's kernel."""
+STRUCTURES = (*AXES, "heads")
+NORMS = {"1": 1.0, "2": 2.0, "inf": math.inf}
+_QUERY = re.compile(r"(?:^|[._/])(?:query|q_proj|q_lin|wq|to_q)(?=[._/])")
+_MEMBERS = re.compile(
+    r"(?:^|[._/])(?:(?P<rows>query|key|value|[qkv]_proj|[qkv]_lin|w[qkv]|to_[qkv])"
+    r"|(?P<columns>output\.dense|o_proj|out_proj|out_lin|wo|to_out\.0))(?=[._/])"
+)
+
+
+def structured(
+    names: Sequence[str], structure: str, sparsity: float, norm: str, n_heads: int | None, says: Says
+) -> Transform:
+    """Return a transform that drops whole rows, columns, channels or heads: those of the smallest norm.
+
+    Parameters
+    ----------
+    names
+        Tensors to prune. Of an attention they lose a head together: rows of query, key and value, columns of the
+        output projection; tensors of other names are left as they are.
+    structure
+        One of `STRUCTURES`.
+    sparsity
+        The share of units of each tensor (each attention) to drop, rounded to a whole number, halves to even.
+    norm
+        ``"1"``, ``"2"`` or ``"inf"``; a unit that holds NaN or Inf is not dropped. Of equal units the first goes.
+    n_heads
+        How many heads each attention has.
+
+    Raises
+    ------
+    SpecError
+        There is no such structure or norm, a number is out of range, or a tensor has no such axis.
+    """
+    sparsity = checked(sparsity)
+    if structure not in STRUCTURES or norm not in NORMS:
+        raise SpecError(f"cannot prune {structure} by norm {norm}", expected=f"{STRUCTURES}, norms {tuple(NORMS)}")
+    if (structure == "heads") != (n_heads is not None):
+        raise SpecError("--n-heads goes with --structure heads", expected="both or neither")
+
+    def transform(tensor_map: TensorMap) -> TensorMap:
+        clusters = list(_clusters(tensor_map, names, structure, n_heads))
+        if not clusters:
+            raise SpecError(f"no tensor has {structure} to prune", remedy="see weighttools inspect for the names")
+        drops: dict[str, OfUnits] = {}
+        rows = []
+        for cluster in clusters:
+            dropped = _smallest_units(tensor_map, cluster, NORMS[norm], sparsity)
+            drops |= {name: OfUnits(units, dropped) for name, units in cluster.parts.items()}
+            rows.append({"scope": cluster.label, "n_units": len(dropped), "n_units_pruned": int(dropped.sum())})
+        report = {
+            "transform": "prune", "by": structure, "sparsity": sparsity, "norm": norm, "scopes": rows, **says,
+            "n_changed": len(drops), "names": list(drops), "n_pruned": None,
+        }  # fmt: skip
+        return pruned(tensor_map, drops, report)
+
+    return transform
+
+
+def _clusters(tensor_map: TensorMap, names: Sequence[str], structure: str, n_heads: int | None) -> Iterator[Cluster]:
+    if structure == "heads":
+        yield from _attentions(tensor_map, names, whole("--n-heads", n_heads, 1))
+        return
+    axis = AXES[structure]
+    for name in names:
+        shape = tensor_map[name].shape
+        if len(shape) < (3 if structure == "channels" else 2):
+            if structure == "channels":
+                continue
+            raise SpecError(f"a tensor of shape {shape} has no {structure}", subject=name, remedy=f"give -x {name}")
+        yield Cluster(name, {name: Units.of(shape, axis % len(shape))})
+
+
+def _attentions(tensor_map: TensorMap, names: Sequence[str], n_heads: int) -> Iterator[Cluster]:
+    """Put the projections of each attention together; keys and values that heads share are left alone."""
+    groups: dict[str, dict[str, int]] = {}
+    for name in names:
+        found = _MEMBERS.search(name)
+        if found and len(tensor_map[name].shape) == 2:
+            stem = re.sub(r"[._/]self$", "", name[: found.start()])
+            groups.setdefault(stem, {})[name] = 0 if found["rows"] else 1
+    for label, axes in groups.items():
+        query = next((name for name in axes if _QUERY.search(name)), None)
+        if query is None:
+            continue
+        width = tensor_map[query].shape[0]
+        if width % n_heads:
+            raise SpecError(f"{width} rows are not {n_heads} heads", subject=query, expected="a divisor")
+        yield Cluster(label, {
+            name: Units.of(tensor_map[name].shape, axis, n_heads)
+            for name, axis in axes.items() if tensor_map[name].shape[axis] == width
+        })  # fmt: skip
+
+
+def _smallest_units(tensor_map: TensorMap, cluster: Cluster, p: float, sparsity: float) -> Array:
+    """Return which units of a cluster to drop."""
+    n_units = next(iter(cluster.parts.values())).n_units
+    scores = np.zeros(n_units)
+    for name, units in cluster.parts.items():
+        found = _scores(tensor_map[name], units, p)
+        scores = np.maximum(scores, found) if p == math.inf else scores + found
+    order = np.argsort(scores, kind="stable")
+    n_finite = int(np.isfinite(scores).sum())
+    dropped = np.zeros(n_units, bool)
+    dropped[order[: min(round(sparsity * n_units), n_finite)]] = True
+    return dropped
+
+
+def _scores(tensor: Tensor, units: Units, p: float) -> Array:
+    """Return the sum of |x|^p, or the largest |x|, of each unit; Inf where a unit holds NaN or Inf."""
+    scores = np.zeros(units.n_units)
+    for found in over(partial(_score, units, p), [tensor]):
+        scores = np.maximum(scores, found) if p == math.inf else scores + found
+    return scores
+
+
+def _score(units: Units, p: float, job: Job) -> Array:
+    wide = np.abs(widened(job.read()))
+    wide[~np.isfinite(wide)] = np.inf
+    at = units.at(job.start, job.stop)
+    if p == math.inf:
+        largest = np.zeros(units.n_units)
+        np.maximum.at(largest, at, wide)
+        return largest
+    return np.bincount(at, wide if p == 1 else wide * wide, units.n_units)

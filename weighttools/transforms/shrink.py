@@ -1,0 +1,229 @@
+"""Weight decay after the fact, and its kin: scaling, clipping, noise. All work in float64 and round once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weighttools.core.tensor import Tensor
+from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.errors import SpecError
+from weighttools.transforms.counting import Job, over, widened
+from weighttools.transforms.editing import Hashed, edited, finite, whole
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+Says = Mapping[str, Any]
+
+
+_LOW = (1 << 28) - 1
+"""The bits of a float64 that no float32, and no midpoint of two of them, has set."""
+_SPLIT = np.int64(~((1 << 26) - 1))
+"""Keeps the high 27 bits of a float64's significand: times a float32 that is exact, and so is what is cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk:
+    """``sign(x) max(factor |x| - threshold, 0)``.
+
+    With `is_narrow`, x is a float32 or less and the result will be rounded to that. Results that are, in float64,
+    the midpoint of two such numbers are moved to the side on which the exact ones lie, so that nothing is rounded
+    twice: 0.9 times every tenth odd number is next to a midpoint.
+    """
+
+    factor: float
+    threshold: float = 0.0
+    is_narrow: bool = True
+
+    def __call__(self, start: int, wide: Array) -> Array:
+        magnitude = np.abs(wide)
+        found: Array = magnitude * abs(self.factor)
+        if self.threshold:
+            found -= self.threshold
+        if self.is_narrow:
+            self._settle(found, magnitude)
+        if self.threshold:
+            shrunk: Array = np.where(found > 0, np.copysign(found, wide), 0.0)
+            return shrunk
+        signed: Array = np.copysign(found, wide if self.factor >= 0 else -wide)
+        return signed
+
+    def _settle(self, found: Array, magnitude: Array) -> None:
+        """Move results that may be midpoints by one unit in the last place towards the exact ones."""
+        bits = found.view(np.int64)
+        near = np.flatnonzero(((bits & _LOW) == 0) & (found != 0))
+        if near.size:
+            error = self._error(found[near], magnitude[near])
+            bits[near] += (np.sign(error) * np.sign(found[near])).astype(np.int64)
+
+    def _error(self, found: Array, magnitude: Array) -> Array:
+        """Return exact less found results, its sign exact: errors of the product and of the difference."""
+        factor = np.array([abs(self.factor)])
+        high = (factor.view(np.int64) & _SPLIT).view(np.float64)
+        product = magnitude * factor
+        of_product = (magnitude * high - product) + magnitude * (factor - high)
+        if not self.threshold:
+            return of_product
+        back = found - product
+        of_difference = (product - (found - back)) + (-self.threshold - back)
+        error: Array = of_product + of_difference
+        return error
+
+
+def decay(names: Sequence[str], rate: float, l1: float, lr: float, steps: int, says: Says) -> Transform:
+    """Return a transform that shrinks weights as `steps` of decoupled weight decay would.
+
+    Parameters
+    ----------
+    names
+        Tensors to change.
+    rate, l1
+        The coefficients of the L2 and of the L1 penalty; both of them are the elastic net.
+    lr
+        The learning rate: a step multiplies by ``1 - lr rate`` and then moves ``lr l1`` towards zero, at most to it.
+    steps
+        How many steps at once.
+    says
+        What the report says of the selection.
+
+    Raises
+    ------
+    SpecError
+        A number is negative or not finite, both coefficients are 0, or ``lr rate`` exceeds 1.
+
+    Notes
+    -----
+    With f = 1 - lr rate and t = lr l1, n steps of x <- sign(x) max(f |x| - t, 0) are one of factor f^n and threshold
+    t (1 + f + … + f^(n-1)): what has reached zero stays there.
+
+    References
+    ----------
+    I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019, equation 12. N. Parikh and
+    S. Boyd, "Proximal algorithms", 2014, section 6.5.2 (soft thresholding).
+    """
+    rate, l1, lr = finite("--rate", rate), finite("--l1", l1), finite("--lr", lr)
+    steps = whole("--steps", steps, 1)
+    if rate == l1 == 0:
+        raise SpecError("nothing decays at a rate of 0", expected="--rate, --l1 or both")
+    if lr * rate > 1:
+        raise SpecError(f"--lr times --rate is {lr * rate:g}: weights would change sign", expected="at most 1")
+    factor, n_thresholds = _powers(lr * rate, steps)
+    threshold = lr * l1 * n_thresholds
+    shrunk = Shrunk(factor, finite("--lr times --l1", threshold))
+    report = {
+        "transform": "decay", "rate": rate, "l1": l1, "lr": lr, "steps": steps, "factor": factor,
+        "threshold": threshold, **says, "names": list(names),
+    }  # fmt: skip
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: _for(shrunk, tensor), report)
+
+
+def _for(shrunk: Shrunk, tensor: Tensor) -> Shrunk:
+    """Return the function for a tensor of this dtype."""
+    return replace(shrunk, is_narrow=tensor.dtype.bits < 64)
+
+
+def _powers(loss: float, n: int) -> tuple[float, float]:
+    """Return f^n and 1 + f + … + f^(n-1) for f = 1 - loss, without the rounding of 1 - loss and of 1 - f."""
+    if loss == 0 or loss == 1:
+        return (1.0, float(n)) if loss == 0 else (0.0, 1.0)
+    exponent = n * math.log1p(-loss)
+    return math.exp(exponent), -math.expm1(exponent) / loss
+
+
+def scale(names: Sequence[str], by: float, says: Says) -> Transform:
+    """Return a transform that multiplies weights by `by`.
+
+    Raises
+    ------
+    SpecError
+        `by` is not finite.
+    """
+    factor = finite("--by", by, -math.inf)
+    report = {"transform": "scale", "by": by, **says, "names": list(names)}
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: _for(Shrunk(factor), tensor), report)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """``min(max(x, -most), most)``."""
+
+    most: float
+
+    def __call__(self, start: int, wide: Array) -> Array:
+        return np.clip(wide, -self.most, self.most)
+
+
+def clip(names: Sequence[str], value: float | None, norm: float | None, says: Says) -> Transform:
+    """Return a transform that clips each weight to ``-value`` to `value`, or each tensor to an L2 norm.
+
+    With `norm` the transform reads the tensors once, to add up squares; NaN and Inf are left out of the sum. A
+    tensor whose norm is larger is multiplied by ``norm`` over its own; others stay as they are.
+
+    Raises
+    ------
+    SpecError
+        Not one of `value` and `norm` is given, or it is negative or not finite.
+    """
+    if (value is None) == (norm is None):
+        raise SpecError("clipping is by value or by norm", expected="one of --value and --norm")
+    report = {"transform": "clip", "value": value, "norm": norm, **says, "names": list(names)}
+    if value is not None:
+        bounded = Bounded(finite("--value", value))
+        return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: bounded, report)
+    assert norm is not None
+    most = finite("--norm", norm)
+
+    def transform(tensor_map: TensorMap) -> TensorMap:
+        norms = {name: norm_of(tensor_map[name]) for name in names}
+        over = [name for name in names if norms[name] > most]
+        said = {**report, "n_changed": len(over), "norms": norms}
+        return edited(tensor_map, over, lambda name, tensor: _for(Shrunk(most / norms[name]), tensor), said)
+
+    return transform
+
+
+def norm_of(tensor: Tensor) -> float:
+    """Return the L2 norm of a tensor's finite elements, added up in float64."""
+    return math.sqrt(math.fsum(over(_squares, [tensor])))
+
+
+def _squares(job: Job) -> float:
+    wide = widened(job.read())
+    wide[~np.isfinite(wide)] = 0
+    return float(np.dot(wide, wide))
+
+
+@dataclass(frozen=True, slots=True)
+class Noisy:
+    """``x + std z``, where z is standard normal by the transform of Box and Muller."""
+
+    std: float
+    hashed: Hashed
+
+    def __call__(self, start: int, wide: Array) -> Array:
+        radius, angle = (self._uniform(start, wide.size, stream) for stream in (0, 1))
+        noise: Array = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
+        return wide + self.std * noise
+
+    def _uniform(self, start: int, n: int, stream: int) -> Array:
+        """Return float64 in (0, 1]."""
+        bits = self.hashed(start, n, stream) >> np.uint64(11)
+        return (bits.astype(np.float64) + 1) * 2.0**-53
+
+
+def noise(names: Sequence[str], std: float, seed: int, says: Says) -> Transform:
+    """Return a transform that adds normal noise, by (seed, name, position): the blocks do not matter.
+
+    Raises
+    ------
+    SpecError
+        `std` is negative or not finite, or the seed no integer of 0 or more.
+    """
+    std, seed = finite("--std", std), whole("--seed", seed)
+    report = {"transform": "noise", "std": std, "seed": seed, **says, "names": list(names)}
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: Noisy(std, Hashed.of(seed, name)), report)
