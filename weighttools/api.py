@@ -344,9 +344,15 @@ def check(path: PathLike, *, assume: str | None = None, root: str | None = None)
     ``"note"``), code, tensor, message and remedy. A file that cannot be opened is a finding; arguments as for `open`.
     """
     from weighttools import checking
+    from weighttools.formats import read_file
+    from weighttools.io.source import open_source
 
+    place, options = _located(os.fspath(path)), ReadOptions(assume, root)
+    source = open_source(place) if place == "-" else None
     with collector_paused():
-        found = checking.check(_located(os.fspath(path)), lambda: open(path, assume=assume, root=root))
+        found = checking.check(
+            place, lambda: read_file(source, options) if source else open(path, assume=assume, root=root), source
+        )
     return {"schema": "weighttools.check/1", "path": os.fspath(path), "findings": [f.record() for f in found]}
 
 
