@@ -14,6 +14,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def brief(text: str, most: int = 1000) -> str:
+    """Return `text`, without its middle if it is longer than `most`: a file may hold names of megabytes.
+
+    >>> brief("a" * 100 + "b" * 100, 8)
+    'aaaaaa…bb'
+    """
+    return text if len(text) <= most else f"{text[: most * 3 // 4]}…{text[-(most // 4) :]}"
+
+
 class WeighttoolsError(Exception):
     """Base of every error that weighttools raises on purpose.
 
@@ -49,11 +58,11 @@ class WeighttoolsError(Exception):
 
     def __str__(self) -> str:
         place = "" if self.offset is None else f" at byte {self.offset:,}"
-        parts = [f"{self.fact}{place}"]
+        parts = [f"{brief(self.fact)}{place}"]
         if self.expected:
-            parts.append(f"expected {self.expected}")
+            parts.append(f"expected {brief(self.expected)}")
         if self.remedy:
-            parts.append(self.remedy)
+            parts.append(brief(self.remedy))
         line = "; ".join(parts)
         return printable(f"{self.subject}: {line}" if self.subject else line)
 

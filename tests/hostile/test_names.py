@@ -29,3 +29,12 @@ def test_no_escape_reaches_the_terminal(make, inside, arguments: list[str]) -> N
     assert ran.code == 0 and "31m" in ran.out
     assert all(line.isprintable() for line in (ran.out + ran.err).splitlines())
     assert len((ran.out + ran.err).splitlines()) == len((ran.out + ran.err).split("\n")) - 1
+
+
+def test_a_line_of_error_is_short_whatever_it_names(make, inside) -> None:
+    path = make({"x" * 100_000: np.zeros(1), "y" * 100_000: np.zeros(1)})
+    for arguments in (["get", path, "xx"], ["get", path, "x" * 99_999], ["inspect", path, "-i", "z"]):
+        ran = inside(*arguments)
+        assert ran.code == 2 and len(ran.err) < 4000 and ran.err.count("\n") == 1
+    ran = inside("convert", path, path.with_suffix(".gguf"))
+    assert ran.code == 0 and "llama.cpp" in ran.err and len(ran.err) < 4000

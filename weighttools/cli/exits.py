@@ -26,6 +26,7 @@ def guarded(main: Callable[..., Any]) -> NoReturn:
     """Run a click command so that every error is one line on stderr."""
     arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
+    _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an encoding that lacks a letter is no reason to fail
@@ -48,6 +49,18 @@ def guarded(main: Callable[..., Any]) -> NoReturn:
     os._exit(
         code if isinstance(code, int) else 0
     )  # nothing is left to do, and freeing a large map one by one takes time
+
+
+def _fill_closed_streams() -> None:
+    """Open something in the place of closed standard streams, or the next file opened would pass for one of them.
+
+    The output's place is opened for reading and the input's for writing, so that use of them fails.
+    """
+    for fd, name, access in ((0, "stdin", os.O_WRONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, access)  # takes the lowest number that is free, which is this one
+            if fd:
+                setattr(sys, name, open(fd, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _told(error: Exception) -> int:

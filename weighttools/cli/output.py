@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from weighttools.errors import printable
+from weighttools.errors import brief, printable
 
 Record = Mapping[str, Any]
 WIDEST = 200
@@ -23,7 +23,7 @@ def echo(text: str = "") -> None:
 
 def note(text: str) -> None:
     """Print a line on stderr."""
-    click.echo(f"weighttools: note: {printable(text)}", err=True)
+    click.echo(f"weighttools: note: {printable(brief(text))}", err=True)
 
 
 def notes(record: Record) -> None:

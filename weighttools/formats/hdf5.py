@@ -14,13 +14,15 @@ from typing import Any
 
 from weighttools.core.tensor import Source, Span, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
-from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import hdf5_names, hdf5_tensors, keras_layout
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.hdf5_process import listing, user_block
 from weighttools.formats.hdf5_write import write
 
 Json = dict[str, Any]
+MAX_AXES = 32
+"""H5S_MAX_RANK of libhdf5."""
 _MOST_NOTES = 5
 _MOST_STEPS = 64
 
@@ -151,4 +153,19 @@ def _check_ties(ties: Mapping[str, str], by_name: Mapping[str, str], subject: st
             raise CorruptFileError(f"ties {alias!r} to {kept!r}, which is not the same data set", subject=subject)
 
 
-FORMAT = Format(matches=matches, read=read, write=write)
+def losses(tensor_map: TensorMap) -> list[str]:
+    """Refuse what HDF5 cannot hold; it holds all else.
+
+    Raises
+    ------
+    SpecError
+        A tensor has more than 32 axes (H5S_MAX_RANK).
+    """
+    for name, tensor in tensor_map.items():
+        if len(tensor.shape) > MAX_AXES:
+            fact = f"HDF5 cannot hold the {len(tensor.shape)} axes of {name!r}"
+            raise SpecError(fact, expected=f"at most {MAX_AXES}", remedy="leave it out with -x")
+    return []
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses)

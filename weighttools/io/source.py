@@ -208,7 +208,9 @@ def _standard_input() -> LocalFile | Bytes:
     import sys
 
     if sys.stdin is None or sys.stdin.isatty():
-        raise SourceError("standard input is a terminal", subject="-", remedy="pipe or redirect a file into it")
+        raise SourceError(
+            "standard input is a terminal or closed", subject="-", remedy="pipe or redirect a file into it"
+        )
     return spooled(iter(lambda: sys.stdin.buffer.read(1 << 20), b""), "-")
 
 
