@@ -34,6 +34,11 @@ class Averaged:
     def granularity(self) -> int:
         return math.lcm(*(max(1, reader.granularity) for reader in self.readers))
 
+    @property
+    def band(self) -> int:
+        """The widest of the readers'; see `Strided.band`."""
+        return max(getattr(reader, "band", 1) for reader in self.readers)
+
     def __call__(self, start: int, stop: int) -> Array:
         total = np.zeros(stop - start)
         with np.errstate(all="ignore"):
