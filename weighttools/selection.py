@@ -18,8 +18,10 @@ SMALL = "norms and biases (fewer than two dimensions, or named so)"
 EMBEDDINGS = "embeddings"
 SCALES = "scales of quantised tensors"
 
-_EMBEDDING = re.compile(r"(?:^|[./_])(?:[a-z]*embe?d[a-z]*|wte|wpe|shared)(?:[./_:]|$)", re.IGNORECASE)
-_NORM = re.compile(r"norm|(?:^|[./_])(?:ln|bn)(?:_?[a-z0-9]{1,4})?[./]|bias(?:[./:]|$)", re.IGNORECASE)
+_EMBEDDING = re.compile(
+    r"(?:^|[./_])(?:[a-z]*embe?d[a-z]*|wte|wpe)(?:[./_:]|$)|(?:^|[./])shared[./](?:weight|embedding)$", re.IGNORECASE
+)
+_NORM = re.compile(r"norm|(?:^|[./_])(?:ln|bn)(?:_[a-z0-9]+|[0-9]+)?[./]|bias(?:[./:]|$)", re.IGNORECASE)
 _SCALE = re.compile(r"(?:scale_inv|_scale|\.scales)$")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from fractions import Fraction
 from functools import partial
 
@@ -211,3 +212,56 @@ def test_refused(verb, options, message):
     tensor_map = wt.TensorMap.from_arrays({"fc.weight": np.ones((2, 2), np.float32)})
     with pytest.raises(wt.WeighttoolsError, match=message):
         verb(tensor_map, **options)
+
+
+VERBS = {
+    "prune": partial(wt.prune, sparsity=0.5),
+    "by tensor": partial(wt.prune, sparsity=0.5, scope="tensor"),
+    "random": partial(wt.prune, sparsity=0.5, random=True),
+    "2:4": partial(wt.prune, nm="2:4"),
+    "rows": partial(wt.prune, structure="rows", sparsity=0.5),
+    "columns": partial(wt.prune, structure="columns", sparsity=0.5, norm="inf"),
+    "decay": partial(wt.decay, rate=0.5, l1=0.1),
+    "clip": partial(wt.clip, norm=1.0),
+    "noise": partial(wt.noise, std=1.0),
+    "average": lambda tensor_map: wt.average([tensor_map, tensor_map]),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (0, 0)])
+def test_tensors_without_elements(verb, shape, tmp_path):
+    array = np.zeros(shape, np.float32)
+    after = VERBS[verb](wt.TensorMap.from_arrays({"fc.weight": array}))
+    wt.save(tmp_path / "a.safetensors", after)
+    found = wt.open(tmp_path / "a.safetensors")["fc.weight"].read()
+    assert (found.shape, found.dtype) == (shape, array.dtype)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_source_is_not_touched(verb):
+    array = normal((8, 8), "float32", 0)
+    before = array.tobytes()
+    after = VERBS[verb](wt.TensorMap.from_arrays({"fc.weight": array, "t.weight": array.T}))
+    after.read()
+    assert array.tobytes() == before
+    copied = pickle.loads(pickle.dumps(after))  # as any executor may do
+    assert all(copied[name].read().tobytes() == after[name].read().tobytes() for name in after)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("model.embed_tokens.weight", "embeddings"), ("transformer.wte.weight", "embeddings"),
+        ("token_embd.weight", "embeddings"), ("shared.weight", "embeddings"),
+        ("bert.embeddings.word_embeddings.weight", "embeddings"), ("embedding/embeddings:0", "embeddings"),
+        ("model.layers.0.mlp.shared_expert.up_proj.weight", None), ("bnet.weight", None), ("fc.weight", None),
+        ("h.0.ln_1.weight", "norms"), ("layer.0.LayerNorm.weight", "norms"), ("bn1.weight", "norms"),
+        ("fc.bias", "norms"), ("experts.gate_up_proj_bias", "norms"), ("fc.weight_scale_inv", "scales"),
+        ("rope_freqs.weight", "buffers"), ("bn1.running_var", "buffers"),
+    ],
+)  # fmt: skip
+def test_rules_by_name(name, rule):
+    arrays = {name: np.ones((2, 2), np.float32), "other.proj.weight": np.ones((2, 2), np.float32)}
+    left = wt.scale(wt.TensorMap.from_arrays(arrays), by=2.0).report["left_alone"]
+    assert [key.split()[0] for key in left] == ([rule] if rule else [])

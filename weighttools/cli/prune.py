@@ -52,7 +52,8 @@ def prune(
 
     The target is met to the element: zeros go first, and of equal magnitudes those of earlier tensors and positions.
     Norms, biases and embeddings are left alone unless you give --include-all. NaN and Inf are never dropped. The file
-    is as large as before; what it would be compressed, or as a bitmask and the other values, is printed.
+    is as large as before; what it would be compressed, or as a bitmask and the other values, is printed. A target by
+    magnitude or norm reads the values to plan, with --dry-run too.
 
     \b
     Examples:

@@ -15,7 +15,8 @@ from weighttools.core.tensor import Reader, Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.transforms.cast import cast_block
-from weighttools.transforms.editing import replaced
+from weighttools.transforms.counting import widened
+from weighttools.transforms.editing import PIECE_ELEMENTS, replaced
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -34,14 +35,26 @@ class Averaged:
     def granularity(self) -> int:
         return math.lcm(*(max(1, reader.granularity) for reader in self.readers))
 
+    @property
+    def band(self) -> int:
+        """The widest of the readers'; see `Strided.band`."""
+        return max(getattr(reader, "band", 1) for reader in self.readers)
+
     def __call__(self, start: int, stop: int) -> Array:
-        total = np.zeros(stop - start)
+        blocks = [aligned_read(reader, start, stop, self.n_elements) for reader in self.readers]
+        out = np.empty(stop - start, self.dtype.numpy)
+        for at in range(0, out.size, PIECE_ELEMENTS):
+            piece = slice(at, at + PIECE_ELEMENTS)
+            out[piece] = self._mean([block[piece] for block in blocks])
+        return out
+
+    def _mean(self, blocks: Sequence[Array]) -> Array:
+        total = np.zeros(blocks[0].size)
         with np.errstate(all="ignore"):
-            for reader, weight in zip(self.readers, self.weights, strict=True):
-                values = aligned_read(reader, start, stop, self.n_elements).astype(np.float64)
-                total += values if weight == 1 else values * weight
+            for block, weight in zip(blocks, self.weights, strict=True):
+                total += block if block.dtype == np.float32 and weight == 1 else widened(block) * weight
             total /= math.fsum(self.weights)
-        return cast_block(total, self.dtype)
+            return cast_block(total, self.dtype)
 
 
 def ema_weights(decay: float, n: int) -> list[float]:

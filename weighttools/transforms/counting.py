@@ -21,6 +21,8 @@ R = TypeVar("R")
 DIGIT = 16
 """Bits counted in one pass: 65,536 counters stay in the second-level cache."""
 JOB_ELEMENTS = 1 << 19
+PIECE_ELEMENTS = 1 << 16
+"""Elements counted at a time: their temporaries stay in the cache, and cost no fresh pages."""
 
 Key = Callable[[int, "Array"], "Array"]
 """Takes the position of a block's first element and the block; returns unsigned integers, smallest first to go."""
@@ -151,12 +153,22 @@ def _counted(tensors: Sequence[Tensor], keys: Sequence[Key], prefix: int, shift:
 
 
 def _count(keys: Sequence[Key], prefix: int, shift: int, job: Job) -> Array:
-    found = keys[job.part](job.start, job.read())
-    width = found.dtype.itemsize * 8
-    if shift + DIGIT < width:
-        found = found[found >> found.dtype.type(shift + DIGIT) == prefix]
-    digits = found >> found.dtype.type(shift) if shift else found
-    return np.bincount((digits & found.dtype.type(0xFFFF)).view(f"i{width // 8}") if width > 16 else digits)
+    block = job.read()
+    counts = np.zeros(1 << DIGIT, np.int64)
+    for at in range(0, block.size, PIECE_ELEMENTS):
+        digits = _digits(keys[job.part](job.start + at, block[at : at + PIECE_ELEMENTS]), prefix, shift)
+        found = np.bincount(digits)
+        counts[: found.size] += found
+    return counts
+
+
+def _digits(keys: Array, prefix: int, shift: int) -> Array:
+    """Return the 16 bits from `shift` on of the keys whose higher bits are `prefix`."""
+    number = keys.dtype.type
+    if shift + DIGIT < keys.itemsize * 8:
+        keys = keys[keys >> number(shift + DIGIT) == prefix]
+    found: Array = ((keys >> number(shift)) & number(0xFFFF)).astype(np.intp)
+    return found
 
 
 def _position(tensors: Sequence[Tensor], keys: Sequence[Key], pattern: int, nth: int) -> tuple[int, int]:

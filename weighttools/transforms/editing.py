@@ -24,6 +24,10 @@ BlockFn = Callable[[int, "Array"], "Array"]
 """Takes the position of a block's first element and the block; returns a new block of the same length."""
 
 
+PIECE_ELEMENTS = 1 << 14
+"""Elements computed at a time: float64 temporaries of 128 KiB stay in the cache, and cost no fresh pages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rounded:
     """A function of float64 elements, its results rounded once to `dtype`; NaN and Inf keep their very bits."""
@@ -32,12 +36,19 @@ class Rounded:
     dtype: DType
 
     def __call__(self, start: int, block: Array) -> Array:
+        out = np.empty_like(block)
+        for at in range(0, block.size, PIECE_ELEMENTS):
+            piece = slice(at, at + PIECE_ELEMENTS)
+            out[piece] = self._piece(start + at, block[piece])
+        return out
+
+    def _piece(self, start: int, block: Array) -> Array:
         wide = widened(block)
         finite = np.isfinite(wide)
         with np.errstate(all="ignore"):
             found = cast_block(self.fn(start, wide), self.dtype)
         if not finite.all():
-            found[~finite] = block[~finite]
+            np.copyto(found, block, where=~finite)
         return found
 
 

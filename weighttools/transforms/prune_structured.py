@@ -15,9 +15,9 @@ import numpy as np
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Job, is_finite, over, widened
+from weighttools.transforms.counting import Job, Key, is_finite, over, widened
 from weighttools.transforms.editing import whole
-from weighttools.transforms.prune import Magnitude, by_magnitude, checked, pruned
+from weighttools.transforms.prune import by_magnitude, checked, pruned
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -30,7 +30,7 @@ LARGEST_GROUP = 32
 class OfEvery:
     """Drop the `n_dropped` smallest of every `m` consecutive elements; of equal ones the first. Inf and NaN stay."""
 
-    key: Magnitude
+    key: Key
     n_dropped: int
     m: int
 
@@ -87,7 +87,7 @@ def n_of_m(names: Sequence[str], pattern: str, says: Says) -> Transform:
                     subject=name,
                     remedy=f"leave it alone: -x {name}",
                 )
-        drops = {name: OfEvery(by_magnitude(tensor_map, [name]).keys[0], m - n, m) for name in names}  # type: ignore[arg-type]
+        drops = {name: OfEvery(by_magnitude(tensor_map, [name]).keys[0], m - n, m) for name in names}
         n_pruned = sum(tensor_map[name].n_elements for name in names) // m * (m - n)
         report = {
             "transform": "prune", "by": "n:m", "nm": [n, m], "n_pruned": n_pruned, **says, "names": list(names),

@@ -41,32 +41,31 @@ class Shrunk:
     is_narrow: bool = True
 
     def __call__(self, start: int, wide: Array) -> Array:
+        if not self.threshold:
+            return self._settled(wide * self.factor, wide)
         magnitude = np.abs(wide)
-        found: Array = magnitude * abs(self.factor)
-        if self.threshold:
-            found -= self.threshold
-        if self.is_narrow:
-            self._settle(found, magnitude)
-        if self.threshold:
-            shrunk: Array = np.where(found > 0, np.copysign(found, wide), 0.0)
-            return shrunk
-        signed: Array = np.copysign(found, wide if self.factor >= 0 else -wide)
-        return signed
+        found = self._settled(magnitude * self.factor - self.threshold, magnitude)
+        shrunk: Array = np.where(found > 0, np.copysign(found, wide), 0.0)
+        return shrunk
 
-    def _settle(self, found: Array, magnitude: Array) -> None:
+    def _settled(self, found: Array, wide: Array) -> Array:
         """Move results that may be midpoints by one unit in the last place towards the exact ones."""
+        if not self.is_narrow:
+            return found
         bits = found.view(np.int64)
-        near = np.flatnonzero(((bits & _LOW) == 0) & (found != 0))
+        near = np.flatnonzero((bits & _LOW) == 0)
+        near = near[found[near] != 0]
         if near.size:
-            error = self._error(found[near], magnitude[near])
+            error = self._error(found[near], wide[near])
             bits[near] += (np.sign(error) * np.sign(found[near])).astype(np.int64)
+        return found
 
-    def _error(self, found: Array, magnitude: Array) -> Array:
+    def _error(self, found: Array, wide: Array) -> Array:
         """Return exact less found results, its sign exact: errors of the product and of the difference."""
-        factor = np.array([abs(self.factor)])
+        factor = np.array([self.factor])
         high = (factor.view(np.int64) & _SPLIT).view(np.float64)
-        product = magnitude * factor
-        of_product: Array = (magnitude * high - product) + magnitude * (factor - high)
+        product = wide * factor
+        of_product: Array = (wide * high - product) + wide * (factor - high)
         if not self.threshold:
             return of_product
         back = found - product

@@ -34,7 +34,9 @@ class Tally:
 
     def total(self, name: str) -> Count:
         """Return the counts of a tensor."""
-        return Count(*(sum(column) for column in zip(Count(0, 0, 0, 0), *self.counts.get(name, {}).values())))  # noqa: B905
+        return Count(
+            *(sum(column) for column in zip(Count(0, 0, 0, 0), *self.counts.get(name, {}).values(), strict=True))
+        )
 
     def record(self, names: list[str]) -> dict[str, Any]:
         """Return the counts of some tensors as a report has them."""
