@@ -101,7 +101,8 @@ def analyse(tensor: Tensor, request: Request) -> Record:
     n_rows, n_columns = folded(tensor.spec)
     shape = {"n_rows": n_rows, "n_columns": n_columns}
     exact = min(n_rows, n_columns) <= request.exact_limit
-    found = _spectrum(tensor, gram_spectrum if exact else sketched_spectrum)
+    with np.errstate(all="ignore"):  # NaN, Inf and overflow are ordinary here
+        found = _spectrum(tensor, gram_spectrum if exact else sketched_spectrum)
     if isinstance(found, str):
         silent: Record = {**dict.fromkeys(_FIGURES), "energy": {}, "rank_for_energy": {}}
         return {**shape, **silent, "method": None, "skipped": found}
@@ -111,8 +112,7 @@ def analyse(tensor: Tensor, request: Request) -> Record:
 
 def _spectrum(tensor: Tensor, method: Callable[[Tensor, int], Spectrum]) -> Spectrum | str:
     """Return the spectrum, or why there is none; values are scaled only where their squares leave float64's range."""
-    with np.errstate(all="ignore"):
-        squares = sum(float(np.vdot(band, band)) for _, band in _rows(tensor, 0))
+    squares = sum(float(np.vdot(band, band)) for _, band in _rows(tensor, 0))
     if _LEAST_SAFE < squares < 1 / _LEAST_SAFE:
         return method(tensor, 0)
     exponent = _exponent(tensor)
