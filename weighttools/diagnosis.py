@@ -343,7 +343,7 @@ def init_check(
             initial.describe(name, tensor_map[name].spec, sums, activation)
             for name, [sums] in zip(names, states, strict=True)
         ]
-    gains = [math.log(row["gain"]) for row in rows if row["gain"] > 0 and math.isfinite(row["gain"])]
+    gains = [math.log(row["gain"]) for row in rows if row["gain"]]
     return {
         "schema": "weighttools.init-check/1",
         "path": name_of(path),

@@ -157,7 +157,11 @@ def test_what_cannot_be_told() -> None:
         }
     )
     assert {row["name"]: row["untouched"] for row in rows} == {"small": None, "holed": None, "zero": None}
-    assert [row["why"] for row in rows] == ["too few elements", "it holds NaN or Inf", "it is constant"]
+    assert [row["why"] for row in rows] == [
+        "too few elements",
+        "it holds NaN or Inf",
+        "it is constant, or too small to be squared",
+    ]
 
 
 def test_blocks_make_no_difference() -> None:

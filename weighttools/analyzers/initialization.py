@@ -207,7 +207,7 @@ def describe(name: str, spec: Spec, sums: Sums, activation: str = "relu") -> Rec
         "fan_in": fan_in,
         "fan_out": fan_out,
         "expected_std": {scheme: std for scheme, (_, std) in usual.items() if scheme.startswith(("xavier", "he_"))},
-        "gain": gain,
+        "gain": gain if math.isfinite(gain) else None,
         "signal": "vanishing" if gain < 0.1 else "exploding" if gain > 10 else "healthy",
     }
     return row | _verdict(spec, sums, usual)
@@ -218,8 +218,10 @@ def _verdict(spec: Spec, sums: Sums, usual: dict[str, tuple[str, float]]) -> Rec
     if sums.n < max(LEAST, spec.n_elements):
         return {**silent, "why": "too few elements" if spec.n_elements < LEAST else "it holds NaN or Inf"}
     mean, m2, m3, m4 = _central(sums)
-    if m2 <= 0:
-        return {**silent, "std": 0.0, "untouched": None, "why": "it is constant"}
+    if not all(map(math.isfinite, (mean, m2, m3, m4, m2 * m2))):
+        return {**silent, "untouched": False, "why": "its values are beyond what can be squared"}
+    if m2 <= 0 or m2 * m2 == 0:
+        return {**silent, "std": 0.0, "untouched": None, "why": "it is constant, or too small to be squared"}
     std = math.sqrt(m2)
     kurtosis, skewness = m4 / m2**2 - 3, m3 / m2**1.5
     law = min(LAWS, key=lambda one: abs(one.kurtosis - kurtosis))
@@ -235,7 +237,7 @@ def _verdict(spec: Spec, sums: Sums, usual: dict[str, tuple[str, float]]) -> Rec
 def _central(sums: Sums) -> tuple[float, float, float, float]:
     """Return mean, and second to fourth central moments."""
     a, b, c, d = (float(power) / sums.n for power in sums.powers)
-    return a, b - a * a, c - 3 * a * b + 2 * a**3, d - 4 * a * c + 6 * a * a * b - 3 * a**4
+    return a, b - a * a, c - 3 * a * b + 2 * a * a * a, d - 4 * a * c + 6 * a * a * b - 3 * a * a * a * a
 
 
 def _ks(sample: Array, mean: float, std: float, law: Law) -> float:

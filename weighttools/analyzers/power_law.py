@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LEAST = 8
 """Values that a fit needs."""
 
+_ROWS = 64
+"""Beginnings of the tail that are tried at a time: this bounds memory."""
+
 
 def scaled(value: float, exponent: int) -> float | None:
     """Return ``value * 2**exponent``; None beyond float64's range."""
@@ -80,12 +83,22 @@ def fit(values: Array) -> Tail | None:
     if not usable.size:
         return None
     alphas = 1.0 + counts / np.where(sums > 0, sums, np.inf)
-    distances = [_distance(logs[at:], float(alphas[at])) for at in usable]
+    distances = np.concatenate(
+        [_distances(logs, alphas, usable[at : at + _ROWS]) for at in range(0, usable.size, _ROWS)]
+    )
     best = int(usable[int(np.argmin(distances))])
-    return Tail(float(alphas[best]), float(min(distances)), float(x[best]), int(counts[best]))
+    return Tail(float(alphas[best]), float(distances.min()), float(x[best]), int(counts[best]))
 
 
-def _distance(logs: Array, alpha: float) -> float:
-    """Return the largest distance between the law's distribution and the sample's, taken before each step."""
-    law = -np.expm1((1.0 - alpha) * (logs - logs[0]))
-    return float(np.abs(law - np.arange(logs.size) / logs.size).max())
+def _distances(logs: Array, alphas: Array, starts: Array) -> Array:
+    """Return, for each start of a tail, the largest distance between the law's distribution and the sample's.
+
+    The sample's is taken before each step. `starts` are ascending; the work is a matrix of starts by values.
+    """
+    first = int(starts[0])
+    tails, own = logs[first:], starts[:, None]
+    law = -np.expm1((1.0 - alphas[own]) * np.maximum(tails - logs[own], 0.0))
+    places = np.arange(first, logs.size) - own
+    away = np.where(places >= 0, np.abs(law - places / (logs.size - own)), 0.0)
+    largest: Array = away.max(axis=1)
+    return largest

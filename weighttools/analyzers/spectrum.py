@@ -14,7 +14,7 @@ V. A. Marchenko and L. A. Pastur, Math. USSR Sbornik 1 (1967).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,13 +100,26 @@ def analyse(tensor: Tensor, request: Request) -> Record:
     """Return the figures of one tensor; null, with the reason, where it holds NaN or Inf, or only zeros."""
     n_rows, n_columns = folded(tensor.spec)
     shape = {"n_rows": n_rows, "n_columns": n_columns}
-    exponent = _exponent(tensor)
-    if isinstance(exponent, str):
-        return {**shape, **dict.fromkeys(_FIGURES), "energy": {}, "method": None, "skipped": exponent}
     exact = min(n_rows, n_columns) <= request.exact_limit
-    found = gram_spectrum(tensor, exponent) if exact else sketched_spectrum(tensor, exponent)
+    with np.errstate(all="ignore"):  # NaN, Inf and overflow are ordinary here
+        found = _spectrum(tensor, gram_spectrum if exact else sketched_spectrum)
+    if isinstance(found, str):
+        silent: Record = {**dict.fromkeys(_FIGURES), "energy": {}, "rank_for_energy": {}}
+        return {**shape, **silent, "method": None, "skipped": found}
     record = {**shape, **figures(found, tensor.spec, request), "method": "exact" if exact else "randomized"}
     return {**record, "skipped": None}
+
+
+def _spectrum(tensor: Tensor, method: Callable[[Tensor, int], Spectrum]) -> Spectrum | str:
+    """Return the spectrum, or why there is none; values are scaled only where their squares leave float64's range."""
+    squares = sum(float(np.vdot(band, band)) for _, band in _rows(tensor, 0))
+    if _LEAST_SAFE < squares < 1 / _LEAST_SAFE:
+        return method(tensor, 0)
+    exponent = _exponent(tensor)
+    return exponent if isinstance(exponent, str) else method(tensor, exponent)
+
+
+_LEAST_SAFE = 1e-200
 
 
 def _exponent(tensor: Tensor) -> int | str:

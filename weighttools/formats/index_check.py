@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,12 +74,12 @@ def check(index: Path) -> Iterator[Finding]:
         yield Finding(ERROR, "broken-index", str(error), remedy=_FIX)
         return
     directory = index.parent
-    named = dict.fromkeys(weight_map.values())
-    absent = [file for file in named if not os.path.isfile(directory / file)]  # Path.is_file would raise for long names
-    for file in absent:
-        n = sum(placed == file for placed in weight_map.values())
-        yield Finding(ERROR, "missing-shard", f"{index.name} places {n:,} tensors in {file:.200}, which is not there", None,
-                      "fetch it")  # fmt: skip
+    named = Counter(weight_map.values())
+    absent = {file for file in named if not os.path.isfile(directory / file)}  # Path.is_file raises for long names
+    for file in named:
+        if file in absent:
+            told = f"{index.name} places {named[file]:,} tensors in {file:.200}, which is not there"
+            yield Finding(ERROR, "missing-shard", told, None, "fetch it")
     stray = sorted(set(_files(index)) - set(named))
     for file in stray:
         yield Finding(WARNING, "stray-shard", f"{file} is not named by {index.name}", remedy="remove it, or " + _FIX)
