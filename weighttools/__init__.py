@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from weighttools.edits import average as average
     from weighttools.edits import clip as clip
     from weighttools.edits import decay as decay
+    from weighttools.edits import init as init
     from weighttools.edits import masks as masks
     from weighttools.edits import noise as noise
     from weighttools.edits import prune as prune
@@ -54,6 +55,7 @@ _HOMES = {
     "average": "weighttools.edits",
     "clip": "weighttools.edits",
     "decay": "weighttools.edits",
+    "init": "weighttools.edits",
     "masks": "weighttools.edits",
     "noise": "weighttools.edits",
     "prune": "weighttools.edits",

@@ -192,6 +192,59 @@ def noise(src: Source, *, std: float, seed: int = 0, **which: Unpack[Which]) -> 
     return _edited(src, which, lambda names, says: shrink.noise(names, std, seed, says))
 
 
+def init(
+    src: Source,
+    *,
+    method: str = "he_normal",
+    activation: str | None = None,
+    layout: str = "torch",
+    std: float | None = None,
+    value: float | None = None,
+    seed: int = 0,
+    **which: Unpack[Which],
+) -> TensorMap:
+    """Draw tensors anew, as before training; the values depend on (`seed`, name), and not on blocks or threads.
+
+    Parameters
+    ----------
+    src
+        As for `open`, or an open map.
+    method
+        A name of `train.INITIALIZERS`: ``"xavier_normal"``, ``"he_uniform"``, ``"orthogonal"``, ``"zeros"``, …
+    activation
+        What follows the layers, for the gain of Xavier, He and orthogonal initialisers; by default each one's own.
+    layout
+        How kernels lie: ``"torch"`` (out, in, …) or ``"keras"`` (…, in, out); fan-in and fan-out depend on it.
+    std
+        The standard deviation of ``"normal"`` and ``"truncated_normal"``, or the bound of ``"uniform"``.
+    value
+        The value of ``"constant"``.
+    seed
+        Recorded in the metadata entry ``weighttools.init``.
+    which
+        `include`, `exclude` and `include_all`, as for `prune`.
+
+    Raises
+    ------
+    SpecError
+        The method, or what it needs, is not known; a tensor has no fan; the seed is no integer of 0 or more.
+    """
+    from weighttools.selection import select
+    from weighttools.train.choice import initializer
+    from weighttools.train.init import initialized
+    from weighttools.transforms.editing import whole
+
+    rule = initializer(method, activation=activation, layout=layout, std=std, value=value)
+    tensor_map = _opened(src)
+    chosen = select(tensor_map, **which)
+    names, seed = set(chosen.names), whole("--seed", seed)
+    drawn = initialized(tensor_map, lambda name, spec: rule if name in names else None, seed=seed)
+    report = {"transform": "init", "method": method, "seed": seed, **chosen.record(), "names": list(chosen.names)}
+    said = {**drawn.metadata, "weighttools.init": f"{method}, seed {seed}, {len(names)} tensors"}
+    origin = drawn.origin._replace(reports=(*drawn.origin.reports, report))
+    return drawn.replace(metadata=said, origin=origin)
+
+
 def average(
     srcs: Sequence[Source],
     *,

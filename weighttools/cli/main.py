@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
     "prune": ("weighttools.cli.prune:prune", "Set the weights to 0 that matter least."),
     "decay": ("weighttools.cli.decay:decay", "Shrink weights as steps of weight decay would."),
+    "init": ("weighttools.cli.init:init", "Draw weights anew: Xavier, He, orthogonal and others."),
     "average": ("weighttools.cli.average:average", "Average checkpoints: a soup, or a moving average."),
     "clip": ("weighttools.cli.clip:clip", "Clip weights by value, or tensors by norm."),
     "scale": ("weighttools.cli.scale:scale", "Multiply weights by a number."),
