@@ -350,7 +350,7 @@ def test_fixtures_of_the_reference_libraries(file: str) -> None:
 def test_more_axes_than_hdf5_has(tmp_path: Path) -> None:
     arrays = {"w": np.ones((1,) * 33, "f4"), "v": np.ones((1,) * 32, "f4")}
     for dry_run in (True, False):
-        with pytest.raises(SpecError, match="33 axes of 'w'"):
+        with pytest.raises(SpecError, match="33 axes of tensor 'w'"):
             wt.convert(TensorMap.from_arrays(arrays), tmp_path / "t.h5", dry_run=dry_run)
     wt.convert(TensorMap.from_arrays({"v": arrays["v"]}), tmp_path / "t.h5")
     assert_same(wt.open(tmp_path / "t.h5").read(), {"v": arrays["v"]})

@@ -114,3 +114,10 @@ def test_an_mlp_of_one_layer_is_a_weighted_sum() -> None:
     values = {name: tensor.read() for name, tensor in p.items()}
     assert models.mlp(values, np.array([[1, 2, 3]], np.float32), layers=["fc"]).tolist() == [[6.5]]
     assert losses.mse(models.mlp(values, np.eye(3, dtype=np.float32), layers=["fc"]), target=np.full((3, 1), 1.5)) == 0
+
+
+def test_scaled_rotary_embeddings_are_refused() -> None:
+    config = {"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2}
+    scaled = {**config, "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}
+    with pytest.raises(UnsupportedError, match="rope_type is 'yarn'"):
+        models.from_config(scaled, ["model.embed_tokens.weight"])

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
     from weighttools.io.sink import Sink
 
 HEAD_BYTES = 4096
 """How much of a file's beginning `Format.matches` is shown."""
+MOST_BYTES = 2**63 - 1
+"""What NumPy, PyTorch and ggml count the bytes of a tensor with: a signed integer of 64 bits."""
 
 
 class ReadOptions(NamedTuple):
@@ -74,6 +77,31 @@ class Format(NamedTuple):
     losses: Callable[[TensorMap], list[str]] = lambda tensor_map: []
     check: Callable[[Source], Iterable[Finding]] = lambda source: ()
     encodings: frozenset[str] = frozenset()
+
+
+def refuse_shapes(tensor_map: TensorMap, format_name: str, most_axes: int, most_bytes: float = MOST_BYTES) -> None:
+    """Refuse tensors of a shape that the format's readers refuse, before a file is written that none can read.
+
+    Parameters
+    ----------
+    most_axes
+        How many axes they take.
+    most_bytes
+        How many bytes, if axes of length 0 are counted as 1: what they check for overflow.
+
+    Raises
+    ------
+    SpecError
+        With the first such tensor.
+    """
+    for name, spec in zip(tensor_map, tensor_map.specs(), strict=True):
+        if len(spec.shape) > most_axes:
+            fact, most = f"the {len(spec.shape):,} axes of tensor {name!r}", f"at most {most_axes}"
+        elif 0 in spec.shape and math.prod(n or 1 for n in spec.shape) * spec.dtype.bits // 8 > most_bytes:
+            fact, most = f"the sides of the empty tensor {name!r}", f"a product of at most {most_bytes:,} bytes"
+        else:
+            continue
+        raise SpecError(f"{format_name} cannot hold {fact}", expected=most, remedy="leave it out with -x")
 
 
 def text_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:

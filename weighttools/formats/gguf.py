@@ -20,8 +20,15 @@ from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import SpecError, printable
 from weighttools.formats import gguf_header
-from weighttools.formats.base import Format, ReadOptions, WriteOptions
-from weighttools.formats.gguf_header import ALIGNMENT, DEFAULT_ALIGNMENT, MAX_DIMENSIONS, Header, Info
+from weighttools.formats.base import Format, ReadOptions, WriteOptions, refuse_shapes
+from weighttools.formats.gguf_header import (
+    ALIGNMENT,
+    DEFAULT_ALIGNMENT,
+    MAX_DIMENSIONS,
+    MAX_ELEMENTS,
+    Header,
+    Info,
+)
 from weighttools.formats.gguf_numbers import UInt32
 from weighttools.formats.gguf_values import Piece, encoded, encoded_text
 from weighttools.formats.raw import raw_block
@@ -85,6 +92,7 @@ def losses(tensor_map: TensorMap) -> list[str]:
     """
     for name, tensor in tensor_map.items():
         _check_writable(name, tensor.spec)
+    refuse_shapes(tensor_map, "GGUF", MAX_DIMENSIONS, MAX_ELEMENTS // 8 - 1)
     _header_pieces(tensor_map)
     return [*_long_names(tensor_map), *_odd_metadata(tensor_map.metadata), *_ties(tensor_map.aliases)]
 

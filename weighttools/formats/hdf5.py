@@ -9,14 +9,15 @@ names of what they point to.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from weighttools.core.tensor import Source, Span, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
-from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from weighttools.formats import hdf5_names, hdf5_tensors, keras_layout
-from weighttools.formats.base import Format, ReadOptions
+from weighttools.formats.base import Format, ReadOptions, refuse_shapes
 from weighttools.formats.hdf5_process import listing, user_block
 from weighttools.formats.hdf5_write import write
 
@@ -161,10 +162,7 @@ def losses(tensor_map: TensorMap) -> list[str]:
     SpecError
         A tensor has more than 32 axes (H5S_MAX_RANK).
     """
-    for name, tensor in tensor_map.items():
-        if len(tensor.shape) > MAX_AXES:
-            fact = f"HDF5 cannot hold the {len(tensor.shape)} axes of {name!r}"
-            raise SpecError(fact, expected=f"at most {MAX_AXES}", remedy="leave it out with -x")
+    refuse_shapes(tensor_map, "HDF5", MAX_AXES, most_bytes=math.inf)
     return []
 
 

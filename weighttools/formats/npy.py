@@ -23,7 +23,7 @@ from weighttools.core.readers import Elementwise, Raw, Strided
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
-from weighttools.formats.base import Format, ReadOptions, WriteOptions
+from weighttools.formats.base import Format, ReadOptions, WriteOptions, refuse_shapes
 from weighttools.formats.raw import write_raw
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 1 << 16
 ALIGN = 64
+MAX_AXES = 64
+"""NumPy's, since 2.0; it was 32."""
 
 _CODES = {
     "float64": "<f8",
@@ -196,7 +198,7 @@ def layout(header: Header, subject: str, available: int, assume: str | None) -> 
         The shape needs more bytes than there are.
     """
     element, order = element_type(header, subject, assume)
-    if len(header.shape) > 64 or any(n >= 1 << 63 for n in header.shape):
+    if len(header.shape) > MAX_AXES or any(n >= 1 << 63 for n in header.shape):
         raise CorruptFileError(f"its shape {header.shape} is not possible", subject=subject)
     needed = math.prod(header.shape) * -(-element.bits // 8)
     if needed > available:
@@ -285,12 +287,13 @@ def losses(tensor_map: TensorMap) -> list[str]:
     Raises
     ------
     SpecError
-        There are none or several tensors.
+        There are none or several tensors, or it is one of a shape that NumPy has not.
     """
     if len(tensor_map) != 1:
         raise SpecError(
             f"an NPY file holds one array, not {len(tensor_map):,}", remedy="choose one with -i, or write .npz"
         )
+    refuse_shapes(tensor_map, "NPY", MAX_AXES)
     lost = [("metadata", tensor_map.metadata), ("tied names", tensor_map.aliases)]
     return [f"NPY holds no {what}: {', '.join(names)} will be lost" for what, names in lost if names]
 

@@ -18,7 +18,7 @@ from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import npy
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, plain
+from weighttools.formats.base import Format, ReadOptions, WriteOptions, plain, refuse_shapes
 from weighttools.formats.raw import write_raw
 from weighttools.io.archive import Member, first_member, members
 from weighttools.io.source import Bytes
@@ -123,8 +123,9 @@ def losses(tensor_map: TensorMap) -> list[str]:
     Raises
     ------
     SpecError
-        A name that a zip directory cannot hold, or that is taken.
+        A name that a zip directory cannot hold, or that is taken; a shape that NumPy has not.
     """
+    refuse_shapes(tensor_map, "NPZ", npy.MAX_AXES)
     for name in tensor_map:
         try:
             encoded = name.encode("utf-8")

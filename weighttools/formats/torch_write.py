@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError
-from weighttools.formats.base import WriteOptions
+from weighttools.formats.base import WriteOptions, refuse_shapes
 from weighttools.formats.raw import write_raw
 from weighttools.formats.torch_state import METADATA
-from weighttools.formats.torch_tensors import PACKED_FLOAT4, STORAGE_TYPES, TORCH_DTYPES
+from weighttools.formats.torch_tensors import MAX_AXES, PACKED_FLOAT4, STORAGE_TYPES, TORCH_DTYPES
 from weighttools.io.zip_writer import ALIGN, planned_bytes, zip_writer
 
 if TYPE_CHECKING:
@@ -35,8 +35,9 @@ def losses(tensor_map: TensorMap) -> list[str]:
     UnsupportedError
         Torch has no such dtype.
     SpecError
-        4-bit elements do not pair up in the last axis.
+        4-bit elements do not pair up in the last axis, or a shape is more than torch has.
     """
+    refuse_shapes(tensor_map, "PyTorch", MAX_AXES)
     for name, spec in zip(tensor_map, tensor_map.specs(), strict=True):
         _check(name, spec)
     lost = sorted(key for key, value in tensor_map.metadata.items() if METADATA.get(key) != value)

@@ -114,6 +114,9 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Callable[...
     for key, allowed in model.only.items():
         if allowed and key in config and config[key] not in allowed:
             raise UnsupportedError(f"{key} is {config[key]!r}", subject=kind, expected=f"{allowed[0]!r}")
+    rope = (config.get("rope_parameters") or {}).get("rope_type", "default")
+    if rope != "default":
+        raise UnsupportedError(f"rope_type is {rope!r}", subject=kind, expected="'default'")
     prefix = next((n.removesuffix(model.anchor) for n in known if n.endswith(model.anchor)), None)
     if prefix is None:
         raise SpecError(f"no tensor ends in {model.anchor}", subject=kind)

@@ -1,0 +1,24 @@
+"""Inputs that the fuzzer found to take new branches: each opens, or is refused in a line."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.fuzz.targets import TARGETS, attack, corpus, seeds
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_corpus(name: str) -> None:
+    for path in corpus(name):
+        began = time.process_time()
+        attack(name, path.read_bytes())
+        assert time.process_time() - began < 2, path
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_seeds_open(name: str) -> None:
+    """What the fuzzer begins with is good, but for the fixtures that are meant to be refused."""
+    opened = [attack(name, data) for data in seeds(name)]
+    assert any(opened)
