@@ -1,0 +1,89 @@
+"""An array whose gradient is wanted, and the slot where that gathers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from weighttools.train.tape import Tape
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class SparseGradient(Protocol):
+    """A gradient that touches only a part of its array."""
+
+    def into(self, slot: Slot) -> None:
+        """Add this gradient to the slot's."""
+
+
+class Slot:
+    """Where a gradient gathers: the first one is kept, the next are added in place once the buffer is our own."""
+
+    __slots__ = ("grad", "owned")
+
+    def __init__(self) -> None:
+        self.grad: Any = None
+        self.owned = False
+
+    def add(self, grad: Any, owned: bool) -> None:
+        """Add `grad`; `owned` says that nothing else refers to its memory."""
+        if self.grad is None:
+            self.grad, self.owned = grad, owned
+        elif self.owned:
+            self.grad += grad
+        else:
+            self.grad, self.owned = self.grad + grad, True
+
+
+def _basic(name: str, *args: Any, **options: Any) -> Any:
+    from weighttools.train.ops import basic
+
+    return getattr(basic, name)(*args, **options)
+
+
+def _binary(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
+    return lambda self, other: _basic(name, other, self) if swapped else _basic(name, self, other)
+
+
+class Variable:
+    """An array whose gradient is wanted. Arithmetic, indexing and the methods below are operations."""
+
+    __slots__ = ("slot", "tape", "value")
+    __array_ufunc__ = None  # array + variable asks the variable
+
+    def __init__(self, value: Any, tape: Tape) -> None:
+        self.value, self.slot, self.tape = value, Slot(), tape
+
+    shape = property(lambda self: self.value.shape)
+    ndim = property(lambda self: self.value.ndim)
+    dtype = property(lambda self: self.value.dtype)
+    __add__ = __radd__ = _binary("add")
+    __mul__ = __rmul__ = _binary("mul")
+    __sub__, __rsub__ = _binary("sub"), _binary("sub", swapped=True)
+    __truediv__, __rtruediv__ = _binary("div"), _binary("div", swapped=True)
+    __matmul__, __rmatmul__ = _binary("matmul"), _binary("matmul", swapped=True)
+
+    def __neg__(self) -> Any:
+        return _basic("mul", self, -1)
+
+    def __getitem__(self, key: Any) -> Any:
+        return _basic("take", self, key=key)
+
+    def reshape(self, *shape: int) -> Any:
+        return _basic("reshape", self, shape=shape)
+
+    def transpose(self, *axes: int) -> Any:
+        return _basic("transpose", self, axes=axes)
+
+    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+        return _basic("sum", self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+        return _basic("mean", self, axis=axis, keepdims=keepdims)
+
+    def __len__(self) -> int:
+        return len(self.value)
