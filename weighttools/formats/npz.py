@@ -96,7 +96,7 @@ class _Inflate:
         import numpy as np
 
         data = np.frombuffer(self.member.content(), np.uint8)[self.offset : self.offset + self.length]
-        values = data.copy().view(npy.stored_type(self.spec.dtype).numpy)
+        values = data.view(npy.stored_type(self.spec.dtype).numpy)
         return values if self.order == "<" else values.byteswap(inplace=True)
 
 
@@ -107,7 +107,7 @@ def _sidecar(member: Member, tensors: Mapping[str, Tensor]) -> tuple[dict[str, A
             f"would inflate to {member.size:,} bytes", subject=subject, expected=f"at most {_SIDECAR_BYTES:,}"
         )
     header = npy.parse_header(member.head, subject)
-    record = parse_json(member.content()[header.length :], subject)
+    record = parse_json(bytes(member.content()[header.length :]), subject)
     metadata, aliases = record.get("metadata", {}), record.get("aliases", {})
     if not isinstance(metadata, dict) or not isinstance(aliases, dict):
         raise CorruptFileError("does not hold metadata and aliases as objects", subject=subject)
@@ -179,7 +179,7 @@ def check(source: Source) -> Iterator[Finding]:
             continue
         header = npy.parse_header(member.head, subject)
         if npy.holds_objects(header):
-            yield from npy.check(Bytes(member.content(), subject))
+            yield from npy.check(Bytes(bytes(member.content()), subject))
 
 
 FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)

@@ -114,7 +114,7 @@ def _machine(member: Member) -> Machine:
             subject=span.source.name,
             expected=f"at most {_MAX_INFLATED_PICKLE:,}",
         )
-    return Machine(Stream(Bytes(member.content(), span.source.name)))
+    return Machine(Stream(Bytes(bytes(member.content()), span.source.name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class _Inflate:
     def __call__(self) -> Array:
         import numpy as np
 
-        return np.frombuffer(bytearray(self.member.content()), np.uint8)
+        return np.frombuffer(self.member.content(), np.uint8)
 
 
 def check(source: Source) -> Iterator[Finding]:

@@ -55,7 +55,7 @@ class Member:
             return self.span.source.read(self.span.offset, n)
         return next(self._inflated(n), b"")[:n] if n else b""
 
-    def content(self) -> bytes:
+    def content(self) -> bytearray:
         """Return the whole content, its length and its CRC-32 checked.
 
         Raises
@@ -63,8 +63,12 @@ class Member:
         CorruptFileError
             The content does not inflate to what the archive declares.
         """
-        data = b"".join(self.chunks())
-        if len(data) != self.size or zlib.crc32(data) != self.crc:
+        data = bytearray(self.size)  # filled in place: a list of pieces and their join would take twice the memory
+        at = 0
+        for piece in self.chunks():
+            data[at : at + len(piece)] = piece
+            at += len(piece)
+        if at != self.size or zlib.crc32(data) != self.crc:
             raise self._corrupt("its content does not match its declared size and CRC-32")
         return data
 
