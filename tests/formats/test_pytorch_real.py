@@ -33,7 +33,7 @@ def test_every_tensor_is_torchs(tmp_path: Path, package: str, path: str) -> None
     theirs = flat(oracle)
     assert sorted([*found, *found.aliases]) == sorted(theirs)
     assert_same(found.read(aliases=True), theirs)
-    assert wt.check(file)["findings"] == []
+    assert {f["severity"] for f in wt.check(file)["findings"]} <= {"note"}  # of values and ties, not of the pickle
     if not theirs:
         assert any("holds no tensors" in note for note in found.origin.notes)
         return

@@ -126,7 +126,7 @@ def test_the_command_exits_1_on_what_is_dangerous_and_0_on_what_is_not(cwd: Path
     (cwd / "bad.pt").write_bytes(archive(state(call("os", "system", text(f"touch {MARKER}")))))
     (cwd / "good.pt").write_bytes(archive(state(tensor())))
     code = "import sys, weighttools.cli.main as m; sys.argv = ['weighttools', 'check', *{}]; m.run()"
-    assert run_python(code.format([str(cwd / "good.pt")])).endswith("nothing found")
+    assert run_python(code.format(["--headers", str(cwd / "good.pt")])).endswith("nothing found")
     bad = subprocess.run([sys.executable, "-m", "weighttools", "check", "bad.pt", "--json"], cwd=cwd, env=ENVIRONMENT)
     assert bad.returncode == 1
     record = wt.check(cwd / "bad.pt")

@@ -137,7 +137,9 @@ def test_a_terminal_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for stdin in (Terminal(), None):
         monkeypatch.setattr("sys.stdin", stdin)
-        with pytest.raises(SourceError, match="standard input is a terminal; pipe or redirect a file into it"):
+        with pytest.raises(
+            SourceError, match="standard input is a terminal or closed; pipe or redirect a file into it"
+        ):
             open_source("-")
 
 
