@@ -105,27 +105,15 @@ def _group_record(name: str, count: counts.Count) -> Record:
 
 def format_records() -> list[Record]:
     """Return what is read and written, and which extra it needs."""
-    from weighttools.formats import FORMATS, ROWS, load
+    from weighttools.formats import DIRECTORY, FORMATS, ROWS, Row, load
 
-    rows = [
-        {
-            "format": row.name,
-            "what": row.title,
-            "suffixes": list(row.suffixes),
-            "reads": True,
-            "writes": load(row.name).write is not None,
-            "extra": row.extra,
-        }
-        for row in ROWS
-    ]
-    index = {
-        "format": "huggingface",
-        "what": "directory of safetensors files, sharded with an index or not; org/model in the local cache",
-        "suffixes": ["/", ".index.json"],
-        "reads": True,
-        "writes": True,
-        "extra": "",
-    }
+    def described(row: Row, *, writes: bool) -> Record:
+        suffixes = list(row.suffixes)
+        about = {"format": row.name, "what": row.title, "suffixes": suffixes}
+        return {**about, "reads": True, "writes": writes, "extra": row.extra}
+
+    rows = [described(row, writes=load(row.name).write is not None) for row in ROWS]
+    index = described(DIRECTORY, writes=True)
     plugins = [
         {"format": name, "what": "plug-in", "suffixes": [], "reads": True, "writes": False, "extra": ""}
         for name in FORMATS.plugins()

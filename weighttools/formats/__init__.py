@@ -46,7 +46,11 @@ ROWS: tuple[Row, ...] = (
     Row("hdf5", "HDF5 file, Keras weights among them", (".h5", ".hdf5")),
     Row("keras", "Keras 3 model archive", (".keras",)),
 )
-DIRECTORY = Row("huggingface", "directory of safetensors files with an index", ())
+DIRECTORY = Row(
+    "huggingface",
+    "directory of safetensors files, sharded with an index or not; org/model in the local cache",
+    ("/", ".index.json"),
+)
 
 FORMATS = Registry(
     "format",
