@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from huggingface_hub import split_state_dict_into_shards_factory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,17 +19,6 @@ def test_blocks_cover_everything_once_on_boundaries(n: int, granularity: int, si
     assert all(start % unit == 0 and start < stop for start, stop in found)
     assert all(stop % unit == 0 for _, stop in found[:-1])
     assert all(stop - start < max(1, size) + unit for start, stop in found)
-
-
-@given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 20)), max_size=20), st.integers(0, 30))
-def test_coalesced_runs_hold_the_runs_and_little_else(pieces: list[tuple[int, int]], gap: int) -> None:
-    runs = sorted((start, start + length) for start, length in pieces)
-    joined = plan.coalesce(runs, gap)
-    wanted = {i for start, stop in runs for i in range(start, stop)}
-    read = [i for start, stop in joined for i in range(start, stop)]
-    assert wanted <= set(read) and len(read) == len(set(read))
-    assert all(b[0] - a[1] > gap for a, b in pairwise(joined))
-    assert len(read) - len(wanted) <= gap * max(0, len(runs) - len(joined))
 
 
 @given(SIZES.filter(bool), st.integers(1, 60))

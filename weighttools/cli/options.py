@@ -39,13 +39,22 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 def patterns(command: F) -> F:
     """Add ``-i`` and ``-x``."""
+    return _named(command, "Take only tensors", "Leave out tensors")
+
+
+def changed_patterns(command: F) -> F:
+    """Add ``-i`` and ``-x`` where they say which tensors to change."""
+    return _named(command, "Change only tensors", "Leave tensors alone")
+
+
+def _named(command: F, takes: str, leaves: str) -> F:
     command = click.option(
         "-x", "--exclude", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help="Leave out tensors whose name matches; wins over -i.",
+        help=f"{leaves} whose name matches; wins over -i.",
     )(command)  # fmt: skip
     return click.option(
         "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help="Take only tensors whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
+        help=f"{takes} whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
     )(command)  # fmt: skip
 
 
@@ -56,18 +65,6 @@ def changing(command: F) -> F:
         help="Change norms, biases and embeddings too; integers, buffers and quantised tensors never are.",
     )(command)  # fmt: skip
     return changed_patterns(command)
-
-
-def changed_patterns(command: F) -> F:
-    """Add ``-i`` and ``-x`` where they say which tensors to change."""
-    command = click.option(
-        "-x", "--exclude", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help="Leave tensors alone whose name matches; wins over -i.",
-    )(command)  # fmt: skip
-    return click.option(
-        "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help="Change only tensors whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
-    )(command)  # fmt: skip
 
 
 WRITING = (

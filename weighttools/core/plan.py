@@ -29,21 +29,6 @@ def blocks(n_elements: int, granularity: int, block_elements: int) -> Iterator[R
         yield start, min(start + step, n_elements)
 
 
-def coalesce(runs: Iterable[Run], gap: int) -> list[Run]:
-    """Join ascending runs that lie at most `gap` apart, so that near ones are read in one go.
-
-    >>> coalesce([(0, 4), (5, 9), (100, 101)], gap=2)
-    [(0, 9), (100, 101)]
-    """
-    joined: list[Run] = []
-    for start, stop in runs:
-        if joined and start - joined[-1][1] <= gap:
-            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
-        else:
-            joined.append((start, stop))
-    return joined
-
-
 def boxes(start: int, stop: int, shape: Sequence[int]) -> Iterator[tuple[Lengths, Lengths]]:
     """Cut a flat run of an array in C order into boxes: yield the first index and the lengths of each, in order.
 
