@@ -120,12 +120,17 @@ def reading(command: F) -> F:
 
 
 @contextmanager
-def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Give a callback that draws a bar with bytes a second and time left, if stderr is a terminal."""
+def progress(total: int | Callable[[], int], label: str) -> Iterator[Callable[[int], None]]:
+    """Give a callback that draws a bar with bytes a second and time left, if stderr is a terminal.
+
+    A `total` that takes time to find is a function, called only then.
+    """
     if not sys.stderr.isatty():
         yield lambda n: None
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+    with tqdm(
+        total=total() if callable(total) else total, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False
+    ) as bar:
         yield lambda n: (bar.update(n), None)[1]
