@@ -1,0 +1,31 @@
+"""What training data is: something with a length that gives a batch for any choice of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from weighttools.train.tape import Array
+
+Batch = Mapping[str, Array]
+"""Arrays by their meaning, all with the batch's samples along the first axis unless said otherwise.
+
+``inputs``
+    Features (batch, ...) of a model of arrays.
+``ids``, ``mask``, ``segments``
+    Tokens (batch, positions), True at real ones, and token types, of a model of text.
+``target``
+    Labels (batch,), values (batch, ...), or the tokens to predict (batch, positions) with -100 where none is.
+``sample_weight``
+    (batch,), finite and not negative; 1 where it is absent.
+"""
+
+
+class Data(Protocol):
+    """Samples that can be asked for in any order, so that shuffling and resuming need no replay."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def batch(self, indices: Array) -> Batch:
+        """Return the samples at `indices` (integers) as one batch."""
