@@ -76,6 +76,10 @@ WRITING = (
         help="Compress the values: gzip, for an HDF5 file. [default: none]",
     ),
     click.option(
+        "--store", type=click.Choice(["bitmask"]),
+        help="Store tensors with many zeros as a bitmask and the other values, in safetensors. [default: as ever]",
+    ),
+    click.option(
         "--npz-bf16", type=click.Choice(["keep", "float32"]), default="keep", show_default=True,
         help="How NPZ and NPY hold floats that NumPy does not know: their bits, or widened exactly.",
     ),
