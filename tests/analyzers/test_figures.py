@@ -68,7 +68,7 @@ def test_quantiles_are_numpys(array: np.ndarray[Any, Any], probabilities: list[f
             assert shown == pytest.approx(expected, rel=1e-15)
 
 
-@given(arrays(shape=shapes(max_dims=3, max_side=12)), st.integers(1, 30))
+@given(arrays(shape=shapes(max_dims=3, max_side=12)), st.integers(1, 60))
 def test_histograms_are_numpys(array: np.ndarray[Any, Any], n_bins: int) -> None:
     x = oracles.wide(array)
     kept = x[np.isfinite(x)]
