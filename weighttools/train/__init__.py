@@ -25,7 +25,7 @@ The parts:
 - `ops`: operations on arrays and variables alike; `losses`: scalars, with normalised weights.
 - `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
 - `optim`: optimisers over `transforms`; `schedules`; `averages` (accumulation, EMA, SWA); `groups` (decay rules).
-- `weights`: class and sample weights; `models`: architectures by their files' names.
+- `weights`: class and sample weights; `models`: architectures by their files' names; `generation`: writing on.
 - `memory`: `keep_pages`, around training; `parallel`: kernels over rows, on all threads.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
@@ -36,6 +36,7 @@ from weighttools.train.averages import Average as Average
 from weighttools.train.averages import ema as ema
 from weighttools.train.averages import swa as swa
 from weighttools.train.checkpointing import checkpoint as checkpoint
+from weighttools.train.generation import generate as generate
 from weighttools.train.groups import decays as decays
 from weighttools.train.groups import layerwise as layerwise
 from weighttools.train.init import INITIALIZERS as INITIALIZERS
