@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from weighttools.core.engine import collector_paused
@@ -32,6 +32,7 @@ def save(
     force: bool = False,
     dequantize: bool = False,
     store: str | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> Record:
     """Write a map to a file (its suffix, or `format`, says how) or to a directory of shards; as `convert`.
 
@@ -44,7 +45,7 @@ def save(
     """
     if not isinstance(tensor_map, TensorMap):
         raise SpecError(f"{type(tensor_map).__name__} is no TensorMap", subject="save", expected="save(path, map)")
-    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize, store=store)
+    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize, store=store, beside=beside)
 
 
 def convert(
@@ -66,6 +67,7 @@ def convert(
     layout_rule: Sequence[str] = (),
     verify: bool = False,
     progress: Progress = silent,
+    beside: Mapping[str, bytes] | None = None,
     **changes: Unpack[Changes],
 ) -> Record:
     """Convert a checkpoint to another format, dtype, sharding or layout, in memory that does not grow with it.
@@ -104,6 +106,8 @@ def convert(
         Open what was written with another layout, take every tensor back and compare it bit for bit.
     progress
         Called with the number of bytes just written.
+    beside
+        Files to put into a target directory, by name; they take the place of the source's.
     changes
         What to change on the way, as `weighttools.changes.Changes` lists: ``include``, ``exclude``, ``names``,
         ``dequantize``, ``dtype``, ``keep_dtype``, ``saturate``, ``quantize``, ``tied``.
@@ -135,6 +139,7 @@ def convert(
         force=force,
         npz_bf16=npz_bf16,
         progress=progress,
+        beside=beside,
     )
     return record | _laid_out(change, changed, os.fspath(dst), verify and not dry_run) if change else record
 

@@ -116,8 +116,12 @@ def write(
     force: bool = False,
     npz_bf16: str = "keep",
     progress: Progress = silent,
+    beside: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """Plan, check and write; return a ``weighttools.convert/1`` record."""
+    """Plan, check and write; return a ``weighttools.convert/1`` record.
+
+    `beside` holds files for a target directory, by name; they go before those of the source.
+    """
     if npz_bf16 not in ("keep", "float32"):
         raise SpecError(f"--npz-bf16 {npz_bf16!r} is not known", expected="keep or float32")
     compression = None if compression == "none" else compression
@@ -129,7 +133,10 @@ def write(
     _refuse_encodings(tensor_map, planned.format)
     _check_compression(planned, compression)
     _check_store(planned, store)
-    planned.notes += [*_shard_notes(tensor_map, planned, max_shard_size), *_tie_notes(tensor_map, planned)]
+    planned.notes += [
+        *_shard_notes(tensor_map, planned, max_shard_size, beside or {}),
+        *_tie_notes(tensor_map, planned),
+    ]
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
@@ -138,7 +145,7 @@ def write(
     changed, reported = _watched(tensor_map)
     options = WriteOptions(compression=compression, bitmasks=_bitmasks(changed, planned, store))
     if not dry_run:
-        _execute(changed, planned, options, force, progress)
+        _execute(changed, planned, options, force, progress, beside or {})
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
     return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
@@ -202,7 +209,9 @@ def _stem_of(tensor_map: TensorMap) -> str:
     return next((stem for stem in huggingface.STEMS[:3] if names and names[0].startswith(stem)), "model")
 
 
-def _shard_notes(tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None) -> list[str]:
+def _shard_notes(
+    tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None, beside: Mapping[str, bytes]
+) -> list[str]:
     """Say what a directory of shards may surprise with."""
     if not planned.is_directory:
         return []
@@ -210,7 +219,7 @@ def _shard_notes(tensor_map: TensorMap, planned: Plan, max_shard_size: int | str
     large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
     notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
     here = [Path(place) / "config.json" for place in (tensor_map.origin.path, planned.target) if place]
-    if not any(path.is_file() for path in here):
+    if "config.json" not in beside and not any(path.is_file() for path in here):
         notes.append("there is no config.json beside the source: transformers needs one in the directory")
     return notes
 
@@ -285,9 +294,16 @@ def stored_sizes(tensor_map: TensorMap, options: WriteOptions) -> dict[str, int]
     return sizes
 
 
-def _execute(tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress) -> None:
+def _execute(
+    tensor_map: TensorMap,
+    planned: Plan,
+    options: WriteOptions,
+    force: bool,
+    progress: Progress,
+    beside: Mapping[str, bytes],
+) -> None:
     if planned.is_directory:
-        _write_directory(tensor_map, planned, options, force, progress)
+        _write_directory(tensor_map, planned, options, force, progress, beside)
         return
     writer = load(planned.format).write
     assert writer is not None
@@ -296,12 +312,19 @@ def _execute(tensor_map: TensorMap, planned: Plan, options: WriteOptions, force:
 
 
 def _write_directory(
-    tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress
+    tensor_map: TensorMap,
+    planned: Plan,
+    options: WriteOptions,
+    force: bool,
+    progress: Progress,
+    beside: Mapping[str, bytes],
 ) -> None:
     old = Path(planned.target)
     with atomic_directory(planned.target, force=force) as new:
         huggingface.write(tensor_map, new, planned.files, options, progress)
-        copied = _copy_companions(tensor_map, new)
+        copied = [name for name in _copy_companions(tensor_map, new) if name not in beside]
+        for name, content in beside.items():
+            (new / name).write_bytes(content)
         if old.is_dir():
             keep_others(old, new, huggingface.is_weight_file)
     if copied:
