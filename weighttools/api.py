@@ -36,6 +36,8 @@ def save(
     SpecError
         The format cannot hold the map.
     """
+    if not isinstance(tensor_map, TensorMap):
+        raise SpecError(f"{type(tensor_map).__name__} is no TensorMap", subject="save", expected="save(path, map)")
     return convert(tensor_map, path, format=format, force=force, dequantize=dequantize)
 
 

@@ -118,6 +118,7 @@ def write(
     """Plan, check and write; return a ``weighttools.convert/1`` record."""
     if npz_bf16 not in ("keep", "float32"):
         raise SpecError(f"--npz-bf16 {npz_bf16!r} is not known", expected="keep or float32")
+    compression = None if compression == "none" else compression
     if single and max_shard_size is not None:
         raise SpecError("--single and --max-shard-size exclude each other")
     planned = _plan(tensor_map, dst, format_name, max_shard_size, single)

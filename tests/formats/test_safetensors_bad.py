@@ -271,8 +271,9 @@ def test_stranger_is_named(tmp_path: Path, data: bytes, message: str) -> None:
         assert message in str(caught.value)
 
 
-def test_random_bytes_are_of_no_known_format(tmp_path: Path) -> None:
-    path = tmp_path / "weights.dat"
+@pytest.mark.parametrize("name", ["weights.dat", "pytorch_model.bin"])
+def test_random_bytes_are_of_no_known_format(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(b"\x7a" * 100)
     with pytest.raises(UnknownFormatError, match="is of no known format"):
         wt.open(path)

@@ -54,7 +54,7 @@ def _named(command: F, takes: str, leaves: str) -> F:
     )(command)  # fmt: skip
     return click.option(
         "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help=f"{takes} whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
+        help=f"{takes} whose whole name matches, case and all: a glob (* crosses dots) or re:REGEX. Repeatable.",
     )(command)  # fmt: skip
 
 
