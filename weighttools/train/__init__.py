@@ -25,9 +25,10 @@ The parts:
 - `ops`: operations on arrays and variables alike; `losses`: scalars, with normalised weights.
 - `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
 - `optim`: optimisers over `transforms`; `schedules`; `averages` (accumulation, EMA, SWA); `groups` (decay rules).
-- `weights`: class and sample weights; `models`: architectures by their files' names.
+- `weights`: class and sample weights; `models`: architectures by their files' names; `generation`: writing on.
 - `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
   `evaluate`; freezing, masks, checkpoints and resuming, history.
+- `lora`: low-rank adapters beside a frozen model, as PEFT's files have them.
 - `memory`: `keep_pages`, around training; `parallel`: kernels over rows, on all threads.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
@@ -47,6 +48,7 @@ from weighttools.train.evaluation import evaluate as evaluate
 from weighttools.train.evaluation import predict as predict
 from weighttools.train.fit import Result as Result
 from weighttools.train.fit import fit as fit
+from weighttools.train.generation import generate as generate
 from weighttools.train.groups import decays as decays
 from weighttools.train.groups import layerwise as layerwise
 from weighttools.train.held import gradual as gradual
