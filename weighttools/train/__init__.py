@@ -75,6 +75,7 @@ from weighttools.train.lora import load_lora as load_lora
 from weighttools.train.lora import lora as lora
 from weighttools.train.lora import merge_lora as merge_lora
 from weighttools.train.lora import save_lora as save_lora
+from weighttools.train.lora import weights_of as weights_of
 from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
 from weighttools.train.losses import binary_focal as binary_focal
 from weighttools.train.losses import contrastive as contrastive

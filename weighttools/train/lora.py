@@ -34,7 +34,7 @@ from weighttools.opening import PathLike
 from weighttools.train.batches import Batch
 from weighttools.train.groups import is_hidden_matrix
 from weighttools.train.init import he_uniform
-from weighttools.train.low_rank import LowRank
+from weighttools.train.low_rank import LowRank, Seed
 from weighttools.train.model import Model, Run
 from weighttools.train.tape import Array
 from weighttools.transforms.low_rank import Update
@@ -94,13 +94,17 @@ class Adapted:
 
     def __call__(self, params: Mapping[str, Any], batch: Batch) -> Any:
         """Return the model's outputs with the factors and whole arrays in `params`."""
-        rate, seed = float(self.config.get("lora_dropout") or 0), batch.get("seed")
-        weights: dict[str, Any] = {**self.frozen, **{name: params[peft] for name, peft in self.whole.items()}}
+        return self.run(self.weights(params, batch.get("seed")), batch)
+
+    def weights(self, params: Mapping[str, Any], seed: Seed = None) -> dict[str, Any]:
+        """Return what the model's own function takes: its arrays by name, low-rank ones where they are adapted."""
+        found: dict[str, Any] = {**self.frozen, **{name: params[peft] for name, peft in self.whole.items()}}
+        rate = float(self.config.get("lora_dropout") or 0)
         for i, place in enumerate(self.places):
             a, b, base = params[place.a], params[place.b], self.frozen[place.name]
             of = None if seed is None else (*seed, self.seed, i)
-            weights[place.name] = LowRank(base, a, b, place.scale, place.is_turned, rate, of, place.name)
-        return self.run(weights, batch)
+            found[place.name] = LowRank(base, a, b, place.scale, place.is_turned, rate, of, place.name)
+        return found
 
 
 def lora(
@@ -327,6 +331,11 @@ def adapted(model: Model) -> Adapted:
     if not isinstance(model.run, Adapted):
         raise SpecError("the model has no adapter", expected="one that train.lora or train.load_lora made")
     return model.run
+
+
+def weights_of(model: Model) -> Mapping[str, Any]:
+    """Return what a model's own function takes, for `generate` and the like: with an adapter, low-rank weights."""
+    return model.run.weights(model.params) if isinstance(model.run, Adapted) else model.params
 
 
 def adapter_of(model: Model) -> Adapter:
