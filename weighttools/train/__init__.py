@@ -29,6 +29,9 @@ The parts:
 - `weights`: class and sample weights; `models`: architectures by their files' names.
 - `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
   `evaluate`; freezing, masks, checkpoints and resuming, history.
+- `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
+  `evaluate`; freezing, masks, checkpoints and resuming, history.
+- `lora`: low-rank adapters beside a frozen model, as PEFT's files have them.
 - `memory`: `keep_pages`, around training; `parallel`: kernels over rows, on all threads.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
@@ -83,6 +86,7 @@ from weighttools.train.lora import load_lora as load_lora
 from weighttools.train.lora import lora as lora
 from weighttools.train.lora import merge_lora as merge_lora
 from weighttools.train.lora import save_lora as save_lora
+from weighttools.train.lora import weights_of as weights_of
 from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
 from weighttools.train.losses import binary_focal as binary_focal
 from weighttools.train.losses import contrastive as contrastive
