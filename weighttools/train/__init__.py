@@ -26,9 +26,6 @@ The parts:
 - `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
 - `optim`: optimisers over `transforms`; `schedules`; `averages` (accumulation, EMA, SWA); `groups` (decay rules).
 - `weights`: class and sample weights; `models`: architectures by their files' names; `generation`: writing on.
-- `weights`: class and sample weights; `models`: architectures by their files' names.
-- `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
-  `evaluate`; freezing, masks, checkpoints and resuming, history.
 - `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
   `evaluate`; freezing, masks, checkpoints and resuming, history.
 - `lora`: low-rank adapters beside a frozen model, as PEFT's files have them.
