@@ -22,6 +22,7 @@ from tests.train.digits import digits, model, run, start
 from tests.train.resumed import CASES, state, trained
 from weighttools import train
 from weighttools.errors import CorruptFileError, SourceError, SpecError, WeighttoolsError
+from weighttools.train import loop
 
 TASK = train.Classification(10)
 
@@ -32,7 +33,7 @@ class Stopped(Exception):
 
 @pytest.mark.parametrize("case", CASES)
 def test_stopping_anywhere_changes_nothing(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = state(trained(case, None))
+    expected, original = state(trained(case, None)), loop.update
     for stop in (3, 17, 31):
         directory = tmp_path / f"{stop}"
         calls = iter(range(stop))
@@ -42,9 +43,6 @@ def test_stopping_anywhere_changes_nothing(case: str, tmp_path: Path, monkeypatc
                 raise Stopped
             return original(*args)
 
-        from weighttools.train import loop
-
-        original = loop.update
         with monkeypatch.context() as patched:
             patched.setattr(loop, "update", failing)
             with pytest.raises(Stopped):
