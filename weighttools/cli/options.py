@@ -54,7 +54,7 @@ def _named(command: F, takes: str, leaves: str) -> F:
     )(command)  # fmt: skip
     return click.option(
         "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help=f"{takes} whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
+        help=f"{takes} whose whole name matches, case and all: a glob (* crosses dots) or re:REGEX. Repeatable.",
     )(command)  # fmt: skip
 
 
@@ -74,6 +74,10 @@ WRITING = (
     click.option(
         "--compress", "compression", metavar="METHOD",
         help="Compress the values: gzip, for an HDF5 file. [default: none]",
+    ),
+    click.option(
+        "--store", type=click.Choice(["bitmask"]),
+        help="Store tensors with many zeros as a bitmask and the other values, in safetensors. [default: as ever]",
     ),
     click.option(
         "--npz-bf16", type=click.Choice(["keep", "float32"]), default="keep", show_default=True,
