@@ -84,12 +84,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How to fold: recipe, executor and how many jobs may be under way."""
+    """How to fold: recipe, executor and how many jobs may be under way; threads for singular values."""
 
     recipe: Recipe = field(default_factory=Recipe)
     executor: Executor | None = None
     window: int = 4
     progress: Progress = silent
+    threads: int | None = None
 
 
 class Group(NamedTuple):
@@ -161,7 +162,10 @@ def describe(groups: Sequence[Group], request: Request, engine: Engine) -> tuple
     total = gathered.described(whole)
     while _further_pass(found, total, engine):
         pass
-    return [one.row(request) for one in found], total.row(request)
+    rows = [one.row(request) for one in found]
+    if request.norms:
+        _add_norms(rows, groups, request, engine)
+    return rows, {**total.row(request), **dict.fromkeys(request.norms)}
 
 
 class _Described(NamedTuple):
@@ -186,8 +190,6 @@ class _Described(NamedTuple):
         row = {**self.plain, **(self.distribution.figures() if self.distribution else {})}
         if not request.near_zero:
             row.pop("n_near_zero")
-        if request.norms:
-            row |= _singular(self.group, request.norms)
         return {key: _plain(value) for key, value in row.items()}
 
 
@@ -289,7 +291,9 @@ def _folded(wanted: Sequence[tuple[Group, list[Statistic]]], engine: Engine) -> 
 def planned_bytes(groups: Sequence[Group], request: Request) -> int:
     """Return how many bytes `describe` is going to read, at most."""
     plan = _Plan(request, quantiles.key_for(tensor.dtype for group in groups for tensor in group.tensors))
-    return sum((1 + _further_passes(group, plan)) * _nbytes(group) for group in groups)
+    passes = sum((1 + _further_passes(group, plan)) * _nbytes(group) for group in groups)
+    single = [group.spec for group in groups if group.spec is not None] if request.norms else []
+    return passes + sum(map(_norm_bytes, single))
 
 
 def _nbytes(group: Group) -> int:
@@ -309,8 +313,19 @@ def columns(request: Request, by: str) -> list[str]:
     return list(rows[0])
 
 
-def _singular(group: Group, names: tuple[str, ...]) -> Record:
-    return norms.singular_norms(group.tensors[0], names) if group.spec is not None else dict.fromkeys(names)
+def _add_norms(rows: Sequence[Record], groups: Sequence[Group], request: Request, engine: Engine) -> None:
+    """Add the norms by singular values; of groups, which are no matrices, null."""
+    single = [(row, group.tensors[0]) for row, group in zip(rows, groups, strict=True) if group.spec is not None]
+    for row in rows:
+        row.update(dict.fromkeys(request.norms))
+    found = norms.singular_norms([tensor for _, tensor in single], request.norms, engine.threads)
+    for (row, tensor), figures in zip(single, found, strict=True):
+        row.update(figures)
+        engine.progress(_norm_bytes(tensor.spec))
+
+
+def _norm_bytes(spec: Spec) -> int:
+    return spec.nbytes if norms.is_matrix(spec) else 0
 
 
 def _plain(value: Any) -> Any:

@@ -127,7 +127,7 @@ def rows_of(groups: list[Labelled], request: Request, means: Means) -> tuple[lis
     n_bytes = sum(tensor.spec.nbytes for labelled in groups for tensor in labelled.tensors)
     with _executor(means, n_bytes) as pool:
         recipe = Recipe(chosen(means.kernel, n_bytes), means.eps)
-        how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress)
+        how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress, means.threads)
         rows, total = describe([labelled.group for labelled in groups], request, how)
     n_tensors = sum(len(labelled.tensors) for labelled in groups)
     labelled_rows = [{**labelled.label, **row} for labelled, row in zip(groups, rows, strict=True)]
