@@ -125,7 +125,11 @@ def test_archives_of_arrays(tmp_path: Path) -> None:
 
     data = npz(saved())
     batch = data.batch(np.array([3, 0]))
-    assert batch["target"].tolist() == [2, 0] and batch["sample_weight"].tolist() == [1, 1] and data.names == ("0", "1", "2")
+    assert (
+        batch["target"].tolist() == [2, 0]
+        and batch["sample_weight"].tolist() == [1, 1]
+        and data.names == ("0", "1", "2")
+    )
     assert npz(saved(y=np.array([0.5, 1, 2, 3])), task="regress").target.tolist() == [0.5, 1, 2, 3]
     bad = np.ones((4, 2))
     bad[2, 1] = np.nan
