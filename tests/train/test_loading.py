@@ -160,7 +160,7 @@ def test_stored_dtypes_and_ties_and_what_is_not_used(tmp_path: Path) -> None:
         expected = module.float()(torch.tensor(ids).long()).logits.numpy()
     assert np.abs(model.run(model.params, {"ids": ids}) - expected).max() < 3e-6
     saved = train.saving.tensor_map(model)
-    assert {name: t.dtype.name for name, t in saved.items()} == {name: "bfloat16" for name in arrays}
+    assert {name: t.dtype.name for name, t in saved.items()} == dict.fromkeys(arrays, "bfloat16")
     headed = train.model(tmp_path, train.Classifier(2))
     assert headed.params["score.weight"].shape == (2, 24) and headed.params["score.weight"].dtype == np.float32
 
