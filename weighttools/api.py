@@ -31,6 +31,7 @@ def save(
     format: str | None = None,
     force: bool = False,
     dequantize: bool = False,
+    store: str | None = None,
     beside: Mapping[str, bytes] | None = None,
 ) -> Record:
     """Write a map to a file (its suffix, or `format`, says how) or to a directory of shards; as `convert`.
@@ -44,7 +45,7 @@ def save(
     """
     if not isinstance(tensor_map, TensorMap):
         raise SpecError(f"{type(tensor_map).__name__} is no TensorMap", subject="save", expected="save(path, map)")
-    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize, beside=beside)
+    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize, store=store, beside=beside)
 
 
 def convert(
@@ -55,6 +56,7 @@ def convert(
     max_shard_size: int | str | None = None,
     single: bool = False,
     compression: str | None = None,
+    store: str | None = None,
     dry_run: bool = False,
     force: bool = False,
     npz_bf16: str = "keep",
@@ -64,8 +66,8 @@ def convert(
     layout_from: str | None = None,
     layout_rule: Sequence[str] = (),
     verify: bool = False,
-    progress: Progress = silent,
     beside: Mapping[str, bytes] | None = None,
+    progress: Progress = silent,
     **changes: Unpack[Changes],
 ) -> Record:
     """Convert a checkpoint to another format, dtype, sharding or layout, in memory that does not grow with it.
@@ -84,6 +86,9 @@ def convert(
         Write a directory's weights as one file.
     compression
         Compress the values, where the format can: ``"gzip"`` for HDF5.
+    store
+        ``"bitmask"`` stores tensors with many zeros as a bit for each element and the other values, in safetensors;
+        see `weighttools.formats.bitmask`. The values are read twice.
     dry_run
         Plan only: write nothing.
     force
@@ -99,10 +104,10 @@ def convert(
         ``PATTERN=RULE``: what tensors are where the names do not tell; see `transforms.layout.layout`.
     verify
         Open what was written with another layout, take every tensor back and compare it bit for bit.
-    progress
-        Called with the number of bytes just written.
     beside
         Files to put into a target directory, by name; they take the place of the source's.
+    progress
+        Called with the number of bytes just written.
     changes
         What to change on the way, as `weighttools.changes.Changes` lists: ``include``, ``exclude``, ``names``,
         ``dequantize``, ``dtype``, ``keep_dtype``, ``saturate``, ``quantize``, ``tied``.
@@ -129,11 +134,12 @@ def convert(
         max_shard_size=max_shard_size,
         single=single,
         compression=compression,
+        store=store,
+        beside=beside,
         dry_run=dry_run,
         force=force,
         npz_bf16=npz_bf16,
         progress=progress,
-        beside=beside,
     )
     return record | _laid_out(change, changed, os.fspath(dst), verify and not dry_run) if change else record
 

@@ -78,6 +78,11 @@ from weighttools.train.language import Sequences as Sequences
 from weighttools.train.language import language as language
 from weighttools.train.loading import Loaded as Loaded
 from weighttools.train.loading import model as model
+from weighttools.train.lora import adapter_of as adapter_of
+from weighttools.train.lora import load_lora as load_lora
+from weighttools.train.lora import lora as lora
+from weighttools.train.lora import merge_lora as merge_lora
+from weighttools.train.lora import save_lora as save_lora
 from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
 from weighttools.train.losses import binary_focal as binary_focal
 from weighttools.train.losses import contrastive as contrastive
