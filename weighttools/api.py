@@ -66,8 +66,8 @@ def convert(
     layout_from: str | None = None,
     layout_rule: Sequence[str] = (),
     verify: bool = False,
-    progress: Progress = silent,
     beside: Mapping[str, bytes] | None = None,
+    progress: Progress = silent,
     **changes: Unpack[Changes],
 ) -> Record:
     """Convert a checkpoint to another format, dtype, sharding or layout, in memory that does not grow with it.
@@ -104,10 +104,10 @@ def convert(
         ``PATTERN=RULE``: what tensors are where the names do not tell; see `transforms.layout.layout`.
     verify
         Open what was written with another layout, take every tensor back and compare it bit for bit.
-    progress
-        Called with the number of bytes just written.
     beside
         Files to put into a target directory, by name; they take the place of the source's.
+    progress
+        Called with the number of bytes just written.
     changes
         What to change on the way, as `weighttools.changes.Changes` lists: ``include``, ``exclude``, ``names``,
         ``dequantize``, ``dtype``, ``keep_dtype``, ``saturate``, ``quantize``, ``tied``.
@@ -135,11 +135,11 @@ def convert(
         single=single,
         compression=compression,
         store=store,
+        beside=beside,
         dry_run=dry_run,
         force=force,
         npz_bf16=npz_bf16,
         progress=progress,
-        beside=beside,
     )
     return record | _laid_out(change, changed, os.fspath(dst), verify and not dry_run) if change else record
 

@@ -64,13 +64,10 @@ def write(
     dry_run: bool = False,
     force: bool = False,
     npz_bf16: str = "keep",
-    progress: Progress = silent,
     beside: Mapping[str, bytes] | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Plan, check and write; return a ``weighttools.convert/1`` record.
-
-    `beside` holds files for a target directory, by name; they go before those of the source.
-    """
+    """Plan, check and write; return a ``weighttools.convert/1`` record."""
     if npz_bf16 not in ("keep", "float32"):
         raise SpecError(f"--npz-bf16 {npz_bf16!r} is not known", expected="keep or float32")
     compression = None if compression == "none" else compression
@@ -92,9 +89,9 @@ def write(
         *cast_notes(tensor_map, original),
     ]
     changed, reported = _watched(tensor_map)
-    options = WriteOptions(compression=compression, bitmasks=_bitmasks(changed, planned, store))
+    options = WriteOptions(None, compression, _bitmasks(changed, planned, store), beside or {})
     if not dry_run:
-        _execute(changed, planned, options, force, progress, beside or {})
+        _execute(changed, planned, options, force, progress)
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
     return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
@@ -136,16 +133,9 @@ def stored_sizes(tensor_map: TensorMap, options: WriteOptions) -> dict[str, int]
     return sizes
 
 
-def _execute(
-    tensor_map: TensorMap,
-    planned: Plan,
-    options: WriteOptions,
-    force: bool,
-    progress: Progress,
-    beside: Mapping[str, bytes],
-) -> None:
+def _execute(tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress) -> None:
     if planned.is_directory:
-        _write_directory(tensor_map, planned, options, force, progress, beside)
+        _write_directory(tensor_map, planned, options, force, progress)
         return
     writer = load(planned.format).write
     assert writer is not None
@@ -154,18 +144,13 @@ def _execute(
 
 
 def _write_directory(
-    tensor_map: TensorMap,
-    planned: Plan,
-    options: WriteOptions,
-    force: bool,
-    progress: Progress,
-    beside: Mapping[str, bytes],
+    tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress
 ) -> None:
     old = Path(planned.target)
     with atomic_directory(planned.target, force=force) as new:
         huggingface.write(tensor_map, new, planned.files, options, progress)
-        copied = [name for name in _copy_companions(tensor_map, new) if name not in beside]
-        for name, content in beside.items():
+        copied = [name for name in _copy_companions(tensor_map, new) if name not in options.beside]
+        for name, content in options.beside.items():
             (new / name).write_bytes(content)
         if old.is_dir():
             keep_others(old, new, huggingface.is_weight_file)

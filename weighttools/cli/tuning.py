@@ -34,6 +34,8 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
     api.convert(_planned(prepared), dst, **{**target, "dry_run": True, "dequantize": True})
     _refuse_existing(dst, rest["force"])
     if rest["dry_run"]:
+        for line in prepared.model.notes:
+            say(line)
         _tell_plan(plan(prepared), src, as_json)
         return
     result = tune(prepared, say)
@@ -48,7 +50,6 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
     if as_json:
         output.emit_json([record])
     elif dst != "-":
-        say(f"stopped: {result.stopped}")
         writing.report(record)
         _tell_files(dst, record, target["beside"])
     output.notes(record)

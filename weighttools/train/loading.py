@@ -193,8 +193,7 @@ def _with_head(
     )
     notes = [_told(origin, architecture, {*body, *fits}), *_misfits(origin, misfits), *_new(fresh, head)]
     run = Scores(architecture, layers, ties, options)
-    kept = origin.replace(tensors={n: t for n, t in origin.items() if n not in misfits}) if misfits else origin
-    return Loaded(run, params | fresh, kept, tuple(fresh), tuple(notes), architecture, config, head)
+    return Loaded(run, params | fresh, origin, tuple(fresh), tuple(notes), architecture, config, head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +229,7 @@ def _arrays(origin: TensorMap, config: Mapping[str, Any], architecture: Any, hea
         run,
         params | fresh,
         origin,
-        (),
+        tuple(fresh),
         tuple(notes),
         architecture,
         config,

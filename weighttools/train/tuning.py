@@ -181,7 +181,7 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     loaded = model(opened, head, activation=settings.activation, recompute=settings.recompute)
     learn, held = _parts(fitted, opened, architecture.kind, task, settings)
     learn, held, fitted = _scaled(learn, held, fitted, origin, settings.columns.is_scaled)
-    for line in (*loaded.notes, *fitted.notes, *_scaling_told(fitted, origin)):
+    for line in (*fitted.notes, *_scaling_told(fitted, origin)):
         log(line)
     names = trained(loaded.params, settings.freeze, settings.only, origin.aliases)
     return Prepared(settings, loaded, task_for(task, loaded, settings), learn, held, fitted, tuple(names))
