@@ -13,7 +13,7 @@ from safetensors import SafetensorError, deserialize
 from tests.formats.conformance import run_python
 from weighttools.core.dtypes import ALIASES, DTYPES, dtype, from_numpy
 from weighttools.errors import SpecError
-from weighttools.formats.safetensors import NAMES
+from weighttools.formats.safetensors_header import NAMES
 
 KINDS = {"i": "int", "u": "uint", "b": "bool", "c": "complex", "f": "float"}
 

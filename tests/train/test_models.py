@@ -11,33 +11,65 @@ import torch
 import transformers
 
 import weighttools as wt
-from weighttools.errors import SpecError, UnsupportedError
+from weighttools.errors import SpecError, TensorNotFoundError, UnsupportedError
 from weighttools.train import losses, models, value_and_grad
 
-IDS = np.random.default_rng(0).integers(1, 50, (3, 7))  # 0 pads: torch gives its row no gradient, whatever it adds
-MASK = np.arange(7) < np.array([[7], [4], [6]])
-CONFIGS: dict[str, Any] = {
-    "bert": transformers.BertConfig(
-        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=40
-    ),
-    "gpt2": transformers.GPT2Config(vocab_size=50, n_embd=24, n_layer=2, n_head=4, n_positions=16),
-    "llama": transformers.LlamaConfig(
-        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=40,
-    ),
-    "qwen2": transformers.Qwen2Config(
-        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=40, tie_word_embeddings=True, rope_parameters={"rope_theta": 500.0, "rope_type": "default"},
-    ),
+IDS = np.random.default_rng(0).integers(2, 50, (3, 7))  # 0 and 1 pad: torch gives such a row no gradient
+MASK = np.arange(7) < np.array([[7], [5], [6]])  # a window of 3 sees a real token from everywhere
+ENCODER = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 40,
+}
+DECODER = {**ENCODER, "num_key_value_heads": 2}
+GEMMA = {**DECODER, "head_dim": 8, "pad_token_id": 0}
+YARN = {"rope_type": "yarn", "rope_theta": 1e3, "factor": 4.0, "original_max_position_embeddings": 8}
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 10.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
 }  # fmt: skip
+SLIDING = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 3}
+T = transformers
+CONFIGS: dict[str, Any] = {
+    "bert": T.BertConfig(**ENCODER),
+    "roberta": T.RobertaConfig(**ENCODER, pad_token_id=1, max_position_embeddings=20, type_vocab_size=1),
+    "xlm-roberta": T.XLMRobertaConfig(**ENCODER, pad_token_id=1, max_position_embeddings=20, hidden_act="relu"),
+    "distilbert": T.DistilBertConfig(vocab_size=50, dim=24, n_layers=2, n_heads=4, hidden_dim=40),
+    "electra": T.ElectraConfig(**ENCODER, embedding_size=12),
+    "albert": T.AlbertConfig(**{**ENCODER, "num_hidden_layers": 4}, embedding_size=12, num_hidden_groups=2, inner_group_num=2),
+    "gpt2": T.GPT2Config(vocab_size=50, n_embd=24, n_layer=2, n_head=4, n_positions=16),
+    "llama": T.LlamaConfig(**DECODER, attention_bias=True, mlp_bias=True),
+    "llama linear": T.LlamaConfig(**DECODER, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}),
+    "llama llama3": T.LlamaConfig(**DECODER, rope_parameters=LLAMA3),
+    "llama yarn": T.LlamaConfig(**{**DECODER, "num_attention_heads": 2}, rope_parameters=YARN),
+    "mistral": T.MistralConfig(**DECODER, sliding_window=3, head_dim=8),
+    "mistral whole": T.MistralConfig(**DECODER, sliding_window=None),
+    "qwen2": T.Qwen2Config(
+        **DECODER, tie_word_embeddings=True, sliding_window=3,
+        rope_parameters={"rope_theta": 500.0, "rope_type": "default"},
+    ),
+    "qwen2 windows": T.Qwen2Config(**DECODER, use_sliding_window=True, sliding_window=3, max_window_layers=1),
+    "qwen3": T.Qwen3Config(**DECODER, head_dim=8),
+    "gemma": T.GemmaConfig(**GEMMA),
+    "gemma2": T.Gemma2Config(**GEMMA, query_pre_attn_scalar=16, sliding_window=3, attn_logit_softcapping=5.0, final_logit_softcapping=2.0),
+    "gemma3_text": T.Gemma3TextConfig(**GEMMA, query_pre_attn_scalar=16, **SLIDING),
+    "phi3": T.Phi3Config(**DECODER, pad_token_id=0, sliding_window=3, eos_token_id=1),
+    "phi3 partial": T.Phi3Config(**DECODER, pad_token_id=0, eos_token_id=1, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.67}),
+}  # fmt: skip
+
+
+def is_encoder(kind: str) -> bool:
+    return models.FAMILIES[CONFIGS[kind].model_type].kind == "encoder"
 
 
 def reference(kind: str) -> Any:
     torch.manual_seed(0)
     config = CONFIGS[kind]
     config._attn_implementation = "eager"
-    make = transformers.AutoModel if kind == "bert" else transformers.AutoModelForCausalLM
-    options = {"add_pooling_layer": False} if kind == "bert" else {}
+    make = transformers.AutoModel if is_encoder(kind) else transformers.AutoModelForCausalLM
+    options = {"add_pooling_layer": False} if kind in ("bert", "roberta", "xlm-roberta", "albert") else {}
     module = make.from_config(config, **options).eval()
     with torch.no_grad():
         for tensor in module.parameters():
@@ -89,13 +121,118 @@ def test_outputs_and_gradients_are_those_of_transformers(kind: str) -> None:
     assert max(errors(in32, truth).values()) <= 3 * theirs
 
 
-def test_packed_sequences_are_the_same_as_padded_ones() -> None:
-    module = reference("bert")
-    p, run = arrays(module), models.from_config(CONFIGS["bert"].to_dict(), arrays(module))
-    packed = run(p, IDS[MASK], lengths=MASK.sum(1).tolist())
-    assert np.abs(packed - run(p, IDS, MASK)[MASK]).max() < 2e-6
-    pooled = models.mean_pool(run(p, IDS, MASK), MASK)
-    assert np.allclose(pooled[1], packed[7:11].mean(0), atol=1e-6)
+class Recorder(dict[str, Any]):
+    """Arrays by name, and which of them were asked for."""
+
+    def __init__(self, arrays: dict[str, Any]) -> None:
+        super().__init__(arrays)
+        self.seen: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.seen.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.seen |= {name} & self.keys()
+        return super().get(name, default)
+
+
+def with_head(kind: str) -> tuple[models.Architecture, dict[str, np.ndarray]]:
+    p = {n: a.astype(np.float64) for n, a in arrays(reference(kind)).items()}
+    return models.from_config(CONFIGS[kind].to_dict(), p), p
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_report_names_what_the_function_reads(kind: str) -> None:
+    model, p = with_head(kind)
+    recorder = Recorder(p)
+    model(recorder, IDS, MASK)
+    extra = {"cls.weight": np.zeros(1), "embeddings.position_ids": np.zeros(1)}
+    found = model.checked([*p, *extra])
+    assert set(found.used) == recorder.seen == set(p) and found.unexpected == ("cls.weight",)
+    assert {*model.required} <= {*p} and len({*model.required}) == len(model.required)
+    with pytest.raises(SpecError, match="which are missing"):
+        model.checked(model.required[:1])
+    del recorder[model.required[-1]]
+    with pytest.raises(TensorNotFoundError, match="the model needs this tensor"):
+        model(recorder, IDS, MASK)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_packed_sequences_are_the_same_as_padded_ones(kind: str) -> None:
+    model, p = with_head(kind)
+    lengths = MASK.sum(1).tolist()
+    if any(w is not None for w in getattr(model.body.keywords.get("how"), "windows", ())):
+        with pytest.raises(SpecError, match="longer than the sliding window"):
+            model(p, IDS[MASK], lengths=lengths)
+        ids, mask, lengths = IDS[:, :3], np.ones((3, 3), bool), [3, 3, 3]
+    else:
+        ids, mask = IDS, MASK
+    packed = model(p, ids[mask], lengths=lengths)
+    padded = np.where(mask, ids, 1) if "roberta" in kind else ids
+    assert np.abs(packed - model(p, padded, mask)[mask]).max() < 1e-12
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_layers_computed_again_give_the_same_gradients(kind: str) -> None:
+    model, p = with_head(kind)
+    weights = np.random.default_rng(1).standard_normal(model(p, IDS, MASK).shape)
+
+    def scalar(p: Any, recompute: bool) -> Any:
+        return (model(p, IDS, MASK, recompute=recompute) * weights).sum()
+
+    kept, again = (value_and_grad(scalar, p, recompute=flag) for flag in (False, True))
+    assert kept[0] == again[0] and kept[1].keys() == again[1].keys()
+    assert max(errors(again[1], kept[1]).values()) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [k for k in CONFIGS if not is_encoder(k)])
+def test_a_cache_changes_nothing(kind: str) -> None:
+    model, p = with_head(kind)
+    whole, cache, parts = model(p, IDS, MASK), models.Cache(), []
+    for start, stop in ((0, 3), (3, 4), (4, 5), (5, 7)):
+        parts.append(model(p, IDS[:, start:stop], MASK[:, :stop], cache=cache))
+        assert cache.length == stop
+    assert np.abs(np.concatenate(parts, 1) - whole)[MASK].max() < 1e-12
+    with pytest.raises(SpecError, match="the cache holds 3 sequences"):
+        model(p, IDS[:1, :1], cache=cache)
+    with pytest.raises(SpecError, match="train without a cache"):
+        value_and_grad(lambda p: model(p, IDS, cache=models.Cache()).sum(), p)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "albert"])
+def test_the_files_own_pooler_is_that_of_transformers(kind: str) -> None:
+    module = transformers.AutoModel.from_config(CONFIGS[kind]).eval().double()
+    p = arrays(module)
+    model = models.from_config(CONFIGS[kind].to_dict(), p)
+    assert model.pooler is not None and model.checked(p).unexpected == ()
+    theirs = module(input_ids=torch.tensor(IDS), attention_mask=torch.tensor(MASK).long()).pooler_output
+    assert np.abs(model.pooler(p, model.hidden(p, IDS, MASK)) - theirs.detach().numpy()).max() < 1e-9
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_hidden_states_are_those_before_the_output_layer(kind: str) -> None:
+    model, p = with_head(kind)
+    x = model.hidden(p, IDS, MASK)
+    assert x.shape == (*IDS.shape, model.size) and model.n_layers == CONFIGS[kind].num_hidden_layers
+    assert (model.kind == "encoder") == (model.output is None)
+    theirs = transformers.AutoModel.from_config(CONFIGS[kind]).eval().double()
+    theirs.load_state_dict(
+        {
+            n: torch.tensor(a)
+            for n, a in ((n.removeprefix(model.prefix), a) for n, a in p.items())
+            if "lm_head" not in n
+        },
+        strict=False,
+    )
+    expected = theirs(input_ids=torch.tensor(IDS), attention_mask=torch.tensor(MASK).long()).last_hidden_state
+    assert np.abs(x - expected.detach().numpy())[MASK].max() < 2e-6
+
+
+def test_means_are_over_real_tokens() -> None:
+    x = np.random.default_rng(0).standard_normal((3, 7, 2))
+    assert np.allclose(models.mean_pool(x, MASK)[1], x[1, :5].mean(0), atol=1e-15)
+    assert np.allclose(models.mean_pool(x), x.mean(1), atol=1e-15)
 
 
 def test_checkpoints_of_unknown_kinds_say_what_to_do() -> None:
@@ -105,8 +242,6 @@ def test_checkpoints_of_unknown_kinds_say_what_to_do() -> None:
         models.from_config({"model_type": "gpt2", "n_layer": 1, "n_head": 1}, ["a"])
     with pytest.raises(SpecError, match="num_hidden_layers"):
         models.from_config({"model_type": "bert"}, ["embeddings.word_embeddings.weight"])
-    with pytest.raises(UnsupportedError, match="rope_scaling"):
-        models.from_config({"model_type": "llama", "rope_scaling": {"factor": 8}}, [])
 
 
 def test_an_mlp_of_one_layer_is_a_weighted_sum() -> None:
@@ -116,8 +251,26 @@ def test_an_mlp_of_one_layer_is_a_weighted_sum() -> None:
     assert losses.mse(models.mlp(values, np.eye(3, dtype=np.float32), layers=["fc"]), target=np.full((3, 1), 1.5)) == 0
 
 
-def test_scaled_rotary_embeddings_are_refused() -> None:
-    config = {"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2}
-    scaled = {**config, "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}
-    with pytest.raises(UnsupportedError, match="rope_type is 'yarn'"):
-        models.from_config(scaled, ["model.embed_tokens.weight"])
+@pytest.mark.parametrize(
+    ("settings", "error", "said"),
+    [
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, UnsupportedError, "rope_type is 'dynamic'"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
+            SpecError,
+            "'yarn' lacks 'original_max_position",
+        ),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, SpecError, "factor is '2'"),
+        ({"rope_parameters": 3}, SpecError, "rope_parameters is 3"),
+        ({"num_attention_heads": 0}, SpecError, "num_attention_heads is 0; expected"),
+        ({"num_hidden_layers": 10**9}, SpecError, "num_hidden_layers is 1000000000"),
+        ({"rms_norm_eps": "tiny"}, SpecError, "rms_norm_eps is 'tiny'"),
+        ({"hidden_act": "mish"}, UnsupportedError, "activation 'mish'"),
+        ({"hidden_size": None}, SpecError, "lacks hidden_size"),
+    ],
+)
+def test_what_the_functions_do_not_do_is_refused(settings: dict[str, Any], error: Any, said: str) -> None:
+    config = {"model_type": "llama", "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8}
+    assert models.from_config(config, ["model.embed_tokens.weight"]).kind == "decoder"
+    with pytest.raises(error, match=said):
+        models.from_config({**config, **settings}, ["model.embed_tokens.weight"])

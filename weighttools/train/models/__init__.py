@@ -1,10 +1,12 @@
 """Architectures as functions of ``{file's tensor name: array}``; tables read their options from config.json."""
 
+from weighttools.train.models.architecture import Architecture as Architecture
+from weighttools.train.models.architecture import Loading as Loading
 from weighttools.train.models.bert import bert as bert
 from weighttools.train.models.bert import mean_pool as mean_pool
-from weighttools.train.models.config import MODELS as MODELS
-from weighttools.train.models.config import Model as Model
+from weighttools.train.models.cache import Cache as Cache
 from weighttools.train.models.config import from_config as from_config
+from weighttools.train.models.families import FAMILIES as FAMILIES
 from weighttools.train.models.gpt2 import gpt2 as gpt2
 from weighttools.train.models.llama import llama as llama
 from weighttools.train.models.mlp import mlp as mlp

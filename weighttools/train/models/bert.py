@@ -1,13 +1,56 @@
-"""BERT's encoder."""
+"""BERT's encoder and its kin: RoBERTa, DistilBERT, ALBERT, ELECTRA. They differ in names, and in what is shared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from weighttools.train.ops import attention, embedding, gelu, layer_norm, linear, mul, sum
+from weighttools.train.models.scope import Scope, stacked
+from weighttools.train.ops import attention, gelu, mul, sum, tanh
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a family calls the parts of a layer, and where its layers lie."""
+
+    layer: str = "encoder.layer.{}"
+    qkv: tuple[str, str, str] = ("attention.self.query", "attention.self.key", "attention.self.value")
+    attended: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    up: str = "intermediate.dense"
+    down: str = "output.dense"
+    norm: str = "output.LayerNorm"
+    widened: str = ""
+    """The weighted sum after the embeddings, where those are narrower than the layers."""
+    pooler: str = "pooler.dense"
+
+
+BERT = Names()
+ELECTRA = Names(widened="embeddings_project", pooler="")
+DISTILBERT = Names(
+    "transformer.layer.{}",
+    ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+    "attention.out_lin",
+    "sa_layer_norm",
+    "ffn.lin1",
+    "ffn.lin2",
+    "output_layer_norm",
+    pooler="",
+)
+ALBERT = Names(
+    "encoder.albert_layer_groups.{}.albert_layers.{}",
+    ("attention.query", "attention.key", "attention.value"),
+    "attention.dense",
+    "attention.LayerNorm",
+    "ffn",
+    "ffn_output",
+    "full_layer_layer_norm",
+    "encoder.embedding_hidden_mapping_in",
+    "pooler",
+)
 
 
 def bert(
@@ -22,6 +65,11 @@ def bert(
     prefix: str = "",
     segments: Any = 0,
     lengths: Sequence[int] | None = None,
+    names: Names = BERT,
+    groups: int | None = None,
+    inner: int = 1,
+    padding: int | None = None,
+    recompute: bool = False,
 ) -> Any:
     """Return the last hidden states, (\\*ids.shape, size).
 
@@ -32,31 +80,64 @@ def bert(
     mask
         True, or 1, at real tokens: (batch, positions); None without padding.
     segments
-        Token types: an integer, or like `ids`.
+        Token types: an integer, or like `ids`; not looked at where the file has none.
+    names
+        What the family calls its parts.
+    groups, inner
+        ALBERT: so many groups of `inner` layers each, shared by `layers` steps. None: nothing is shared.
+    padding
+        RoBERTa: the id that pads; positions are counted from the one after it, over other ids only.
+    recompute
+        Keep each layer's input only, and compute the layer again for the backward pass.
 
     References
     ----------
-    Devlin et al., arXiv:1810.04805; the names are those of Hugging Face's BertModel.
+    Devlin et al., arXiv:1810.04805; Liu et al., RoBERTa, arXiv:1907.11692; Sanh et al., DistilBERT, arXiv:1910.01108;
+    Lan et al., ALBERT, arXiv:1909.11942. The names are those of Hugging Face's classes.
     """
-    positions = np.arange(ids.shape[-1]) if lengths is None else np.concatenate([np.arange(n) for n in lengths])
-    options = {"mask": None if mask is None else np.asarray(mask, bool), "lengths": lengths}
+    root, shape = Scope(p, prefix), ids.shape
+    seen = {"mask": None if mask is None else np.asarray(mask, bool), "lengths": lengths}
 
-    def dense(x: Any, name: str) -> Any:
-        return linear(x, p[f"{prefix}{name}.weight"], p[f"{prefix}{name}.bias"])
+    def step(at: Scope, x: Any, i: int) -> Any:
+        qkv = (at.dense(x, name).reshape(*shape, heads, -1) for name in names.qkv)
+        a = at.dense(attention(*qkv, **seen).reshape(*shape, -1), names.attended)
+        x = at.layer_norm(x + a, names.attention_norm, eps)
+        return at.layer_norm(x + at.dense(activation(at.dense(x, names.up)), names.down), names.norm, eps)
 
-    def norm(x: Any, name: str) -> Any:
-        return layer_norm(x, p[f"{prefix}{name}.LayerNorm.weight"], p[f"{prefix}{name}.LayerNorm.bias"], eps=eps)
+    x = _embedded(root.inside("embeddings"), ids, segments, positions(ids, lengths, padding), eps)
+    if names.widened and f"{names.widened}.weight" in root:
+        x = root.dense(x, names.widened)
+    return stacked(step, root, x, _places(names, layers, groups, inner), recompute)
 
-    def table(name: str, ids: Any) -> Any:
-        return embedding(p[f"{prefix}embeddings.{name}_embeddings.weight"], ids=np.atleast_1d(ids))
 
-    x = norm(table("word", ids) + table("position", positions) + table("token_type", segments), "embeddings")
-    for at in (f"encoder.layer.{i}" for i in range(layers)):
-        qkv = [dense(x, f"{at}.attention.self.{n}").reshape(*ids.shape, heads, -1) for n in ("query", "key", "value")]
-        a = dense(attention(*qkv, **options).reshape(*x.shape), f"{at}.attention.output.dense")
-        x = norm(x + a, f"{at}.attention.output")
-        x = norm(x + dense(activation(dense(x, f"{at}.intermediate.dense")), f"{at}.output.dense"), f"{at}.output")
-    return x
+def _embedded(at: Scope, ids: Any, segments: Any, places: Any, eps: float) -> Any:
+    x = at.table("word_embeddings", ids) + at.table("position_embeddings", places)
+    if "token_type_embeddings.weight" in at:
+        x = x + at.table("token_type_embeddings", segments)
+    return at.layer_norm(x, "LayerNorm", eps)
+
+
+def positions(ids: Any, lengths: Sequence[int] | None, padding: int | None = None) -> Any:
+    """Return each token's position: (positions,) or like `ids`. With `padding` they are counted as RoBERTa does."""
+    if lengths is not None:
+        start = 0 if padding is None else padding + 1
+        return np.concatenate([np.arange(start, start + n) for n in lengths] or [np.arange(0)])
+    if padding is None:
+        return np.arange(ids.shape[-1])
+    real = np.asarray(ids) != padding
+    return real.cumsum(-1) * real + padding
+
+
+def _places(names: Names, layers: int, groups: int | None, inner: int) -> list[str]:
+    """Return where the layers lie, in the order in which they are run; a shared one more than once."""
+    if groups is None:
+        return [names.layer.format(i) for i in range(layers)]
+    return [names.layer.format(i * groups // layers, j) for i in range(layers) for j in range(inner)]
+
+
+def first_pool(p: Mapping[str, Any], x: Any, *, name: str) -> Any:
+    """Return the tanh of a weighted sum of the first token's state: BERT's pooler, (batch, size)."""
+    return tanh(Scope(p).dense(x[:, 0], name))
 
 
 def mean_pool(x: Any, mask: Any = None) -> Any:

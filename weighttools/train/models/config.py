@@ -1,93 +1,25 @@
-"""From a checkpoint's config.json and names to the function that runs it: a table a family."""
+"""From a checkpoint's config.json and names to the function that runs it."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from weighttools.errors import SpecError, UnsupportedError
-from weighttools.train import ops
-from weighttools.train.models.bert import bert
-from weighttools.train.models.gpt2 import gpt2
-from weighttools.train.models.llama import llama
+from weighttools.train.models.architecture import Architecture
+from weighttools.train.models.bert import first_pool
+from weighttools.train.models.decoding import soft_cap
+from weighttools.train.models.families import FAMILIES, Family, Options
+from weighttools.train.models.scope import Scope
+from weighttools.train.models.settings import Settings
+from weighttools.train.ops import linear
 
-ACTIVATIONS: Mapping[str, Callable[..., Any]] = {
-    "gelu": ops.gelu,
-    "gelu_new": ops.gelu_tanh,
-    "gelu_pytorch_tanh": ops.gelu_tanh,
-    "relu": ops.relu,
-    "silu": ops.silu,
-    "swish": ops.silu,
-    "tanh": ops.tanh,
-}
-"""config.json's names."""
+HEAD = "lm_head.weight"
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A family.
-
-    Parameters
-    ----------
-    run
-        ``run(params, ids, mask=None, **options)``.
-    options
-        Each option's key in config.json.
-    anchor
-        A tensor that every file of the family has; what precedes it in the file's name is the prefix.
-    only
-        Values that config.json must have where it has the key: what `run` does not do otherwise.
-    """
-
-    run: Callable[..., Any]
-    options: Mapping[str, str]
-    anchor: str
-    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-
-
-_LLAMA = Model(
-    llama,
-    {
-        "layers": "num_hidden_layers",
-        "heads": "num_attention_heads",
-        "key_heads": "num_key_value_heads",
-        "theta": "rope_theta",
-        "eps": "rms_norm_eps",
-        "head_size": "head_dim",
-    },
-    "embed_tokens.weight",
-    {"hidden_act": ("silu",), "rope_scaling": (None,), "use_sliding_window": (False,), "sliding_window": (None,)},
-)
-
-MODELS: Mapping[str, Model] = {
-    "bert": Model(
-        bert,
-        {
-            "layers": "num_hidden_layers",
-            "heads": "num_attention_heads",
-            "eps": "layer_norm_eps",
-            "activation": "hidden_act",
-        },
-        "embeddings.word_embeddings.weight",
-        {"position_embedding_type": ("absolute",)},
-    ),
-    "gpt2": Model(
-        gpt2,
-        {"layers": "n_layer", "heads": "n_head", "eps": "layer_norm_epsilon", "activation": "activation_function"},
-        "wte.weight",
-        {"scale_attn_by_inverse_layer_idx": (False,), "scale_attn_weights": (True,)},
-    ),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": Model(_LLAMA.run, _LLAMA.options, _LLAMA.anchor, {**_LLAMA.only, "sliding_window": ()}),
-}
-"""By config.json's ``model_type``."""
-
-
-def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Callable[..., Any]:
-    """Return ``run(params, ids, mask=None)`` for a checkpoint.
+def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Architecture:
+    """Return the function of a checkpoint: ``run(params, ids, mask=None)``, and its parts.
 
     Parameters
     ----------
@@ -103,35 +35,54 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Callable[...
     SpecError
         A number is missing, or the family's first tensor.
     """
-    kind, known = str(config.get("model_type")), list(names)
-    if kind not in MODELS:
-        raise UnsupportedError(
-            f"no function for model_type {kind!r}",
-            expected=", ".join(MODELS),
-            remedy=f"write one over the file's names: {', '.join(known[:3])}, …",
-        )
-    model = MODELS[kind]
-    for key, allowed in model.only.items():
-        if allowed and key in config and config[key] not in allowed:
-            raise UnsupportedError(f"{key} is {config[key]!r}", subject=kind, expected=f"{allowed[0]!r}")
-    rope = (config.get("rope_parameters") or {}).get("rope_type", "default")
-    if rope != "default":
-        raise UnsupportedError(f"rope_type is {rope!r}", subject=kind, expected="'default'")
-    prefix = next((n.removesuffix(model.anchor) for n in known if n.endswith(model.anchor)), None)
+    known = list(names)
+    kind = str(config.get("model_type"))
+    if kind not in FAMILIES:
+        raise unknown(f"no function for model_type {kind!r}", known, ", ".join(FAMILIES))
+    family, settings = FAMILIES[kind], Settings(kind, config)
+    family.refuse(settings)
+    options = family.options(settings)
+    prefix = next((n.removesuffix(family.anchor) for n in known if n.endswith(family.anchor)), None)
     if prefix is None:
-        raise SpecError(f"no tensor ends in {model.anchor}", subject=kind)
-    return functools.partial(model.run, **_options(model, config, kind), prefix=prefix)
+        raise SpecError(f"no tensor ends in {family.anchor}", subject=kind)
+    return _assembled(family, settings, options, prefix, known)
 
 
-def _options(model: Model, config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    flat = {**config, **(config.get("rope_parameters") or {})}
-    flat.setdefault("num_key_value_heads", flat.get("num_attention_heads"))
-    found = {option: flat[key] for option, key in model.options.items() if flat.get(key) is not None}
-    missing = [model.options[option] for option in ("layers", "heads") if option not in found]
-    if missing:
-        raise SpecError(f"config.json lacks {', '.join(missing)}", subject=kind)
-    if "activation" in found:
-        if found["activation"] not in ACTIVATIONS:
-            raise UnsupportedError(f"activation {found['activation']!r}", subject=kind, expected=", ".join(ACTIVATIONS))
-        found["activation"] = ACTIVATIONS[found["activation"]]
-    return found
+def unknown(fact: str, names: list[str], expected: str | None = None) -> UnsupportedError:
+    """Return the error for a file that no function here fits: the names, and how to write a function of them."""
+    first = next((n for n in names if n.endswith(("weight", "kernel"))), names[0] if names else "fc.weight")
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    example = f"`def model(p, x): return train.linear(x, p[{first!r}])`"
+    return UnsupportedError(
+        fact, expected=expected, remedy=f"write one over the file's names: {shown}; as in {example}"
+    )
+
+
+def _assembled(family: Family, s: Settings, options: Options, prefix: str, known: list[str]) -> Architecture:
+    required, optional = ([prefix + name for name in part] for part in family.tensors(options, s))
+    output = pooler = None
+    if family.kind == "decoder":
+        head = next((n for n in known if n == HEAD or n.endswith(f".{HEAD}")), HEAD)
+        cap = s.maybe("final_logit_softcapping", family.final_cap)
+        output = functools.partial(logits, head=head, table=prefix + family.anchor, cap=cap)
+        optional.append(head)
+    elif options["names"].pooler and f"{prefix}{options['names'].pooler}.weight" in set(known):
+        pooler = functools.partial(first_pool, name=prefix + options["names"].pooler)
+    return Architecture(
+        family=s.kind,
+        kind=family.kind,
+        prefix=prefix,
+        size=s.count(family.size, "hidden_size"),
+        n_layers=options["layers"],
+        body=functools.partial(family.body, **options, prefix=prefix),
+        output=output,
+        pooler=pooler,
+        required=tuple(required),
+        optional=tuple(optional),
+    )
+
+
+def logits(p: Mapping[str, Any], x: Any, *, head: str, table: str, cap: float | None = None) -> Any:
+    """Return the scores of the next token (\\*positions, vocabulary), by `head`, or by `table` where there is none."""
+    w = p.get(head)
+    return soft_cap(linear(x, Scope(p)[table] if w is None else w), cap)

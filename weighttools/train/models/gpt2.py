@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from weighttools.train.models.cache import Cache
+from weighttools.train.models.decoding import Seen
+from weighttools.train.models.scope import Scope, stacked
+from weighttools.train.ops import gelu_tanh, linear
 
-from weighttools.train.ops import attention, embedding, gelu_tanh, layer_norm, linear, transpose
+
+def gpt2(p: Mapping[str, Any], ids: Any, mask: Any = None, *, prefix: str = "", **options: Any) -> Any:
+    """Return the logits (\\*ids.shape, vocabulary) of the token after each of `ids`; `options` of `gpt2_hidden`."""
+    x = gpt2_hidden(p, ids, mask, prefix=prefix, **options)
+    return linear(x, p.get("lm_head.weight", Scope(p, prefix)["wte.weight"]))
 
 
-def gpt2(
+def gpt2_hidden(
     p: Mapping[str, Any],
     ids: Any,
     mask: Any = None,
@@ -20,26 +27,26 @@ def gpt2(
     eps: float = 1e-5,
     activation: Callable[[Any], Any] = gelu_tanh,
     prefix: str = "",
+    lengths: Sequence[int] | None = None,
+    cache: Cache | None = None,
+    recompute: bool = False,
 ) -> Any:
-    """Return the logits (batch, positions, vocabulary) of the token after each of `ids` (batch, positions).
+    """Return the last hidden states, normalised: (\\*ids.shape, size); the parameters are those of `llama.decoder`.
 
     References
     ----------
     Radford et al., Language Models are Unsupervised Multitask Learners (2019); the names are those of the openai
     files (with `prefix` "transformer.", GPT2LMHeadModel's), whose Conv1D weights are (in, out).
     """
+    root, seen = Scope(p, prefix), Seen(ids, mask, lengths, cache)
 
-    def dense(x: Any, name: str) -> Any:
-        return linear(x, transpose(p[f"{prefix}{name}.weight"]), p[f"{prefix}{name}.bias"])
+    def step(at: Scope, x: Any, i: int) -> Any:
+        qkv = at.dense(at.layer_norm(x, "ln_1", eps), "attn.c_attn", transposed=True).reshape(*ids.shape, 3, heads, -1)
+        a = seen.attend(i, *(qkv[..., j, :, :] for j in range(3)))
+        x = x + at.dense(a.reshape(*ids.shape, -1), "attn.c_proj", transposed=True)
+        h = activation(at.dense(at.layer_norm(x, "ln_2", eps), "mlp.c_fc", transposed=True))
+        return x + at.dense(h, "mlp.c_proj", transposed=True)
 
-    def norm(x: Any, name: str) -> Any:
-        return layer_norm(x, p[f"{prefix}{name}.weight"], p[f"{prefix}{name}.bias"], eps=eps)
-
-    seen, table = None if mask is None else np.asarray(mask, bool), p[f"{prefix}wte.weight"]
-    x = embedding(table, ids=ids) + embedding(p[f"{prefix}wpe.weight"], ids=np.arange(ids.shape[1]))
-    for at in (f"h.{i}" for i in range(layers)):
-        qkv = dense(norm(x, f"{at}.ln_1"), f"{at}.attn.c_attn").reshape(*ids.shape, 3, heads, -1)
-        a = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], causal=True, mask=seen)
-        x = x + dense(a.reshape(*x.shape), f"{at}.attn.c_proj")
-        x = x + dense(activation(dense(norm(x, f"{at}.ln_2"), f"{at}.mlp.c_fc")), f"{at}.mlp.c_proj")
-    return linear(norm(x, "ln_f"), p.get("lm_head.weight", table))
+    x = root.table("wte", ids) + root.table("wpe", seen.positions)
+    x = stacked(step, root, x, [f"h.{i}" for i in range(layers)], recompute)
+    return root.layer_norm(x, "ln_f", eps)

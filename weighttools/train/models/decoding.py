@@ -1,0 +1,105 @@
+"""What decoders share: which positions run, and what each of them may see."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from weighttools.errors import SpecError
+from weighttools.train.models.bert import positions
+from weighttools.train.models.cache import Cache
+from weighttools.train.models.rotary import Rotary
+from weighttools.train.ops import attention, concat, matmul, softmax, tanh
+from weighttools.train.tape import Array
+
+_BANNED = -1e30
+
+
+class Seen:
+    """The tokens that run now, `ids` (batch, positions) or packed, after those in the cache; and attention over both.
+
+    Parameters
+    ----------
+    mask
+        True at real tokens of the cache and of `ids`: (batch, all positions).
+    """
+
+    def __init__(self, ids: Any, mask: Any, lengths: Sequence[int] | None, cache: Cache | None) -> None:
+        if cache is not None and lengths is not None:
+            raise SpecError("packed sequences go without a cache")
+        self.shape, self.lengths, self.cache = ids.shape, lengths, cache
+        self.mask = None if mask is None else np.asarray(mask, bool)
+        self.positions = positions(ids, lengths) + (cache.length if cache else 0)
+        self._tables: dict[int, tuple[Array, Array]] = {}
+
+    def tables(self, rotary: Rotary, dtype: Any) -> tuple[Array, Array]:
+        """Return the cosines and sines of the positions, computed once for all layers that share `rotary`."""
+        if id(rotary) not in self._tables:
+            self._tables[id(rotary)] = rotary.tables(self.positions, dtype)
+        return self._tables[id(rotary)]
+
+    def attend(
+        self,
+        i: int,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        window: int | None = None,
+        scale: float | None = None,
+        cap: float | None = None,
+    ) -> Any:
+        """Return causal attention of layer `i`.
+
+        `window`: how many of the last tokens are seen, itself included. `cap`: scores are ``cap * tanh(score / cap)``.
+        """
+        if self.cache is not None:
+            k, v = self.cache.extended(i, k, v)
+        mask = self._windowed(q.shape[0], k.shape[1], window)
+        if cap is not None:
+            return _capped(q, k, v, mask, self.lengths, q.shape[-1] ** -0.5 if scale is None else scale, cap)
+        return attention(q, k, v, causal=True, mask=mask, lengths=self.lengths, scale=scale)
+
+    def _windowed(self, batch: int, n_keys: int, window: int | None) -> Any:
+        if window is None or (max(self.lengths, default=0) if self.lengths is not None else n_keys) <= window:
+            return self.mask
+        if self.lengths is not None:
+            raise SpecError(f"packed sequences are longer than the sliding window of {window}", remedy="pad instead")
+        band = np.arange(n_keys) > self.positions[:, None] - window
+        pads = True if self.mask is None else self.mask[:, None]
+        return np.broadcast_to(band & pads, (batch, *band.shape))
+
+
+def soft_cap(x: Any, cap: float | None) -> Any:
+    """Return ``cap * tanh(x / cap)``, which never leaves the range of -cap to cap; `x` itself without a cap."""
+    return x if cap is None else tanh(x * (1 / cap)) * cap
+
+
+def _capped(q: Any, k: Any, v: Any, mask: Any, lengths: Sequence[int] | None, scale: float, cap: float) -> Any:
+    """Return attention with capped scores, made of plain operations.
+
+    References
+    ----------
+    Gemma 2, arXiv:2408.00118, section 2: logit soft-capping.
+    """
+    if lengths is not None:
+        ends = np.cumsum([0, *lengths])
+        spans = [slice(int(a), int(b)) for a, b in itertools.pairwise(ends)]
+        return concat(*(_capped(q[s][None], k[s][None], v[s][None], None, None, scale, cap)[0] for s in spans))
+    (batch, t, heads, size), (s, n_keys) = q.shape, k.shape[1:3]
+    q = q.reshape(batch, t, n_keys, heads // n_keys, size).transpose(0, 2, 3, 1, 4)
+    k = k.reshape(batch, s, n_keys, 1, size).transpose(0, 2, 3, 4, 1)
+    v = v.reshape(batch, s, n_keys, 1, v.shape[-1]).transpose(0, 2, 3, 1, 4)
+    p = softmax(soft_cap(matmul(q, k) * scale, cap) + _bias(mask, t, s, q.dtype))
+    return matmul(p, v).transpose(0, 3, 1, 2, 4).reshape(batch, t, heads, v.shape[-1])
+
+
+def _bias(mask: Any, t: int, s: int, dtype: Any) -> Array:
+    """Return what bans keys that are later or masked, to be added to scores (batch, key heads, groups, t, s)."""
+    seen = np.tri(t, s, s - t, dtype=bool)[None]
+    if mask is not None:
+        seen = seen & (mask if mask.ndim == 3 else mask[:, None])
+    return np.where(seen, 0, _BANNED).astype(dtype)[:, None, None]
