@@ -31,20 +31,25 @@ class Stopped(Exception):
     """As a crash: raised in the middle of a training."""
 
 
+def failing_after(n: int, update: Callable[..., None]) -> Callable[..., None]:
+    """Return `update`, which fails after `n` calls."""
+    calls = iter(range(n))
+
+    def failing(*args: Any) -> None:
+        if next(calls, None) is None:
+            raise Stopped
+        update(*args)
+
+    return failing
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_stopping_anywhere_changes_nothing(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, original = state(trained(case, None)), loop.update
     for stop in (3, 17, 31):
         directory = tmp_path / f"{stop}"
-        calls = iter(range(stop))
-
-        def failing(*args: Any, calls: Any = calls) -> Any:
-            if next(calls, None) is None:
-                raise Stopped
-            return original(*args)
-
         with monkeypatch.context() as patched:
-            patched.setattr(loop, "update", failing)
+            patched.setattr(loop, "update", failing_after(stop, loop.update))
             with pytest.raises(Stopped):
                 trained(case, directory)
         lines: list[str] = []
