@@ -45,7 +45,7 @@ def failing_after(n: int, update: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_stopping_anywhere_changes_nothing(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, original = state(trained(case, None)), loop.update
+    expected = state(trained(case, None))
     for stop in (3, 17, 31):
         directory = tmp_path / f"{stop}"
         with monkeypatch.context() as patched:
