@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import weighttools as wt
 from weighttools import errors
-from weighttools.errors import WeighttoolsError, printable
+from weighttools.errors import SpecError, WeighttoolsError, printable
 
 KINDS = sorted(
     (v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, WeighttoolsError)),
@@ -80,3 +82,8 @@ def test_printable_keeps_what_is_and_escapes_what_is_not(text: str) -> None:
 )
 def test_what_would_move_the_cursor_is_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_save_takes_the_path_first(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"expected save\(path, map\)"):
+        wt.save(wt.TensorMap({}), str(tmp_path / "a.npz"))  # type: ignore[arg-type]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from weighttools.edits import decay as decay
     from weighttools.edits import init as init
     from weighttools.edits import masks as masks
+    from weighttools.edits import merge_adapter as merge_adapter
     from weighttools.edits import noise as noise
     from weighttools.edits import prune as prune
     from weighttools.edits import scale as scale
@@ -57,6 +58,7 @@ _HOMES = {
     "decay": "weighttools.edits",
     "init": "weighttools.edits",
     "masks": "weighttools.edits",
+    "merge_adapter": "weighttools.edits",
     "noise": "weighttools.edits",
     "prune": "weighttools.edits",
     "scale": "weighttools.edits",

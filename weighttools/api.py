@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 
 def save(
-    path: PathLike, tensor_map: TensorMap, *, format: str | None = None, force: bool = False, dequantize: bool = False
+    path: PathLike,
+    tensor_map: TensorMap,
+    *,
+    format: str | None = None,
+    force: bool = False,
+    dequantize: bool = False,
+    store: str | None = None,
 ) -> Record:
     """Write a map to a file (its suffix, or `format`, says how) or to a directory of shards; as `convert`.
 
@@ -36,7 +42,9 @@ def save(
     SpecError
         The format cannot hold the map.
     """
-    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize)
+    if not isinstance(tensor_map, TensorMap):
+        raise SpecError(f"{type(tensor_map).__name__} is no TensorMap", subject="save", expected="save(path, map)")
+    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize, store=store)
 
 
 def convert(
@@ -47,6 +55,7 @@ def convert(
     max_shard_size: int | str | None = None,
     single: bool = False,
     compression: str | None = None,
+    store: str | None = None,
     dry_run: bool = False,
     force: bool = False,
     npz_bf16: str = "keep",
@@ -75,6 +84,9 @@ def convert(
         Write a directory's weights as one file.
     compression
         Compress the values, where the format can: ``"gzip"`` for HDF5.
+    store
+        ``"bitmask"`` stores tensors with many zeros as a bit for each element and the other values, in safetensors;
+        see `weighttools.formats.bitmask`. The values are read twice.
     dry_run
         Plan only: write nothing.
     force
@@ -118,6 +130,7 @@ def convert(
         max_shard_size=max_shard_size,
         single=single,
         compression=compression,
+        store=store,
         dry_run=dry_run,
         force=force,
         npz_bf16=npz_bf16,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
+from weighttools.core.encodings import BITMASK, bitmask_bytes
 from weighttools.core.engine import n_threads
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor
@@ -110,6 +111,7 @@ def write(
     max_shard_size: int | str | None = None,
     single: bool = False,
     compression: str | None = None,
+    store: str | None = None,
     dry_run: bool = False,
     force: bool = False,
     npz_bf16: str = "keep",
@@ -118,6 +120,7 @@ def write(
     """Plan, check and write; return a ``weighttools.convert/1`` record."""
     if npz_bf16 not in ("keep", "float32"):
         raise SpecError(f"--npz-bf16 {npz_bf16!r} is not known", expected="keep or float32")
+    compression = None if compression == "none" else compression
     if single and max_shard_size is not None:
         raise SpecError("--single and --max-shard-size exclude each other")
     planned = _plan(tensor_map, dst, format_name, max_shard_size, single)
@@ -125,6 +128,7 @@ def write(
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
     _refuse_encodings(tensor_map, planned.format)
     _check_compression(planned, compression)
+    _check_store(planned, store)
     planned.notes += [*_shard_notes(tensor_map, planned, max_shard_size), *_tie_notes(tensor_map, planned)]
     planned.notes += [
         *tensor_map.origin.notes,
@@ -132,9 +136,11 @@ def write(
         *_cast_notes(tensor_map, original),
     ]
     changed, reported = _watched(tensor_map)
+    options = WriteOptions(compression=compression, bitmasks=_bitmasks(changed, planned, store))
     if not dry_run:
-        _execute(changed, planned, WriteOptions(compression=compression), force, progress)
-    record = _record(tensor_map, planned, original or tensor_map, written=not dry_run)
+        _execute(changed, planned, options, force, progress)
+    sizes = stored_sizes(tensor_map, options)
+    record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
     return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
 
 
@@ -244,6 +250,41 @@ def _check_compression(planned: Plan, compression: str | None) -> None:
         )
 
 
+def _check_store(planned: Plan, store: str | None) -> None:
+    if store is not None and (store != BITMASK or planned.format != "safetensors"):
+        raise SpecError(
+            f"{planned.format} is not stored as {store!r}",
+            subject=planned.target,
+            expected=f"--store {BITMASK} for safetensors, and none for others",
+        )
+
+
+def _bitmasks(tensor_map: TensorMap, planned: Plan, store: str | None) -> Mapping[str, Any]:
+    """Count what bitmasks would keep, if they are asked for; it reads all values."""
+    if store is None:
+        return {}
+    from weighttools.formats.bitmask import counted
+
+    found = counted(tensor_map)
+    if found:
+        planned.notes.append(
+            f"{len(found):,} tensors are stored as bitmasks, which weighttools reads and no other tool; "
+            "weighttools convert makes plain tensors of them"
+        )
+    else:
+        planned.notes.append("no tensor takes less room as a bitmask: all are stored as ever")
+    return found
+
+
+def stored_sizes(tensor_map: TensorMap, options: WriteOptions) -> dict[str, int]:
+    """Return how many bytes each tensor takes as the options say."""
+    sizes = {name: tensor.spec.encoded_bytes for name, tensor in tensor_map.items()}
+    for name, counts in options.bitmasks.items():
+        spec = tensor_map[name].spec
+        sizes[name] = bitmask_bytes(spec.n_elements, int(counts.sum()), spec.dtype.bits)
+    return sizes
+
+
 def _execute(tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress) -> None:
     if planned.is_directory:
         _write_directory(tensor_map, planned, options, force, progress)
@@ -298,7 +339,9 @@ def _fail(error: OSError) -> None:
     raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename) from None
 
 
-def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, written: bool) -> dict[str, Any]:
+def _record(
+    tensor_map: TensorMap, planned: Plan, original: TensorMap, sizes: Mapping[str, int], *, written: bool
+) -> dict[str, Any]:
     pairs = [(tensor_map[name].spec, original[name].spec) for name in tensor_map]
     return {
         "schema": "weighttools.convert/1",
@@ -310,9 +353,9 @@ def _record(tensor_map: TensorMap, planned: Plan, original: TensorMap, *, writte
         "n_cast": sum(now.dtype != then.dtype for now, then in pairs),
         "n_dequantized": sum(then.is_quantized and not now.is_quantized for now, then in pairs),
         "n_quantized": sum(now.is_quantized and not then.is_quantized for now, then in pairs),
-        "stored_bytes": sum(tensor.spec.encoded_bytes for tensor in tensor_map.values()),
+        "stored_bytes": sum(sizes.values()),
         "planned_peak_bytes": max(planned_peak(tensor_map.values()), _planning_peak(tensor_map)),
-        "files": [_file_record(tensor_map, file, names) for file, names in planned.files.items()],
+        "files": [_file_record(sizes, file, names) for file, names in planned.files.items()],
         "notes": planned.notes,
     }
 
@@ -322,12 +365,8 @@ def _planning_peak(tensor_map: TensorMap) -> int:
     return max((report.get("planning_bytes", 0) for report in tensor_map.origin.reports), default=0)
 
 
-def _file_record(tensor_map: TensorMap, file: str, names: list[str]) -> dict[str, Any]:
-    return {
-        "name": file,
-        "n_tensors": len(names),
-        "stored_bytes": sum(tensor_map[name].spec.encoded_bytes for name in names),
-    }
+def _file_record(sizes: Mapping[str, int], file: str, names: list[str]) -> dict[str, Any]:
+    return {"name": file, "n_tensors": len(names), "stored_bytes": sum(map(sizes.__getitem__, names))}
 
 
 def planned_peak(tensors: Iterable[Tensor]) -> int:

@@ -291,6 +291,31 @@ def average(
     return averaging.average(maps, names, shares, says)
 
 
+def merge_adapter(base: Source, adapter: PathLike) -> TensorMap:
+    """Add a LoRA adapter's changes to the weights of its base: ``W + alpha / r * B A``.
+
+    Parameters
+    ----------
+    base
+        As for `open`, or an open map; its names may have another prefix than the adapter's.
+    adapter
+        A directory that peft, or `train.save_lora`, has saved.
+
+    Returns
+    -------
+    TensorMap
+        With a `report`. Sums are float64, rounded once to the base's dtypes; nothing is read yet.
+
+    Raises
+    ------
+    SpecError
+        The adapter does not fit the base, or a weight to change is quantised.
+    """
+    from weighttools.adapters import merge_lora
+
+    return merge_lora(_opened(base), adapter)
+
+
 def masks(pruned: TensorMap) -> TensorMap:
     """Return the masks of a map that was just pruned: booleans, true where a weight is kept; lazy too."""
     from weighttools.transforms.prune import masks as of

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.families import families
+from weighttools.analyzers.families import Family, families
+from weighttools.core.encodings import BITMASK
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
@@ -31,6 +33,7 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
         "n_tensors": len(tensor_map),
         **_totals(groups),
         "dtypes": {name: _dtype_record(count) for name, count in groups.items()},
+        **_bitmasks(found),
         "aliases": dict(tensor_map.aliases),
         "files": list(tensor_map.origin.files),
         "notes": list(tensor_map.origin.notes),
@@ -77,6 +80,17 @@ def _totals(groups: dict[str, counts.Count]) -> Record:
 
 def _dtype_record(count: counts.Count) -> Record:
     return {"n_tensors": count.n_tensors, "n_elements": count.n_elements, "stored_bytes": count.stored_bytes}
+
+
+def _bitmasks(found: Iterable[Family]) -> Record:
+    """Return how many tensors are stored as bitmasks, in how many bytes, and what they would take; if there are any."""
+    masked = [family for family in found if family.spec.encoding == BITMASK]
+    sizes = {
+        "n_tensors": sum(family.n_tensors for family in masked),
+        "stored_bytes": sum(family.n_tensors * family.stored_bytes for family in masked),
+        "raw_bytes": sum(family.n_tensors * family.spec.nbytes for family in masked),
+    }
+    return {"bitmasks": sizes} if masked else {}
 
 
 def _tensor_record(name: str, tensor: Tensor) -> Record:

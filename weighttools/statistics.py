@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.formats.base import ReadOptions
+from weighttools.io.ahead import reading_ahead
 from weighttools.io.progress import Progress, silent
 from weighttools.opening import PathLike, chosen, name_of
 from weighttools.records import Record
@@ -108,32 +109,34 @@ def stats(
     >>> record["total"]["count"]
     16
     """
-    from weighttools.analyzers.describe import Request, planned_bytes
-    from weighttools.analyzers.rows import Means, grouped, rows_of, selection
-
-    request = Request(
-        quantiles=tuple(quantiles),
-        bins=hist,
-        entropy=entropy,
-        structure=sparsity,
-        kurtosis=kurtosis,
-        outliers=outliers,
-        near_zero=eps is not None,
-        norms=tuple(norms),
-    ).checked()
     tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
-    means = Means(0.0 if eps is None else eps, threads, kernel, executor, progress)
-    groups = grouped(tensor_map, by, depth)
-    shown = selection(request, by, where, sort, top)
-    head = {
-        "schema": "weighttools.stats/1",
-        "path": name_of(path),
-        "by": by,
-        "read_bytes": planned_bytes([labelled.group for labelled in groups], request),
-    }
-    if dry_run:
-        return head
-    rows, total = rows_of(groups, request, means)
+    n_bytes = 0 if dry_run else sum(spec.nbytes for spec in tensor_map.specs())
+    with reading_ahead(tensor_map.values(), n_bytes, progress) as told:  # begun while NumPy is loaded
+        from weighttools.analyzers.describe import Request, planned_bytes
+        from weighttools.analyzers.rows import Means, grouped, rows_of, selection
+
+        request = Request(
+            quantiles=tuple(quantiles),
+            bins=hist,
+            entropy=entropy,
+            structure=sparsity,
+            kurtosis=kurtosis,
+            outliers=outliers,
+            near_zero=eps is not None,
+            norms=tuple(norms),
+        ).checked()
+        means = Means(0.0 if eps is None else eps, threads, kernel, executor, told)
+        groups = grouped(tensor_map, by, depth)
+        shown = selection(request, by, where, sort, top)
+        head = {
+            "schema": "weighttools.stats/1",
+            "path": name_of(path),
+            "by": by,
+            "read_bytes": planned_bytes([labelled.group for labelled in groups], request),
+        }
+        if dry_run:
+            return head
+        rows, total = rows_of(groups, request, means)
     return {
         **head,
         "n_rows": len(rows),

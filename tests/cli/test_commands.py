@@ -296,6 +296,15 @@ def test_get_json_is_exact(inside, make) -> None:
     assert np.float32(values("f")[0]) == np.float32(0.1) and values("c") == [[1.0, 2.0]]
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0), (2, 3, 4), (1, 70_000), (2, 1, 66_000)])
+def test_get_json_nests_as_numpy_does(inside, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """A row longer than what is turned into text at once is still one list."""
+    array = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+    path = tmp_path / "n.safetensors"
+    save_file({"n": array}, path)
+    assert json.loads(good(inside("get", path, "n", "--json")))["values"] == array.tolist()
+
+
 @pytest.mark.parametrize(
     ("key", "said"),
     [

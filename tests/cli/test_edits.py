@@ -39,7 +39,7 @@ def test_prune_tells_what_it_did(inside, model, tmp_path: Path) -> None:
         "  left alone: 1 norms and biases (fewer than two dimensions, or named so)",
     ]
     assert "sparsity: 25.0000% of the pruned tensors (32 of 128 are 0)" in out
-    assert "as it is 760 B" in out and "bitmask and values 648 B" in out  # 760 + 16 - 32 * 4
+    assert "as it is 760 B" in out and "bitmask and values 664 B" in out  # 760 + 2 * (8 + 8) - 32 * 4
     found = load_file(target)
     with np.load(masks) as archive, safe_open(target, "np") as file:
         assert sorted(k for k in archive.files if "weighttools" not in k) == ["l.0.fc.weight", "l.1.fc.weight"]
@@ -61,7 +61,7 @@ def test_json(inside, model, tmp_path: Path) -> None:
     )  # fmt: skip
     arrays = load_file(target)
     assert done["tensors"]["l.0.fc.weight"]["n_zero"] == int((arrays["l.0.fc.weight"] == 0).sum())
-    assert record["sizes"]["bitmask_bytes"] == 760 + 16 - 64 * 4
+    assert record["sizes"]["bitmask_bytes"] == 760 + 2 * (8 + 8) - 64 * 4
     assert record["sizes"]["gzip_sample_bytes"] == record["sizes"]["raw_bytes"] == 760
 
 

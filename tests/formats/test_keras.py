@@ -257,3 +257,11 @@ def test_values_of_an_archive_are_read_in_place(saved: tuple[Any, dict[str, Path
     tensor_map = wt.open(files["model.keras"])
     spans = [tensor.stored for tensor in tensor_map.values()]
     assert all(span is not None and span.source.name == str(files["model.keras"]) for span in spans)
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_parameters_are_those_that_keras_trains(tmp_path: Path, name: str) -> None:
+    """A batch normalisation's moving statistics are buffers, whatever the file calls them."""
+    model, path = small_model(), str(tmp_path / name)
+    SAVERS[name](model, path)
+    assert wt.inspect(path)["n_parameters"] == sum(int(np.prod(w.shape)) for w in model.trainable_weights)

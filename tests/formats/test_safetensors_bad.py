@@ -17,7 +17,7 @@ from safetensors import SafetensorError, deserialize
 import weighttools as wt
 from tests.strategies import ODD_NAMES
 from weighttools.errors import CorruptFileError, UnknownFormatError, WeighttoolsError
-from weighttools.formats import read_file, safetensors
+from weighttools.formats import read_file, safetensors_header
 from weighttools.io.source import Bytes
 
 F32 = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
@@ -231,7 +231,7 @@ def test_header_limit_is_the_official_one() -> None:
     names = ",".join(f'"{i:01000d}":' + fields("U8", [0], [0, 0]) for i in range(3))
     fits = made("{" + names + "}")
     assert len(read(fits)) == 3
-    limit = safetensors.MAX_HEADER
+    limit = safetensors_header.MAX_HEADER
     assert limit == 100_000_000
     for length, refused in ((limit, False), (limit + 1, True)):
         data = made(b"{}".ljust(length))
@@ -271,8 +271,9 @@ def test_stranger_is_named(tmp_path: Path, data: bytes, message: str) -> None:
         assert message in str(caught.value)
 
 
-def test_random_bytes_are_of_no_known_format(tmp_path: Path) -> None:
-    path = tmp_path / "weights.dat"
+@pytest.mark.parametrize("name", ["weights.dat", "pytorch_model.bin"])
+def test_random_bytes_are_of_no_known_format(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
     path.write_bytes(b"\x7a" * 100)
     with pytest.raises(UnknownFormatError, match="is of no known format"):
         wt.open(path)
@@ -312,10 +313,10 @@ def both(text: str, n_data: int) -> tuple[object, object]:
     """What the fast way and the careful way make of a header: their result, or None where it is refused."""
     source = Bytes(made(text, bytes(n_data)), "x")
     try:
-        careful: object = safetensors._checked(text, source, 8 + len(text.encode()))
+        careful: object = safetensors_header.checked(text, source, 8 + len(text.encode()))
     except CorruptFileError:
         careful = None
-    return safetensors._canonical(text, source, 8 + len(text.encode())), careful
+    return safetensors_header.canonical(text, source, 8 + len(text.encode())), careful
 
 
 RECORDS = st.lists(
@@ -398,7 +399,7 @@ def test_official_and_ours_agree_on_mutated_files(tmp_path: Path) -> None:
         for name, tensor in ours.items():
             assert tensor.stored is not None
             raw = tensor.stored.source.read(tensor.stored.offset, tensor.stored.length)
-            assert (safetensors._CODES[tensor.dtype.name], tensor.shape, raw) == official[name]
+            assert (safetensors_header.CODES[tensor.dtype.name], tensor.shape, raw) == official[name]
 
     check()
 

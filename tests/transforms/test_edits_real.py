@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import weighttools as wt
 from tests.conftest import clean_environment
 from tests.real import beside, real_file
 
@@ -93,3 +95,46 @@ def test_the_target_is_met_to_the_element(inside, directory: Path, tmp_path: Pat
         clear = np.abs(array) != threshold  # whatever goes of equal ones
         wanted = np.where(np.abs(array) < threshold, np.float32(0), array)
         np.testing.assert_array_equal(after[name][clear], wanted[clear])
+
+
+# The embeddings of sentences (JSON on standard input) by transformers' own tokenizer and model, of each directory.
+EMBEDDINGS = """
+import json, sys, torch
+from transformers import AutoModel, AutoTokenizer
+torch.set_num_threads(1)
+sentences = json.load(sys.stdin)
+for directory in sys.argv[1:]:
+    batch = AutoTokenizer.from_pretrained(directory)(sentences, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = AutoModel.from_pretrained(directory).eval()(**batch).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    print(json.dumps(((states * mask).sum(1) / mask.sum(1)).tolist()))
+"""
+
+
+def test_the_table_of_sentences_is_transformers_s(directory: Path, tmp_path: Path) -> None:
+    """The table in the documentation: our pruning, our BERT; here its rows are made by transformers."""
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "pruned_sentences.py"))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(beside(PACKAGE, FILE, name), directory / name)
+    changes = ["prune 50%", "prune 2:4", "decay to 90%"]
+    for name in changes:
+        wt.convert(example["CHANGES"][name](wt.open(directory)), tmp_path / name)
+    done = subprocess.run(
+        [sys.executable, "-c", EMBEDDINGS, directory, *(tmp_path / name for name in changes)],
+        env=clean_environment(tmp_path, HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1"),
+        input=json.dumps(example["SENTENCES"]),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    before, *after = (np.array(json.loads(line)) for line in done.stdout.splitlines())
+    rows = example["rows"](directory, changes)
+    for name, found in zip(changes, after, strict=True):
+        cosines = (before * found).sum(1) / np.linalg.norm(before, axis=1) / np.linalg.norm(found, axis=1)
+        assert rows[name]["mean"] == pytest.approx(cosines.mean(), abs=1e-5)
+        assert rows[name]["least"] == pytest.approx(cosines.min(), abs=1e-5)
+        bitmasks = wt.convert(tmp_path / name, tmp_path / "b.safetensors", store="bitmask", force=True)
+        assert rows[name]["bytes"] == bitmasks["stored_bytes"]
+    assert [rows[name]["zeros"] for name in changes] == pytest.approx([0.5, 0.5, 0.0], abs=1e-6)

@@ -6,12 +6,20 @@ spec (roles, counts, kinds) is asked of the families, not of every tensor.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
+
+_VARIABLE = re.compile(r"(?<=/vars/)([0-9])$", re.MULTILINE)
+
+
+def variable_letter(number: int) -> str:
+    """Return the letter that stands for a Keras variable's number, 0 to 9, in a family's words."""
+    return "abcdefghij"[number]
 
 
 class Family(NamedTuple):
@@ -44,9 +52,16 @@ def families(tensor_map: TensorMap) -> list[Family]:
 
 
 def wordings(names: Iterable[str]) -> list[str]:
-    """Return names without their digits; all at once, for a hundred thousand of them."""
+    """Return names without their digits; all at once, for a hundred thousand of them.
+
+    The number of a Keras variable says what it is (``vars/2`` of a batch normalisation is its moving mean), so that
+    stays, as a letter.
+    """
     known = list(names)
-    everything = "\n".join(known).encode("utf-8", "surrogatepass").translate(None, b"0123456789")
+    text = "\n".join(known)
+    if "/vars/" in text:
+        text = _VARIABLE.sub(lambda found: variable_letter(int(found[1])), text)
+    everything = text.encode("utf-8", "surrogatepass").translate(None, b"0123456789")
     found = everything.decode("utf-8", "surrogatepass").split("\n")
     if len(found) == len(known):
         return found

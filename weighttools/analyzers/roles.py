@@ -41,6 +41,13 @@ SLOTS = frozenset(
 _ROPE = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """GGUF's tables of rotary frequencies, which the model's configuration determines."""
 _OPTIMIZER = re.compile(r"(?:^|[./])(?:optimizers?|optimizer_weights|optimizer_states?(?:_dict)?|optim|opt_state)[./]")
+_KERAS_BUFFERS = re.compile(
+    r"(?:^|/)(?:batch_normalization(?:_\d*)?/vars/[23cd]|normalization(?:_\d*)?/vars/[012abc])$"
+)
+"""Keras 3 numbers a layer's variables: gamma, beta, moving mean, moving variance; or mean, variance, count. In a
+family's words (`families`) the numbers are letters."""
+_FLAX_BUFFERS = "batch_stats/"
+"""Flax's collection of running statistics."""
 
 
 def role(name: str, dtype: DType) -> str:
@@ -54,6 +61,8 @@ def role(name: str, dtype: DType) -> str:
         last = last.partition(":")[0]
     if last in SLOTS or (("optim" in name or "opt_state" in name) and _OPTIMIZER.search(name)):
         return OPTIMIZER
+    if ("/vars/" in name and _KERAS_BUFFERS.search(name)) or name.startswith(_FLAX_BUFFERS):
+        return BUFFER
     if last in _BUFFERS or name.endswith(_ROPE) or dtype.kind not in ("float", "complex"):
         return BUFFER
     return PARAMETER

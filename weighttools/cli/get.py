@@ -43,9 +43,11 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
 
 def _show(array: Any, name: str, as_json: bool) -> None:
     if as_json:
-        from weighttools.cli.values import array_record
+        from weighttools.cli.values import json_pieces
 
-        output.emit_json([array_record(name, array)])
+        for piece in json_pieces(name, array):
+            click.echo(piece, nl=False)
+        output.echo()
         return
     import numpy as np
 

@@ -105,6 +105,10 @@ def _headline(record: Record) -> str:
     if record["n_buffers"]:
         rows.append(("buffers", output.counted(record["n_buffers"], "element")))
     rows += [("dtype", _dtype_line(name, part)) for name, part in record["dtypes"].items()]
+    if masked := record.get("bitmasks"):
+        sizes = f"{output.short_size(masked['stored_bytes'])} for {output.short_size(masked['raw_bytes'])}"
+        tensors = output.counted(masked["n_tensors"], "tensor")
+        rows.append(("stored", f"{tensors} as bitmasks and values that are not 0: {sizes}"))
     rows += [("metadata", f"{key}: {_clipped(str(value))}") for key, value in record["metadata"].items()]
     rows += [("tied", f"{alias} = {kept}") for alias, kept in record["aliases"].items()]
     labels = [label if i == 0 or rows[i - 1][0] != label else "" for i, (label, _) in enumerate(rows)]

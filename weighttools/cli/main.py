@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "clip": ("weighttools.cli.clip:clip", "Clip weights by value, or tensors by norm."),
     "scale": ("weighttools.cli.scale:scale", "Multiply weights by a number."),
     "noise": ("weighttools.cli.noise:noise", "Add normal noise to weights."),
+    "merge-adapter": ("weighttools.cli.merge_adapter:merge_adapter", "Add a LoRA adapter to the weights of its base."),
     "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
     "check": ("weighttools.cli.check:check", "Look for what is dangerous, damaged or doubtful."),
     "estimate": ("weighttools.cli.estimate:estimate", "Say what memory loading and training take."),

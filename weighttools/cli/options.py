@@ -54,7 +54,7 @@ def _named(command: F, takes: str, leaves: str) -> F:
     )(command)  # fmt: skip
     return click.option(
         "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help=f"{takes} whose whole name matches: a glob (* crosses dots) or re:REGEX. Repeatable.",
+        help=f"{takes} whose whole name matches, case and all: a glob (* crosses dots) or re:REGEX. Repeatable.",
     )(command)  # fmt: skip
 
 
@@ -74,6 +74,10 @@ WRITING = (
     click.option(
         "--compress", "compression", metavar="METHOD",
         help="Compress the values: gzip, for an HDF5 file. [default: none]",
+    ),
+    click.option(
+        "--store", type=click.Choice(["bitmask"]),
+        help="Store tensors with many zeros as a bitmask and the other values, in safetensors. [default: as ever]",
     ),
     click.option(
         "--npz-bf16", type=click.Choice(["keep", "float32"]), default="keep", show_default=True,
@@ -120,12 +124,17 @@ def reading(command: F) -> F:
 
 
 @contextmanager
-def progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """Give a callback that draws a bar with bytes a second and time left, if stderr is a terminal."""
+def progress(total: int | Callable[[], int], label: str) -> Iterator[Callable[[int], None]]:
+    """Give a callback that draws a bar with bytes a second and time left, if stderr is a terminal.
+
+    A `total` that takes time to find is a function, called only then.
+    """
     if not sys.stderr.isatty():
         yield lambda n: None
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+    with tqdm(
+        total=total() if callable(total) else total, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False
+    ) as bar:
         yield lambda n: (bar.update(n), None)[1]

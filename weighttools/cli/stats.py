@@ -87,8 +87,7 @@ def stats(path: str, depth: int | None, style: str, as_json: bool, **settings: A
     settings["by"] = "depth" if depth else settings["by"]
     asked = {**settings, "depth": depth or 1}
     tensor_map = api.open(path, assume=settings["assume"], root=settings["root"])
-    planned = api.stats(tensor_map, **asked, dry_run=True)
-    with options.progress(planned["read_bytes"], "stats") as done:
+    with options.progress(lambda: int(api.stats(tensor_map, **asked, dry_run=True)["read_bytes"]), "stats") as done:
         record = {**api.stats(tensor_map, **asked, progress=done), "path": path}
     _show(record, settings, "json" if as_json else style)
 

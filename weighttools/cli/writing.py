@@ -14,9 +14,9 @@ def write(tensor_map: TensorMap, dst: str, label: str, **settings: Any) -> dict[
     """Plan a write, do it unless ``dry_run`` is set, and return the record of `weighttools.convert`."""
     from weighttools import api
 
-    planned = api.convert(tensor_map, dst, **{**settings, "dry_run": True})
     if settings["dry_run"]:
-        return planned
+        return api.convert(tensor_map, dst, **settings)
+    planned = api.convert(tensor_map, dst, **{**settings, "store": None, "dry_run": True})  # not to count twice
     with options.progress(planned["stored_bytes"], label) as moved:
         return api.convert(tensor_map, dst, **settings, progress=moved)
 

@@ -131,8 +131,8 @@ def dtype(name: str) -> DType:
 def _near(name: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name.lower(), [*DTYPES, *ALIASES], n=3, cutoff=0.5)
-    return "one of " + ", ".join(near or ["float32", "float16", "bfloat16"])
+    near = difflib.get_close_matches(name.lower(), [*DTYPES, *ALIASES], n=3, cutoff=0.7)
+    return f"a dtype such as {', '.join(near or ['float32', 'float16', 'bfloat16'])}"
 
 
 def from_numpy(numpy_dtype: np.dtype[Any]) -> DType:

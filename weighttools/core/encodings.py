@@ -46,6 +46,11 @@ QUANTIZED: dict[str, Block] = {
 }
 """Encodings by name: ggml's type names in lower case."""
 
+BITMASK = "bitmask"
+"""Elements stored as a bit each and the values that are not zero; see `weighttools.formats.bitmask`."""
+BITMASK_BLOCK = 1 << 16
+"""Elements of a block of a bitmask."""
+
 BIG_ENDIAN = "_be"
 """The suffix of an encoding whose blocks hold big-endian numbers; such blocks are read, never copied."""
 
@@ -57,3 +62,12 @@ def block_of(encoding: str) -> Block | None:
     (Block(elements=256, n_bytes=144), None)
     """
     return QUANTIZED.get(encoding.removesuffix(BIG_ENDIAN))
+
+
+def bitmask_bytes(n_elements: int, n_kept: int, bits: int) -> int:
+    """Return the bytes of `n_elements` as a bitmask and the `n_kept` values of `bits` bits that are not zero.
+
+    >>> bitmask_bytes(65536, 100, 32)
+    8600
+    """
+    return 8 * -(-n_elements // BITMASK_BLOCK) + -(-n_elements // 8) + n_kept * (bits // 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.findings import Finding
@@ -45,10 +46,14 @@ class WriteOptions(NamedTuple):
         Worker threads for decoding and casting; None is one a CPU.
     compression
         How to compress values, for a format that can: ``"gzip"`` for HDF5. None is not at all.
+    bitmasks
+        Tensors that safetensors shall store as a bitmask and the values that are not zero, and how many values each
+        of their blocks keeps; see `weighttools.formats.bitmask`.
     """
 
     threads: int | None = None
     compression: str | None = None
+    bitmasks: Mapping[str, Any] = MappingProxyType({})
 
 
 class Format(NamedTuple):

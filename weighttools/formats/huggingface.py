@@ -158,7 +158,7 @@ def read_index(index: Path, options: ReadOptions | None = None) -> TensorMap:
     found = TensorMap.joined(shards.values())
     if not _agree(weight_map, shards, found):
         raise _disagreement(index, weight_map, shards)
-    notes = _stale_total(record, sum(found.sizes()))
+    notes = _stale_total(record, found)
     return _joined(directory, found, list(shards.values()), notes, _ties(record, found))
 
 
@@ -203,10 +203,11 @@ def _ties(record: dict[str, Any], found: TensorMap) -> dict[str, str]:
     return {name: kept for name, kept in entries if isinstance(kept, str) and kept in found and name not in found}
 
 
-def _stale_total(record: dict[str, Any], total: int) -> list[str]:
+def _stale_total(record: dict[str, Any], found: TensorMap) -> list[str]:
+    total = sum(found.sizes())
     metadata = record.get("metadata")
     claimed = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if claimed is None or claimed == total:
+    if claimed is None or claimed in (total, sum(spec.encoded_bytes for spec in found.specs())):
         return []
     return [f"the index says total_size {claimed!r}; the shards hold {total:,} bytes"]
 

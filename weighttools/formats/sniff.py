@@ -51,6 +51,9 @@ _OTHERS = {
     b"\x7fELF": "a program",
 }
 
+_PICKLE_STARTS = b"\x80(c]}lLIFd"
+"""What the pickle of a container or a number can begin with, in any protocol."""
+
 _REMEDIES: dict[Callable[[bytes], str | None], str] = {
     _lfs: "run: git lfs pull",
     _html: "the download gave a web page (a login or an error?): fetch the file itself",
@@ -76,7 +79,7 @@ def refuse_stranger(head: bytes, source: Source, named: str | None) -> str:
         fact = guess(head)
         if fact:
             raise UnknownFormatError(fact, subject=source.name, remedy=remedy)
-    if named is None:
+    if named is None or (named == "pytorch" and head[0] not in _PICKLE_STARTS):
         raise UnknownFormatError(
             f"is of no known format (it begins with {head[:8]!r})",
             subject=source.name,

@@ -56,6 +56,11 @@ from weighttools.train.init import uniform as uniform
 from weighttools.train.init import xavier_normal as xavier_normal
 from weighttools.train.init import xavier_uniform as xavier_uniform
 from weighttools.train.init import zeros as zeros
+from weighttools.train.lora import adapter_of as adapter_of
+from weighttools.train.lora import load_lora as load_lora
+from weighttools.train.lora import lora as lora
+from weighttools.train.lora import merge_lora as merge_lora
+from weighttools.train.lora import save_lora as save_lora
 from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
 from weighttools.train.losses import binary_focal as binary_focal
 from weighttools.train.losses import contrastive as contrastive

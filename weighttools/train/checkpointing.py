@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from weighttools.errors import SpecError
-from weighttools.train.tape import Tape, Variable
+from weighttools.train.tape import StandIn, Tape, Variable
 
 
 def checkpoint(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -42,16 +43,33 @@ def checkpoint(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
         inner.backward(f(*_rebuilt(args, iter(fresh)), **options), dy)
         return [leaf.slot.grad if wanted else None for leaf, wanted in zip(fresh, need, strict=True)]
 
-    structure = [dict.fromkeys(a) if isinstance(a, Mapping) else None for a in args]
-    args = tuple(structure)  # the closure must not keep the outer tape's variables
+    args = tuple(_outline(args))  # the closure must not keep the outer tape's variables
     return tape.record("checkpoint", y, leaves, pullback)
 
 
-def _leaves(args: Sequence[Any]) -> Iterator[Any]:
+def _leaves(args: Iterable[Any]) -> Iterator[Any]:
     for arg in args:
-        yield from arg.values() if isinstance(arg, Mapping) else (arg,)
+        if isinstance(arg, Mapping):
+            yield from _leaves(arg.values())
+        elif isinstance(arg, StandIn):
+            yield from arg.parts
+        else:
+            yield arg
 
 
-def _rebuilt(args: Sequence[Any], leaves: Iterator[Any]) -> list[Any]:
+def _rebuilt(args: Iterable[Any], leaves: Iterator[Any]) -> list[Any]:
     """Return arguments of the same structure with other leaves."""
-    return [{name: next(leaves) for name in arg} if isinstance(arg, Mapping) else next(leaves) for arg in args]
+    return [_filled(arg, leaves) for arg in args]
+
+
+def _filled(arg: Any, leaves: Iterator[Any]) -> Any:
+    if isinstance(arg, Mapping):
+        return {name: _filled(value, leaves) for name, value in arg.items()}
+    if isinstance(arg, StandIn):
+        return arg.with_parts(*(next(leaves) for _ in arg.parts))
+    return next(leaves)
+
+
+def _outline(args: Iterable[Any]) -> list[Any]:
+    """Return arguments of the same structure without leaves."""
+    return _rebuilt(args, itertools.repeat(None))

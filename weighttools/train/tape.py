@@ -27,6 +27,7 @@ import numpy as np
 from weighttools.errors import SpecError, WeighttoolsError
 from weighttools.train.variable import Array as Array
 from weighttools.train.variable import Slot as Slot
+from weighttools.train.variable import StandIn as StandIn
 from weighttools.train.variable import Variable as Variable
 
 Pullback = Callable[[Any, Sequence[bool]], Sequence[Any]]
@@ -80,6 +81,9 @@ def operation(f: Callable[..., tuple[Any, Pullback]]) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def call(*args: Any, **options: Any) -> Any:
+        for arg in args:
+            if isinstance(arg, StandIn):
+                return arg.operate(call, args, options)
         tapes = {id(a.tape): a.tape for a in args if isinstance(a, Variable)}
         if len(tapes) > 1:
             raise SpecError("variables of two tapes meet", subject=f.__name__, remedy="pass all a checkpoint needs")

@@ -87,3 +87,23 @@ class Variable:
 
     def __len__(self) -> int:
         return len(self.value)
+
+
+class StandIn:
+    """What stands for an array that is never made, such as a low-rank weight: operations hand themselves to it."""
+
+    __slots__ = ()
+    __array_ufunc__ = None
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The arrays, or variables, that it is made of."""
+        raise NotImplementedError
+
+    def with_parts(self, *parts: Any) -> StandIn:
+        """Return one that is made of other arrays."""
+        raise NotImplementedError
+
+    def operate(self, operation: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Return ``operation(*args, **options)``, of whose arguments this is one."""
+        raise NotImplementedError

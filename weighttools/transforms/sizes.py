@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weighttools.core import plan
+from weighttools.core.encodings import bitmask_bytes
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 
@@ -30,8 +31,9 @@ def sizes(tensor_map: TensorMap, zeros: Mapping[str, int] | None) -> dict[str, A
 
 
 def _saved(tensor: Tensor, n_zero: int) -> int:
-    """Return how many bytes a bit for each element, and no zeros, take more than raw elements."""
-    return -(-tensor.n_elements // 8) - tensor.dtype.nbytes(n_zero)
+    """Return how many bytes a bitmask and the values that are not 0 take more than raw elements, if not less."""
+    n_bytes = bitmask_bytes(tensor.n_elements, tensor.n_elements - n_zero, tensor.dtype.bits)
+    return min(0, n_bytes - tensor.spec.nbytes)
 
 
 def _compressed(tensors: list[Tensor], every: int) -> tuple[int, int]:

@@ -1,0 +1,338 @@
+"""Adapters that peft made: merged as peft merges them, and refused where factors alone do not say the change."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.numpy import load_file, save_file
+
+import weighttools as wt
+from weighttools.adapters import merge_lora, open_adapter
+from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # peft's own
+
+
+def gpt2(**options: Any) -> Any:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=50, n_embd=24, n_layer=2, n_head=4, n_positions=16, bos_token_id=0, eos_token_id=0, **options
+    )
+    return transformers.GPT2LMHeadModel(config).eval()
+
+
+def llama() -> Any:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=40,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config).eval()
+
+
+class Net(torch.nn.Module):
+    """Convolutions, an embedding, a square and another matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(11, 6)
+        self.square = torch.nn.Linear(6, 6)
+        self.conv = torch.nn.Conv2d(4, 5, (3, 2))
+        self.point = torch.nn.Conv2d(5, 3, 1)
+        self.out = torch.nn.Linear(6, 4)
+
+
+def net() -> Any:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+def state(module: Any) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "llama": (llama, {"r": 3, "lora_alpha": 7, "target_modules": ["q_proj", "down_proj"]}),
+    "rslora": (llama, {"r": 4, "lora_alpha": 7, "use_rslora": True, "target_modules": "all-linear"}),
+    "conv1d": (gpt2, {"r": 3, "target_modules": ["c_attn", "c_proj", "c_fc"]}),
+    "square": (gpt2, {"r": 3, "target_modules": ["attn.c_proj"]}),
+    "patterns": (
+        llama,
+        {
+            "r": 4,
+            "target_modules": ["q_proj", "k_proj", "v_proj"],
+            "rank_pattern": {"layers.1.self_attn.q_proj": 2, "v_proj": 6},
+            "alpha_pattern": {
+                "^model.layers.0.self_attn.q_proj": 3,
+                "k_proj": 5,
+                "model\\.layers\\.1\\.self_attn\\.v_proj": 11,
+            },
+        },
+    ),
+    "whole": (llama, {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]}),
+    "biases": (gpt2, {"r": 2, "target_modules": ["c_attn"], "bias": "lora_only"}),
+    "all kinds": (net, {"r": 2, "target_modules": ["table", "square", "conv", "point", "out"]}),
+}
+
+
+def made(case: str, home: Path) -> tuple[dict[str, np.ndarray], Any]:
+    """Save an adapter with random factors; return the base's arrays and peft's model."""
+    make, options = CASES[case]
+    module = peft.get_peft_model(make(), peft.LoraConfig(**options)).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            if "lora_" in name or "modules_to_save" in name or (p.requires_grad and "bias" in name):
+                p += 0.3 * torch.randn_like(p)
+    module.save_pretrained(home)
+    return state(make()), module
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_merged_as_peft_merges(case: str, tmp_path: Path) -> None:
+    base, module = made(case, tmp_path)
+    merged = merge_lora(wt.TensorMap.from_arrays(base), tmp_path)
+    expected = state(module.merge_and_unload())
+    found = merged.read()
+    assert found.keys() == expected.keys()
+    changed = {n for n in base if expected[n].tobytes() != base[n].tobytes()}
+    assert changed == {n for n in base if found[n].tobytes() != base[n].tobytes()}
+    assert set(merged.report["names"]) | set(merged.report["replaced"]) == changed
+    for name in base:
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], expected[name], rtol=3e-6, atol=3e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("case", ["llama", "conv1d"])
+def test_rounded_once(case: str, dtype: str, tmp_path: Path) -> None:
+    """The result is the float64 sum, rounded to nearest: at most half a unit in the last place off."""
+    values, module = made(case, tmp_path)
+    of = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
+    base = {n: a.astype(of) for n, a in values.items()}
+    merged = merge_lora(wt.TensorMap.from_arrays(base), tmp_path)
+    factors = load_file(tmp_path / "adapter_model.safetensors")
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    for name in merged.report["names"]:
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        a, b = (factors[f"{stem}.lora_{side}.weight"].astype(np.float64) for side in "AB")
+        delta = config["lora_alpha"] / config["r"] * (b @ a)
+        exact = base[name].astype(np.float64) + (delta.T if case == "conv1d" else delta)
+        found = merged[name].read()
+        assert found.dtype == of
+        limits = ml_dtypes.finfo(of)  # a unit in the last place is at most this:
+        step = np.maximum(float(limits.eps) * np.abs(exact), float(limits.smallest_subnormal))
+        assert (np.abs(found.astype(np.float64) - exact) <= 0.5 * step + 1e-15).all()
+    del module
+
+
+def test_merged_in_blocks_of_any_size(tmp_path: Path) -> None:
+    base, _ = made("conv1d", tmp_path)
+    tensor = merge_lora(wt.TensorMap.from_arrays(base), tmp_path)["transformer.h.0.attn.c_attn.weight"]
+    whole = tensor.read().reshape(-1)
+    for start, stop in ((0, 1), (71, 73), (5, 600), (whole.size - 1, whole.size), (3, 3)):
+        np.testing.assert_array_equal(tensor.reader(start, stop), whole[start:stop])
+
+
+@pytest.mark.parametrize(
+    ("taken", "put"),
+    [("transformer.", ""), ("", "wrapped."), ("", "model.inner."), ("transformer.h.", "")],
+)
+def test_bases_under_other_prefixes(taken: str, put: str, tmp_path: Path) -> None:
+    base, module = made("conv1d", tmp_path)
+    expected = state(module.merge_and_unload())
+    other = {put + n.removeprefix(taken): a for n, a in base.items()}
+    found = merge_lora(wt.TensorMap.from_arrays(other), tmp_path).read()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[put + name.removeprefix(taken)], array, rtol=3e-6, atol=3e-6)
+
+
+def test_a_head_that_the_base_does_not_have_is_added(tmp_path: Path) -> None:
+    base, _ = made("whole", tmp_path)
+    head = base.pop("lm_head.weight")
+    merged = merge_lora(wt.TensorMap.from_arrays(base), tmp_path)
+    assert merged.report["added"] == ["lm_head.weight"] and merged["lm_head.weight"].shape == head.shape
+    assert merged.report["replaced"] == sorted(n for n in base if n.endswith("norm.weight"))  # as peft matches "norm"
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    base, _ = made("llama", tmp_path)
+    name = "model.layers.1.self_attn.q_proj.weight"
+    with pytest.raises(SpecError, match=r"changes 'model.layers.1.self_attn.q_proj', which the base does not have"):
+        merge_lora(wt.TensorMap.from_arrays({n: a for n, a in base.items() if n != name}), tmp_path)
+    with pytest.raises(
+        SpecError, match=r"q_proj.weight: factors \(3, 24\) and \(24, 3\) do not fit a weight \(24, 23\)"
+    ):
+        merge_lora(wt.TensorMap.from_arrays({**base, name: base[name][:, 1:]}), tmp_path)
+    with pytest.raises(SpecError, match="cannot be added to int8"):
+        merge_lora(wt.TensorMap.from_arrays({**base, name: base[name].astype(np.int8)}), tmp_path)
+    with pytest.raises(SpecError, match="cannot be added to float8_e4m3fn"):
+        merge_lora(wt.TensorMap.from_arrays({**base, name: base[name].astype(ml_dtypes.float8_e4m3fn)}), tmp_path)
+    tied = wt.TensorMap.from_arrays({n: a for n, a in base.items() if n != name}, aliases={name: "lm_head.weight"})
+    with pytest.raises(SpecError, match="tied to another tensor"):
+        merge_lora(tied, tmp_path)
+    whole, _ = made("whole", tmp_path / "whole")
+    with pytest.raises(SpecError, match=r"brings 'lm_head.weight' of shape \(50, 24\); the base's is \(51, 24\)"):
+        merge_lora(
+            wt.TensorMap.from_arrays({**whole, "lm_head.weight": np.zeros((51, 24), np.float32)}), tmp_path / "whole"
+        )
+
+
+def test_a_square_weight_among_both_kinds_is_not_guessed(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    base = {"a.weight": (4, 6), "b.weight": (6, 4), "c.weight": (5, 5)}
+    factors = {"a": (4, 6), "b": (4, 6), "c": (5, 5)}  # b lies turned
+    tensors = {}
+    for module, (n_out, n_in) in factors.items():
+        tensors[f"base_model.model.{module}.lora_A.weight"] = rng.standard_normal((2, n_in))
+        tensors[f"base_model.model.{module}.lora_B.weight"] = rng.standard_normal((n_out, 2))
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    arrays = {n: np.zeros(s) for n, s in base.items()}
+    with pytest.raises(SpecError, match=r"'c.weight' is square"):
+        merge_lora(wt.TensorMap.from_arrays(arrays), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "IA3"}, "an adapter of type 'IA3'"),
+        ({"use_dora": True}, "asks for use_dora"),
+        ({"trainable_token_indices": [1]}, "asks for trainable_token_indices"),
+        ({"something_new": {"x": 1}}, "asks for something_new"),
+        ({"init_lora_weights": "pissa_niter_4"}, "moves the base's weights too"),
+        ({"init_lora_weights": "olora"}, "moves the base's weights too"),
+        ({"lora_alpha": "16"}, "lora_alpha is '16'"),
+        ({"lora_alpha": True}, "lora_alpha is True"),
+        ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is no table"),
+        ({"alpha_pattern": {"(a+)+$": 2}}, "regular expression"),
+        ({"alpha_pattern": {"q_proj": {}}}, "lora_alpha is {}"),
+    ],
+)
+def test_configurations_that_are_not_plain_lora(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    made("llama", tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises((UnsupportedError, CorruptFileError), match=re.escape(message)):
+        open_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pissa", "dora"])
+def test_what_peft_itself_saves_of_other_kinds(kind: str, tmp_path: Path) -> None:
+    options = {"pissa": {"init_lora_weights": "pissa"}, "dora": {"use_dora": True}}[kind]
+    module = peft.get_peft_model(llama(), peft.LoraConfig(r=2, target_modules=["q_proj"], **options))
+    module.save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedError):
+        open_adapter(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        ({"x.weight": (2, 2)}, UnsupportedError, "holds no LoRA factors"),
+        ({"q.lora_A.weight": (2, 4)}, CorruptFileError, "'q' has one factor without the other"),
+        (
+            {"q.lora_A.weight": (2, 4), "q.lora_B.weight": (4, 2), "q.lora_magnitude_vector": (4,)},
+            UnsupportedError,
+            "lora_magnitude_vector",
+        ),
+        (
+            {"q.lora_A.weight": (2, 4), "q.lora_B.weight": (4, 2), "q.lora_B.bias": (4,)},
+            UnsupportedError,
+            r"lora_B\.bias",
+        ),
+        ({"q.lora_A.weight": (), "q.lora_B.weight": (4, 2)}, SpecError, "do not fit"),
+        ({"q.lora_A.weight": (0, 4), "q.lora_B.weight": (4, 0)}, SpecError, "do not fit"),
+        ({"q.lora_A.weight": (3, 4), "q.lora_B.weight": (4, 2)}, SpecError, "do not fit"),
+        ({"q.lora_A.weight": (2, 4, 1), "q.lora_B.weight": (4, 2, 1, 2)}, SpecError, "do not fit"),
+    ],
+)
+def test_tensors_that_are_not_plain_lora(names: dict[str, Any], error: Any, message: str, tmp_path: Path) -> None:
+    save_file(
+        {f"base_model.model.{n}": np.ones(s, np.float32) for n, s in names.items()},
+        tmp_path / "adapter_model.safetensors",
+    )
+    (tmp_path / "adapter_config.json").write_text("{}")
+    base = wt.TensorMap.from_arrays({"q.weight": np.ones((4, 4), np.float32)})
+    with pytest.raises(error, match=message):
+        merge_lora(base, tmp_path)
+
+
+def test_what_is_no_adapter(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds no adapter"):
+        open_adapter(tmp_path)
+    save_file({"q.lora_A.weight": np.ones((1, 2), np.float32)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(SourceError, match="adapter_config.json"):
+        open_adapter(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(CorruptFileError, match="not a JSON object"):
+        open_adapter(tmp_path)
+
+
+def test_names_of_megabytes_cost_no_time(tmp_path: Path) -> None:
+    """Prefixes are tried up to a bound, and a name's dots are not walked through."""
+    long = "a." * 20_000 + "q"
+    save_file(
+        {f"{long}.lora_A.weight": np.ones((1, 2), np.float32), f"{long}.lora_B.weight": np.ones((2, 1), np.float32)},
+        tmp_path / "adapter_model.safetensors",
+    )
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(SpecError, match="which the base does not have"):
+        merge_lora(wt.TensorMap.from_arrays({"q.weight": np.ones((2, 2), np.float32)}), tmp_path)
+
+
+def test_the_command(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    base, module = made("llama", tmp_path / "adapter")
+    save_file(base, tmp_path / "base.safetensors", metadata={"format": "pt"})
+    args = ("merge-adapter", tmp_path / "base.safetensors", tmp_path / "adapter", "-o", tmp_path / "merged.safetensors")
+    planned = run_cli(*args, "--dry-run")
+    assert planned.code == 0 and "would have changed 4 of 21 tensors" in planned.out
+    assert not (tmp_path / "merged.safetensors").exists()
+    record = json.loads(run_cli(*args, "--json").out)
+    assert record["schema"] == "weighttools.merge-adapter/1" and record["written"]
+    assert record["transforms"][0]["n_changed"] == 4 and record["transforms"][0]["ranks"] == [3]
+    expected = state(module.merge_and_unload())
+    found = load_file(tmp_path / "merged.safetensors")
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=3e-6, atol=3e-6)
+    again = run_cli(*args)
+    assert again.code == 2 and "--force" in again.err and len(again.err.splitlines()) == 1
+    assert run_cli(*args, "--force").code == 0
+    wrong = run_cli("merge-adapter", tmp_path / "adapter", tmp_path / "adapter", "-o", tmp_path / "x.safetensors")
+    assert wrong.code == 2 and "which the base does not have" in wrong.err and not (tmp_path / "x.safetensors").exists()
+
+
+def test_merged_directories_load_in_transformers(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    _, module = made("conv1d", tmp_path / "adapter")
+    gpt2().save_pretrained(tmp_path / "base")
+    ran = run_cli("merge-adapter", tmp_path / "base", tmp_path / "adapter", "-o", tmp_path / "merged")
+    assert ran.code == 0, ran.err
+    assert json.loads((tmp_path / "merged" / "config.json").read_text())["model_type"] == "gpt2"
+    loaded = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "merged").eval()
+    ids = torch.arange(12).reshape(2, 6)
+    assert torch.allclose(loaded(ids).logits, module(ids).logits, atol=1e-4)
+
+
+def test_adapters_of_bin_files(tmp_path: Path) -> None:
+    base, module = made("llama", tmp_path / "new")
+    torch.save(
+        {n: torch.tensor(a) for n, a in load_file(tmp_path / "new" / "adapter_model.safetensors").items()},
+        tmp_path / "adapter_model.bin",
+    )
+    shutil.copy(tmp_path / "new" / "adapter_config.json", tmp_path)
+    found = merge_lora(wt.TensorMap.from_arrays(base), tmp_path).read()
+    for name, array in state(module.merge_and_unload()).items():
+        np.testing.assert_allclose(found[name], array, rtol=3e-6, atol=3e-6)

@@ -1,0 +1,148 @@
+"""Rows of data files: what is read, and one clear line, with the row's line, for what is not."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from weighttools.errors import WeighttoolsError
+from weighttools.train.labels import class_names, classes
+from weighttools.train.rows import read_rows
+from weighttools.train.tables import Scaling, npz, table
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12)
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@settings(max_examples=40)
+@given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), delimiter=st.sampled_from(",\t"))
+def test_csv_is_read_as_the_standard_library_writes_it(
+    rows: list[tuple[str, str]], delimiter: str, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / ("x.csv" if delimiter == "," else "x.tsv")
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([("text", "label"), *rows])
+    assert [(r["text"], r["label"]) for r in read_rows(path).records] == rows
+
+
+def test_json_rows_have_their_lines(tmp_path: Path) -> None:
+    rows = [{"text": "ünï", "label": 1}, {"text": "b", "label": 0}]
+    lines = written(tmp_path / "x.jsonl", "\ufeff" + json.dumps(rows[0]) + "\n\n" + json.dumps(rows[1]) + "\r\n")
+    found = read_rows(lines)
+    assert list(found.records) == rows and found.lines == (1, 3) and found.place(1) == f"{lines}:3"
+    assert list(read_rows(written(tmp_path / "x.json", json.dumps(rows))).records) == rows
+    assert read_rows([("a", 1), "b"]).records == ({"text": "a", "label": 1}, {"text": "b"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.csv", b"", "is empty"),
+        ("x.csv", b"text,label\n", "holds no rows"),
+        ("x.jsonl", b"\n \n", "holds no rows"),
+        ("x.csv", b"text,label\nok,1\ncaf\xe9,0\n", "x.csv:3: byte 0xe9 is not UTF-8"),
+        ("x.csv", "text,label\n".encode("utf-16"), "is UTF-16"),
+        ("x.csv", b"text,label\na,b,c\n", "x.csv:2: 3 cells in a table of 2 columns"),
+        ("x.csv", b"text,text\na,b\n", "two columns are called 'text'"),
+        ("x.csv", b'text,label\n"a,1\n', "is not well-formed"),
+        ("x.jsonl", b'{"text": "a"}\n{"text": \n', "x.jsonl:2: is not JSON"),
+        ("x.jsonl", b'["a"]\n', "x.jsonl:1: is a list"),
+        ("x.jsonl", b"[" * 100_000, "nested too deeply"),
+        ("x.json", b'{"text": "a"}', "holds an object"),
+        ("x.xlsx", b"PK", "no rows are read from .xlsx"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    with pytest.raises(WeighttoolsError) as caught:
+        read_rows(written(tmp_path / name, content))
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_columns_that_are_missing_or_misread(tmp_path: Path) -> None:
+    semicolons = read_rows(written(tmp_path / "x.csv", "text;label\na;1\n"))
+    with pytest.raises(WeighttoolsError, match=r"no column 'text'.*separated by ';'"):
+        semicolons.column("text")
+    mixed = read_rows([{"text": "a", "x": 1}, {"text": None, "x": "1e3"}, {"text": "b", "x": "one"}, {"text": "c"}])
+    with pytest.raises(WeighttoolsError, match="row:2: 'text' is null"):
+        mixed.texts("text")
+    with pytest.raises(WeighttoolsError, match="row:3: column 'x' is 'one'; expected a finite number"):
+        read_rows(mixed.records[:3]).numbers("x")
+    with pytest.raises(WeighttoolsError, match="row:4: no column 'x'"):
+        mixed.column("x")
+
+
+def test_classes_are_numbered_by_size_or_by_the_alphabet() -> None:
+    assert class_names(["b", "a", "b"]) == ("a", "b")
+    assert class_names(["10", "9", 2]) == ("2", "9", "10")
+    assert class_names(["01", "1"]) == ("01", "1")
+    labels, names = classes(read_rows([("t", True), ("t", False), ("t", True)]), "label")
+    assert labels.tolist() == [1, 0, 1] and names == ("false", "true")
+    known = classes(read_rows([("t", "pos"), ("t", "neg")]), "label", ("neg", "pos"))[0]
+    assert known.tolist() == [1, 0]
+    assert classes(read_rows([("t", 1), ("t", "0")]), "label", ("neg", "pos"))[0].tolist() == [1, 0]
+    with pytest.raises(WeighttoolsError, match="row:2: label 'meh' is none of the model's; expected one of neg, pos"):
+        classes(read_rows([("t", "pos"), ("t", "meh")]), "label", ("neg", "pos"))
+    with pytest.raises(WeighttoolsError, match="regress"):
+        classes(read_rows([("t", 0.5), ("t", 1.5)]), "label")
+    with pytest.raises(WeighttoolsError, match="4 different labels in 4 rows"):
+        classes(read_rows([("t", str(i)) for i in range(4)]), "label")
+
+
+def test_tables_and_their_scaling(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal([5, -100, 3], [1, 40, 0], (20, 3))
+    text = "a,b,c,y\n" + "\n".join(",".join(map(repr, row)) + f",{i % 3}" for i, row in enumerate(x.tolist()))
+    data = table(written(tmp_path / "x.csv", text), target="y")
+    assert data.columns == ("a", "b", "c") and np.array_equal(data.x, x.astype(np.float32))
+    assert data.target.tolist() == [i % 3 for i in range(20)] and data.names == ("0", "1", "2")
+    scaled = data.scaled()
+    assert scaled.scaling is not None and Scaling.from_record(scaled.scaling.record()) == scaled.scaling
+    assert np.abs(scaled.x[:, :2].mean(0)).max() < 1e-6 and np.abs(scaled.x[:, :2].std(0) - 1).max() < 1e-6
+    assert np.abs(scaled.x[:, 2]).max() < 1e-6  # a constant column has no deviation to divide by
+    other = table(tmp_path / "x.csv", target="c", task="regress", features=["b", "a"])
+    assert other.target.dtype == np.float32 and np.array_equal(other.x[:, 0], x[:, 1].astype(np.float32))
+    with pytest.raises(WeighttoolsError, match="trained on the columns a, b, c"):
+        other.scaled(scaled.scaling)
+
+
+def test_archives_of_arrays(tmp_path: Path) -> None:
+    good = {"x": np.ones((4, 2)), "y": np.array([0, 1, 1, 2]), "sample_weight": np.array([1, 2, 0, 1.0])}
+
+    def saved(**arrays: Any) -> Path:
+        np.savez(tmp_path / "x.npz", **(good | arrays))
+        return tmp_path / "x.npz"
+
+    data = npz(saved())
+    batch = data.batch(np.array([3, 0]))
+    assert (
+        batch["target"].tolist() == [2, 0]
+        and batch["sample_weight"].tolist() == [1, 1]
+        and data.names == ("0", "1", "2")
+    )
+    assert npz(saved(y=np.array([0.5, 1, 2, 3])), task="regress").target.tolist() == [0.5, 1, 2, 3]
+    bad = np.ones((4, 2))
+    bad[2, 1] = np.nan
+    for arrays, said in (
+        ({"x": bad}, "x holds NaN or infinity in 1 rows, first 2"),
+        ({"x": np.ones((3, 2))}, "x has 3, y has 4"),
+        ({"y": np.array([0, 1, 1, -1])}, "label -1"),
+        ({"y": np.array([0.5, 1, 1, 1])}, "y is of float64"),
+        ({"sample_weight": np.array([1, -2, 0, 1.0])}, "sample_weight of -2"),
+        ({"y": np.float64(3)}, "y is a single number"),
+    ):
+        with pytest.raises(WeighttoolsError, match=said):
+            npz(saved(**arrays))
+    np.savez(tmp_path / "x.npz", features=np.ones(3))
+    with pytest.raises(WeighttoolsError, match="no array 'x'; expected x and y; there is features"):
+        npz(tmp_path / "x.npz")

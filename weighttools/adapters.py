@@ -1,0 +1,307 @@
+"""Low-rank adapters as PEFT keeps them: a directory with adapter_model.safetensors and adapter_config.json.
+
+Source: peft, ``tuners/lora/layer.py`` and ``config.py``: a module of weight (out, in, …) has factors A (r, in, …) and
+B (out, r, …), and changes it by ``lora_alpha / r * B @ A``, with rsLoRA ``lora_alpha / sqrt(r) * B @ A``; an
+embedding (n, size) has lora_embedding_A (r, n) and lora_embedding_B (size, r). ``rank_pattern`` and ``alpha_pattern``
+give modules ranks and alphas of their own. ``modules_to_save`` are whole tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from weighttools.analyzers.checks.adapter import pairs
+from weighttools.core.tensor import Tensor
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
+from weighttools.io.text import read_json
+from weighttools.opening import PathLike, located, open
+from weighttools.transforms.low_rank import Update, merged
+
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+CONFIG = "adapter_config.json"
+WRAPPER = "base_model.model."
+_HARMLESS = {
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
+    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
+    "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "megatron_core", "modules_to_save",
+    "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config",
+    "target_modules", "task_type", "use_rslora",
+}  # fmt: skip
+"""Entries of adapter_config.json that are used here, or that do not change what the factors mean."""
+_MOVES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
+"""Initialisations after which the base is no longer the file's: the factors alone do not tell the change."""
+_PLAIN = re.compile(r"\^?(?:[\w-]|\\?\.)+\$?")
+_MAX_PREFIXES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """Changes of a base's weights.
+
+    Parameters
+    ----------
+    updates
+        By the module that they change, as peft names it, without ``base_model.model.``; `is_turned` is known only of
+        embeddings until the base's shapes are.
+    whole
+        Tensors that take the place of the base's, by name: ``modules_to_save``, biases.
+    config
+        adapter_config.json.
+    path
+        Where it came from.
+    """
+
+    updates: Mapping[str, Update]
+    whole: Mapping[str, Tensor] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An adapter's parts by the names of a base's tensors; `added` are whole tensors that the base does not have."""
+
+    updates: Mapping[str, Update]
+    whole: Mapping[str, Tensor]
+    added: Mapping[str, Tensor]
+
+
+def open_adapter(path: PathLike) -> Adapter:
+    """Open a LoRA adapter that peft, or `save_adapter`, has saved; only headers are read.
+
+    Parameters
+    ----------
+    path
+        The directory, or the weight file in it with adapter_config.json beside.
+
+    Raises
+    ------
+    SourceError
+        There is none.
+    UnsupportedError
+        It is of a kind whose factors alone do not say the change: DoRA, PiSSA, …
+    CorruptFileError
+        Its configuration or its tensors contradict themselves.
+    """
+    place = Path(located(os.fspath(path)))
+    file = next((place / n for n in WEIGHTS if (place / n).is_file()), None) if place.is_dir() else place
+    if file is None:
+        raise SourceError("holds no adapter", subject=path, expected=f"{WEIGHTS[0]} and {CONFIG}")
+    config = read_json(file.with_name(CONFIG))
+    _check_config(config, str(file.with_name(CONFIG)))
+    return _adapter(open(file), config, os.fspath(path))
+
+
+def _check_config(config: Mapping[str, Any], subject: str) -> None:
+    kind, init = config.get("peft_type", "LORA"), str(config.get("init_lora_weights", True)).lower()
+    if kind != "LORA":
+        raise UnsupportedError(f"is an adapter of type {kind!r}", subject=subject, expected="'LORA'")
+    odd = [key for key, value in config.items() if value and key not in _HARMLESS]
+    if odd:
+        raise UnsupportedError(f"asks for {', '.join(odd)}, which is not plain LoRA", subject=subject)
+    if init.startswith(_MOVES_BASE):
+        raise UnsupportedError(
+            f"was begun by {init!r}, which moves the base's weights too",
+            subject=subject,
+            remedy="save it as plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=…)",
+        )
+
+
+def _adapter(tensor_map: TensorMap, config: Mapping[str, Any], path: str) -> Adapter:
+    found = pairs(tensor_map)
+    if not found:
+        raise UnsupportedError("holds no LoRA factors", subject=path, expected="names with lora_A and lora_B")
+    factors = {name for pair in found.values() for name, _ in pair.values()}
+    updates = {}
+    for module, pair in found.items():
+        if set(pair) != {"A", "B"}:
+            raise CorruptFileError(f"{bare(module)!r} has one factor without the other", subject=path)
+        a, b = (tensor_map[pair[side][0]] for side in "AB")
+        rank = a.shape[0] if a.shape else 0
+        scale = _scale(config, bare(module), rank, path)
+        updates[bare(module)] = Update(a, b, scale, is_turned="lora_embedding_A" in pair["A"][0])
+    whole = {_whole_name(name, path): tensor_map[name] for name in tensor_map if name not in factors}
+    return Adapter(updates, whole, config, path)
+
+
+def bare(name: str) -> str:
+    """Return a name without peft's wrapper."""
+    return name.removeprefix(WRAPPER).removeprefix("base_model.")
+
+
+def _whole_name(name: str, path: str) -> str:
+    if re.search(r"\.(?:lora_|token_adapter\.|hada_|lokr_|ia3_)", name):
+        raise UnsupportedError(f"holds {name!r}, which is not plain LoRA", subject=path, expected="lora_A and lora_B")
+    return re.sub(r"\.base_layer(?=\.)|\.modules_to_save(?:\.default)?(?=\.)", "", bare(name))
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int, path: str) -> float:
+    alpha = config.get("lora_alpha", 8)
+    table = config.get("alpha_pattern") or {}
+    if not isinstance(table, Mapping):
+        raise CorruptFileError("alpha_pattern is no table", subject=path)
+    alpha = next((value for key, value in table.items() if _matches(str(key), module, path)), alpha)
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        raise CorruptFileError(f"lora_alpha is {alpha!r}", subject=path, expected="a number")
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank) if rank else 0.0
+
+
+def _matches(pattern: str, module: str, path: str) -> bool:
+    """Whether a key of alpha_pattern names a module, or the end of its name after a dot, as peft matches it.
+
+    peft takes any regular expression; here only names are, for a file's expression may take for ever to match.
+    """
+    if not _PLAIN.fullmatch(pattern):
+        raise UnsupportedError(
+            f"alpha_pattern has the regular expression {pattern!r}", subject=path, expected="modules' names"
+        )
+    name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    return module == name or (not pattern.startswith("^") and module.endswith("." + name))
+
+
+def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Iterable[str] = ()) -> Placed:
+    """Return an adapter's parts by the names of a base, whose prefix may be another.
+
+    Parameters
+    ----------
+    shapes
+        Of the base's tensors, by name.
+    aliases
+        Names that are tied to another: a change of one would change the other.
+
+    Raises
+    ------
+    SpecError
+        The adapter changes what the base does not have, or what has another shape, or what is tied.
+    """
+    names = {name.removesuffix(".weight"): name for name in (*shapes, *aliases)}
+    change = _prefix_change(list(adapter.updates), names, adapter.path)
+    targets = {names[change(module)]: update for module, update in adapter.updates.items()}
+    if tied := set(targets) & set(aliases):
+        raise SpecError(
+            f"changes {min(tied)!r}, which is tied to another tensor",
+            subject=adapter.path or None,
+            remedy="write the base out with --tied copy first, and set tie_word_embeddings to false in its config.json",
+        )
+    whole = {change(name): tensor for name, tensor in adapter.whole.items()}
+    for name, tensor in whole.items():
+        if name in shapes and shapes[name] != tensor.shape:
+            told = f"brings {name!r} of shape {tensor.shape}; the base's is {shapes[name]}"
+            raise SpecError(told, subject=adapter.path or None, expected="equal shapes")
+    turned = _turned(targets, shapes, bool(adapter.config.get("fan_in_fan_out")))
+    kept = {name: tensor for name, tensor in whole.items() if name in shapes}
+    return Placed(turned, kept, {name: tensor for name, tensor in whole.items() if name not in shapes})
+
+
+def _prefix_change(modules: list[str], names: Mapping[str, str], path: str) -> Callable[[str], str]:
+    """Return how a module's name becomes the base's: by a prefix dropped or added, the same for all."""
+    best, missing = -1, ""
+    for old, new in _prefixes(modules[0], names):
+        absent = [m for m in modules if not m.startswith(old) or new + m.removeprefix(old) not in names]
+        if not absent:
+            return lambda name: new + name.removeprefix(old)
+        if len(modules) - len(absent) > best:
+            best, missing = len(modules) - len(absent), absent[0]
+    raise SpecError(
+        f"changes {missing!r}, which the base does not have",
+        subject=path or None,
+        remedy="is it for another base? a GGUF file's names become Hugging Face's by --names hf",
+    )
+
+
+def _prefixes(module: str, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield prefixes to take off and to put on, likeliest first."""
+    yield "", ""
+    parts = module.split(".", _MAX_PREFIXES)
+    yield from ((".".join(parts[:k]) + ".", "") for k in range(1, len(parts)))
+    ends = [name.removesuffix(module) for name in names if name.endswith("." + module)]
+    yield from (("", prefix) for prefix in ends[:_MAX_PREFIXES])
+
+
+def _turned(targets: Mapping[str, Update], shapes: Mapping[str, Any], flag: bool) -> dict[str, Update]:
+    """Return updates that know whether their weight is stored as (in, out).
+
+    Its shape tells, where it is not square. Square ones are as the others are, or else as ``fan_in_fan_out`` says;
+    peft sets that by the last module alone.
+    """
+    ways = {name: _ways(update, shapes[name]) for name, update in targets.items()}
+    told = {fit[0].is_turned for name, fit in ways.items() if len(fit) == 1 and not targets[name].is_turned}
+    if len(told) == 2 and (square := [name for name, fit in ways.items() if len(fit) == 2]):
+        fact = f"{square[0]!r} is square, and others are stored both as (out, in) and as (in, out)"
+        raise SpecError(fact, expected="an adapter of one kind of modules")
+    wanted = told.pop() if told else flag
+    return {n: next((u for u in fit if u.is_turned == wanted), fit[0]) for n, fit in ways.items()}
+
+
+def _ways(update: Update, shape: tuple[int, ...]) -> list[Update]:
+    """Return the one or two ways in which an update fits a shape; the update itself if it does not."""
+    ways = [replace(update, is_turned=turned) for turned in (False, True) if turned or not update.is_turned]
+    return [way for way in ways if way.fits(shape)] or [update]
+
+
+def merge_lora(base: TensorMap, adapter: Adapter | PathLike) -> TensorMap:
+    """Return the base with an adapter's changes added to its weights, lazily: each block when it is written.
+
+    ``W + scale B A`` is computed in float64 and rounded once to the base's dtype. Whole tensors of the adapter
+    (``modules_to_save``) replace the base's, in its dtype, or are added.
+
+    Raises
+    ------
+    SpecError
+        The adapter does not fit the base, or a weight to change is quantised.
+    """
+    found = adapter if isinstance(adapter, Adapter) else open_adapter(adapter)
+    shapes = dict(zip(base, (spec.shape for spec in base.specs()), strict=True))
+    parts = placed(found, shapes, base.aliases)
+    whole = {name: _as(tensor, base[name]) for name, tensor in parts.whole.items()} | dict(parts.added)
+    grown = base.replace(tensors={**dict(base.items()), **whole}) if whole else base
+    report = {
+        "transform": "merge-adapter", "adapter": found.path, "n_changed": len(parts.updates) + len(whole),
+        "ranks": sorted({update.rank for update in parts.updates.values()}),
+        "replaced": sorted(parts.whole), "added": sorted(parts.added), "names": list(parts.updates),
+    }  # fmt: skip
+    return merged(grown, parts.updates, report)
+
+
+def _as(tensor: Tensor, like: Tensor) -> Tensor:
+    from weighttools.transforms.cast import cast
+
+    if tensor.dtype == like.dtype or not like.dtype.is_float:
+        return tensor
+    return cast(like.dtype)(TensorMap({"": tensor}))[""]
+
+
+def save_adapter(path: PathLike, tensor_map: TensorMap, config: Mapping[str, Any], *, force: bool = False) -> None:
+    """Write a directory that peft, and `open_adapter`, load: it appears whole or not at all.
+
+    Parameters
+    ----------
+    tensor_map
+        Factors and whole tensors by peft's names.
+    config
+        adapter_config.json.
+
+    Raises
+    ------
+    SourceError
+        The directory exists and is not empty and `force` is not given, or cannot be written.
+    """
+    from weighttools.formats import safetensors
+    from weighttools.io.directory import atomic_directory, keep_others
+    from weighttools.io.sink import new_file
+
+    with atomic_directory(path, force=force) as new:
+        with new_file(new / WEIGHTS[0]) as sink:
+            safetensors.write(tensor_map.replace(metadata={"format": "pt"}), sink)
+        with new_file(new / CONFIG) as sink:
+            sink.write((json.dumps(config, indent=2, sort_keys=True) + "\n").encode("utf-8"))
+        if Path(path).is_dir():
+            keep_others(Path(path), new, lambda name: name in (*WEIGHTS, CONFIG))

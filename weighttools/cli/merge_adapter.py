@@ -1,0 +1,47 @@
+"""``weighttools merge-adapter``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from weighttools.cli import options
+
+
+@click.command(name="merge-adapter")
+@click.argument("base", type=click.Path())
+@click.argument("adapter", type=click.Path())
+@click.option("--names", type=click.Choice(["hf"]), help="Take the base's GGUF names and layout for Hugging Face's.")
+@click.option("--dequantize", is_flag=True, help="Decode the base's quantised tensors to float32.")
+@options.output
+@options.reading
+def merge_adapter(
+    base: str,
+    adapter: str,
+    dst: str,
+    names: str | None,
+    dequantize: bool,
+    as_json: bool,
+    assume: str | None,
+    root: str | None,
+    **settings: Any,
+) -> None:
+    """Add a LoRA adapter's changes to the weights of its base, so that any program can load the result.
+
+    ADAPTER is a directory with adapter_model.safetensors and adapter_config.json. W + alpha / r * B A is computed in
+    float64 and rounded once to the base's dtype; what the adapter does not change is copied.
+
+    \b
+    Examples:
+      weighttools merge-adapter checkpoint/ adapter/ -o merged/
+      weighttools merge-adapter model.safetensors adapter/ -o merged.safetensors --dry-run
+      weighttools merge-adapter model.Q4_K.gguf adapter/ -o merged/ --names hf --dequantize
+    """  # fmt: skip
+    from weighttools import api, edits
+    from weighttools.changes import recodings, taken
+    from weighttools.cli import writing
+
+    opened = taken(api.open(base, assume=assume, root=root), {"names": names})
+    merged = edits.merge_adapter(opened.pipe(*recodings({"dequantize": dequantize})), adapter)
+    writing.edited(merged, dst, "changed", as_json, **settings)

@@ -1,0 +1,275 @@
+"""From a checkpoint to a model that can be trained: its function, its arrays in float32, and a head.
+
+>>> from weighttools import train
+>>> train.Classifier(n_classes=4, init="he_normal").n_outputs
+4
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SourceError, SpecError
+from weighttools.io.text import read_json
+from weighttools.train.batches import Batch
+from weighttools.train.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
+from weighttools.train.model import Model
+from weighttools.train.models import from_config
+from weighttools.train.models.architecture import BUFFERS
+from weighttools.train.pooling import POOLINGS, pooled
+from weighttools.train.tape import Array
+from weighttools.train.tokens import Base, home_of
+
+CONFIG = "config.json"
+OURS = "weighttools"
+"""The key of config.json under which stands what no other reader knows: the pooling."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Model):
+    """A model of a checkpoint.
+
+    Parameters
+    ----------
+    architecture
+        Its function, in parts.
+    config
+        config.json as it was read; empty without one.
+    head
+        What its outputs are; None for a language model, and for a model of arrays with its own output layer.
+    """
+
+    architecture: Any = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    head: Head | None = None
+
+
+def model(
+    base: Base,
+    head: Head | None = None,
+    *,
+    recompute: bool = False,
+    dtype: Any = np.float32,
+) -> Loaded:
+    """Load a checkpoint to be trained.
+
+    Parameters
+    ----------
+    base
+        The checkpoint: a path, a directory, or an open map. Its config.json says what its function is; without one
+        the shapes do, for a plain stack of layers.
+    head
+        What its outputs shall be. None: the head that the file has; else, of a decoder, the next token's scores, and
+        of an encoder, the mean of the states.
+    recompute
+        Keep only what goes into each layer, and compute the layer again on the way back: less memory, more time.
+    dtype
+        What to compute in: float32, or float64.
+
+    Returns
+    -------
+    Loaded
+        With the arrays that the function uses, by the file's names, a tied one once, and notes on what is missing,
+        not used, of the wrong shape, or new.
+
+    Raises
+    ------
+    UnsupportedError
+        No function is known for it; the line tells how to write one.
+    SpecError
+        A tensor is missing, or is not to be trained as it is stored.
+    """
+    from weighttools.opening import open as open_checkpoint
+
+    origin = base if isinstance(base, TensorMap) else open_checkpoint(base)
+    config = config_of(origin)
+    known = [*origin, *origin.aliases]
+    architecture = from_config(config, known)
+    return _sequences(origin, config, architecture, head, recompute, dtype)
+
+
+def config_of(base: Base) -> Mapping[str, Any]:
+    """Return the config.json beside a checkpoint; empty where there is none.
+
+    Raises
+    ------
+    CorruptFileError
+        It is no JSON object.
+    """
+    try:
+        path = home_of(base) / CONFIG
+    except SourceError:
+        return {}
+    return read_json(path) if path.exists() else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """``run(params, batch)`` of a model of texts with a head; padded batches are packed, for padding costs time.
+
+    Parameters
+    ----------
+    architecture
+        What gives the states.
+    layers
+        What makes scores of them.
+    ties
+        Names that the function asks for, and the names that the arrays have.
+    options
+        For the architecture's body.
+    """
+
+    architecture: Any
+    layers: Layers
+    ties: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def __call__(self, params: Mapping[str, Any], batch: Batch) -> Any:
+        p = {**params, **{name: params[kept] for name, kept in self.ties.items()}} if self.ties else params
+        ids, lengths, segments = packed(batch)
+        extra = {} if segments is None or self.architecture.kind != "encoder" else {"segments": segments}
+        x = self.architecture.hidden(p, ids, lengths=lengths.tolist(), **self.options, **extra)
+        return self.layers(p, pooled(x, lengths, self.layers.form.pooling), batch.get("seed"))
+
+
+@dataclass(frozen=True, slots=True)
+class NextToken:
+    """``run(params, batch)`` of a language model: logits (batch, positions, vocabulary); parameters as `Scores`'."""
+
+    architecture: Any
+    ties: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def __call__(self, params: Mapping[str, Any], batch: Batch) -> Any:
+        p = {**params, **{name: params[kept] for name, kept in self.ties.items()}} if self.ties else params
+        return self.architecture(p, batch["ids"], batch.get("mask"), **self.options)
+
+
+def packed(batch: Batch) -> tuple[Array, Array, Array | None]:
+    """Return a batch's real tokens end to end, each text's number of them, and the tokens' types if there are any."""
+    ids, mask, segments = batch["ids"], batch.get("mask"), batch.get("segments")
+    if mask is None:
+        kinds = None if segments is None else segments.reshape(-1)
+        return ids.reshape(-1), np.full(len(ids), ids.shape[1], np.int64), kinds
+    real = np.asarray(mask, bool)
+    return ids[real], real.sum(1), None if segments is None else segments[real]
+
+
+def _sequences(
+    origin: TensorMap, config: Mapping[str, Any], architecture: Any, head: Head | None, recompute: bool, dtype: Any
+) -> Loaded:
+    report = architecture.checked([*origin, *origin.aliases])
+    options = {"recompute": True} if recompute else {}
+    chosen = head or own_head(origin, config, architecture)
+    if chosen is None:
+        ties, params = _read(origin, report.used, dtype)
+        run = NextToken(architecture, ties, options)
+        return Loaded(run, params, origin, (), (f"{architecture.family}: {report}",), architecture, config, None)
+    return _with_head(origin, config, architecture, chosen, options, dtype)
+
+
+def _with_head(
+    origin: TensorMap, config: Mapping[str, Any], architecture: Any, head: Head, options: Mapping[str, Any], dtype: Any
+) -> Loaded:
+    form, is_scored = form_of(architecture.family, architecture.kind, head.pooling), not isinstance(head, Embedder)
+    layers = Layers(form, architecture.prefix, head.dropout, is_scored, getattr(head, "normalized", False))
+    shapes = layers.shapes(architecture.size, 0 if isinstance(head, Embedder) else head.n_outputs)
+    body = [n for n in architecture.report([*origin, *origin.aliases]).used if not _TOP.search(n)]
+    fits = {n: s for n, s in shapes.items() if n in origin and origin[n].shape == s}
+    misfits = {n: s for n, s in shapes.items() if n in origin and n not in fits}
+    ties, params = _read(origin, [*body, *fits], dtype)
+    fresh = (
+        {} if isinstance(head, Embedder) else {n: _fresh(head, n, s, dtype) for n, s in shapes.items() if n not in fits}
+    )
+    notes = [_told(origin, architecture, {*body, *fits}), *_misfits(origin, misfits), *_new(fresh, head)]
+    run = Scores(architecture, layers, ties, options)
+    kept = origin.replace(tensors={n: t for n, t in origin.items() if n not in misfits}) if misfits else origin
+    return Loaded(run, params | fresh, kept, tuple(fresh), tuple(notes), architecture, config, head)
+
+
+_TOP = re.compile(r"(?:^|\.)(?:lm_head|pooler)(?:\.|$)")
+"""What stands on the body, and gives way to a head."""
+
+
+def own_head(origin: TensorMap, config: Mapping[str, Any], architecture: Any) -> Head | None:
+    """Return the head that a checkpoint has: a classifier's or a regressor's; else None of a decoder, and the states'
+    mean of an encoder."""
+    ours = config.get(OURS)
+    pooling = ours.get("pooling") if isinstance(ours, Mapping) else None
+    if pooling not in (None, *POOLINGS):
+        raise SpecError(f"the pooling {pooling!r}", subject=CONFIG, expected=f"one of {', '.join(POOLINGS)}")
+    out = f"{form_of(architecture.family, architecture.kind, pooling).out}.weight"
+    if out not in origin:
+        return None if architecture.kind == "decoder" else Embedder()
+    n = origin[out].shape[0] if origin[out].shape else 0
+    if n == 1 or config.get("problem_type") == "regression":
+        return Regressor(n, pooling=pooling)
+    return Classifier(n, pooling=pooling, names=class_names_of(config, n))
+
+
+def class_names_of(config: Mapping[str, Any], n: int) -> tuple[str, ...]:
+    """Return the classes' names as config.json has them (``id2label``), else their numbers."""
+    table = config.get("id2label")
+    table = table if isinstance(table, Mapping) else {}
+    names = tuple(str(table.get(str(i), i)) for i in range(n))
+    if len(set(names)) < n or all(name == f"LABEL_{i}" for i, name in enumerate(names)):
+        return tuple(map(str, range(n)))
+    return names
+
+
+def _read(origin: TensorMap, names: Iterable[str], dtype: Any) -> tuple[dict[str, str], dict[str, Array]]:
+    """Return the ties among `names`, and the arrays, a tied one once."""
+    wanted = list(names)
+    ties = {name: origin.aliases[name] for name in wanted if name in origin.aliases}
+    kept = dict.fromkeys(ties.get(name, name) for name in wanted)
+    return ties, {name: trainable(origin, name, dtype) for name in kept}
+
+
+def trainable(origin: TensorMap, name: str, dtype: Any = np.float32) -> Array:
+    """Return a tensor's values as an array to train: `dtype`, contiguous, one's own.
+
+    Raises
+    ------
+    SpecError
+        It holds integers, or 8-bit floats, whose scales are elsewhere.
+    """
+    tensor = origin[name]
+    if not tensor.dtype.is_float or (tensor.dtype.bits < 16 and not tensor.spec.is_quantized):
+        raise SpecError(
+            f"is stored as {tensor.dtype}", subject=name, expected="floats of 16 bits or more, or GGUF's quantisations"
+        )
+    values = tensor.read()
+    with np.errstate(over="ignore"):
+        return np.require(values.astype(dtype, copy=False), dtype, ["C_CONTIGUOUS", "WRITEABLE", "OWNDATA"])
+
+
+def _fresh(head: Classifier | Regressor, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+    return drawn(head, name, shape).astype(dtype, copy=False)
+
+
+def _told(origin: TensorMap, architecture: Any, used: set[str]) -> str:
+    rest = [n for n in origin if n not in used and not BUFFERS.fullmatch(n)]
+    said = f"{architecture.family}: {len(used):,} tensors used"
+    return f"{said}; {len(rest):,} not used: {', '.join(rest[:5])}{', …' if len(rest) > 5 else ''}" if rest else said
+
+
+def _misfits(origin: TensorMap, misfits: Mapping[str, tuple[int, ...]]) -> list[str]:
+    return [f"{n} is {_by(origin[n].shape)} in the file, and {_by(s)} is wanted" for n, s in misfits.items()]
+
+
+def _new(fresh: Mapping[str, Array], head: Head) -> list[str]:
+    if not fresh or isinstance(head, Embedder):
+        return []
+    how = head.init if isinstance(head.init, str) else head.init.distribution
+    listed = ", ".join(f"{name} ({_by(array.shape)})" for name, array in fresh.items())
+    return [f"new, weights by {how} with seed {head.seed}, biases 0: {listed}"]
+
+
+def _by(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape)) or "a scalar"

@@ -1,0 +1,242 @@
+"""Rows of a data file by their column names, with line numbers for what is wrong with them: JSON lines, CSV, TSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weighttools.errors import CorruptFileError, SpecError, UnsupportedError
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Records with their places.
+
+    Parameters
+    ----------
+    name
+        What to call the source in a message.
+    lines
+        For each record the line of the file that it begins on, from 1; for records given in memory its number.
+    records
+        Column name to value.
+    """
+
+    name: str
+    lines: tuple[int, ...]
+    records: tuple[Mapping[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the columns of the first record."""
+        return list(self.records[0])
+
+    def place(self, i: int) -> str:
+        """Return where record `i` is, as ``reviews.csv:12``."""
+        return f"{self.name}:{self.lines[i]}"
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column's values.
+
+        Raises
+        ------
+        SpecError
+            The first record has no such column, or a later one lacks it; the names that there are are given.
+        """
+        found = []
+        for i, record in enumerate(self.records):
+            if name not in record:
+                raise self._lacks(name, i)
+            found.append(record[name])
+        return found
+
+    def _lacks(self, name: str, i: int) -> SpecError:
+        known = [str(key) for key in self.records[i]]
+        remedy = None
+        if len(known) == 1 and (mark := next((c for c in ";\t|" if c in known[0]), None)):
+            remedy = f"the columns seem to be separated by {mark!r}: use commas, or tabs and the suffix .tsv"
+        return SpecError(
+            f"no column {name!r}", subject=self.place(i), expected=f"one of {', '.join(known[:20])}", remedy=remedy
+        )
+
+    def texts(self, name: str) -> list[str]:
+        """Return one column's values, all of them texts; as `column` otherwise."""
+        values = self.column(name)
+        for i, value in enumerate(values):
+            if not isinstance(value, str):
+                raise SpecError(f"{name!r} is {_kind(value)}", subject=self.place(i), expected="a text")
+        return values
+
+    def numbers(self, name: str) -> list[float]:
+        """Return one column's values as finite numbers; as `column` otherwise."""
+        return [self._number(name, i, value) for i, value in enumerate(self.column(name))]
+
+    def _number(self, name: str, i: int, value: Any) -> float:
+        try:
+            number = float(value) if isinstance(value, (str, int, float)) else math.nan
+        except (ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            shown = "empty" if value == "" else _kind(value) if not isinstance(value, str) else repr(value[:40])
+            raise SpecError(f"column {name!r} is {shown}", subject=self.place(i), expected="a finite number")
+        return number
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", str: "a text"}
+    return kinds.get(type(value), repr(value)[:40])
+
+
+def read_rows(source: str | os.PathLike[str] | Sequence[Any], columns: Sequence[str] = ("text", "label")) -> Rows:
+    """Read the records of a file, or take those in memory.
+
+    Parameters
+    ----------
+    source
+        A path that ends in ``.jsonl`` or ``.ndjson`` (an object a line), ``.json`` (a list of objects), ``.csv``, or
+        ``.tsv`` and ``.tab``; or a sequence of mappings, of tuples in the order of `columns`, or of texts.
+    columns
+        What tuples hold.
+
+    Raises
+    ------
+    SourceError, CorruptFileError
+        It cannot be read, is not UTF-8, or a line is not what the suffix says.
+    SpecError
+        There are no records.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        found = list(_parser(name)(name))
+    else:
+        name, found = "row", [(i, _record(row, columns)) for i, row in enumerate(source, 1)]
+    if not found:
+        raise SpecError("holds no rows" if name != "row" else "there are no rows", subject=name)
+    lines, records = zip(*found, strict=True)
+    return Rows(name, lines, records)
+
+
+def _record(row: Any, columns: Sequence[str]) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return row
+    return dict(zip(columns, [row] if isinstance(row, str) else row, strict=False))
+
+
+Records = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+def _parser(name: str) -> Callable[[str], Records]:
+    suffix = Path(name).suffix.lower()
+    if suffix not in PARSERS:
+        raise UnsupportedError(
+            f"no rows are read from {suffix or 'no suffix'}", subject=name, expected=", ".join(PARSERS)
+        )
+    return PARSERS[suffix]
+
+
+def text_of(name: str) -> str:
+    """Return a file's text.
+
+    Raises
+    ------
+    SourceError
+        It cannot be read.
+    CorruptFileError
+        It is not UTF-8; the line is named.
+    """
+    from weighttools.io.source import LocalFile
+
+    source = LocalFile(name)
+    data = source.read(0, source.size)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise CorruptFileError("is UTF-16", subject=name, expected="UTF-8", remedy="save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        fact = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise CorruptFileError(fact, subject=f"{name}:{line}", remedy="save the file as UTF-8") from None
+
+
+def _json_lines(name: str) -> Records:
+    for i, line in enumerate(text_of(name).split("\n"), 1):
+        if line.strip():
+            yield i, _object(_parsed(line, f"{name}:{i}"), f"{name}:{i}")
+
+
+def _json_list(name: str) -> Records:
+    found = _parsed(text_of(name), name)
+    if not isinstance(found, list):
+        raise CorruptFileError(f"holds {_kind(found)}", subject=name, expected="a list of objects; .jsonl for lines")
+    for i, value in enumerate(found, 1):
+        yield i, _object(value, f"{name}: item {i}")
+
+
+def _parsed(text: str, subject: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise CorruptFileError("its JSON is nested too deeply", subject=subject) from None
+    except ValueError as error:
+        raise CorruptFileError(f"is not JSON: {error}", subject=subject) from None
+
+
+def _object(value: Any, subject: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise CorruptFileError(f"is {_kind(value)}", subject=subject, expected='an object, as {"text": …, "label": …}')
+    return value
+
+
+def _separated(delimiter: str) -> Callable[[str], Records]:
+    def parse(name: str) -> Records:
+        reader = csv.reader(io.StringIO(text_of(name), newline=""), delimiter=delimiter, strict=True)
+        try:
+            header = [cell.strip() for cell in next(reader, [])]
+            _check_header(header, name)
+            while True:
+                line = reader.line_num + 1
+                cells = next(reader, None)
+                if cells is None:
+                    return
+                if cells:
+                    yield line, _cells(header, cells, f"{name}:{line}")
+        except csv.Error as error:
+            raise CorruptFileError(f"is not well-formed: {error}", subject=f"{name}:{reader.line_num}") from None
+
+    return parse
+
+
+def _check_header(header: Sequence[str], name: str) -> None:
+    if not header:
+        raise SpecError("is empty", subject=name, expected="a line of column names, then rows")
+    twice = next((cell for i, cell in enumerate(header) if cell in header[:i]), None)
+    if twice is not None:
+        raise CorruptFileError(f"two columns are called {twice!r}", subject=f"{name}:1")
+
+
+def _cells(header: Sequence[str], cells: Sequence[str], subject: str) -> Mapping[str, Any]:
+    if len(cells) != len(header):
+        fact = f"{len(cells)} cells in a table of {len(header)} columns"
+        raise CorruptFileError(fact, subject=subject, remedy="quote cells that hold the separator")
+    return dict(zip(header, cells, strict=True))
+
+
+PARSERS: Mapping[str, Callable[[str], Records]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json_list,
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+    ".tab": _separated("\t"),
+}
+"""By suffix."""

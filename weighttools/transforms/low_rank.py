@@ -1,0 +1,112 @@
+"""Weights plus low-rank changes: ``W + scale B A``, computed in float64 and rounded once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weighttools.core.dtypes import DType
+from weighttools.core.readers import Positioned
+from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.transforms.cast import cast_block
+from weighttools.transforms.counting import widened
+from weighttools.transforms.editing import replaced
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A change of one weight (out, in, …): ``scale * b @ a``.
+
+    Parameters
+    ----------
+    a, b
+        (rank, in, …) and (out, rank, …); what follows in `b` has length 1, as a convolution's.
+    scale
+        The factor.
+    is_turned
+        The weight is stored as (in, out): the change is transposed.
+    """
+
+    a: Tensor
+    b: Tensor
+    scale: float
+    is_turned: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The number of rows of `a`."""
+        return self.a.shape[0] if self.a.shape else 0
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether it changes a weight of `shape`, turned as it is."""
+        a, b = self.a.shape, self.b.shape
+        if len(a) < 2 or len(b) < 2 or not a[0] == b[1] > 0 or math.prod(b[2:]) != 1:
+            return False
+        return shape == ((a[1], b[0]) if self.is_turned and len(a) == 2 else (b[0], *a[1:]))
+
+    def factors(self) -> tuple[Array, Array]:
+        """Return `left` (rows, rank) and `right` (rank, columns) in float64, whose product is the change."""
+        a = widened(self.a.reader(0, self.a.n_elements)).reshape(self.rank, -1)
+        b = widened(self.b.reader(0, self.b.n_elements)).reshape(-1, self.rank)
+        return (a.T, b.T * self.scale) if self.is_turned else (b * self.scale, a)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Adds an update to a block that begins at an element of its weight."""
+
+    update: Update
+    n_columns: int
+    dtype: DType
+
+    def __call__(self, start: int, block: Array) -> Array:
+        first, last = start // self.n_columns, -(-(start + block.size) // self.n_columns)
+        left, right = self.update.factors()
+        with np.errstate(all="ignore"):
+            total = (left[first:last] @ right).reshape(-1)[start - first * self.n_columns :][: block.size]
+            total += widened(block)
+            return cast_block(total, self.dtype)
+
+
+def changed(name: str, tensor: Tensor, update: Update) -> Tensor:
+    """Return a tensor plus an update, in its dtype; nothing is read yet.
+
+    Raises
+    ------
+    SpecError
+        The tensor is no float of 16 bits or more, or the update does not fit it.
+    """
+    if tensor.spec.is_quantized or not tensor.dtype.is_float or tensor.dtype.bits < 16:
+        raise SpecError(
+            f"a change cannot be added to {tensor.spec.label}",
+            subject=name,
+            expected="a float of 16 bits or more",
+            remedy="decode the base first: --dequantize, or convert it with --dtype",
+        )
+    if not update.fits(tensor.shape) or not (update.a.dtype.is_float and update.b.dtype.is_float):
+        told = f"factors {update.a.shape} and {update.b.shape} do not fit a weight {tensor.shape}"
+        raise SpecError(told, subject=name, expected="floats (rank, in) and (out, rank)")
+    if not tensor.n_elements:
+        return tensor
+    n_columns = math.prod(tensor.shape[1:])
+    return Tensor(Spec(tensor.dtype, tensor.shape), Positioned(tensor.reader, Changed(update, n_columns, tensor.dtype)))
+
+
+def merged(tensor_map: TensorMap, updates: Mapping[str, Update], report: Mapping[str, Any]) -> TensorMap:
+    """Return the map with updates added to some of its tensors, and a report of it.
+
+    Raises
+    ------
+    SpecError
+        As for `changed`.
+    """
+    return replaced(tensor_map, {n: changed(n, tensor_map[n], u) for n, u in updates.items()}, report)
