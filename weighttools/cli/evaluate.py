@@ -28,7 +28,7 @@ def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str |
       weighttools evaluate SmolLM2-135M/ --data held-out.txt
     """
     from weighttools import api
-    from weighttools.train.tuning import measure
+    from weighttools.train.measuring import measure
 
     def say(line: str) -> None:
         click.echo(printable(line), err=as_json)

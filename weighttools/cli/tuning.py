@@ -13,7 +13,8 @@ from weighttools.cli import output, writing
 from weighttools.errors import SourceError, SpecError, printable
 from weighttools.train.companions import companions
 from weighttools.train.history import History
-from weighttools.train.tuning import Prepared, Settings, plan, prepare, tune, written
+from weighttools.train.planning import plan
+from weighttools.train.tuning import Prepared, Settings, prepare, tune, written
 
 SCHEMA = "weighttools.finetune/1"
 
