@@ -115,6 +115,7 @@ def write(
     dry_run: bool = False,
     force: bool = False,
     npz_bf16: str = "keep",
+    beside: Mapping[str, bytes] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Plan, check and write; return a ``weighttools.convert/1`` record."""
@@ -129,14 +130,17 @@ def write(
     _refuse_encodings(tensor_map, planned.format)
     _check_compression(planned, compression)
     _check_store(planned, store)
-    planned.notes += [*_shard_notes(tensor_map, planned, max_shard_size), *_tie_notes(tensor_map, planned)]
+    planned.notes += [
+        *_shard_notes(tensor_map, planned, max_shard_size, beside or {}),
+        *_tie_notes(tensor_map, planned),
+    ]
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
         *_cast_notes(tensor_map, original),
     ]
     changed, reported = _watched(tensor_map)
-    options = WriteOptions(compression=compression, bitmasks=_bitmasks(changed, planned, store))
+    options = WriteOptions(None, compression, _bitmasks(changed, planned, store), beside or {})
     if not dry_run:
         _execute(changed, planned, options, force, progress)
     sizes = stored_sizes(tensor_map, options)
@@ -202,7 +206,9 @@ def _stem_of(tensor_map: TensorMap) -> str:
     return next((stem for stem in huggingface.STEMS[:3] if names and names[0].startswith(stem)), "model")
 
 
-def _shard_notes(tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None) -> list[str]:
+def _shard_notes(
+    tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None, beside: Mapping[str, bytes]
+) -> list[str]:
     """Say what a directory of shards may surprise with."""
     if not planned.is_directory:
         return []
@@ -210,7 +216,7 @@ def _shard_notes(tensor_map: TensorMap, planned: Plan, max_shard_size: int | str
     large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
     notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
     here = [Path(place) / "config.json" for place in (tensor_map.origin.path, planned.target) if place]
-    if not any(path.is_file() for path in here):
+    if "config.json" not in beside and not any(path.is_file() for path in here):
         notes.append("there is no config.json beside the source: transformers needs one in the directory")
     return notes
 
@@ -301,7 +307,9 @@ def _write_directory(
     old = Path(planned.target)
     with atomic_directory(planned.target, force=force) as new:
         huggingface.write(tensor_map, new, planned.files, options, progress)
-        copied = _copy_companions(tensor_map, new)
+        copied = [name for name in _copy_companions(tensor_map, new) if name not in options.beside]
+        for name, content in options.beside.items():
+            (new / name).write_bytes(content)
         if old.is_dir():
             keep_others(old, new, huggingface.is_weight_file)
     if copied:

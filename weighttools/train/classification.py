@@ -54,6 +54,9 @@ class Classification:
             raise SpecError(
                 f"label smoothing {self.label_smoothing:g}", expected="0 <= share < 1, and none with the focal loss"
             )
+        if self._weights is None and isinstance(self.class_weight, Mapping):
+            found = weights.class_weights(self.class_weight, [], self.n_classes)
+            object.__setattr__(self, "_weights", found)
 
     @property
     def name(self) -> str:
@@ -137,11 +140,7 @@ class Classification:
 
     def _class_weights(self) -> Array | None:
         if self.class_weight is not None and self._weights is None:
-            if isinstance(self.class_weight, str):
-                raise SpecError(
-                    f"class weights {self.class_weight!r} need labels", remedy="task.prepared(training labels)"
-                )
-            return weights.class_weights(self.class_weight, [], self.n_classes)
+            raise SpecError(f"class weights {self.class_weight!r} need labels", remedy="task.prepared(training labels)")
         return self._weights
 
     def _check(self, outputs: Any) -> None:

@@ -129,9 +129,9 @@ def as_data(data: Any) -> Data | Given:
     SpecError
         It is nothing of the kind, or there are no samples.
     """
+    if isinstance(data, Sized) and not isinstance(data, (str, bytes)) and not len(data):
+        raise SpecError("there are no samples", subject="data", expected="one or more")
     if isinstance(data, Data):
-        if not len(data):
-            raise SpecError("there are no samples", subject="data", expected="one or more")
         return data
     if isinstance(data, Mapping):
         known = {"inputs": "x", "target": "y"}

@@ -210,7 +210,8 @@ def update(session: Session, progress: Progress, group: Sequence[Batch]) -> None
     progress.held.prune(trained, progress.step)
     if progress.average is not None and progress.average.decay is not None:
         progress.average.update(trained)
-    progress.loss_sum, progress.weight_sum = progress.loss_sum + loss * weight, progress.weight_sum + weight
+    if weight > 0:
+        progress.loss_sum, progress.weight_sum = progress.loss_sum + loss * weight, progress.weight_sum + weight
     for name, value in {"loss": loss, **notes}.items():
         progress.history.steps[name].append(float(value))
 

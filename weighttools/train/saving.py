@@ -31,7 +31,7 @@ def tensor_map(
         Its arrays are read when the map is written. Tensors of its origin that it does not use, integers among
         them, are passed on as they are stored; so are those that `changed` does not name.
     changed
-        Names of the arrays to take from the model; None for all floating ones.
+        Names of the arrays to take from the model, beside those that were added; None for all floating ones.
     record
         What was done, for the metadata: added to what was done before.
 
@@ -41,7 +41,7 @@ def tensor_map(
     changed becomes a plain one of its dtype, float32. What the file does not have follows at the end.
     """
     origin = model.origin if model.origin is not None else TensorMap({})
-    names = {n for n, p in model.params.items() if p.dtype.kind == "f"} if changed is None else set(changed)
+    names = {n for n, p in model.params.items() if p.dtype.kind == "f"} if changed is None else {*changed, *model.added}
     tensors = {name: _tensor(model.params[name], t) if name in names else t for name, t in origin.items()}
     new = TensorMap.from_arrays({name: p for name, p in model.params.items() if name not in origin})
     metadata = _with_record(origin.metadata, record)

@@ -54,7 +54,7 @@ def divided(source: Data | Given, validation: Any, task: Task, options: Recipe) 
     if labels is None or not isinstance(task, Labelled):
         weights = _sampling_weights(training, task, None) if options.sampler == "weighted" else None
         return Sides(training, held_out, task, weights, tuple(lines))
-    own = labels if not isinstance(training, Subset) else labels[training.indices]
+    own = labels[training.indices] if training is not source and isinstance(training, Subset) else labels
     ready = task.prepared(own)
     sample_weight = column(training, "sample_weight")
     if ready.is_weighted or sample_weight is not None:
