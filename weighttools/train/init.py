@@ -300,6 +300,11 @@ class Drawn:
         whole = self.initializer.distribution == "orthogonal"
         return max(1, math.prod(self.shape)) if whole else self.dtype.pack
 
+    @property
+    def element_bytes(self) -> int:
+        """What an element under way takes: an orthogonal matrix is float64, and decomposed whole."""
+        return 48 if self.initializer.distribution == "orthogonal" else 8
+
     def __call__(self, start: int, stop: int) -> Array:
         rule = self.initializer
         return rule.run(self.shape, start, stop, seed=self.seed, name=self.name, dtype=self.dtype.numpy)

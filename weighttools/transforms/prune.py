@@ -14,7 +14,8 @@ from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Chosen, Key, Ranking, is_finite, planning_bytes, smallest
+from weighttools.io.progress import Progress, silent
+from weighttools.transforms.counting import DIGIT, Chosen, Key, Ranking, is_finite, planning_bytes, smallest
 from weighttools.transforms.editing import Hashed, finite, replaced, whole
 
 if TYPE_CHECKING:
@@ -125,7 +126,12 @@ def masks(tensor_map: TensorMap) -> TensorMap:
 
 
 def magnitude(
-    names: Sequence[str], sparsity: float | None, threshold: float | None, scope: str, says: Mapping[str, Any]
+    names: Sequence[str],
+    sparsity: float | None,
+    threshold: float | None,
+    scope: str,
+    says: Mapping[str, Any],
+    progress: Progress = silent,
 ) -> Transform:
     """Return a transform that drops the smallest weights by magnitude.
 
@@ -143,6 +149,8 @@ def magnitude(
         alike up to their first number, else up to the last part).
     says
         What the report says of the selection.
+    progress
+        Called with the number of bytes just looked at, to find the threshold.
 
     Raises
     ------
@@ -161,10 +169,17 @@ def magnitude(
 
         return cut
     assert sparsity is not None
-    return _ranked(names, checked(sparsity), scope, head, by_magnitude)
+    return _ranked(names, checked(sparsity), scope, head, by_magnitude, progress)
 
 
-def draw(names: Sequence[str], sparsity: float, scope: str, seed: int, says: Mapping[str, Any]) -> Transform:
+def draw(
+    names: Sequence[str],
+    sparsity: float,
+    scope: str,
+    seed: int,
+    says: Mapping[str, Any],
+    progress: Progress = silent,
+) -> Transform:
     """Return a transform that drops random weights: by (seed, name, position), so a higher target drops more of them.
 
     Parameters and errors are those of `magnitude`; a seed is an integer of 0 or more.
@@ -175,7 +190,7 @@ def draw(names: Sequence[str], sparsity: float, scope: str, seed: int, says: Map
     def ranking(tensor_map: TensorMap, scope_names: Sequence[str]) -> Ranking:
         return Ranking(tuple(Drawn(Hashed.of(seed, name)) for name in scope_names), 32, 0x8000)
 
-    return _ranked(names, checked(sparsity), scope, head, ranking)
+    return _ranked(names, checked(sparsity), scope, head, ranking, progress)
 
 
 def checked(sparsity: float) -> float:
@@ -189,6 +204,7 @@ def _ranked(
     scope: str,
     head: Mapping[str, Any],
     ranking: Callable[[TensorMap, Sequence[str]], Ranking],
+    progress: Progress,
 ) -> Transform:
     if scope not in SCOPES:
         raise SpecError(f"--scope {scope!r} is not known", expected=f"one of {', '.join(SCOPES)}")
@@ -200,7 +216,7 @@ def _ranked(
             tensors = [tensor_map[name] for name in members]
             order = ranking(tensor_map, members)
             n_elements = sum(tensor.n_elements for tensor in tensors)
-            found = smallest(tensors, order, round(sparsity * n_elements))
+            found = smallest(tensors, order, round(sparsity * n_elements), progress)
             for name, key, cut in zip(members, order.keys, found.cuts, strict=True):
                 drops[name] = Below(key, cut.pattern, cut.stop)
             scopes.append({"scope": label, "n_elements": n_elements, **_found(found, order)})
@@ -222,6 +238,12 @@ def _found(found: Chosen, order: Ranking) -> dict[str, Any]:
         unsigned = np.array([found.pattern], f"u{key.dtype.bits // 8}")
         value = float(unsigned.view(key.dtype.numpy)[0])
     return {"n_pruned": found.n_chosen, "largest_pruned": value}
+
+
+def reading_bytes(tensors: Sequence[Tensor], scope_is_random: bool) -> int:
+    """Return how many bytes it takes to look at tensors until their smallest elements are found."""
+    bits = 32 if scope_is_random else common({tensor.dtype.name for tensor in tensors}).bits
+    return sum(tensor.spec.nbytes for tensor in tensors) * (bits // DIGIT)
 
 
 def by_magnitude(tensor_map: TensorMap, names: Sequence[str]) -> Ranking:

@@ -12,7 +12,8 @@ import numpy as np
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Job, over, widened
+from weighttools.io.progress import Progress, silent
+from weighttools.transforms.counting import Job, over, planning_bytes, widened
 from weighttools.transforms.editing import Hashed, edited, finite, whole
 
 if TYPE_CHECKING:
@@ -140,11 +141,14 @@ class Bounded:
         return np.clip(wide, -self.most, self.most)
 
 
-def clip(names: Sequence[str], value: float | None, norm: float | None, says: Says) -> Transform:
+def clip(
+    names: Sequence[str], value: float | None, norm: float | None, says: Says, progress: Progress = silent
+) -> Transform:
     """Return a transform that clips each weight to ``-value`` to `value`, or each tensor to an L2 norm.
 
     With `norm` the transform reads the tensors once, to add up squares; NaN and Inf are left out of the sum. A
-    tensor whose norm is larger is multiplied by ``norm`` over its own; others stay as they are.
+    tensor whose norm is larger is multiplied by ``norm`` over its own; others stay as they are. `progress` is called
+    with the number of bytes just looked at.
 
     Raises
     ------
@@ -161,17 +165,18 @@ def clip(names: Sequence[str], value: float | None, norm: float | None, says: Sa
     most = finite("--norm", norm)
 
     def transform(tensor_map: TensorMap) -> TensorMap:
-        norms = {name: norm_of(tensor_map[name]) for name in names}
+        norms = {name: norm_of(tensor_map[name], progress) for name in names}
         over = [name for name in names if norms[name] > most]
-        said = {**report, "n_changed": len(over), "norms": norms}
+        planning = planning_bytes(tensor_map[name] for name in names)
+        said = {**report, "n_changed": len(over), "norms": norms, "planning_bytes": planning}
         return edited(tensor_map, over, lambda name, tensor: Shrunk(most / norms[name]), said)
 
     return transform
 
 
-def norm_of(tensor: Tensor) -> float:
+def norm_of(tensor: Tensor, progress: Progress = silent) -> float:
     """Return the L2 norm of a tensor's finite elements, added up in float64."""
-    return math.sqrt(math.fsum(over(_squares, [tensor])))
+    return math.sqrt(math.fsum(over(_squares, [tensor], progress)))
 
 
 def _squares(job: Job) -> float:
