@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.core.dtypes import DTYPES, DType
+from weighttools.core.random_numbers import Numbers
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counting import DIGIT, Chosen, Key, Ranking, is_finite, planning_bytes, smallest
-from weighttools.transforms.editing import Hashed, finite, replaced, whole
+from weighttools.transforms.editing import finite, replaced, whole
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -48,10 +49,11 @@ class Magnitude:
 class Drawn:
     """31 random bits for each element; NaN and Inf come last."""
 
-    hashed: Hashed
+    numbers: Numbers
 
     def __call__(self, start: int, block: Array) -> Array:
-        keys = (self.hashed(start, block.size) >> np.uint64(33)).astype(np.uint32)
+        keys = self.numbers.words(start, start + block.size)
+        keys >>= np.uint32(1)
         keys[~is_finite(block)] = 0xFFFFFFFF
         return keys
 
@@ -188,7 +190,7 @@ def draw(
     head = {"transform": "prune", "by": "random", "seed": seed, **says, "names": list(names)}
 
     def ranking(tensor_map: TensorMap, scope_names: Sequence[str]) -> Ranking:
-        return Ranking(tuple(Drawn(Hashed.of(seed, name)) for name in scope_names), 32, 0x8000)
+        return Ranking(tuple(Drawn(Numbers(seed, name, "prune")) for name in scope_names), 32, 0x8000)
 
     return _ranked(names, checked(sparsity), scope, head, ranking, progress)
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from weighttools.core.random_numbers import SEGMENT, Numbers
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counting import Job, over, planning_bytes, widened
-from weighttools.transforms.editing import Hashed, edited, finite, whole
+from weighttools.transforms.editing import edited, finite, whole
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -187,20 +188,17 @@ def _squares(job: Job) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Noisy:
-    """``x + std z``, where z is standard normal by the transform of Box and Muller."""
+    """``x + std z``, where z is standard normal by seed, name and position."""
 
     std: float
-    hashed: Hashed
+    numbers: Numbers
+    piece_elements: ClassVar[int] = SEGMENT
 
     def __call__(self, start: int, wide: Array) -> Array:
-        radius, angle = (self._uniform(start, wide.size, stream) for stream in (0, 1))
-        noise: Array = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
-        return wide + self.std * noise
-
-    def _uniform(self, start: int, n: int, stream: int) -> Array:
-        """Return float64 in (0, 1]."""
-        bits = self.hashed(start, n, stream) >> np.uint64(11)
-        return (bits.astype(np.float64) + 1) * 2.0**-53
+        noise = self.numbers.normals(start, start + wide.size)
+        noise *= self.std
+        noise += wide
+        return noise
 
 
 def noise(names: Sequence[str], std: float, seed: int, says: Says) -> Transform:
@@ -213,4 +211,8 @@ def noise(names: Sequence[str], std: float, seed: int, says: Says) -> Transform:
     """
     std, seed = finite("--std", std), whole("--seed", seed)
     report = {"transform": "noise", "std": std, "seed": seed, **says, "names": list(names)}
-    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: Noisy(std, Hashed.of(seed, name)), report)
+
+    def noisy(name: str, tensor: Tensor) -> Noisy:
+        return Noisy(std, Numbers(seed, name, "noise"))
+
+    return lambda tensor_map: edited(tensor_map, names, noisy, report)
