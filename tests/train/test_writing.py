@@ -129,7 +129,7 @@ def saved(folder: Path, trained: Tokenizer, with_tokenizer: bool = True) -> Any:
 def expected(module: Any, trained: Tokenizer, prompt: str, n: int) -> str:
     ids = torch.tensor([trained.encode(prompt).ids])
     settings = transformers.GenerationConfig(max_new_tokens=n, do_sample=False, pad_token_id=0)
-    found = module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0]
+    found = module.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0]
     return str(trained.decode(found[ids.shape[1] :].tolist()))
 
 
@@ -168,6 +168,19 @@ def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> N
     finish(out)
     done = run(str(tmp_path / "m.gguf"), "-p", "the dog", "-n", "8", "--json")
     assert json.loads(done.stdout)["text"] == expected(module, trained, "the dog", 8)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_an_adapter_of_peft_is_added(tmp_path: Path, trained: Tokenizer) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    module = saved(tmp_path / "base", trained)
+    plain = expected(module, trained, "the cat", 10)
+    tuned = get_peft_model(module, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter")
+    done = run(str(tmp_path / "base"), "--adapter", str(tmp_path / "adapter"), "-p", "the cat", "-n", "10", "--json")
+    text = json.loads(done.stdout)["text"]
+    assert text == expected(tuned.eval(), trained, "the cat", 10) != plain
 
 
 def test_text_ends_before_a_stop_token(tmp_path: Path, trained: Tokenizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from weighttools.io.text import MAX_JSON, read_json
 from weighttools.opening import PathLike, located
 from weighttools.train.generation import Sampling, stream
 from weighttools.train.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.lora import merge_lora
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
 
@@ -85,7 +87,7 @@ class Writer:
         return str(self.tokenizer.decode([*ids[-1:], *kept]))[len(before) :]
 
 
-def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None) -> Writer:
+def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapter: PathLike | None = None) -> Writer:
     """Load a language model and its tokenizer.
 
     Parameters
@@ -94,16 +96,19 @@ def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None) -> Wri
         The checkpoint.
     tokenizer
         A tokenizer.json or the directory it is in; by default the one beside the checkpoint, or in its GGUF metadata.
+    adapter
+        A LoRA adapter, as PEFT saves it, whose changes are added to the weights.
 
     Raises
     ------
     SourceError
-        There is no tokenizer.
+        There is no tokenizer, or no adapter.
     UnsupportedError
         No function is known for the checkpoint, or for its tokenizer.
     """
     place = None if isinstance(base, TensorMap) else located(os.fspath(base))
-    checkpoint = load(base if place is None else place)
+    change = None if adapter is None else functools.partial(merge_lora, adapter=adapter)
+    checkpoint = load(base if place is None else place, change=change)
     home = Path(checkpoint.origin.origin.path or ".")
     home = home if home.is_dir() else home.parent
     return Writer(checkpoint, _tokenizer(checkpoint.origin, home, tokenizer), frozenset(_stops(checkpoint, home)))
