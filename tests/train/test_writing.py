@@ -23,6 +23,7 @@ from tests.formats.gguf_golden import finish
 from weighttools.cli.main import main
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, UnsupportedError
 from weighttools.train.gguf_tokenizer import gguf_tokenizer
+from weighttools.train.tokens import tokens
 from weighttools.train.writing import Writer, writer
 from weighttools.transforms.gguf_names import to_gguf
 
@@ -166,6 +167,8 @@ def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> N
     for name, tensor in translated.items():
         out.add_tensor(name, tensor.read())
     finish(out)
+    known = tokens(tmp_path / "m.gguf")
+    assert (known.end_id, known.max_length) == (trained.token_to_id(END), module.config.max_position_embeddings)
     done = run(str(tmp_path / "m.gguf"), "-p", "the dog", "-n", "8", "--json")
     assert json.loads(done.stdout)["text"] == expected(module, trained, "the dog", 8)
 
@@ -215,7 +218,7 @@ def test_pieces_are_whole_characters(tmp_path: Path, trained: Tokenizer) -> None
 
 def test_what_is_missing_is_said(tmp_path: Path, trained: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path / "a", trained, with_tokenizer=False)
-    with pytest.raises(SourceError, match="has no tokenizer.json; name one with --tokenizer"):
+    with pytest.raises(SourceError, match="has no tokenizer.json; name the tokenizer"):
         writer(tmp_path / "a")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CorruptFileError, match="is no tokenizer"):

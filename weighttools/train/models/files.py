@@ -85,12 +85,13 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
     return tensor_map, read_json(file) if path and os.path.isfile(file) else {}
 
 
-def of(tensor_map: TensorMap, config: Mapping[str, Any]) -> Architecture:
-    """Return a map's function: by its configuration, or by its shapes where that names no model."""
+def of(tensor_map: TensorMap, config: Mapping[str, Any], activation: str = "relu") -> Architecture:
+    """Return a map's function: by its configuration, or by its shapes, with `activation`, where that names no model."""
     names = [*tensor_map, *tensor_map.aliases]
     if kind_of(config, names) is not None:
         return from_config(config, names)
-    return from_shapes({name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)})
+    shapes = {name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)}
+    return from_shapes(shapes, activation=activation)
 
 
 def floats(tensor_map: TensorMap, name: str, dtype: Any = np.float32) -> Array:
