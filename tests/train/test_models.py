@@ -66,7 +66,7 @@ def is_encoder(kind: str) -> bool:
 
 def reference(kind: str) -> Any:
     torch.manual_seed(0)
-    config = CONFIGS[kind]
+    config = copy.deepcopy(CONFIGS[kind])
     config._attn_implementation = "eager"
     make = transformers.AutoModel if is_encoder(kind) else transformers.AutoModelForCausalLM
     options = {"add_pooling_layer": False} if kind in ("bert", "roberta", "xlm-roberta", "albert") else {}

@@ -18,7 +18,6 @@ Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv:2106.09685.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,9 +34,9 @@ from weighttools.opening import PathLike
 from weighttools.train.batches import Batch
 from weighttools.train.groups import is_hidden_matrix
 from weighttools.train.init import he_uniform
-from weighttools.train.low_rank import LowRank
+from weighttools.train.low_rank import LowRank, Seed
 from weighttools.train.model import Model, Run
-from weighttools.train.tape import Array, Variable
+from weighttools.train.tape import Array
 from weighttools.transforms.low_rank import Update
 
 ALL_LINEAR = "all-linear"
@@ -95,25 +94,17 @@ class Adapted:
 
     def __call__(self, params: Mapping[str, Any], batch: Batch) -> Any:
         """Return the model's outputs with the factors and whole arrays in `params`."""
+        return self.run(self.weights(params, batch.get("seed")), batch)
+
+    def weights(self, params: Mapping[str, Any], seed: Seed = None) -> dict[str, Any]:
+        """Return what the model's own function takes: its arrays by name, low-rank ones where they are adapted."""
+        found: dict[str, Any] = {**self.frozen, **{name: params[peft] for name, peft in self.whole.items()}}
         rate = float(self.config.get("lora_dropout") or 0)
-        first = self._first_seed(params, batch) if rate and self._is_training(params) else None
-        weights: dict[str, Any] = {**self.frozen, **{name: params[peft] for name, peft in self.whole.items()}}
         for i, place in enumerate(self.places):
-            seed = None if first is None else (*first, i)
             a, b, base = params[place.a], params[place.b], self.frozen[place.name]
-            weights[place.name] = LowRank(base, a, b, place.scale, place.is_turned, rate, seed, place.name)
-        return self.run(weights, batch)
-
-    def _is_training(self, params: Mapping[str, Any]) -> bool:
-        return any(isinstance(p, Variable) for p in params.values())
-
-    def _first_seed(self, params: Mapping[str, Any], batch: Batch) -> tuple[int, ...]:
-        """Return numbers that the seed, the batch and the present factors determine: a step resumed drops the same."""
-        digest = hashlib.blake2b(str(self.seed).encode(), digest_size=16)
-        held = (params[n] for place in self.places[:1] for n in (place.a, place.b))
-        for array in (*batch.values(), *(p.value if isinstance(p, Variable) else p for p in held)):
-            digest.update(np.ascontiguousarray(array).data if isinstance(array, np.ndarray) else str(array).encode())
-        return tuple(np.frombuffer(digest.digest(), np.uint32).tolist())
+            of = None if seed is None else (*seed, self.seed, i)
+            found[place.name] = LowRank(base, a, b, place.scale, place.is_turned, rate, of, place.name)
+        return found
 
 
 def lora(
@@ -141,8 +132,8 @@ def lora(
         Patterns of the weights to adapt; ``"all-linear"`` for all matrices between hidden layers. By default the
         queries and values, as `TARGETS` finds them.
     dropout
-        The share of each adapter's inputs that is dropped in training. What is dropped depends on the seed, the batch
-        and the factors, so that a run that is resumed drops the same.
+        The share of each adapter's inputs that is dropped where the batch has a ``seed``, as in `fit`'s updates; a run
+        that is resumed drops the same.
     rslora
         Divide alpha by sqrt(r) instead (Kalajdzievski, arXiv:2312.03732).
     also
@@ -340,6 +331,11 @@ def adapted(model: Model) -> Adapted:
     if not isinstance(model.run, Adapted):
         raise SpecError("the model has no adapter", expected="one that train.lora or train.load_lora made")
     return model.run
+
+
+def weights_of(model: Model) -> Mapping[str, Any]:
+    """Return what a model's own function takes, for `generate` and the like: with an adapter, low-rank weights."""
+    return model.run.weights(model.params) if isinstance(model.run, Adapted) else model.params
 
 
 def adapter_of(model: Model) -> Adapter:

@@ -31,7 +31,7 @@ def tensor_map(
         Its arrays are read when the map is written. Tensors of its origin that it does not use, integers among
         them, are passed on as they are stored; so are those that `changed` does not name.
     changed
-        Names of the arrays to take from the model; None for all floating ones.
+        Names of the arrays to take from the model, beside those that were added; None for all floating ones.
     record
         What was done, for the metadata: added to what was done before.
 
@@ -43,7 +43,7 @@ def tensor_map(
     origin = model.origin if model.origin is not None else TensorMap({})
     params = {origin.aliases.get(name, name): p for name, p in model.params.items()}
     floating = [name for name, p in model.params.items() if p.dtype.kind == "f"]
-    names = {origin.aliases.get(name, name) for name in (floating if changed is None else changed)}
+    names = {origin.aliases.get(name, name) for name in (floating if changed is None else (*changed, *model.added))}
     tensors = {name: _tensor(params[name], t) if name in names else t for name, t in origin.items()}
     new = TensorMap.from_arrays({name: p for name, p in params.items() if name not in tensors})
     metadata = _with_record(origin.metadata, record)

@@ -54,7 +54,7 @@ def divided(source: Data | Given, validation: Any, task: Task, options: Recipe) 
     if labels is None or not isinstance(task, Labelled):
         weights = _sampling_weights(training, task, None) if options.sampler == "weighted" else None
         return Sides(training, held_out, task, weights, tuple(lines))
-    own = labels if not isinstance(training, Subset) else labels[training.indices]
+    own = labels[training.indices] if training is not source and isinstance(training, Subset) else labels
     ready = task.prepared(own)
     sample_weight = column(training, "sample_weight")
     if ready.is_weighted or sample_weight is not None:
@@ -90,7 +90,7 @@ def _held_out(
         return source, None, []
     if isinstance(validation, bool) or not isinstance(validation, (int, float)):
         return source, as_data(validation), []
-    by_label = labels if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu" else None
+    by_label = labels if labels is not None and labels.ndim == 1 and not (labels % 1).any() else None
     training, held_out = split(source, float(validation), seed, by_label)
     how = "each label by its share" if by_label is not None else "at random"
     line = f"validation: {len(held_out):,} of {len(source):,} samples, {how}, by seed {seed}"

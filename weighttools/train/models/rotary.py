@@ -99,6 +99,14 @@ def _linear(frequencies: Array, o: Mapping[str, Any]) -> Array:
     return found
 
 
+def _divided(frequencies: Array, o: Mapping[str, Any]) -> Array:
+    """Divide by a number a frequency: what GGUF stores in place of Llama 3's rule."""
+    found = frequencies / np.asarray(o["divisors"], np.float64)
+    if found.shape != frequencies.shape or not np.isfinite(found).all():
+        raise SpecError("the divisors of rotary frequencies do not fit", expected=f"{len(frequencies)} numbers above 0")
+    return found
+
+
 def _llama3(frequencies: Array, o: Mapping[str, Any]) -> Array:
     """Stretch what turns seldom within the original context, keep what turns often, and go smoothly between."""
     low, high = o["low_freq_factor"], o["high_freq_factor"]
@@ -139,6 +147,7 @@ def _yarn_factor(o: Mapping[str, Any]) -> float:
 
 SCALED: Mapping[str, Frequencies] = {
     "default": lambda frequencies, o: frequencies,
+    "divided": _divided,
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,
