@@ -26,14 +26,18 @@ The parts:
 - `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
 - `optim`: optimisers over `transforms`; `schedules`; `averages` (accumulation, EMA, SWA); `groups` (decay rules).
 - `weights`: class and sample weights; `models`: architectures by their files' names; `generation`: writing on.
-- `weights`: class and sample weights; `models`: architectures by their files' names.
 - `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
   `evaluate`; freezing, masks, checkpoints and resuming, history.
+- `lora`: low-rank adapters beside a frozen model, as PEFT's files have them.
 - `memory`: `keep_pages`, around training; `parallel`: kernels over rows, on all threads.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
 """
 
+from weighttools.train.adapting import adapter_of as adapter_of
+from weighttools.train.adapting import load_lora as load_lora
+from weighttools.train.adapting import merge_lora as merge_lora
+from weighttools.train.adapting import save_lora as save_lora
 from weighttools.train.arrays import arrays as arrays
 from weighttools.train.averages import Accumulation as Accumulation
 from weighttools.train.averages import Average as Average
@@ -78,11 +82,8 @@ from weighttools.train.language import Sequences as Sequences
 from weighttools.train.language import language as language
 from weighttools.train.loading import Loaded as Loaded
 from weighttools.train.loading import model as model
-from weighttools.train.lora import adapter_of as adapter_of
-from weighttools.train.lora import load_lora as load_lora
 from weighttools.train.lora import lora as lora
-from weighttools.train.lora import merge_lora as merge_lora
-from weighttools.train.lora import save_lora as save_lora
+from weighttools.train.lora import weights_of as weights_of
 from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
 from weighttools.train.losses import binary_focal as binary_focal
 from weighttools.train.losses import contrastive as contrastive

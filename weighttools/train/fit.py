@@ -111,7 +111,8 @@ def fit(
     TensorNotFoundError
         A pattern or a mask matches nothing.
     TrainingError
-        A loss, gradient or weight is NaN or infinite. The arrays are as they were before that update.
+        A loss, gradient or weight is NaN or infinite. The update that it would have led to is not made; weights that
+        the one before has spoilt show in the next loss, and are in no checkpoint.
 
     Examples
     --------

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.adapters import beside, open_adapter
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.opening import open as open_checkpoint
+from weighttools.train.adapting import load_lora
 from weighttools.train.evaluation import task_metrics
 from weighttools.train.heads import Classifier, Embedder, Regressor
 from weighttools.train.loading import SEQUENCES, head_of, model, of
@@ -31,6 +33,12 @@ def measure(
     """
     opened = base if isinstance(base, TensorMap) else open_checkpoint(base)
     origin, config = described(opened)
+    adapter = None if settings.adapter is None else open_adapter(settings.adapter)
+    if adapter is not None:
+        origin, config = (
+            origin.replace(tensors={**dict(adapter.whole), **dict(origin.items())}),
+            beside(adapter, config),
+        )
     architecture = of(origin, config, settings.activation)
     task = task_of(
         settings.task or _task_of_head(origin, config, architecture), architecture.kind, settings.columns, data
@@ -43,6 +51,8 @@ def measure(
     check_width(architecture, found)
     _, _, found = scaled(found, None, found, origin, False)
     loaded = model(opened, None if task == "lm" else head, activation=settings.activation)
+    if adapter is not None:
+        loaded = load_lora(loaded, adapter)
     for line in (*loaded.notes, *found.notes):
         log(line)
     figures, sums = task_metrics(loaded, found, task_for(task, loaded, settings), settings.batch_size)

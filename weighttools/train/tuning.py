@@ -13,6 +13,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.opening import open as open_checkpoint
 from weighttools.train import choosing
+from weighttools.train.adapting import merged
 from weighttools.train.classification import Binary, Classification
 from weighttools.train.feeding import Subset, column, split
 from weighttools.train.fit import Result, fit
@@ -20,6 +21,7 @@ from weighttools.train.freezing import trained
 from weighttools.train.heads import Classifier, Embedder, Head, Regressor
 from weighttools.train.language import Sequences
 from weighttools.train.loading import SEQUENCES, Loaded, head_of, model, of
+from weighttools.train.lora import lora
 from weighttools.train.models.files import described
 from weighttools.train.reading import Columns, Read, onto, read, task_of
 from weighttools.train.regression import LanguageModel, Regression
@@ -61,6 +63,12 @@ class Settings:
         Between the layers of a plain stack.
     recompute
         As of `model`.
+    lora
+        Train a low-rank adapter instead of the checkpoint's own weights: options of `lora`.
+    is_merged
+        Write the checkpoint with the adapter's change added, and not the adapter.
+    adapter
+        The directory of an adapter to measure with.
     """
 
     task: str | None = None
@@ -90,6 +98,9 @@ class Settings:
     is_new_head: bool = False
     activation: str = "relu"
     recompute: bool = False
+    lora: Mapping[str, Any] | None = None
+    is_merged: bool = False
+    adapter: str | None = None
     seed: int = 0
     patience: int | None = None
     monitor: str | None = None
@@ -116,6 +127,8 @@ class Prepared:
         The data as it was read.
     names
         The arrays that learn.
+    base
+        The model without the adapter that is trained; None where there is none.
     """
 
     settings: Settings
@@ -125,6 +138,7 @@ class Prepared:
     validation: Any
     source: Read
     names: tuple[str, ...]
+    base: Loaded | None = None
 
     @property
     def n_steps(self) -> int:
@@ -138,6 +152,8 @@ class Prepared:
         """The peak rate."""
         if self.settings.lr is not None:
             return self.settings.lr
+        if self.base is not None:
+            return 5e-4
         return 5e-5 if self.model.architecture.kind in SEQUENCES else 1e-3
 
     def optimizer(self) -> Any:
@@ -184,8 +200,10 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     others = held.notes if isinstance(settings.validation, str) else ()
     for line in (*fitted.notes, *others, *_scaling_told(fitted, origin)):
         log(line)
-    names = trained(loaded.params, settings.freeze, settings.only, origin.aliases)
-    return Prepared(settings, loaded, task_for(task, loaded, settings), learn, held, fitted, tuple(names))
+    chosen = loaded if settings.lora is None else lora(loaded, **{"seed": settings.seed, **settings.lora})
+    names = tuple(trained(chosen.params, settings.freeze, settings.only, origin.aliases))
+    plain = None if chosen is loaded else loaded
+    return Prepared(settings, chosen, task_for(task, loaded, settings), learn, held, fitted, names, plain)
 
 
 def _head(data: Read, own: Head | None, task: str, settings: Settings) -> tuple[Read, Head | None]:
@@ -308,4 +326,6 @@ def tune(prepared: Prepared, log: Log | None = None) -> Result:
 def written(prepared: Prepared, result: Result) -> TensorMap:
     """Return the tuned checkpoint, for `weighttools.save`."""
     found = result.tensor_map
+    if prepared.base is not None and prepared.settings.is_merged:
+        found = merged(prepared.base, result.model, found.metadata)
     return found.replace(metadata={**found.metadata, **metadata(prepared.source)})
