@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
 from weighttools.io.text import MAX_JSON, read_json
 from weighttools.opening import PathLike, located
+from weighttools.train.adapting import load_lora
 from weighttools.train.generation import Sampling, stream
 from weighttools.train.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.lora import weights_of
 from weighttools.train.memory import keep_pages
+from weighttools.train.model import Model
 from weighttools.train.models import Checkpoint, load
 
 FILE = "tokenizer.json"
@@ -85,7 +88,7 @@ class Writer:
         return str(self.tokenizer.decode([*ids[-1:], *kept]))[len(before) :]
 
 
-def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None) -> Writer:
+def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapter: PathLike | None = None) -> Writer:
     """Load a language model and its tokenizer.
 
     Parameters
@@ -94,6 +97,8 @@ def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None) -> Wri
         The checkpoint.
     tokenizer
         A tokenizer.json or the directory it is in; by default the one beside the checkpoint, or in its GGUF metadata.
+    adapter
+        The directory of a LoRA adapter to write with.
 
     Raises
     ------
@@ -104,6 +109,9 @@ def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None) -> Wri
     """
     place = None if isinstance(base, TensorMap) else located(os.fspath(base))
     checkpoint = load(base if place is None else place)
+    if adapter is not None:
+        changed = load_lora(Model(checkpoint.architecture, checkpoint.params), adapter)
+        checkpoint = replace(checkpoint, params=dict(weights_of(changed)))
     home = Path(checkpoint.origin.origin.path or ".")
     home = home if home.is_dir() else home.parent
     return Writer(checkpoint, _tokenizer(checkpoint.origin, home, tokenizer), frozenset(_stops(checkpoint, home)))
