@@ -128,6 +128,12 @@ def test_a_classifier_s_adapter_brings_its_head(inside: Callable[..., Any], enco
     assert ran.code == 0, ran.err
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["task_type"] == "SEQ_CLS" and "classifier" in config["modules_to_save"]
+    bert = transformers.BertForSequenceClassification.from_pretrained(encoder, num_labels=2)
+    module = peft.PeftModel.from_pretrained(bert, tmp_path / "adapter").eval()
+    tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
+    ids = torch.tensor([tokenizer.encode(text).ids for text, _ in rows])
+    said = ["neg" if row[0] > row[1] else "pos" for row in module(ids).logits.tolist()]
+    assert said == [label for _, label in rows]
     found = figures(inside, encoder, "--data", data, "--adapter", tmp_path / "adapter")
     assert found["accuracy"] == 1
     ran = inside(*args, "-o", tmp_path / "whole", "--merge")
