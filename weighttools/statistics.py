@@ -58,13 +58,14 @@ def stats(
     depth
         How many parts of the name make a group, for ``by="depth"``.
     norms
-        ``"spectral"`` and ``"nuclear"`` are computed, from all singular values; ``"l1"``, ``"l2"`` and ``"inf"``
-        always are.
+        ``"spectral"`` and ``"nuclear"`` are computed, from all singular values and to 1e-9 of themselves; ``"l1"``,
+        ``"l2"`` and ``"inf"`` always are.
     quantiles
-        Probabilities from 0 to 1; exact, as `numpy.quantile` in float64. Dtypes of more than two bytes take two to
-        four passes more.
+        Probabilities from 0 to 1; exact, as `numpy.quantile` in float64. Dtypes of more than two bytes take one more
+        pass (of eight bytes: three), and more than four quantiles may take some more.
     hist
-        Bins of a histogram from minimum to maximum, exact; dtypes of more than two bytes take one more pass.
+        Bins of a histogram from minimum to maximum, exact; dtypes of more than two bytes take one more pass, the same
+        as for quantiles.
     entropy
         Also entropy (bits an element) and the number of distinct values, for dtypes of at most two bytes.
     sparsity

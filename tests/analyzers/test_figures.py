@@ -68,7 +68,7 @@ def test_quantiles_are_numpys(array: np.ndarray[Any, Any], probabilities: list[f
             assert shown == pytest.approx(expected, rel=1e-15)
 
 
-@given(arrays(shape=shapes(max_dims=3, max_side=12)), st.integers(1, 30))
+@given(arrays(shape=shapes(max_dims=3, max_side=12)), st.integers(1, 60))
 def test_histograms_are_numpys(array: np.ndarray[Any, Any], n_bins: int) -> None:
     x = oracles.wide(array)
     kept = x[np.isfinite(x)]
@@ -169,6 +169,28 @@ def test_spectral_and_nuclear_norms(shape: tuple[int, ...]) -> None:
     assert row["nuclear"] == pytest.approx(singular.sum(), rel=1e-12)
     array[(0,) * array.ndim] = np.inf
     assert row_of(array, norms=["spectral"])["spectral"] is None
+
+
+@pytest.mark.parametrize("shape", [(300, 90), (90, 300), (150, 150), (3000, 400)])
+@pytest.mark.parametrize("kind", ["noise", "rank 5", "graded", "one", "huge", "tiny"])
+def test_norms_by_singular_values_to_what_is_promised(kind: str, shape: tuple[int, int]) -> None:
+    """A matrix that lacks rank, or whose values fall over many decades, is where a Gram matrix alone would not do."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal(shape)
+    if kind == "rank 5":
+        x = rng.standard_normal((shape[0], 5)) @ rng.standard_normal((5, shape[1]))
+    elif kind == "graded":
+        x *= np.logspace(0, -14, shape[1])
+    elif kind == "one":
+        x = np.zeros(shape)
+        x[7, 9] = 3.0
+    x = np.ldexp(x, {"huge": 900, "tiny": -900}.get(kind, 0))
+    row = row_of(x, norms=["spectral", "nuclear"])
+    singular = np.linalg.svd(x, compute_uv=False)
+    assert row["spectral"] == pytest.approx(singular[0], rel=1e-12)
+    assert row["nuclear"] == pytest.approx(singular.sum(), rel=1e-9)
+    assert row_of(x, norms=["nuclear"], threads=1)["nuclear"] == row["nuclear"]
+    assert row_of(np.zeros(shape), norms=["spectral"])["spectral"] == 0
 
 
 N = 100_001

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -41,7 +42,7 @@ STATISTICS: dict[str, Statistic] = {
     "powers": shape.powers,
     "channels": shape.channels,
     "bins": histogram.Bins(-1.0, 1.0, 9),
-    "digits": quantiles.Digits(KEY, 16, (0,)),
+    "digits": quantiles.Digits(KEY, 16),
 }
 NARROW: dict[str, Statistic] = {"patterns": histogram.patterns}
 SUMS = {"mean", "std", "l1", "l2", "rms", "skewness", "kurtosis"}
@@ -166,6 +167,36 @@ def test_progress_tells_every_byte_that_was_planned(mixed: Path) -> None:
     assert "tensors" not in planned
     wt.stats(mixed, quantiles=[0.1], hist=3, progress=told.append)
     assert 0.8 * planned["read_bytes"] < sum(told) <= planned["read_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        ({"quantiles": [0.1, 0.9], "hist": 9}, {"float32": 2, "bfloat16": 1, "int8": 1}),
+        ({"hist": 9, "entropy": True}, {"float32": 2, "float64": 2, "bfloat16": 1}),
+        ({"quantiles": [0.5]}, {"float64": 4, "float32": 4, "bfloat16": 1}),
+        ({"entropy": True, "kurtosis": True}, {"float64": 1, "float32": 1}),
+    ],
+)
+def test_no_more_passes_than_needed(options: dict[str, Any], passes: dict[str, int]) -> None:
+    """Wide dtypes: all quantiles, the histogram and the total share them; dtypes of up to two bytes: one is all."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{name}.{i}": rng.standard_normal(n).astype(getattr(ml_dtypes, name, name))
+        for name in passes
+        for i, n in enumerate((100, 3000))
+    }
+    tensor_map = wt.TensorMap.from_arrays(arrays)
+    for by in ("tensor", "dtype"):
+        told: list[int] = []
+        record = wt.stats(tensor_map, by=by, progress=told.append, **options)
+        assert sum(told) == sum(array.nbytes * passes[name.split(".")[0]] for name, array in arrays.items())
+        assert sum(told) <= record["read_bytes"]
+        whole = np.concatenate([array.astype(np.float64) for array in arrays.values()])
+        for p, value in record["total"].get("quantiles", {}).items():
+            assert value == np.quantile(whole, float(p))
+        if "hist" in options:
+            assert record["total"]["hist"]["counts"] == np.histogram(whole, 9)[0].tolist()
 
 
 @dataclass(frozen=True)

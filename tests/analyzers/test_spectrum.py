@@ -85,13 +85,30 @@ def test_randomized_spectra_and_their_error() -> None:
     for s in (0.97 ** np.arange(600), 1 / np.arange(1, 601), np.linspace(2, 1, 600)):
         array = (u * s) @ v.T
         row = row_of(array, exact_limit=100, values=True, ranks=(1, 64))
-        assert row["method"] == "randomized" and row["alpha"] is row["effective_rank"] is row["rank"] is None
+        assert row["method"] == "randomized" and row["effective_rank"] is row["rank"] is None
         found = np.array(row["singular_values"])
         assert found.size == 256 and np.all(found <= s[:256] * (1 + 1e-9))
         assert np.abs(s - found[0]).min() <= row["error"] + 1e-12
         close(row["stable_rank"], (s * s).sum() / s[0] ** 2, 5e-2)
         close(row["energy"]["64"], (s[:64] ** 2).sum() / (s * s).sum(), 5e-2)
     close(row_of((u * (0.9 ** np.arange(600))) @ v.T, exact_limit=100)["spectral_norm"], 1.0, 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_randomized_alpha_is_that_of_the_largest_values(seed: int) -> None:
+    """Heavy tails, as of trained layers: the fit is that of the exact values whose number it tells."""
+    rng = np.random.default_rng(seed)
+    array = (rng.standard_t(2.5, (900, 700)) * rng.pareto(2.0, 700)).astype(np.float32)
+    exact, row = row_of(array), row_of(array, exact_limit=100)
+    s = true_values(array)
+    n = row["alpha_n_fitted"]
+    assert row["method"] == "randomized" and 50 <= n <= 256 and exact["alpha_n_fitted"] == 700
+    expected = fit(s[:n] ** 2)
+    assert expected is not None
+    close(row["alpha"], expected.alpha, 0.02)
+    close(row["alpha_ks"], expected.ks, 0.05)
+    if exact["alpha_n_tail"] < n:
+        close(row["alpha"], exact["alpha"], 0.02)
 
 
 def test_noise_stays_below_its_edge_and_a_signal_does_not() -> None:

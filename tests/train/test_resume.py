@@ -22,6 +22,7 @@ from tests.train.digits import digits, model, run, start
 from tests.train.resumed import CASES, state, trained
 from weighttools import train
 from weighttools.errors import CorruptFileError, SourceError, SpecError, WeighttoolsError
+from weighttools.train import loop
 
 TASK = train.Classification(10)
 
@@ -30,23 +31,25 @@ class Stopped(Exception):
     """As a crash: raised in the middle of a training."""
 
 
+def failing_after(n: int, update: Callable[..., None]) -> Callable[..., None]:
+    """Return `update`, which fails after `n` calls."""
+    calls = iter(range(n))
+
+    def failing(*args: Any) -> None:
+        if next(calls, None) is None:
+            raise Stopped
+        update(*args)
+
+    return failing
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_stopping_anywhere_changes_nothing(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = state(trained(case, None))
     for stop in (3, 17, 31):
         directory = tmp_path / f"{stop}"
-        calls = iter(range(stop))
-
-        def failing(*args: Any, calls: Any = calls) -> Any:
-            if next(calls, None) is None:
-                raise Stopped
-            return original(*args)
-
-        from weighttools.train import loop
-
-        original = loop.update
         with monkeypatch.context() as patched:
-            patched.setattr(loop, "update", failing)
+            patched.setattr(loop, "update", failing_after(stop, loop.update))
             with pytest.raises(Stopped):
                 trained(case, directory)
         lines: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from weighttools.analyzers import extremes, histogram, moments, norms, quantiles, shape, sparsity
-from weighttools.analyzers.run import Recipe, Record, Statistic, fold, merged
+from weighttools.analyzers.distribution import Asked, Distribution
+from weighttools.analyzers.quantiles import Digits, Key
+from weighttools.analyzers.run import Recipe, Record, Statistic, Task, fold_tasks
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import Held
 from weighttools.core.tensor import Spec, Tensor
@@ -75,19 +77,20 @@ class Request:
         return replace(self, norms=tuple(name for name in norms.SINGULAR if name in self.norms))
 
     @property
-    def distribution(self) -> bool:
-        """Whether counts of bit patterns serve it."""
-        return bool(self.quantiles or self.bins or self.entropy)
+    def distribution(self) -> Asked:
+        """What it asks of distributions."""
+        return Asked(self.quantiles, self.bins, self.entropy)
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """How to fold: recipe, executor and how many jobs may be under way."""
+    """How to fold: recipe, executor and how many jobs may be under way; threads for singular values."""
 
     recipe: Recipe = field(default_factory=Recipe)
     executor: Executor | None = None
     window: int = 4
     progress: Progress = silent
+    threads: int | None = None
 
 
 class Group(NamedTuple):
@@ -97,173 +100,232 @@ class Group(NamedTuple):
     spec: Spec | None = None
 
 
-_ALWAYS: dict[str, Statistic] = {"moments": moments.of, "extremes": extremes.of, "zeros": sparsity.of}
+_ALWAYS: tuple[Statistic, ...] = (moments.of, extremes.of, sparsity.of)
+
+_NOTHING = Tensor(Spec(DTYPES["float32"], (0,)), Held(np.zeros(0, np.float32)))
+
+States = Mapping[Statistic, Any]
+"""States by the statistics they belong to."""
 
 
-def describe(groups: Sequence[Group], request: Request, engine: Engine) -> Iterator[tuple[Record, list[Any]]]:
-    """Yield, for each group in order, its row of figures and its states (patterns first, where there are any).
+class _Plan(NamedTuple):
+    """What the first pass is to serve: the request, and the key of all tensors together."""
 
-    All groups are read in one pass; figures that need a further pass (histograms and quantiles of dtypes of more than
-    two bytes) are then read for each group.
+    request: Request
+    key: Key
+
+    def plain(self) -> list[Statistic]:
+        """Return the statistics of every group."""
+        asked: tuple[tuple[bool, Statistic], ...] = (
+            (self.request.structure, sparsity.structure),
+            (self.request.kurtosis, shape.powers),
+            (self.request.outliers, shape.channels),
+        )
+        return [*_ALWAYS, *(of for wanted, of in asked if wanted)]
+
+    def all_of(self, group: Group) -> list[Statistic]:
+        """Return all statistics of a group."""
+        if self.counts(group):
+            return [*self.plain(), histogram.patterns]
+        keys = dict.fromkeys([_key(group), self.key]) if self.request.quantiles else {}
+        return [*self.plain(), *map(_leading, keys)]
+
+    def counts(self, group: Group) -> bool:
+        """Whether to count bit patterns: the tensors are of one dtype that has at most 65,536 of them."""
+        dtypes = {tensor.dtype for tensor in group.tensors}
+        return bool(self.request.distribution) and len(dtypes) == 1 and min(dtypes).bits <= 16
+
+
+def _key(group: Group) -> Key:
+    return quantiles.key_for(tensor.dtype for tensor in group.tensors)
+
+
+def _leading(key: Key) -> Digits:
+    return Digits(key, key.first_shift)
+
+
+def describe(groups: Sequence[Group], request: Request, engine: Engine) -> tuple[list[Record], Record]:
+    """Return the row of figures of each group, in order, and that of all of them together.
+
+    All groups are read in one pass. Quantiles and histograms of dtypes of more than two bytes take further ones, each
+    over all groups that need it.
     """
-    narrow = [_counted(group, request) for group in groups]
-    statistics = _statistics(request)
-    states = _states(groups, narrow, list(statistics.values()), engine)
-    for group, counted, found in zip(groups, narrow, states, strict=True):
-        yield _row(group, request, engine, counted, found), found
+    whole = Group([tensor for group in groups for tensor in group.tensors])
+    plan = _Plan(request, _key(whole))
+    gathered = _Gathered(plan)
+    found = []
+    for group, states in zip(groups, _first_pass(groups, plan, engine), strict=True):
+        gathered.add(group, states)
+        found.append(_of_group(group, states, plan))
+    if not groups:
+        gathered.add(Group([_NOTHING]), next(_first_pass([Group([_NOTHING])], plan, engine)))
+    total = gathered.described(whole)
+    while _further_pass(found, total, engine):
+        pass
+    rows = [one.row(request) for one in found]
+    if request.norms:
+        _add_norms(rows, groups, request, engine)
+    return rows, {**total.row(request), **dict.fromkeys(request.norms)}
 
 
-def total(tensors: Sequence[Tensor], request: Request, engine: Engine, states: Sequence[Any] | None) -> Record:
-    """Return the row of figures of all tensors, from the merged states that `describe` gave (None: of none)."""
-    whole = Group(tensors or [Tensor(Spec(DTYPES["float32"], (0,)), Held(np.zeros(0, np.float32)))])
-    counted = _counted(whole, request)
-    if states is None:
-        [states] = _states([whole], [counted], list(_statistics(request).values()), engine)
-    return _row(whole, request, engine, counted, states if counted else _plain_states(states))
+class _Described(NamedTuple):
+    """A group, the figures of the first pass, and its distribution; `is_wide` if further passes may be needed."""
+
+    group: Group
+    plain: Record
+    distribution: Distribution | None
+    is_wide: bool
+
+    def wanted(self) -> list[Statistic]:
+        """Return what the next pass is to compute."""
+        return self.distribution.wanted() if self.distribution else []
+
+    def take(self, states: States) -> None:
+        """Go on with what was wanted."""
+        if self.distribution:
+            self.distribution.take(states)
+
+    def row(self, request: Request) -> Record:
+        """Return all figures."""
+        row = {**self.plain, **(self.distribution.figures() if self.distribution else {})}
+        if not request.near_zero:
+            row.pop("n_near_zero")
+        return {key: _plain(value) for key, value in row.items()}
+
+
+def _of_group(group: Group, states: States, plan: _Plan) -> _Described:
+    """Return what the first pass tells of a group: all, where bit patterns were counted (which are large, and go)."""
+    row = _finished(states, plan, group.spec)
+    asked = plan.request.distribution
+    if asked and plan.counts(group):
+        row |= Distribution(asked, row, [states[histogram.patterns]]).figures()
+    if not asked or plan.counts(group):
+        return _Described(group, row, None, is_wide=False)
+    leading = (_key(group), states[_leading(_key(group))]) if asked.quantiles else None
+    return _Described(group, row, Distribution(asked, row, [], leading, is_wide=True), is_wide=True)
+
+
+def _finished(states: States, plan: _Plan, spec: Spec | None) -> Record:
+    row: Record = {}
+    for of in plan.plain():
+        row |= states[of].finish(spec)
+    return row
+
+
+class _Gathered:
+    """The states of all groups together, as they come."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+        self._states: States = {}
+        self._patterns: dict[Any, histogram.Patterns] = {}
+        self._is_wide = False
+
+    def add(self, group: Group, states: States) -> None:
+        """Add those of a group."""
+        leading = _leading(self._plan.key)
+        self._is_wide |= not self._plan.counts(group)
+        plain = {of: states[of] for of in self._plan.plain()}
+        digits: States = {leading: states[leading]} if leading in states else {}
+        self._states = {**self._states, **together(self._states, plain), **together(self._states, digits)}
+        if histogram.patterns in states:
+            found = states[histogram.patterns]
+            before = self._patterns.get(found.dtype)
+            self._patterns[found.dtype] = found if before is None else before.merge(found)
+
+    def described(self, whole: Group) -> _Described:
+        """Return what is known of all."""
+        plan, row = self._plan, _finished(self._states, self._plan, None)
+        if not plan.request.distribution:
+            return _Described(whole, row, None, self._is_wide)
+        digits = self._states.get(_leading(plan.key))
+        distribution = Distribution(
+            plan.request.distribution,
+            row,
+            list(self._patterns.values()),
+            None if digits is None else (plan.key, digits),
+            self._is_wide,
+        )
+        return _Described(whole, row, distribution, self._is_wide)
+
+
+def together(a: States, b: States) -> States:
+    """Merge the states of several tensors, of the statistics of `b`; what tells of places in one tensor is dropped."""
+    return {of: _apart(a[of]).merge(_apart(state)) if of in a else state for of, state in b.items()}
+
+
+def _apart(state: Any) -> Any:
+    return state.apart() if isinstance(state, (sparsity.Structure, shape.Channels)) else state
+
+
+def _first_pass(groups: Sequence[Group], plan: _Plan, engine: Engine) -> Iterator[States]:
+    """Yield the states of each group."""
+    return _folded([(group, plan.all_of(group)) for group in groups], engine)
+
+
+def _further_pass(found: Sequence[_Described], total: _Described, engine: Engine) -> bool:
+    """Make one more pass over what is still wanted of; whether there was any."""
+    of_all = total.wanted()
+    wanted = [(one, one.wanted()) for one in found if one.is_wide]
+    wanted = [(one, of_one) for one, of_one in wanted if of_one or of_all]
+    passed = _folded([(one.group, list(dict.fromkeys([*of_one, *of_all]))) for one, of_one in wanted], engine)
+    sums: States = {}
+    for (one, of_one), states in zip(wanted, passed, strict=True):
+        one.take({of: states[of] for of in of_one})
+        sums = together(sums, {of: states[of] for of in of_all})
+    if wanted:
+        total.take(sums)
+    return bool(wanted)
+
+
+def _folded(wanted: Sequence[tuple[Group, list[Statistic]]], engine: Engine) -> Iterator[States]:
+    """Yield the merged states of each group."""
+    tasks = (Task(tensor, statistics) for group, statistics in wanted for tensor in group.tensors)
+    is_heavy = any(of is histogram.patterns or isinstance(of, Digits) for _, statistics in wanted for of in statistics)
+    batch = {"batch": _HEAVY_BATCH} if is_heavy else {}
+    found = fold_tasks(tasks, engine.recipe, engine.executor, engine.window, engine.progress, **batch)
+    for group, statistics in wanted:
+        yield reduce(together, (dict(zip(statistics, next(found), strict=True)) for _ in group.tensors))
 
 
 def planned_bytes(groups: Sequence[Group], request: Request) -> int:
-    """Return how many bytes `describe` and `total` are going to read, at most."""
-    whole = Group([tensor for group in groups for tensor in group.tensors])
-    return _nbytes(whole) + sum(_further_passes(group, request) * _nbytes(group) for group in [*groups, whole])
+    """Return how many bytes `describe` is going to read, at most."""
+    plan = _Plan(request, quantiles.key_for(tensor.dtype for group in groups for tensor in group.tensors))
+    passes = sum((1 + _further_passes(group, plan)) * _nbytes(group) for group in groups)
+    single = [group.spec for group in groups if group.spec is not None] if request.norms else []
+    return passes + sum(map(_norm_bytes, single))
 
 
 def _nbytes(group: Group) -> int:
     return sum(tensor.spec.nbytes for tensor in group.tensors)
 
 
-def _further_passes(group: Group, request: Request) -> int:
-    """Return the passes that a group needs after the first."""
-    if not group.tensors or not request.distribution or _counted(group, request):
+def _further_passes(group: Group, plan: _Plan) -> int:
+    """Return the most passes over a group after the first: its own, or those that the total needs."""
+    if plan.counts(group):
         return 0
-    passes = quantiles.n_passes(len(request.quantiles), quantiles.key_for(t.dtype for t in group.tensors))
-    return passes + bool(request.bins)
+    return max(plan.request.distribution.n_passes(key) for key in (_key(group), plan.key))
 
 
 def columns(request: Request, by: str) -> list[str]:
     """Return the names of the figures that a request gives, in order."""
-    spec = Spec(DTYPES["float32"], (0,))
-    nothing = Group([Tensor(spec, Held(np.zeros(0, np.float32)))], spec if by == "tensor" else None)
-    [(row, _)] = describe([nothing], request, Engine())
-    return list(row)
+    rows, _ = describe([Group([_NOTHING], _NOTHING.spec if by == "tensor" else None)], request, Engine())
+    return list(rows[0])
 
 
-def together(parts: Iterable[Sequence[Any]]) -> list[Any]:
-    """Merge the states of several tensors.
-
-    What tells of places in one tensor is dropped, as are counts of bit patterns where they are of several dtypes.
-    """
-    found = [list(states) for states in parts]
-    if len(found) == 1:
-        return found[0]
-    if len({states[0].dtype if isinstance(states[0], histogram.Patterns) else None for states in found}) > 1:
-        found = [_plain_states(states) for states in found]
-    return merged([state.apart() if isinstance(state, _OF_ONE) else state for state in states] for states in found)
+def _add_norms(rows: Sequence[Record], groups: Sequence[Group], request: Request, engine: Engine) -> None:
+    """Add the norms by singular values; of groups, which are no matrices, null."""
+    single = [(row, group.tensors[0]) for row, group in zip(rows, groups, strict=True) if group.spec is not None]
+    for row in rows:
+        row.update(dict.fromkeys(request.norms))
+    found = norms.singular_norms([tensor for _, tensor in single], request.norms, engine.threads)
+    for (row, tensor), figures in zip(single, found, strict=True):
+        row.update(figures)
+        engine.progress(_norm_bytes(tensor.spec))
 
 
-def _plain_states(states: Sequence[Any]) -> list[Any]:
-    """Return the states without counts of patterns."""
-    return [state for state in states if not isinstance(state, histogram.Patterns)]
-
-
-_OF_ONE = (sparsity.Structure, shape.Channels)
-
-
-def _statistics(request: Request) -> dict[str, Statistic]:
-    asked: dict[str, tuple[bool, Statistic]] = {
-        "structure": (request.structure, sparsity.structure),
-        "powers": (request.kurtosis, shape.powers),
-        "channels": (request.outliers, shape.channels),
-    }
-    return {**_ALWAYS, **{name: of for name, (wanted, of) in asked.items() if wanted}}
-
-
-def _counted(group: Group, request: Request) -> bool:
-    """Whether to count bit patterns: the tensors are of one dtype that has at most 65,536 of them."""
-    dtypes = {tensor.dtype for tensor in group.tensors}
-    return request.distribution and len(dtypes) == 1 and min(dtypes).bits <= 16
-
-
-def _states(
-    groups: Sequence[Group], narrow: Sequence[bool], statistics: Sequence[Statistic], engine: Engine
-) -> Iterator[list[Any]]:
-    """Yield the merged states of each group; one fold serves neighbours for which the same is computed."""
-    first = 0
-    while first < len(groups):
-        last = first
-        while last < len(groups) and narrow[last] == narrow[first]:
-            last += 1
-        chosen = [histogram.patterns, *statistics] if narrow[first] else list(statistics)
-        part = groups[first:last]
-        found = _fold([tensor for group in part for tensor in group.tensors], chosen, engine)
-        for group in part:
-            yield reduce(lambda a, b: together([a, b]), (next(found) for _ in group.tensors))
-        first = last
-
-
-def _fold(tensors: Iterable[Tensor], statistics: Sequence[Statistic], engine: Engine) -> Iterator[list[Any]]:
-    heavy = any(of is histogram.patterns or isinstance(of, quantiles.Digits) for of in statistics)
-    batch = {"batch": _HEAVY_BATCH} if heavy else {}
-    return fold(tensors, statistics, engine.recipe, engine.executor, engine.window, engine.progress, **batch)
-
-
-def _row(group: Group, request: Request, engine: Engine, counted: bool, states: Sequence[Any]) -> Record:
-    row: Record = {}
-    for state in states:
-        row |= state.finish(group.spec)
-    patterns = states[0] if counted else None
-    row |= _distribution(group, request, engine, patterns, row) if request.distribution else {}
-    if not request.entropy:
-        row = {key: value for key, value in row.items() if key not in ("entropy", "n_distinct")}
-    if not request.near_zero:
-        row.pop("n_near_zero")
-    if request.norms:
-        row |= _singular(group, request.norms)
-    return {key: _plain(value) for key, value in row.items()}
-
-
-def _singular(group: Group, names: tuple[str, ...]) -> Record:
-    return norms.singular_norms(group.tensors[0], names) if group.spec is not None else dict.fromkeys(names)
-
-
-def _distribution(
-    group: Group, request: Request, engine: Engine, patterns: histogram.Patterns | None, row: Mapping[str, Any]
-) -> Record:
-    """Return quantiles and histogram: from counts of bit patterns, or by further passes."""
-    found: Record = {} if patterns else {"entropy": None, "n_distinct": None}
-    n = row["count"] - row["n_nan"] - row["n_inf"]
-    if request.quantiles:
-        ranks = quantiles.ranks_of(request.quantiles, n)
-        at = _order_statistics(group, engine, patterns, ranks)
-        figures = {f"{p:g}": quantiles.interpolated(p, n, at) if n else None for p in request.quantiles}
-        found["quantiles"] = {p: _plain(value) for p, value in figures.items()}
-    if request.bins:
-        bins = histogram.bins(row["min"], row["max"], request.bins)
-        found |= _histogram(group, engine, patterns, bins).finish() if bins else {"hist": None}
-    return found
-
-
-def _order_statistics(
-    group: Group, engine: Engine, patterns: histogram.Patterns | None, ranks: set[int]
-) -> dict[int, float]:
-    if patterns:
-        return quantiles.from_distinct(ranks, *patterns.finite())
-    key = quantiles.key_for(tensor.dtype for tensor in group.tensors)
-
-    def again(statistics: Sequence[Any]) -> list[Any]:
-        return merged(_fold(group.tensors, statistics, engine))
-
-    return quantiles.order_statistics(ranks, key, again)
-
-
-def _histogram(
-    group: Group, engine: Engine, patterns: histogram.Patterns | None, bins: histogram.Bins
-) -> histogram.BinCounts:
-    if patterns:
-        return bins.of_distinct(*patterns.finite())
-    [state] = merged(_fold(group.tensors, [bins], engine))
-    assert isinstance(state, histogram.BinCounts)
-    return state
+def _norm_bytes(spec: Spec) -> int:
+    return spec.nbytes if norms.is_matrix(spec) else 0
 
 
 def _plain(value: Any) -> Any:

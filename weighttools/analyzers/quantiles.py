@@ -1,14 +1,15 @@
 """Exact quantiles of tensors of any size: order statistics are found digit by digit, in bounded memory.
 
-Finite values become unsigned integers that sort as they do. One pass over the tensors counts the leading 16 bits,
-which tells those of each order statistic that is wanted; the next pass counts the following 16 bits of the elements
-that agree in the leading ones; and so on: two passes for values that float32 holds, four for others.
+One pass over the tensors, the same that finds everything else, counts the leading 16 bits of the values, which tells
+those of each order statistic that is wanted; the next pass counts the following 16 bits of the elements that agree in
+the leading ones; and so on: one more pass for values that float32 holds, three for others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,39 +23,56 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
 DIGIT_BITS = 16
-MAX_PREFIXES = 16
-"""Order statistics refined in one pass: each takes 512 KiB of counts for every job under way."""
+MAX_PREFIXES = 8
+"""Prefixes refined in one pass for one group: each takes 512 KiB of counts for every job under way."""
+
+_DIGITS = 1 << DIGIT_BITS
+_HALF = _DIGITS >> 1
 
 
 class Key(NamedTuple):
-    """How values become integers that sort as they do: by way of the dtype `name`, to `bits` bits."""
+    """How values become bits that are sorted digit by digit: by way of the dtype `name`, of `bits` bits."""
 
     name: str
     bits: int
 
     def of(self, values: Array) -> Array:
-        """Return the keys of the finite values (uint32 or uint64); -0.0 has the key of 0.0."""
+        """Return the bits of the values (uint32 or uint64)."""
         if values.dtype.kind == "c":
             values = np.abs(values.astype(np.complex128))
-        x = values.astype(self.name)
-        unsigned, top = f"u{self.bits // 8}", 1 << (self.bits - 1)
-        if x.dtype.kind != "f":
-            whole: Array = x.view(unsigned) ^ np.array(top if x.dtype.kind == "i" else 0, unsigned)
-            return whole
-        finite: Array = x[np.isfinite(x)] + x.dtype.type(0)
-        signs = finite.view(f"i{self.bits // 8}") >> (self.bits - 1)
-        keys: Array = finite.view(unsigned) ^ (signs.view(unsigned) | np.array(top, unsigned))
-        return keys
+        found: Array = values.astype(self.name, copy=False).view(f"u{self.bits // 8}")
+        return found
 
-    def value(self, key: int) -> float:
-        """Return the value of a key; an int where the dtype is of integers."""
-        top = 1 << (self.bits - 1)
+    @property
+    def first_shift(self) -> int:
+        """The place of the leading digit."""
+        return self.bits - DIGIT_BITS
+
+    def value(self, bits: int) -> float:
+        """Return the value of bits, with -0.0 as 0.0; an int where the dtype is of integers."""
+        found = np.array([bits], f"u{self.bits // 8}").view(self.name)[0]
+        return float(found) + 0.0 if found.dtype.kind == "f" else int(found)
+
+    def finite(self, leading: Array) -> Array:
+        """Return counts of leading digits without those that only NaN and Inf have: their exponent is all ones."""
+        if not self.name.startswith("float"):
+            return leading
+        exponents = (np.arange(_DIGITS) & (_HALF - 1)) >> {32: 7, 64: 4}[self.bits]
+        return np.where(exponents == exponents[-1], 0, leading)
+
+    def ascending(self, prefix: int, shift: int) -> Array:
+        """Return the digits that may follow `prefix`, ordered as their values are.
+
+        Negative floats fall as their bits rise; negative integers and floats have their leading bit set.
+        """
+        digits, n_bits = np.arange(_DIGITS), self.first_shift - shift
+        is_float = self.name.startswith("float")
+        if n_bits:
+            return digits[::-1] if is_float and prefix >> (n_bits - 1) else digits
         if self.name.startswith("uint"):
-            return key
-        if self.name.startswith("int"):
-            return key - top
-        bits = key ^ top if key & top else key ^ ((1 << self.bits) - 1)
-        return float(np.array([bits], f"u{self.bits // 8}").view(self.name)[0])
+            return digits
+        negative = digits[_HALF:]
+        return np.concatenate([negative[::-1] if is_float else negative, digits[:_HALF]])
 
 
 def key_for(dtypes: Iterable[DType]) -> Key:
@@ -90,49 +108,101 @@ class Digits:
 
     key: Key
     shift: int
-    prefixes: tuple[int, ...]
+    prefixes: tuple[int, ...] = (0,)
 
     def __call__(self, block: Block) -> DigitCounts:
-        keys = self.key.of(block.values)
-        above = None if self.shift + DIGIT_BITS == self.key.bits else keys >> (self.shift + DIGIT_BITS)
-        return DigitCounts({p: self._count(keys if above is None else keys[above == p]) for p in self.prefixes})
+        digits, places = self._split(self.key.of(block.values))
+        return DigitCounts({p: np.bincount(digits[at], minlength=_DIGITS) for p, at in places})
 
-    def _count(self, keys: Array) -> Array:
-        digits = (keys >> self.shift).astype(np.uint16)
-        return np.bincount(digits, minlength=1 << DIGIT_BITS)
+    def of_distinct(self, values: Array, n: Array) -> DigitCounts:
+        """Count the digits of distinct values that occur `n` times each."""
+        digits, places = self._split(self.key.of(values))
+        found = {p: np.zeros(_DIGITS, np.int64) for p in self.prefixes}
+        for p, at in places:
+            np.add.at(found[p], digits[at], n[at])
+        return DigitCounts(found)
+
+    def _split(self, bits: Array) -> tuple[Array, Iterator[tuple[int, Any]]]:
+        """Return the digits (uint16), and for each prefix which of them follow it."""
+        digits = _digit(bits, self.shift)
+        if self.shift == self.key.first_shift:
+            return digits, ((p, slice(None)) for p in self.prefixes)
+        is_second = self.shift + DIGIT_BITS == self.key.first_shift
+        above = _digit(bits, self.key.first_shift) if is_second else bits >> (self.shift + DIGIT_BITS)
+        return digits, ((p, above == p) for p in self.prefixes)
 
 
-Fold = Callable[[Sequence[Any]], list[Any]]
-"""Folds all tensors in question by some statistics, and returns a merged state for each."""
+def _digit(bits: Array, shift: int) -> Array:
+    """Return a view of the digits at a place."""
+    n, at = bits.itemsize // 2, shift // DIGIT_BITS
+    return bits.view(np.uint16)[at if sys.byteorder == "little" else n - 1 - at :: n]
+
+
+class _Step(NamedTuple):
+    """Ranks whose next digit is that at `shift`: rank to the bits before, and the rank among values with those."""
+
+    shift: int
+    at: Mapping[int, tuple[int, int]]
+
+
+class Search:
+    """The values that have given ranks among finite ones, digit by digit.
+
+    Parameters
+    ----------
+    ranks
+        From 0.
+    key
+        How values become digits.
+    leading
+        How often each leading digit occurs.
+    """
+
+    def __init__(self, ranks: Collection[int], key: Key, leading: DigitCounts) -> None:
+        self.found: dict[int, float] = {}
+        self._key = key
+        self._steps = [_Step(key.first_shift, {rank: (0, rank) for rank in ranks})] if ranks else []
+        if ranks:
+            self.take(DigitCounts({0: key.finite(leading.counts[0])}))
+
+    def wanted(self) -> Digits | None:
+        """Return the counts that the next pass is to make; None where all is found."""
+        if not self._steps:
+            return None
+        shift, at = self._steps[-1]
+        return Digits(self._key, shift, tuple(sorted({prefix for prefix, _ in at.values()})[:MAX_PREFIXES]))
+
+    def take(self, state: DigitCounts) -> None:
+        """Go on with the counts that were wanted."""
+        shift, at = self._steps.pop()
+        rest = {rank: place for rank, place in at.items() if place[0] not in state.counts}
+        if rest:
+            self._steps.append(_Step(shift, rest))
+        order = {prefix: self._key.ascending(prefix, shift) for prefix in state.counts}
+        sums = {prefix: np.cumsum(n[order[prefix]]) for prefix, n in state.counts.items()}
+        further = {
+            rank: _next(prefix, left, order[prefix], sums[prefix])
+            for rank, (prefix, left) in at.items()
+            if rank not in rest
+        }
+        if shift:
+            self._steps.append(_Step(shift - DIGIT_BITS, further))
+        else:
+            self.found |= {rank: self._key.value(bits) for rank, (bits, _) in further.items()}
+
+
+def _next(prefix: int, left: int, order: Array, sums: Array) -> tuple[int, int]:
+    at = int(np.searchsorted(sums, left, side="right"))
+    return prefix << DIGIT_BITS | int(order[at]), left - (int(sums[at - 1]) if at else 0)
 
 
 def n_passes(n_quantiles: int, key: Key) -> int:
-    """Return the most passes that `order_statistics` takes for a number of quantiles."""
-    return -(-2 * n_quantiles // MAX_PREFIXES) * (key.bits // DIGIT_BITS)
-
-
-def order_statistics(ranks: Collection[int], key: Key, fold: Fold) -> dict[int, float]:
-    """Return the values that have the given ranks (from 0) among the finite values."""
-    found: dict[int, float] = {}
-    wanted = sorted(set(ranks))
-    for first in range(0, len(wanted), MAX_PREFIXES):
-        found |= _some(wanted[first : first + MAX_PREFIXES], key, fold)
-    return found
-
-
-def _some(ranks: Sequence[int], key: Key, fold: Fold) -> dict[int, float]:
-    at = {rank: (0, rank) for rank in ranks}  # rank -> leading bits, and its rank among the values that share them
-    for shift in range(key.bits - DIGIT_BITS, -1, -DIGIT_BITS):
-        prefixes = tuple(sorted({prefix for prefix, _ in at.values()}))
-        [state] = fold([Digits(key, shift, prefixes)])
-        sums = {prefix: np.cumsum(n) for prefix, n in state.counts.items()}
-        at = {rank: _next(prefix, left, sums[prefix]) for rank, (prefix, left) in at.items()}
-    return {rank: key.value(prefix) for rank, (prefix, _) in at.items()}
-
-
-def _next(prefix: int, left: int, sums: Array) -> tuple[int, int]:
-    digit = int(np.searchsorted(sums, left, side="right"))
-    return prefix << DIGIT_BITS | digit, left - (int(sums[digit - 1]) if digit else 0)
+    """Return the most passes that a search takes for a number of quantiles, after the one for the leading digits."""
+    total, groups = 0, 0
+    for _ in range(key.first_shift // DIGIT_BITS):
+        groups = max(1, groups) + 2 * n_quantiles // MAX_PREFIXES  # each group of prefixes leaves a part of one
+        total += groups
+    return total if n_quantiles else 0
 
 
 def from_distinct(ranks: Collection[int], values: Array, n: Array) -> dict[int, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.describe import Engine, Group, Request, columns, describe, together, total
+from weighttools.analyzers.describe import Engine, Group, Request, columns, describe
 from weighttools.analyzers.kernels.choice import chosen
 from weighttools.analyzers.run import Recipe
 from weighttools.core import engine
@@ -127,15 +127,11 @@ def rows_of(groups: list[Labelled], request: Request, means: Means) -> tuple[lis
     n_bytes = sum(tensor.spec.nbytes for labelled in groups for tensor in labelled.tensors)
     with _executor(means, n_bytes) as pool:
         recipe = Recipe(chosen(means.kernel, n_bytes), means.eps)
-        how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress)
-        rows, states = [], None
-        for labelled, (row, found) in zip(
-            groups, describe([labelled.group for labelled in groups], request, how), strict=True
-        ):
-            rows.append({**labelled.label, **row})
-            states = found if states is None else together([states, found])
-        whole = [tensor for labelled in groups for tensor in labelled.tensors]
-        return rows, {"n_tensors": len(whole), **total(whole, request, how, states)}
+        how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress, means.threads)
+        rows, total = describe([labelled.group for labelled in groups], request, how)
+    n_tensors = sum(len(labelled.tensors) for labelled in groups)
+    labelled_rows = [{**labelled.label, **row} for labelled, row in zip(groups, rows, strict=True)]
+    return labelled_rows, {"n_tensors": n_tensors, **total}
 
 
 @contextmanager

@@ -114,11 +114,18 @@ class Block:
         return careful.chunks(self.values)
 
 
+class Task(NamedTuple):
+    """A tensor, and what to compute of it."""
+
+    tensor: Tensor
+    statistics: Sequence[Statistic]
+
+
 class Piece(NamedTuple):
-    """Elements `start` to `stop` of the tensor numbered `number`."""
+    """Elements `start` to `stop` of the task numbered `number`."""
 
     number: int
-    tensor: Tensor
+    task: Task
     start: int
     stop: int
 
@@ -127,7 +134,6 @@ class Job(NamedTuple):
     """Pieces to compute in one go, and how; it pickles."""
 
     pieces: Sequence[Piece]
-    statistics: Sequence[Statistic]
     recipe: Recipe
 
 
@@ -138,7 +144,6 @@ def fold(
     executor: Executor | None = None,
     window: int = 4,
     progress: Progress = silent,
-    batch: int = 256,
 ) -> Iterator[list[Any]]:
     """Yield, for each tensor in order, the state of each statistic over all its elements.
 
@@ -148,6 +153,26 @@ def fold(
         Taken as they are needed; each is read once, whatever the number of statistics.
     statistics
         Computed together.
+    recipe, executor, window, progress
+        As for `fold_tasks`.
+    """
+    return fold_tasks((Task(tensor, statistics) for tensor in tensors), recipe, executor, window, progress)
+
+
+def fold_tasks(
+    tasks: Iterable[Task],
+    recipe: Recipe | None = None,
+    executor: Executor | None = None,
+    window: int = 4,
+    progress: Progress = silent,
+    batch: int = 256,
+) -> Iterator[list[Any]]:
+    """Yield, for each task in order, the state of each of its statistics over all its tensor's elements.
+
+    Parameters
+    ----------
+    tasks
+        Taken as they are needed.
     recipe
         How; the default is the NumPy kernel.
     executor
@@ -160,7 +185,7 @@ def fold(
         How many small tensors may go into one job: with `window`, this bounds the states that wait.
     """
     recipe = recipe or Recipe()
-    jobs = (Job(pieces, statistics, recipe) for pieces in _batches(tensors, recipe, batch))
+    jobs = (Job(pieces, recipe) for pieces in _batches(tasks, recipe, batch))
     done = (pair for pairs in run(_numbered, jobs, executor, window) for pair in pairs)
     for _, parts in groupby(done, key=lambda part: part[0]):
         yield merged(_told(states, n_bytes, progress) for _, n_bytes, states in parts)
@@ -171,13 +196,13 @@ def _told(states: list[State], n_bytes: int, progress: Progress) -> list[State]:
     return states
 
 
-def _batches(tensors: Iterable[Tensor], recipe: Recipe, most: int) -> Iterator[list[Piece]]:
+def _batches(tasks: Iterable[Task], recipe: Recipe, most: int) -> Iterator[list[Piece]]:
     """Group small pieces, at most `most`, so that a job is worth handing over."""
     batch: list[Piece] = []
     n = 0
-    for number, tensor in enumerate(tensors):
-        for start, stop in _runs(tensor, recipe.piece_elements) if tensor.n_elements else [(0, 0)]:
-            batch.append(Piece(number, tensor, start, stop))
+    for number, task in enumerate(tasks):
+        for start, stop in _runs(task.tensor, recipe.piece_elements) if task.tensor.n_elements else [(0, 0)]:
+            batch.append(Piece(number, task, start, stop))
             n += stop - start
             if n >= recipe.piece_elements or len(batch) >= most:
                 yield batch
@@ -197,12 +222,12 @@ def _unit(tensor: Tensor) -> int:
 
 def _numbered(job: Job) -> list[tuple[int, int, list[State]]]:
     """Compute a job: for each piece the number of its tensor, its size in bytes, and its states."""
-    return [(p.number, p.tensor.dtype.nbytes(p.stop - p.start), _piece(p, job)) for p in job.pieces]
+    return [(p.number, p.task.tensor.dtype.nbytes(p.stop - p.start), _piece(p, job.recipe)) for p in job.pieces]
 
 
-def _piece(piece: Piece, job: Job) -> list[State]:
+def _piece(piece: Piece, recipe: Recipe) -> list[State]:
     with np.errstate(all="ignore"):  # NaN, Inf and overflow are ordinary here
-        return merged([of(block) for of in job.statistics] for block in _blocks(piece, job.recipe))
+        return merged([of(block) for of in piece.task.statistics] for block in _blocks(piece, recipe))
 
 
 def merged(parts: Iterable[Sequence[Any]]) -> list[Any]:
@@ -222,11 +247,12 @@ def _blocks(piece: Piece, recipe: Recipe) -> Iterator[Block]:
     if not hasattr(_LOCAL, "scratch"):
         _LOCAL.scratch = Scratch()
     scratch: Scratch = _LOCAL.scratch
-    spec, reader = piece.tensor.spec, piece.tensor.reader
+    tensor = piece.task.tensor
+    spec, reader = tensor.spec, tensor.reader
     if piece.start == piece.stop:
         yield Block(np.empty(0, spec.dtype.numpy), 0, spec, recipe, scratch)
         return
-    for start, stop in plan.blocks(piece.stop - piece.start, _unit(piece.tensor), recipe.block_elements):
+    for start, stop in plan.blocks(piece.stop - piece.start, _unit(tensor), recipe.block_elements):
         values = _read(reader, piece.start + start, piece.start + stop, scratch)
         for first, last in plan.blocks(values.size, _ALIGNMENT, recipe.block_elements):
             yield Block(values[first:last], piece.start + start + first, spec, recipe, scratch)

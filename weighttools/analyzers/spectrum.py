@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.analyzers.power_law import fit, scaled
+from weighttools.core.readers import Raw
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.errors import SpecError
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
 Record = dict[str, Any]
+Method = Callable[[Tensor, int], "Spectrum | None"]
+"""(tensor, exponent) -> its spectrum, scaled by ``2**-exponent``; None where squares are not safe."""
 
 EXACT_LIMIT = 4096
 """Matrices whose smaller side is up to this are decomposed exactly."""
@@ -37,8 +40,13 @@ SKETCH = 256
 
 _OVERSAMPLED = 32
 _POWERS = 3
+_NEAR = 0.01
 _ENERGIES = (0.5, 0.9, 0.99)
-_BLOCK_ELEMENTS = 1 << 20
+_BLOCK_ELEMENTS = 1 << 18
+
+
+ZERO = "it is zero"
+"""Why a matrix of zeros has no spectrum."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +82,24 @@ class Spectrum:
         float64; all of them, or the largest few.
     squares
         The sum of the squares of all of them: the squared Frobenius norm.
-    error
-        How far, at most, a singular value of the matrix is from the largest one given; 0 for exact ones.
     exponent
         The power of two that all of this is to be multiplied with.
+    errors
+        How far, at most, a singular value of the matrix is from each one given; None for exact ones.
     """
 
     values: Array
     squares: float
-    error: float = 0.0
     exponent: int = 0
+    errors: Array | None = None
+
+    @property
+    def n_near(self) -> int:
+        """How many of the largest values are within `_NEAR` of one of the matrix."""
+        if self.errors is None:
+            return self.values.size
+        far = np.flatnonzero(self.errors > _NEAR * self.values)
+        return int(far[0]) if far.size else self.values.size
 
 
 def is_matrix(spec: Spec) -> bool:
@@ -110,99 +126,136 @@ def analyse(tensor: Tensor, request: Request) -> Record:
     return {**record, "skipped": None}
 
 
-def _spectrum(tensor: Tensor, method: Callable[[Tensor, int], Spectrum]) -> Spectrum | str:
+def _spectrum(tensor: Tensor, method: Method) -> Spectrum | str:
     """Return the spectrum, or why there is none; values are scaled only where their squares leave float64's range."""
-    squares = sum(float(np.vdot(band, band)) for _, band in _rows(tensor, 0))
-    if _LEAST_SAFE < squares < 1 / _LEAST_SAFE:
-        return method(tensor, 0)
+    found = method(tensor, 0)
+    if found is not None:
+        return found
     exponent = _exponent(tensor)
-    return exponent if isinstance(exponent, str) else method(tensor, exponent)
+    if isinstance(exponent, str):
+        return exponent
+    found = method(tensor, exponent)
+    assert found is not None, "scaled squares are safe"
+    return found
+
+
+def exact_spectrum(tensor: Tensor) -> Spectrum | str:
+    """Return all singular values, as `gram_spectrum` gives them, or why there are none; of any numeric dtype."""
+    with np.errstate(all="ignore"):  # NaN, Inf and overflow are ordinary here
+        return _spectrum(tensor, gram_spectrum)
 
 
 _LEAST_SAFE = 1e-200
 
 
+def _is_safe(squares: float) -> bool:
+    return _LEAST_SAFE < squares < 1 / _LEAST_SAFE
+
+
 def _exponent(tensor: Tensor) -> int | str:
     """Return the power of two just above the largest magnitude, or why there is no spectrum."""
     largest = 0.0
-    for _, values in _rows(tensor, 0):
+    for _, values in bands(tensor, 0):
         top = float(np.max(np.abs(values), initial=0.0))
         if not math.isfinite(top):
             return "it holds NaN or Inf"
         largest = max(largest, top)
-    return math.frexp(largest)[1] if largest else "it is zero"
+    return math.frexp(largest)[1] if largest else ZERO
 
 
-def _rows(tensor: Tensor, exponent: int) -> Iterator[tuple[int, Array]]:
-    """Yield a tensor as bands of whole rows in float64, scaled by ``2**-exponent``, each with its first row."""
+def bands(tensor: Tensor, exponent: int) -> Iterator[tuple[int, Array]]:
+    """Yield a tensor as bands of whole rows in float64, scaled by ``2**-exponent``, each with its first row.
+
+    A band is valid until the next is asked for: all are made in the same memory, for the first touch of fresh pages
+    takes longer than what is done with them.
+    """
     n_rows, n_columns = folded(tensor.spec)
-    unit = max(tensor.reader.granularity, tensor.dtype.pack)
+    reader = tensor.reader
+    unit = max(reader.granularity, tensor.dtype.pack)
     step = max(1, _BLOCK_ELEMENTS // n_columns)
     step += -step % (unit // math.gcd(unit, n_columns))  # bands begin where a run can begin
+    stored, wide = np.empty(0, np.uint8), np.empty(min(step, n_rows) * n_columns)
+    if isinstance(reader, Raw):
+        stored = np.empty(tensor.dtype.nbytes(wide.size) + 8, np.uint8)
     for first in range(0, n_rows, step):
-        last = min(n_rows, first + step)
-        band = tensor.reader(first * n_columns, last * n_columns).astype(np.float64).reshape(-1, n_columns)
-        yield first, np.ldexp(band, -exponent, out=band) if exponent else band
+        start, stop = first * n_columns, min(n_rows, first + step) * n_columns
+        values = reader.read_into(start, stop, stored) if isinstance(reader, Raw) else reader(start, stop)
+        band = wide[: stop - start]
+        np.copyto(band, values, casting="unsafe")
+        yield first, (np.ldexp(band, -exponent, out=band) if exponent else band).reshape(-1, n_columns)
 
 
-def gram_spectrum(tensor: Tensor, exponent: int) -> Spectrum:
-    """Return all singular values, from the eigenvalues of the smaller Gram matrix.
+def gram_spectrum(tensor: Tensor, exponent: int) -> Spectrum | None:
+    """Return all singular values, from the eigenvalues of the smaller Gram matrix; None where squares are not safe.
 
     Notes
     -----
     Memory is 8 bytes times the square of the smaller side, twice; and, where rows are fewer than columns, the whole
-    matrix in float64.
+    matrix in float64. A singular value s is off by about 1e-16 n times the largest one squared over s, and by 1e-8
+    sqrt(n) times the largest at most, for a smaller side of n.
     """
     n_rows, n_columns = folded(tensor.spec)
     if n_rows < n_columns:
-        whole = np.concatenate([band for _, band in _rows(tensor, exponent)])
+        whole = np.empty((n_rows, n_columns))
+        for first, band in bands(tensor, exponent):
+            whole[first : first + len(band)] = band
         gram = whole @ whole.T
     else:
         gram = np.zeros((n_columns, n_columns))
-        for _, band in _rows(tensor, exponent):
+        for _, band in bands(tensor, exponent):
             gram += band.T @ band
+    squares = float(np.trace(gram))
+    if not _is_safe(squares):
+        return None
     eigenvalues = np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0)
-    return Spectrum(np.sqrt(eigenvalues), float(np.trace(gram)), 0.0, exponent)
+    return Spectrum(np.sqrt(eigenvalues), squares, exponent)
 
 
-def sketched_spectrum(tensor: Tensor, exponent: int) -> Spectrum:
+def sketched_spectrum(tensor: Tensor, exponent: int) -> Spectrum | None:
     """Return the `SKETCH` largest singular values by a randomized range finder with power iterations.
+
+    None where squares are not safe.
 
     Notes
     -----
-    With Q the orthonormal basis found and s, u, v the largest triplet of Q^T W, W^T (Q u) = s v holds exactly, and a
-    singular value of W lies within ``|W v - s Q u|`` of s: that is the error given. Each of the passes reads the
-    tensor once.
+    With Q the orthonormal basis found and s, u, v a triplet of Q^T W, W^T (Q u) = s v holds exactly, and a singular
+    value of W lies within ``|W v - s Q u|`` of s: that is the error of each. Each of the passes reads the tensor once.
     """
     n_rows, n_columns = folded(tensor.spec)
     n = min(SKETCH + _OVERSAMPLED, n_rows, n_columns)
-    basis = np.linalg.qr(_times(tensor, exponent, np.random.default_rng(0).standard_normal((n_columns, n))))[0]
+    image, squares = _times(tensor, exponent, np.random.default_rng(0).standard_normal((n_columns, n)))
+    if not _is_safe(squares):
+        return None
+    basis = np.linalg.qr(image)[0]
     for _ in range(_POWERS):
-        across = np.linalg.qr(_transposed_times(tensor, exponent, basis)[0])[0]
-        basis = np.linalg.qr(_times(tensor, exponent, across))[0]
-    core, squares = _transposed_times(tensor, exponent, basis)
-    v, s, u = np.linalg.svd(core, full_matrices=False)
-    residual = _times(tensor, exponent, v[:, :1]) - s[0] * (basis @ u[:1].T)
-    return Spectrum(s[:SKETCH], squares, float(np.linalg.norm(residual)), exponent)
+        across = np.linalg.qr(_transposed_times(tensor, exponent, basis))[0]
+        basis = np.linalg.qr(_times(tensor, exponent, across)[0])[0]
+    u, s, v = np.linalg.svd(_transposed_times(tensor, exponent, basis), full_matrices=False)
+    residuals = _times(tensor, exponent, u[:, :SKETCH])[0] - basis @ (v[:SKETCH].T * s[:SKETCH])
+    return Spectrum(s[:SKETCH], squares, exponent, np.linalg.norm(residuals, axis=0))
 
 
-def _times(tensor: Tensor, exponent: int, right: Array) -> Array:
-    return np.concatenate([band @ right for _, band in _rows(tensor, exponent)])
-
-
-def _transposed_times(tensor: Tensor, exponent: int, left: Array) -> tuple[Array, float]:
-    """Return W^T left, and the sum of the squares of W."""
-    product, squares = np.zeros((folded(tensor.spec)[1], left.shape[1])), 0.0
-    for first, band in _rows(tensor, exponent):
-        product += band.T @ left[first : first + len(band)]
+def _times(tensor: Tensor, exponent: int, right: Array) -> tuple[Array, float]:
+    """Return W right, and the sum of the squares of W."""
+    product, squares = np.empty((folded(tensor.spec)[0], right.shape[1])), 0.0
+    for first, band in bands(tensor, exponent):
+        product[first : first + len(band)] = band @ right
         squares += float(np.vdot(band, band))
     return product, squares
 
 
+def _transposed_times(tensor: Tensor, exponent: int, left: Array) -> Array:
+    """Return W^T left."""
+    product = np.zeros((folded(tensor.spec)[1], left.shape[1]))
+    for first, band in bands(tensor, exponent):
+        product += band.T @ left[first : first + len(band)]
+    return product
+
+
 _FIGURES = (
     "spectral_norm", "error", "frobenius_norm", "nuclear_norm", "stable_rank", "effective_rank", "rank",
-    "condition_number", "alpha", "alpha_ks", "alpha_xmin", "alpha_n_tail", "alpha_std_error", "mp_edge",
-    "n_above_mp_edge",
+    "condition_number", "alpha", "alpha_ks", "alpha_xmin", "alpha_n_tail", "alpha_std_error", "alpha_n_fitted",
+    "mp_edge", "n_above_mp_edge",
 )  # fmt: skip
 
 
@@ -216,12 +269,14 @@ def figures(found: Spectrum, spec: Spec, request: Request) -> Record:
     times the larger side times the dtype's eps. energy is the part of the squared Frobenius norm that the first r
     singular values hold. mp_edge is rms * (sqrt(rows) + sqrt(columns)): no singular value of a large matrix of
     independent entries of that root mean square is above it. alpha is that of the squared singular values; see
-    `power_law`. Figures that need all singular values are null for a randomized spectrum.
+    `power_law`. Figures that need all singular values are null for a randomized spectrum. Its alpha is that of the
+    values that are within 1 % of one of the matrix (`alpha_n_fitted` of them): a tail needs no values below its
+    beginning, which is looked for among these only, where an exact spectrum's is looked for among all.
     """
     s = found.values
     complete = s.size == min(folded(spec))
     record: Record = dict.fromkeys(_FIGURES)
-    record |= _of_the_largest(found, spec)
+    record |= {**_of_the_largest(found, spec), **_tail(found)}
     if complete:
         record |= _of_all(found, spec)
     energy = np.cumsum(s * s) / found.squares
@@ -241,7 +296,7 @@ def _of_the_largest(found: Spectrum, spec: Spec) -> Record:
     above = int(np.count_nonzero(s > edge))
     return {
         "spectral_norm": scaled(s[0], scale),
-        "error": scaled(found.error, scale),
+        "error": 0.0 if found.errors is None else scaled(found.errors[0], scale),
         "frobenius_norm": scaled(math.sqrt(found.squares), scale),
         "stable_rank": float(found.squares / s[0] ** 2),
         "mp_edge": scaled(edge, scale),
@@ -249,17 +304,21 @@ def _of_the_largest(found: Spectrum, spec: Spec) -> Record:
     }
 
 
+def _tail(found: Spectrum) -> Record:
+    s = found.values[: found.n_near]
+    tail = fit(s * s)
+    return {"alpha_n_fitted": s.size, **({} if tail is None else tail.record(2 * found.exponent))}
+
+
 def _of_all(found: Spectrum, spec: Spec) -> Record:
     s, scale = found.values, found.exponent
     shares = s[s > 0] / s.sum()
     rank = int(np.count_nonzero(s > s[0] * max(folded(spec)) * _eps(spec)))
-    tail = fit(s * s)
     return {
         "nuclear_norm": scaled(s.sum(), scale),
         "effective_rank": float(np.exp(-(shares * np.log(shares)).sum())),
         "rank": rank,
         "condition_number": float(s[0] / s[-1]) if rank == s.size else None,
-        **({} if tail is None else tail.record(2 * scale)),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from weighttools import __version__
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
 from weighttools.train import saving
@@ -111,7 +112,8 @@ def fit(
     TensorNotFoundError
         A pattern or a mask matches nothing.
     TrainingError
-        A loss, gradient or weight is NaN or infinite. The arrays are as they were before that update.
+        A loss, gradient or weight is NaN or infinite. The update that it would have led to is not made; weights that
+        the one before has spoilt show in the next loss, and are in no checkpoint.
 
     Examples
     --------
@@ -242,6 +244,7 @@ def _result(model: Model, session: Session, progress: Progress, why: str, option
     metrics = progress.best.metrics if progress.best.arrays else progress.history.epochs[-1]
     session.log(f"stopped: {why}; kept the weights of step {metrics['step']:,}")
     record = {
+        "weighttools": __version__,
         "task": session.task.name,
         "optimizer": optimizer_words(session.optimizer),
         "n_trained": len(session.names),

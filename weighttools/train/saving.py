@@ -41,11 +41,13 @@ def tensor_map(
     changed becomes a plain one of its dtype, float32. What the file does not have follows at the end.
     """
     origin = model.origin if model.origin is not None else TensorMap({})
-    names = {n for n, p in model.params.items() if p.dtype.kind == "f"} if changed is None else {*changed, *model.added}
-    tensors = {name: _tensor(model.params[name], t) if name in names else t for name, t in origin.items()}
-    new = TensorMap.from_arrays({name: p for name, p in model.params.items() if name not in origin})
+    params = {origin.aliases.get(name, name): p for name, p in model.params.items()}
+    floating = [name for name, p in model.params.items() if p.dtype.kind == "f"]
+    names = {origin.aliases.get(name, name) for name in (floating if changed is None else (*changed, *model.added))}
+    tensors = {name: _tensor(params[name], t) if name in names else t for name, t in origin.items()}
+    new = TensorMap.from_arrays({name: p for name, p in params.items() if name not in tensors})
     metadata = _with_record(origin.metadata, record)
-    notes = _overflow_notes(model.params, {name: tensors[name] for name in names if name in tensors})
+    notes = _overflow_notes(params, {name: tensors[name] for name in names if name in tensors})
     found = origin.replace(tensors={**tensors, **dict(new)}, metadata=metadata)
     return found.noted(*notes) if notes else found
 
@@ -75,8 +77,17 @@ def records(metadata: Mapping[str, Any]) -> list[Any]:
 
 
 def _overflow_notes(params: Mapping[str, Array], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Say which weights are beyond what float16 holds: they become infinite on writing."""
-    narrow = [n for n, t in tensors.items() if t.dtype.name == "float16" and params[n].size]
-    large = [n for n in narrow if max(float(params[n].max()), -float(params[n].min())) >= 65520]
-    fix = "convert the file to bfloat16 or float32 before training"
-    return [f"{len(large)} tensors are too large for float16, first {large[0]}: {fix}"] if large else []
+    """Say which weights are beyond what the file's dtype holds: they become infinite, or NaN, on writing."""
+    large = [name for name, t in tensors.items() if t.dtype.bits <= 16 and not _holds(t, params[name])]
+    if not large:
+        return []
+    kind, fix = tensors[large[0]].dtype.name, "convert the file to bfloat16 or float32 before training"
+    return [f"{len(large)} tensors are too large for {kind}, first {large[0]}: {fix}"]
+
+
+def _holds(tensor: Tensor, array: Array) -> bool:
+    """Whether a dtype has room for the largest magnitude of an array."""
+    if not array.size or not tensor.dtype.is_float:
+        return True
+    ends = np.array([array.min(), array.max()], array.dtype)
+    return bool(np.isfinite(cast_block(ends, tensor.dtype).astype(np.float32)).all())

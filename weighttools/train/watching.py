@@ -61,23 +61,26 @@ def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch,
 
 
 def check_gradients(grads: Mapping[str, Array], where: str, saved: Saved) -> float:
-    """Return the gradients' joint 2-norm; stop if one of them holds NaN or infinity.
+    """Return the gradients' joint 2-norm; stop if they, or their squares, are beyond their dtype.
 
     Raises
     ------
     TrainingError
-        One does; the first in the file's order is named, with how many of its elements.
+        One holds NaN or infinity: the first is named, with how many of its elements. Or all are finite but too large
+        to be squared, which optimisers and norms do.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         norm = global_norm(grads)
-        if np.isfinite(norm):
-            return norm
+    if np.isfinite(norm):
+        return norm
     for name, g in grads.items():
         if not _is_finite(g):
             n = int(np.count_nonzero(~np.isfinite(g)))
             fact = f"the gradient of {name} is {_kind(g)} in {n:,} of {g.size:,} elements, though the loss is finite"
             _stop(f"{fact}: the backward pass overflowed", where, LOWER, saved)
-    return norm  # finite gradients whose squares are too large for their dtype
+    name, g = max(grads.items(), key=lambda item: float(np.abs(item[1]).max(initial=0)))
+    fact = f"the gradient of {name} goes up to {float(np.abs(g).max()):.2g}, and its square is beyond {g.dtype}"
+    _stop(fact, where, "scale the inputs or the targets, or lower the learning rate", saved)
 
 
 def check_weights(params: Mapping[str, Array], where: str, saved: Saved) -> None:
