@@ -75,7 +75,8 @@ def tuned(class_weight: str | None) -> tuple[train.Model, train.Classification]:
     )
     n = sum(model.params[name].size for name in result.trained)
     print(
-        f"\nclass weights {class_weight}: {n:,} of {sum(p.size for p in model.params.values()):,} weights learnt, the others frozen"
+        f"\nclass weights {class_weight}: {n:,} of {sum(p.size for p in model.params.values()):,} weights learnt, "
+        "the others frozen"
     )
     if class_weight:
         print(task.prepared(learn.target).report(learn.target))
