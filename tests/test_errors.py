@@ -28,6 +28,7 @@ BASES = {
     "SpecError": ValueError,
     "SourceError": OSError,
     "MissingDependencyError": ImportError,
+    "TrainingError": ArithmeticError,
     "WeighttoolsError": Exception,
 }
 ANYTHING = st.text(max_size=20)

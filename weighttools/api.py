@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from weighttools.core.engine import collector_paused
@@ -32,6 +32,7 @@ def save(
     force: bool = False,
     dequantize: bool = False,
     store: str | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> Record:
     """Write a map to a file (its suffix, or `format`, says how) or to a directory of shards; as `convert`.
 
@@ -44,7 +45,7 @@ def save(
     """
     if not isinstance(tensor_map, TensorMap):
         raise SpecError(f"{type(tensor_map).__name__} is no TensorMap", subject="save", expected="save(path, map)")
-    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize, store=store)
+    return convert(tensor_map, path, format=format, force=force, dequantize=dequantize, store=store, beside=beside)
 
 
 def convert(
@@ -65,6 +66,7 @@ def convert(
     layout_from: str | None = None,
     layout_rule: Sequence[str] = (),
     verify: bool = False,
+    beside: Mapping[str, bytes] | None = None,
     progress: Progress = silent,
     **changes: Unpack[Changes],
 ) -> Record:
@@ -102,6 +104,8 @@ def convert(
         ``PATTERN=RULE``: what tensors are where the names do not tell; see `transforms.layout.layout`.
     verify
         Open what was written with another layout, take every tensor back and compare it bit for bit.
+    beside
+        Files to put into a target directory, by name; they take the place of the source's.
     progress
         Called with the number of bytes just written.
     changes
@@ -131,6 +135,7 @@ def convert(
         single=single,
         compression=compression,
         store=store,
+        beside=beside,
         dry_run=dry_run,
         force=force,
         npz_bf16=npz_bf16,

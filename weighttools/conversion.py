@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
-from weighttools.core.encodings import BITMASK, bitmask_bytes
+from weighttools.core.encodings import bitmask_bytes
 from weighttools.core.engine import n_threads
+from weighttools.core.memory import keep_pages
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
-from weighttools.formats import huggingface, load, writable
+from weighttools.formats import huggingface, load
 from weighttools.formats.base import WriteOptions
 from weighttools.io.beside import is_inside
 from weighttools.io.directory import atomic_directory, keep_others
 from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
+from weighttools.target import (
+    Plan,
+    cast_notes,
+    check_compression,
+    check_store,
+    plan_target,
+    refuse_encodings,
+    shard_notes,
+    tie_notes,
+)
 from weighttools.transforms.cast import native_floats
 
-MAX_SHARD_SIZE = "5GB"
-"""The default of huggingface_hub and transformers."""
 _COPY_BYTES = 8 << 20
 _COMPANION_BYTES = 100_000_000
 _WEIGHTS = (
@@ -43,63 +50,6 @@ _WEIGHTS = (
     ".npy",
     ".ot",
 )
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
-
-
-@dataclass(slots=True)
-class Plan:
-    """What a write will do.
-
-    Parameters
-    ----------
-    format
-        The format's name.
-    target
-        The path as the user gave it.
-    files
-        File name to the tensors in it; of a single file the one name is the target's.
-    is_directory
-        Whether the target is a directory of shards.
-    notes
-        What will be lost or should be known.
-    """
-
-    format: str
-    target: str
-    files: dict[str, list[str]]
-    is_directory: bool
-    notes: list[str] = field(default_factory=list)
-
-
-def parse_size(text: int | str) -> int:
-    """Return a size in bytes; GB is 10**9 and GiB is 2**30.
-
-    Raises
-    ------
-    SpecError
-        It is no positive size.
-
-    Examples
-    --------
-    >>> parse_size("5GB"), parse_size("1.5 GiB")
-    (5000000000, 1610612736)
-    """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", str(text).strip())
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None or float(match[1]) * unit < 1:
-        raise SpecError(f"{text!r} is no size", expected="a number and a unit, as in 5GB or 500MiB")
-    return int(float(match[1]) * unit)
 
 
 def write(
@@ -115,6 +65,7 @@ def write(
     dry_run: bool = False,
     force: bool = False,
     npz_bf16: str = "keep",
+    beside: Mapping[str, bytes] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Plan, check and write; return a ``weighttools.convert/1`` record."""
@@ -123,22 +74,26 @@ def write(
     compression = None if compression == "none" else compression
     if single and max_shard_size is not None:
         raise SpecError("--single and --max-shard-size exclude each other")
-    planned = _plan(tensor_map, dst, format_name, max_shard_size, single)
+    planned = plan_target(tensor_map, dst, format_name, max_shard_size, single)
     if npz_bf16 == "float32" and planned.format in ("npz", "npy"):
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
-    _refuse_encodings(tensor_map, planned.format)
-    _check_compression(planned, compression)
-    _check_store(planned, store)
-    planned.notes += [*_shard_notes(tensor_map, planned, max_shard_size), *_tie_notes(tensor_map, planned)]
+    refuse_encodings(tensor_map, planned.format)
+    check_compression(planned, compression)
+    check_store(planned, store)
+    planned.notes += [
+        *shard_notes(tensor_map, planned, max_shard_size, beside or {}),
+        *tie_notes(tensor_map, planned),
+    ]
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
-        *_cast_notes(tensor_map, original),
+        *cast_notes(tensor_map, original),
     ]
     changed, reported = _watched(tensor_map)
-    options = WriteOptions(compression=compression, bitmasks=_bitmasks(changed, planned, store))
+    options = WriteOptions(None, compression, _bitmasks(changed, planned, store), beside or {})
     if not dry_run:
-        _execute(changed, planned, options, force, progress)
+        with keep_pages():
+            _execute(changed, planned, options, force, progress)
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
     return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
@@ -152,111 +107,6 @@ def _watched(tensor_map: TensorMap) -> tuple[TensorMap, Callable[[bool], list[Ma
 
     changed, tally = watched(tensor_map)
     return changed, lambda written: reports(tensor_map, tally, written)
-
-
-def _plan(
-    tensor_map: TensorMap, dst: str, format_name: str | None, max_shard_size: int | str | None, single: bool
-) -> Plan:
-    if _means_directory(dst, format_name):
-        if format_name not in (None, huggingface.NAME, "safetensors"):
-            raise SpecError(f"a directory is not written as {format_name}", subject=dst, remedy="name a file")
-        limit = None if single else parse_size(max_shard_size or MAX_SHARD_SIZE)
-        files = huggingface.shard_plan(tensor_map, limit, _stem_of(tensor_map))
-        return Plan("safetensors", dst, files, is_directory=True)
-    if max_shard_size is not None:
-        raise SpecError(
-            "--max-shard-size writes several files",
-            subject=dst,
-            expected="a directory as target",
-            remedy="leave the suffix off",
-        )
-    chosen = format_name or ("safetensors" if dst == "-" else writable(dst))
-    return Plan(writable(dst, chosen), dst, {dst: list(tensor_map)}, is_directory=False)
-
-
-def _refuse_encodings(tensor_map: TensorMap, format_name: str) -> None:
-    """Refuse quantised tensors that the format has no encoding for: decoding them is a choice to be asked for."""
-    held = load(format_name).encodings
-    lost = [
-        name for name in tensor_map if tensor_map[name].spec.is_quantized and tensor_map[name].spec.encoding not in held
-    ]
-    if lost:
-        fact = f"{len(lost):,} tensors are quantised, first {lost[0]!r} as {tensor_map[lost[0]].spec.encoding}"
-        raise SpecError(
-            fact,
-            subject=tensor_map.origin.path or None,
-            expected=f"encodings that {format_name} holds",
-            remedy="give --dequantize, or --dtype with a floating dtype",
-        )
-
-
-def _means_directory(dst: str, format_name: str | None) -> bool:
-    if dst == "-" or (format_name and format_name != huggingface.NAME and not dst.endswith(os.sep)):
-        return False
-    return format_name == huggingface.NAME or Path(dst).is_dir() or dst.endswith(("/", os.sep)) or not Path(dst).suffix
-
-
-def _stem_of(tensor_map: TensorMap) -> str:
-    """Keep the stem of the source's own weight files (``adapter_model``, ``diffusion_pytorch_model``)."""
-    names = [Path(file).name for file in tensor_map.origin.files]
-    return next((stem for stem in huggingface.STEMS[:3] if names and names[0].startswith(stem)), "model")
-
-
-def _shard_notes(tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None) -> list[str]:
-    """Say what a directory of shards may surprise with."""
-    if not planned.is_directory:
-        return []
-    limit = parse_size(max_shard_size or MAX_SHARD_SIZE)
-    large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
-    notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
-    here = [Path(place) / "config.json" for place in (tensor_map.origin.path, planned.target) if place]
-    if not any(path.is_file() for path in here):
-        notes.append("there is no config.json beside the source: transformers needs one in the directory")
-    return notes
-
-
-def _tie_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
-    """Say that ties of another format's file are recorded in a way that not every loader of this one knows."""
-    if (
-        not tensor_map.aliases
-        or planned.format not in ("npz", "safetensors")
-        or planned.format == tensor_map.origin.format
-    ):
-        return []
-    n = len(tensor_map.aliases)
-    return [f"{n:,} tied names are recorded as ties ({next(iter(tensor_map.aliases))}); --tied copy writes them out"]
-
-
-def _cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:
-    if original is None or original is tensor_map:
-        return []
-    cast = [name for name in tensor_map if tensor_map[name].dtype != original[name].dtype]
-    scales = [name for name in original if name.endswith(("_scale_inv", "weight_scale"))]
-    notes = []
-    if cast and scales and any(original[name].dtype.bits == 8 for name in cast):
-        notes.append(
-            f"8-bit floats are cast as stored: {len(scales):,} scale tensors (first {scales[0]}) are not applied"
-        )
-    return notes
-
-
-def _check_compression(planned: Plan, compression: str | None) -> None:
-    known = {} if planned.is_directory else {"hdf5": ("gzip",)}
-    if compression is not None and compression not in known.get(planned.format, ()):
-        raise SpecError(
-            f"{planned.format} is not written with the compression {compression!r}",
-            subject=planned.target,
-            expected="--compress gzip for an HDF5 file, and none for others",
-        )
-
-
-def _check_store(planned: Plan, store: str | None) -> None:
-    if store is not None and (store != BITMASK or planned.format != "safetensors"):
-        raise SpecError(
-            f"{planned.format} is not stored as {store!r}",
-            subject=planned.target,
-            expected=f"--store {BITMASK} for safetensors, and none for others",
-        )
 
 
 def _bitmasks(tensor_map: TensorMap, planned: Plan, store: str | None) -> Mapping[str, Any]:
@@ -301,7 +151,9 @@ def _write_directory(
     old = Path(planned.target)
     with atomic_directory(planned.target, force=force) as new:
         huggingface.write(tensor_map, new, planned.files, options, progress)
-        copied = _copy_companions(tensor_map, new)
+        copied = [name for name in _copy_companions(tensor_map, new) if name not in options.beside]
+        for name, content in options.beside.items():
+            (new / name).write_bytes(content)
         if old.is_dir():
             keep_others(old, new, huggingface.is_weight_file)
     if copied:

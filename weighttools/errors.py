@@ -123,3 +123,7 @@ class MissingDependencyError(WeighttoolsError, ImportError):
     """An optional package is needed; the line names the extra that brings it."""
 
     __str__ = WeighttoolsError.__str__
+
+
+class TrainingError(WeighttoolsError, ArithmeticError):
+    """Training cannot go on: a loss, a gradient or a weight is no finite number."""

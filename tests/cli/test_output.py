@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from weighttools.cli import output
-from weighttools.conversion import parse_size
 from weighttools.errors import SpecError
+from weighttools.target import parse_size
 
 
 @pytest.mark.parametrize(

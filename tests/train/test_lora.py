@@ -22,7 +22,6 @@ from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train import (
     adamw,
     adapter_of,
-    checkpoint,
     embedding,
     linear,
     load_lora,
@@ -43,12 +42,16 @@ TARGETS = {
     "gpt2": ["c_attn", "c_proj", "c_fc"],
     "llama": ["q_proj", "v_proj"],
     "qwen2": ["q_proj", "v_proj", "down_proj"],
+    "distilbert": ["q_lin", "lin1"],
+    "albert": ["query", "value", "ffn"],
+    "gemma2": ["q_proj", "o_proj"],
+    "phi3": ["qkv_proj", "gate_up_proj"],
 }
 
 
-def ours(kind: str, values: dict[str, Any]) -> Model:
+def ours(kind: str, values: dict[str, Any], **options: Any) -> Model:
     run = models.from_config(CONFIGS[kind].to_dict(), values)
-    return Model(lambda p, batch: run(p, batch["ids"], batch["mask"]), dict(values))
+    return Model(lambda p, batch: run(p, batch["ids"], batch["mask"], **options), dict(values))
 
 
 def theirs(kind: str, seed: int = 1, **options: Any) -> Any:
@@ -70,6 +73,12 @@ def trained(module: Any) -> dict[str, Any]:
     return {n.replace(".default", ""): p for n, p in module.named_parameters() if p.requires_grad}
 
 
+def gradients_of(module: Any, weights: np.ndarray) -> dict[str, np.ndarray]:
+    module.zero_grad()
+    (outputs(module) * torch.tensor(weights).to(next(module.parameters()).dtype)).sum().backward()
+    return {n: p.grad.double().numpy() for n, p in trained(module).items()}
+
+
 @pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("kind", TARGETS)
 def test_outputs_and_gradients_are_those_of_peft(kind: str, rslora: bool, tmp_path: Path) -> None:
@@ -80,10 +89,9 @@ def test_outputs_and_gradients_are_those_of_peft(kind: str, rslora: bool, tmp_pa
     assert set(model.params) == set(trained(module))
     y = model.run(model.params, BATCH)
     assert np.abs(y - outputs(module).detach().numpy())[MASK].max() < 1e-5
-    exact = module.double()
     weights = np.random.default_rng(1).standard_normal(y.shape) * MASK[..., None]
-    (outputs(exact) * torch.tensor(weights)).sum().backward()
-    truth = {n: p.grad.numpy() for n, p in trained(exact).items()}
+    single = gradients_of(module, weights)
+    truth = gradients_of(module.double(), weights)
     wide = load_lora(ours(kind, {n: a.astype(np.float64) for n, a in base.items()}), tmp_path)
 
     def scalar(p: Any, weights: Any, model: Model) -> Any:
@@ -92,7 +100,8 @@ def test_outputs_and_gradients_are_those_of_peft(kind: str, rslora: bool, tmp_pa
     _, found = value_and_grad(scalar, wide.params, weights, wide)
     assert found.keys() == truth.keys() and max(errors(found, truth).values()) < 2e-6
     _, found = value_and_grad(scalar, model.params, weights.astype(np.float32), model)
-    assert {g.dtype for g in found.values()} == {np.dtype(np.float32)} and max(errors(found, truth).values()) < 1e-5
+    assert {g.dtype for g in found.values()} == {np.dtype(np.float32)}
+    assert max(errors(found, truth).values()) <= 3 * max(errors(single, truth).values())
 
 
 @pytest.mark.parametrize("kind", TARGETS)
@@ -196,34 +205,35 @@ def test_dropout_is_of_the_inputs_and_can_be_had_again() -> None:
     model.params[name_a][...] = 1
     model.params[name_b][...] = 1
 
-    def value(p: Any, batch: Any, model: Model = model) -> float:
-        return float(value_and_grad(lambda p: model.run(p, batch).sum(), p)[0])
+    def value(seed: Any, model: Model = model) -> float:
+        batch = {"inputs": np.ones((1, 1000)), "seed": seed}
+        return float(value_and_grad(lambda p: model.run(p, batch).sum(), model.params)[0])
 
-    batch = {"inputs": np.ones((1, 1000))}
-    assert float(model.run(model.params, batch).sum()) == 1000  # none in evaluation
-    first = value(model.params, batch)
+    assert float(model.run(model.params, {"inputs": np.ones((1, 1000))}).sum()) == 1000  # none in evaluation
+    first = value((0, 1, 2, 3))
     kept = first * 0.75
     assert abs(kept - round(kept)) < 1e-6 and abs(kept - 750) < 5 * math.sqrt(1000 * 0.25 * 0.75)
-    assert value(model.params, batch) == first  # the same step again
-    drops = {first, value(model.params, {**batch, "target": np.ones(1)})}  # another batch
-    drops.add(value({**model.params, name_a: model.params[name_a] * np.float64(1 + 1e-9)}, batch))  # the next step
-    drops.add(value(model.params, batch, dataclasses.replace(model, run=dataclasses.replace(model.run, seed=6))))
-    assert len({round(d * 0.75) for d in drops}) >= 3  # counts may meet by chance
+    assert value((0, 1, 2, 3)) == first  # the same step again
+    drops = {first, *(value((0, 1, step, 0)) for step in range(4))}
+    drops.add(value((0, 1, 2, 3), dataclasses.replace(model, run=dataclasses.replace(model.run, seed=6))))
+    assert len({round(d * 0.75) for d in drops}) >= 4  # counts may meet by chance
 
 
-def test_adapters_pass_through_checkpointing() -> None:
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
+def test_gradients_are_the_same_when_layers_are_computed_again(kind: str) -> None:
+    values = arrays(reference(kind))
+    plain, again = (
+        lora(ours(kind, values), r=2, dropout=0.3),
+        lora(ours(kind, values, recompute=True), r=2, dropout=0.3),
+    )
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((3, 5)), rng.standard_normal((4, 5))
-    p = {"a": rng.standard_normal((2, 5)), "b": rng.standard_normal((4, 2))}
-
-    def plain(p: Any) -> Any:
-        return linear(x, LowRank(w, p["a"], p["b"], 0.5)).sum()
-
-    def again(p: Any) -> Any:
-        return checkpoint(lambda x, q: linear(x, q["w"]), x, {"w": LowRank(w, p["a"], p["b"], 0.5)}).sum()
-
-    (y, g), (y2, g2) = value_and_grad(plain, p), value_and_grad(again, p)
-    assert y == y2 and g.keys() == g2.keys() and all(np.array_equal(g[n], g2[n]) for n in g)
+    params = {n: a + rng.standard_normal(a.shape).astype(np.float32) for n, a in plain.params.items()}
+    batch = {**BATCH, "seed": (0, 2, 5, 0)}
+    (y, g), (y2, g2) = (
+        value_and_grad(lambda p, model: model.run(p, batch).sum(), params, model) for model in (plain, again)
+    )
+    assert y == y2 and g.keys() == g2.keys() == params.keys()
+    assert all(np.allclose(g[n], g2[n], rtol=1e-5, atol=1e-6) for n in g)
 
 
 def test_targets_that_are_not_there_and_other_mistakes() -> None:

@@ -23,9 +23,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "merge-adapter": ("weighttools.cli.merge_adapter:merge_adapter", "Add a LoRA adapter to the weights of its base."),
     "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
     "check": ("weighttools.cli.check:check", "Look for what is dangerous, damaged or doubtful."),
+    "finetune": ("weighttools.cli.finetune:finetune", "Train a checkpoint further on texts or numbers."),
+    "evaluate": ("weighttools.cli.evaluate:evaluate", "Measure a checkpoint on data: loss, accuracy, F1, perplexity."),
     "estimate": ("weighttools.cli.estimate:estimate", "Say what memory loading and training take."),
     "spectrum": ("weighttools.cli.spectrum:spectrum", "Describe singular values: ranks, energy, power law, noise."),
     "init-check": ("weighttools.cli.init_check:init_check", "Find the layers that look untouched by training."),
+    "generate": ("weighttools.cli.generate:generate", "Let a language model go on from a text."),
     "formats": ("weighttools.cli.formats:formats", "List what is read and written."),
     "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
 }

@@ -49,11 +49,14 @@ class WriteOptions(NamedTuple):
     bitmasks
         Tensors that safetensors shall store as a bitmask and the values that are not zero, and how many values each
         of their blocks keeps; see `weighttools.formats.bitmask`.
+    beside
+        Files to put into a target directory, by name; they take the place of those that lie beside the source.
     """
 
     threads: int | None = None
     compression: str | None = None
     bitmasks: Mapping[str, Any] = MappingProxyType({})
+    beside: Mapping[str, bytes] = MappingProxyType({})
 
 
 class Format(NamedTuple):

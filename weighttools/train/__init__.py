@@ -25,19 +25,42 @@ The parts:
 - `ops`: operations on arrays and variables alike; `losses`: scalars, with normalised weights.
 - `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
 - `optim`: optimisers over `transforms`; `schedules`; `averages` (accumulation, EMA, SWA); `groups` (decay rules).
-- `weights`: class and sample weights; `models`: architectures by their files' names.
+- `weights`: class and sample weights; `models`: architectures by their files' names; `generation`: writing on.
+- `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
+  `evaluate`; freezing, masks, checkpoints and resuming, history.
+- `lora`: low-rank adapters beside a frozen model, as PEFT's files have them.
 - `memory`: `keep_pages`, around training; `parallel`: kernels over rows, on all threads.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
 """
 
+from weighttools.train.adapting import adapter_of as adapter_of
+from weighttools.train.adapting import load_lora as load_lora
+from weighttools.train.adapting import merge_lora as merge_lora
+from weighttools.train.adapting import save_lora as save_lora
+from weighttools.train.arrays import arrays as arrays
 from weighttools.train.averages import Accumulation as Accumulation
 from weighttools.train.averages import Average as Average
 from weighttools.train.averages import ema as ema
 from weighttools.train.averages import swa as swa
+from weighttools.train.batches import Batch as Batch
+from weighttools.train.batches import Data as Data
 from weighttools.train.checkpointing import checkpoint as checkpoint
+from weighttools.train.classification import Binary as Binary
+from weighttools.train.classification import Classification as Classification
+from weighttools.train.companions import companions as companions
+from weighttools.train.evaluation import evaluate as evaluate
+from weighttools.train.evaluation import predict as predict
+from weighttools.train.fit import Result as Result
+from weighttools.train.fit import fit as fit
+from weighttools.train.generation import generate as generate
 from weighttools.train.groups import decays as decays
 from weighttools.train.groups import layerwise as layerwise
+from weighttools.train.heads import Classifier as Classifier
+from weighttools.train.heads import Embedder as Embedder
+from weighttools.train.heads import Regressor as Regressor
+from weighttools.train.held import gradual as gradual
+from weighttools.train.history import History as History
 from weighttools.train.init import INITIALIZERS as INITIALIZERS
 from weighttools.train.init import Initializer as Initializer
 from weighttools.train.init import depth_scaled as depth_scaled
@@ -55,11 +78,12 @@ from weighttools.train.init import uniform as uniform
 from weighttools.train.init import xavier_normal as xavier_normal
 from weighttools.train.init import xavier_uniform as xavier_uniform
 from weighttools.train.init import zeros as zeros
-from weighttools.train.lora import adapter_of as adapter_of
-from weighttools.train.lora import load_lora as load_lora
+from weighttools.train.language import Sequences as Sequences
+from weighttools.train.language import language as language
+from weighttools.train.loading import Loaded as Loaded
+from weighttools.train.loading import model as model
 from weighttools.train.lora import lora as lora
-from weighttools.train.lora import merge_lora as merge_lora
-from weighttools.train.lora import save_lora as save_lora
+from weighttools.train.lora import weights_of as weights_of
 from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
 from weighttools.train.losses import binary_focal as binary_focal
 from weighttools.train.losses import contrastive as contrastive
@@ -72,6 +96,7 @@ from weighttools.train.losses import mae as mae
 from weighttools.train.losses import mse as mse
 from weighttools.train.losses import perplexity as perplexity
 from weighttools.train.memory import keep_pages as keep_pages
+from weighttools.train.model import Model as Model
 from weighttools.train.ops import *  # noqa: F403
 from weighttools.train.optim import Optimizer as Optimizer
 from weighttools.train.optim import State as State
@@ -83,6 +108,12 @@ from weighttools.train.optim import lion as lion
 from weighttools.train.optim import muon as muon
 from weighttools.train.optim import rmsprop as rmsprop
 from weighttools.train.optim import sgd as sgd
+from weighttools.train.rates import find_rate as find_rate
+from weighttools.train.recipe import Recipe as Recipe
+from weighttools.train.regression import LanguageModel as LanguageModel
+from weighttools.train.regression import Pairs as Pairs
+from weighttools.train.regression import Regression as Regression
+from weighttools.train.saving import tensor_map as tensor_map
 from weighttools.train.schedules import Plateau as Plateau
 from weighttools.train.schedules import Schedule as Schedule
 from weighttools.train.schedules import constant as constant
@@ -93,9 +124,18 @@ from weighttools.train.schedules import step_decay as step_decay
 from weighttools.train.schedules import warmup_cosine as warmup_cosine
 from weighttools.train.schedules import warmup_linear as warmup_linear
 from weighttools.train.signal import signal_report as signal_report
+from weighttools.train.tables import Scaling as Scaling
+from weighttools.train.tables import Table as Table
+from weighttools.train.tables import npz as npz
+from weighttools.train.tables import table as table
 from weighttools.train.tape import Variable as Variable
 from weighttools.train.tape import operation as operation
 from weighttools.train.tape import value_and_grad as value_and_grad
+from weighttools.train.tasks import Task as Task
+from weighttools.train.texts import Texts as Texts
+from weighttools.train.texts import text as text
+from weighttools.train.tokens import Tokens as Tokens
+from weighttools.train.tokens import tokens as tokens
 from weighttools.train.transforms import ClipNorm as ClipNorm
 from weighttools.train.transforms import ClipValue as ClipValue
 from weighttools.train.transforms import Penalty as Penalty

@@ -202,8 +202,8 @@ class Layers:
         return linear(x, p[f"{self.form.out}.weight"], p.get(f"{self.form.out}.bias"))
 
 
-def drawn(head: Classifier | Regressor, name: str, shape: tuple[int, ...]) -> Array:
-    """Return a new tensor of a head, float32: biases are 0, weights as its initialiser says."""
+def drawn(head: Classifier | Regressor, name: str, shape: tuple[int, ...], layout: str = "torch") -> Array:
+    """Return a new tensor of a head, float32: biases are 0, weights as its initialiser says, fans by the layout."""
     rule = initializer("zeros") if len(shape) < 2 else head.init
     chosen = initializer(rule) if isinstance(rule, str) else rule
-    return chosen.draw(shape, seed=head.seed, name=name)
+    return chosen.draw(shape, seed=head.seed, name=name, layout=layout)

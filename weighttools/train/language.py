@@ -12,7 +12,7 @@ import numpy as np
 
 from weighttools.errors import SpecError
 from weighttools.train.batches import Batch
-from weighttools.train.rows import read_rows, text_of
+from weighttools.train.rows import Source, read_rows, text_of
 from weighttools.train.tape import Array
 from weighttools.train.texts import padded
 from weighttools.train.tokens import Base, Tokens, tokens
@@ -62,7 +62,7 @@ class Sequences:
 
 
 def language(
-    source: str | os.PathLike[str] | Sequence[Any],
+    source: Source,
     *,
     tokenizer: Base | Tokens,
     block: int = 256,

@@ -15,16 +15,21 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, SpecError
-from weighttools.io.text import read_json
+from weighttools.errors import SpecError
 from weighttools.train.batches import Batch
 from weighttools.train.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
 from weighttools.train.model import Model
 from weighttools.train.models import from_config
 from weighttools.train.models.architecture import BUFFERS
+from weighttools.train.models.files import described, floats
+from weighttools.train.models.shapes import from_shapes
+from weighttools.train.models.stack import Layer
+from weighttools.train.ops import dropout
 from weighttools.train.pooling import POOLINGS, pooled
+from weighttools.train.stored import stored_names
 from weighttools.train.tape import Array
-from weighttools.train.tokens import Base, home_of
+from weighttools.train.tasks import wanted
+from weighttools.train.tokens import Base
 
 CONFIG = "config.json"
 OURS = "weighttools"
@@ -54,6 +59,7 @@ def model(
     base: Base,
     head: Head | None = None,
     *,
+    activation: str = "relu",
     recompute: bool = False,
     dtype: Any = np.float32,
 ) -> Loaded:
@@ -67,6 +73,8 @@ def model(
     head
         What its outputs shall be. None: the head that the file has; else, of a decoder, the next token's scores, and
         of an encoder, the mean of the states.
+    activation
+        What stands between the layers of a plain stack; files do not say.
     recompute
         Keep only what goes into each layer, and compute the layer again on the way back: less memory, more time.
     dtype
@@ -87,26 +95,22 @@ def model(
     """
     from weighttools.opening import open as open_checkpoint
 
-    origin = base if isinstance(base, TensorMap) else open_checkpoint(base)
-    config = config_of(origin)
-    known = [*origin, *origin.aliases]
-    architecture = from_config(config, known)
-    return _sequences(origin, config, architecture, head, recompute, dtype)
+    origin, config = described(base if isinstance(base, TensorMap) else open_checkpoint(base))
+    architecture = of(origin, config, activation)
+    if architecture.kind in SEQUENCES:
+        return _sequences(origin, config, architecture, head, recompute, dtype)
+    return _arrays(origin, config, architecture, head, dtype)
 
 
-def config_of(base: Base) -> Mapping[str, Any]:
-    """Return the config.json beside a checkpoint; empty where there is none.
+SEQUENCES = ("encoder", "decoder")
+"""Kinds of architecture that take tokens; the others take arrays."""
 
-    Raises
-    ------
-    CorruptFileError
-        It is no JSON object.
-    """
-    try:
-        path = home_of(base) / CONFIG
-    except SourceError:
-        return {}
-    return read_json(path) if path.exists() else {}
+
+def of(origin: TensorMap, config: Mapping[str, Any], activation: str = "relu") -> Any:
+    """Return a checkpoint's architecture: by its config.json, or by its shapes where that names no model."""
+    if "model_type" in config:
+        return from_config(config, [*origin, *origin.aliases])
+    return from_shapes(dict(zip(origin, (spec.shape for spec in origin.specs()), strict=True)), activation=activation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,7 @@ def _sequences(
 ) -> Loaded:
     report = architecture.checked([*origin, *origin.aliases])
     options = {"recompute": True} if recompute else {}
-    chosen = head or own_head(origin, config, architecture)
+    chosen = head if head is not None else head_of(origin, config, architecture)
     if chosen is None:
         ties, params = _read(origin, report.used, dtype)
         run = NextToken(architecture, ties, options)
@@ -189,17 +193,74 @@ def _with_head(
     )
     notes = [_told(origin, architecture, {*body, *fits}), *_misfits(origin, misfits), *_new(fresh, head)]
     run = Scores(architecture, layers, ties, options)
-    kept = origin.replace(tensors={n: t for n, t in origin.items() if n not in misfits}) if misfits else origin
-    return Loaded(run, params | fresh, kept, tuple(fresh), tuple(notes), architecture, config, head)
+    return Loaded(run, params | fresh, origin, tuple(fresh), tuple(notes), architecture, config, head)
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """``run(params, batch)`` of a model of arrays: the outputs (batch, n) of ``inputs``; a single one is (batch,)."""
+
+    architecture: Any
+    dropout: float = 0.0
+
+    def __call__(self, params: Mapping[str, Any], batch: Batch) -> Any:
+        x = self.architecture.hidden(params, wanted(batch, "a model of arrays", "inputs"))
+        if self.dropout and "seed" in batch:
+            x = dropout(x, rate=self.dropout, seed=batch["seed"])
+        return self.architecture.output(params, x)
+
+
+def _arrays(origin: TensorMap, config: Mapping[str, Any], architecture: Any, head: Head | None, dtype: Any) -> Loaded:
+    """Load a plain stack; a head takes the place of its last layer, under that layer's names."""
+    if isinstance(head, Embedder) or (head is not None and head.pooling is not None):
+        raise SpecError("a model of arrays has nothing to pool", subject="head", expected="a classifier or a regressor")
+    last: Layer = architecture.output.__self__
+    shapes: dict[str, tuple[int, ...]] = {}
+    if head is not None:
+        n = head.n_outputs
+        shapes[last.weight] = (n, last.n_in) if last.layout == "torch" else (last.n_in, n)
+        shapes |= {last.bias: (n,)} if last.bias else {}
+    misfits = {name: shape for name, shape in shapes.items() if origin[name].shape != shape}
+    _, params = _read(origin, [n for n in architecture.required if n not in misfits], dtype)
+    fresh = {n: drawn(head, n, s, last.layout).astype(dtype) for n, s in misfits.items()} if head is not None else {}
+    notes = [_told(origin, architecture, {*architecture.required}), *_misfits(origin, misfits), *_new(fresh, head)]
+    run = Features(architecture, head.dropout if head else 0.0)
+    return Loaded(
+        run,
+        params | fresh,
+        origin,
+        tuple(fresh),
+        tuple(notes),
+        architecture,
+        config,
+        head if head is not None else _array_head(last, origin, None),
+    )
+
+
+def _array_head(last: Layer, origin: TensorMap, task: str | None) -> Head | None:
+    names = stored_names(origin)
+    if last.n_out > 1 and (task == "classify" or (task is None and len(names) == last.n_out)):
+        return Classifier(last.n_out, names=names if len(names) == last.n_out else tuple(map(str, range(last.n_out))))
+    return Regressor(last.n_out) if task is not None else None
 
 
 _TOP = re.compile(r"(?:^|\.)(?:lm_head|pooler)(?:\.|$)")
 """What stands on the body, and gives way to a head."""
 
 
-def own_head(origin: TensorMap, config: Mapping[str, Any], architecture: Any) -> Head | None:
-    """Return the head that a checkpoint has: a classifier's or a regressor's; else None of a decoder, and the states'
-    mean of an encoder."""
+def head_of(origin: TensorMap, config: Mapping[str, Any], architecture: Any, task: str | None = None) -> Head | None:
+    """Return the head that a checkpoint has.
+
+    A classifier's or a regressor's, by its tensors; else None of a decoder, and the states' mean of an encoder. A
+    plain stack's last layer is what `task` (``"classify"``, ``"regress"``) takes it for.
+
+    Raises
+    ------
+    SpecError
+        The pooling that config.json names is not known.
+    """
+    if architecture.kind not in SEQUENCES:
+        return _array_head(architecture.output.__self__, origin, task)
     ours = config.get(OURS)
     pooling = ours.get("pooling") if isinstance(ours, Mapping) else None
     if pooling not in (None, *POOLINGS):
@@ -228,25 +289,7 @@ def _read(origin: TensorMap, names: Iterable[str], dtype: Any) -> tuple[dict[str
     wanted = list(names)
     ties = {name: origin.aliases[name] for name in wanted if name in origin.aliases}
     kept = dict.fromkeys(ties.get(name, name) for name in wanted)
-    return ties, {name: trainable(origin, name, dtype) for name in kept}
-
-
-def trainable(origin: TensorMap, name: str, dtype: Any = np.float32) -> Array:
-    """Return a tensor's values as an array to train: `dtype`, contiguous, one's own.
-
-    Raises
-    ------
-    SpecError
-        It holds integers, or 8-bit floats, whose scales are elsewhere.
-    """
-    tensor = origin[name]
-    if not tensor.dtype.is_float or (tensor.dtype.bits < 16 and not tensor.spec.is_quantized):
-        raise SpecError(
-            f"is stored as {tensor.dtype}", subject=name, expected="floats of 16 bits or more, or GGUF's quantisations"
-        )
-    values = tensor.read()
-    with np.errstate(over="ignore"):
-        return np.require(values.astype(dtype, copy=False), dtype, ["C_CONTIGUOUS", "WRITEABLE", "OWNDATA"])
+    return ties, {name: floats(origin, name, dtype) for name in kept}
 
 
 def _fresh(head: Classifier | Regressor, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -263,8 +306,8 @@ def _misfits(origin: TensorMap, misfits: Mapping[str, tuple[int, ...]]) -> list[
     return [f"{n} is {_by(origin[n].shape)} in the file, and {_by(s)} is wanted" for n, s in misfits.items()]
 
 
-def _new(fresh: Mapping[str, Array], head: Head) -> list[str]:
-    if not fresh or isinstance(head, Embedder):
+def _new(fresh: Mapping[str, Array], head: Head | None) -> list[str]:
+    if not fresh or head is None or isinstance(head, Embedder):
         return []
     how = head.init if isinstance(head.init, str) else head.init.distribution
     listed = ", ".join(f"{name} ({_by(array.shape)})" for name, array in fresh.items())

@@ -29,7 +29,7 @@ class Model:
         The checkpoint they were read from: its other tensors, dtypes, ties and metadata go back into what is saved.
         None for a model that was made from nothing.
     added
-        Names in `params` that the checkpoint does not have, such as a new head's.
+        Names in `params` that the checkpoint does not have, or has in another shape, such as a new head's.
     notes
         Lines that tell what was loaded, what is missing, unexpected or new; `fit` prints them.
     """

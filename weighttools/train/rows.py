@@ -97,14 +97,18 @@ def _kind(value: Any) -> str:
     return kinds.get(type(value), repr(value)[:40])
 
 
-def read_rows(source: str | os.PathLike[str] | Sequence[Any], columns: Sequence[str] = ("text", "label")) -> Rows:
+Source = str | os.PathLike[str] | Sequence[Any] | Rows
+"""A path, records in memory, or rows that were read already."""
+
+
+def read_rows(source: Source, columns: Sequence[str] = ("text", "label")) -> Rows:
     """Read the records of a file, or take those in memory.
 
     Parameters
     ----------
     source
         A path that ends in ``.jsonl`` or ``.ndjson`` (an object a line), ``.json`` (a list of objects), ``.csv``, or
-        ``.tsv`` and ``.tab``; or a sequence of mappings, of tuples in the order of `columns`, or of texts.
+        ``.tsv`` and ``.tab``; or a sequence of mappings, of tuples in the order of `columns`, or of texts; or rows.
     columns
         What tuples hold.
 
@@ -115,6 +119,8 @@ def read_rows(source: str | os.PathLike[str] | Sequence[Any], columns: Sequence[
     SpecError
         There are no records.
     """
+    if isinstance(source, Rows):
+        return source
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         found = list(_parser(name)(name))

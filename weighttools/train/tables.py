@@ -12,7 +12,7 @@ import numpy as np
 from weighttools.errors import SpecError
 from weighttools.train import labels as labelling
 from weighttools.train.batches import Batch
-from weighttools.train.rows import Rows, read_rows
+from weighttools.train.rows import Rows, Source, read_rows
 from weighttools.train.tape import Array
 from weighttools.train.texts import weights
 
@@ -138,7 +138,7 @@ class Table:
 
 
 def table(
-    source: str | os.PathLike[str] | Sequence[Any],
+    source: Source,
     *,
     target: str | Sequence[str] = "target",
     features: Sequence[str] | None = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from weighttools.errors import SpecError
 from weighttools.train import labels as labelling
 from weighttools.train.batches import Batch
-from weighttools.train.rows import Rows, read_rows
+from weighttools.train.rows import Rows, Source, read_rows
 from weighttools.train.tape import Array
 from weighttools.train.tokens import Base, Tokens, tokens
 
@@ -86,7 +85,7 @@ def padded(rows: Sequence[Array], fill: int) -> Array:
 
 
 def text(
-    source: str | os.PathLike[str] | Sequence[Any],
+    source: Source,
     *,
     tokenizer: Base | Tokens,
     text: str = "text",

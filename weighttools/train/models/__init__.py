@@ -7,6 +7,10 @@ from weighttools.train.models.bert import mean_pool as mean_pool
 from weighttools.train.models.cache import Cache as Cache
 from weighttools.train.models.config import from_config as from_config
 from weighttools.train.models.families import FAMILIES as FAMILIES
+from weighttools.train.models.files import Checkpoint as Checkpoint
+from weighttools.train.models.files import described as described
+from weighttools.train.models.files import load as load
 from weighttools.train.models.gpt2 import gpt2 as gpt2
 from weighttools.train.models.llama import llama as llama
 from weighttools.train.models.mlp import mlp as mlp
+from weighttools.train.models.shapes import from_shapes as from_shapes

@@ -76,7 +76,7 @@ def rotary(parameters: Mapping[str, Any], head_size: int, theta: float = 1e4) ->
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     size = int(head_size * (parameters.get("partial_rotary_factor") or 1))
     before = plain(float(parameters.get("rope_theta") or theta), size)
-    if kind not in SCALED:
+    if not isinstance(kind, str) or kind not in SCALED:
         raise UnsupportedError(f"rope_type is {kind!r}", expected=", ".join(SCALED))
     try:
         return Rotary(SCALED[kind](before, parameters), _yarn_factor(parameters) if kind == "yarn" else 1.0)
@@ -96,6 +96,15 @@ def _checked(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _linear(frequencies: Array, o: Mapping[str, Any]) -> Array:
     found: Array = frequencies / o["factor"]
+    return found
+
+
+def _divided(frequencies: Array, o: Mapping[str, Any]) -> Array:
+    """Divide by a number a frequency: what GGUF stores in place of Llama 3's rule."""
+    with np.errstate(all="ignore"):
+        found: Array = frequencies / np.asarray(o["divisors"], np.float64)
+    if found.shape != frequencies.shape or not np.isfinite(found).all():
+        raise SpecError("the divisors of rotary frequencies do not fit", expected=f"{len(frequencies)} numbers above 0")
     return found
 
 
@@ -139,6 +148,7 @@ def _yarn_factor(o: Mapping[str, Any]) -> float:
 
 SCALED: Mapping[str, Frequencies] = {
     "default": lambda frequencies, o: frequencies,
+    "divided": _divided,
     "linear": _linear,
     "llama3": _llama3,
     "yarn": _yarn,

@@ -1,0 +1,115 @@
+"""Generated tokens against transformers' own generate, and what sampling leaves against its warpers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.train.test_models import CONFIGS, arrays, is_encoder, reference
+from weighttools import train
+from weighttools.errors import SpecError, UnsupportedError
+from weighttools.train import models
+from weighttools.train.generation import Sampling, stream
+
+PROMPT = np.array([[7, 3, 9, 12], [4, 4, 30, 2]])
+DECODERS = [kind for kind in CONFIGS if not is_encoder(kind)]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    transformers.logging.set_verbosity_error()
+
+
+def loaded(kind: str) -> tuple[models.Architecture, dict[str, np.ndarray]]:
+    p = arrays(reference(kind))
+    return models.from_config(CONFIGS[kind].to_dict(), p), p
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_greedy_tokens_are_those_of_transformers(kind: str) -> None:
+    model, p = loaded(kind)
+    settings = transformers.GenerationConfig(max_new_tokens=10, min_new_tokens=10, do_sample=False, pad_token_id=0)
+    module = reference(kind)
+    module.generation_config.eos_token_id = module.config.eos_token_id = None
+    theirs = module.generate(torch.tensor(PROMPT), attention_mask=torch.ones(2, 4).long(), generation_config=settings)
+    for cache in (True, False):
+        found = train.generate(model, p, PROMPT, 10, cache=cache)
+        assert found.tolist() == theirs.tolist()
+    assert train.generate(model, p, PROMPT[0], 10).tolist() == theirs[0].tolist()
+
+
+def test_a_text_ends_at_a_stop_token() -> None:
+    model, p = loaded("gpt2")
+    free = train.generate(model, p, PROMPT, 8)
+    stop = int(free[0, 6])
+    found = train.generate(model, p, PROMPT, 8, stop=[stop])
+    for row, whole in zip(found, free, strict=True):
+        new = whole[4:].tolist()
+        n = new.index(stop) + 1 if stop in new else len(new)
+        assert row[4 : 4 + n].tolist() == new[:n] and set(row[4 + n :].tolist()) <= {stop}
+    alone = train.generate(model, p, PROMPT[0], 8, stop=[stop])
+    assert alone.tolist() == free[0, : 4 + free[0, 4:].tolist().index(stop) + 1].tolist()
+    assert train.generate(model, p, PROMPT, 0).tolist() == PROMPT.tolist()
+
+
+def test_samples_are_determined_by_the_seed() -> None:
+    model, p = loaded("llama")
+    options: dict[str, Any] = {"temperature": 1.5, "top_p": 0.9}
+    first = train.generate(model, p, PROMPT, 12, seed=1, **options)
+    assert first.tolist() == train.generate(model, p, PROMPT, 12, seed=1, **options).tolist()
+    assert first.tolist() == train.generate(model, p, PROMPT, 12, seed=1, cache=False, **options).tolist()
+    assert first.tolist() != train.generate(model, p, PROMPT, 12, seed=2, **options).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.05, 5), st.floats(0.05, 1), st.integers(0, 12))
+def test_probabilities_are_those_of_transformers(seed: int, temperature: float, top_p: float, top_k: int) -> None:
+    scores = 3 * np.random.default_rng(seed).standard_normal((2, 10))
+    x = transformers.TemperatureLogitsWarper(temperature)(None, torch.tensor(scores))
+    if top_k:
+        x = transformers.TopKLogitsWarper(top_k)(None, x)
+    if top_p < 1:
+        x = transformers.TopPLogitsWarper(top_p)(None, x)
+    found = Sampling(temperature, top_p, top_k).probabilities(scores)
+    assert np.abs(found - x.softmax(-1).numpy()).max() < 1e-12
+
+
+def test_samples_follow_the_probabilities() -> None:
+    scores = np.log(np.tile([0.5, 0.2, 0.2, 0.1], (20_000, 1)))
+    found = Sampling(1.0).choose(scores, np.random.default_rng(0))
+    shares = np.bincount(found, minlength=4) / len(found)
+    assert np.abs(shares - [0.5, 0.2, 0.2, 0.1]).max() < 4 * 0.5 / np.sqrt(len(found))
+
+
+def test_any_function_of_ids_can_write() -> None:
+    def following(p: Any, ids: Any) -> Any:
+        return np.eye(5)[(ids + 1) % 5]
+
+    assert train.generate(following, {}, [2], 4).tolist() == [2, 3, 4, 0, 1]
+    assert [t.tolist() for t in stream(following, {}, [[0], [3]], 2)] == [[1, 4], [2, 0]]
+
+
+@pytest.mark.parametrize("ids", [[], [[]], [1.5], [[[1]]]])
+def test_prompts_that_are_none_are_refused(ids: Any) -> None:
+    with pytest.raises(SpecError, match="ids are"):
+        train.generate(lambda p, ids: ids, {}, ids)
+
+
+def test_what_cannot_be_done_is_refused() -> None:
+    model, p = loaded("bert")
+    with pytest.raises(UnsupportedError, match="bert is no decoder"):
+        train.generate(model, p, PROMPT)
+    with pytest.raises(SpecError, match="are NaN"):
+        train.generate(lambda p, ids: np.full((1, 1, 3), np.nan), {}, [1])
+    for options in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}):
+        with pytest.raises(SpecError):
+            train.generate(lambda p, ids: ids, {}, [1], **options)
+    model, p = loaded("gpt2")
+    with pytest.raises(SpecError, match="the table has 16 rows"):
+        train.generate(model, p, PROMPT, 20)

@@ -1,0 +1,215 @@
+"""Checkpoints: whole at any moment, and continued to the bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from tests.conftest import ROOT
+from tests.train.digits import digits, model, run, start
+from tests.train.resumed import CASES, state, trained
+from weighttools import train
+from weighttools.errors import CorruptFileError, SourceError, SpecError, WeighttoolsError
+from weighttools.train import loop
+
+TASK = train.Classification(10)
+
+
+class Stopped(Exception):
+    """As a crash: raised in the middle of a training."""
+
+
+def failing_after(n: int, update: Callable[..., None]) -> Callable[..., None]:
+    """Return `update`, which fails after `n` calls."""
+    calls = iter(range(n))
+
+    def failing(*args: Any) -> None:
+        if next(calls, None) is None:
+            raise Stopped
+        update(*args)
+
+    return failing
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stopping_anywhere_changes_nothing(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = state(trained(case, None))
+    for stop in (3, 17, 31):
+        directory = tmp_path / f"{stop}"
+        with monkeypatch.context() as patched:
+            patched.setattr(loop, "update", failing_after(stop, loop.update))
+            with pytest.raises(Stopped):
+                trained(case, directory)
+        lines: list[str] = []
+        assert state(trained(case, directory, lines.append)) == expected
+        assert any("continuing from" in line for line in lines)
+    assert state(trained(case, directory)) == expected, "and once it is done, nothing more is done"
+
+
+def test_killed_at_any_moment_it_continues_to_the_bit(tmp_path: Path) -> None:
+    expected = state(trained("adamw", None))
+    rng, directory, n_killed = random.Random(11), tmp_path / "checkpoint", 0
+    for _ in range(4):
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.train.resumed", str(directory), "adamw"], cwd=ROOT,
+            stdout=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith(("continuing", "there is no checkpoint")):
+                    break
+            time.sleep(rng.uniform(0.01, 0.12))
+            process.send_signal(signal.SIGKILL)
+            n_killed += process.wait() == -signal.SIGKILL
+    assert n_killed
+    assert state(trained("adamw", directory)) == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint"}, "debris of the killed is removed"
+
+
+def checkpoint(directory: Path, **options: Any) -> train.Result:
+    """Train a little, with a checkpoint."""
+    m = options.pop("model", None) or model()
+    data = options.pop("data", None) or train.arrays(*digits(60))
+    return train.fit(m, data, checkpoint=directory, log=None, **{"task": TASK, "epochs": 2, **options})
+
+
+def test_a_checkpoint_is_safetensors_and_json(tmp_path: Path) -> None:
+    result = checkpoint(tmp_path / "c", keep="last")
+    weights = load_file(tmp_path / "c/model.safetensors")
+    assert {n: a.tobytes() for n, a in weights.items()} == {n: p.tobytes() for n, p in result.model.params.items()}
+    rest = load_file(tmp_path / "c/training.safetensors")
+    assert rest["slot/second_moment_sum/fc1.weight"].shape == (16, 64)
+    assert rest["step/loss"].tolist() == result.history.steps["loss"]
+    numbers = json.loads((tmp_path / "c/training.json").read_text())
+    assert (numbers["schema"], numbers["step"], numbers["epoch"]) == ("weighttools.training/1", 4, 2)
+
+
+def test_frozen_arrays_are_not_in_it(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "c", freeze=["fc1.*"])
+    assert set(load_file(tmp_path / "c/model.safetensors")) == {"fc2.weight", "fc2.bias"}
+
+
+def test_more_epochs_may_follow_at_a_constant_rate(tmp_path: Path) -> None:
+    whole = checkpoint(tmp_path / "a", epochs=4)
+    checkpoint(tmp_path / "b", epochs=2)
+    assert state(checkpoint(tmp_path / "b", epochs=4, resume=True)) == state(whole)
+
+
+def _other_weights() -> train.Model:
+    params = start()
+    params["fc1.weight"][0, 0] += 1
+    return train.Model(run, params)
+
+
+x, y = digits(60)
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "more samples": ({"data": train.arrays(*digits(61))}, "other data: samples was 60, now it is 61"),
+    "a value": ({"data": train.arrays(np.where(np.arange(60)[:, None] == 7, 0.5, x), y)}, "other data: values"),
+    "another split": ({"validation": 0.5}, "other data: validation share|other data"),
+    "batch size": ({"batch_size": 16}, "another recipe: batch_size was 32, now it is 16"),
+    "seed": ({"seed": 1}, "another recipe: seed was 0, now it is 1"),
+    "rate": ({"optimizer": train.adamw(1e-4)}, "learning rate was 0.001, now it is 0.0001"),
+    "schedule": ({"optimizer": train.adamw(train.warmup_linear(1e-3))}, "learning rate"),
+    "optimiser": ({"optimizer": train.adam()}, "optimizer was Adam"),
+    "decay rule": ({"optimizer": train.adamw(rule=lambda n, p: True)}, "decayed"),
+    "clipping": ({"clip_norm": 1.0}, "optimizer was"),
+    "task": ({"task": train.Classification(10, label_smoothing=0.1)}, "task was"),
+    "trained": ({"freeze": ["fc1.*"]}, "another model: trained tensors was 3, now it is 2"),
+    "frozen weights": ({"model": _other_weights()}, "another model: their values"),
+    "masks": ({"masks": {"fc2.weight": np.ones((10, 16), bool)}}, "masks"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_checkpoint_of_something_else_is_refused(case: str, tmp_path: Path) -> None:
+    options, message = OTHERS[case]
+    options = {"freeze": ["fc1.weight"], **options}
+    checkpoint(tmp_path / "c", freeze=["fc1.weight"])
+    with pytest.raises(SpecError, match=message) as caught:
+        checkpoint(tmp_path / "c", resume=True, **options)
+    assert "choose another directory" in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_it_is_not_overwritten_unasked(tmp_path: Path) -> None:
+    checkpoint(tmp_path / "c")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
+    with pytest.raises(SourceError, match="holds a checkpoint; resume=True"):
+        checkpoint(tmp_path / "c")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == before
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/thesis.tex").write_text("years of work")
+    with pytest.raises(SpecError, match=r"holds 'thesis\.tex'"):
+        checkpoint(tmp_path / "d")
+    assert (tmp_path / "d/thesis.tex").read_text() == "years of work"
+    with pytest.raises(SourceError, match="does not exist"):
+        checkpoint(tmp_path / "no/such/place")
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def _without(key: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        numbers = json.loads(path.read_text())
+        del numbers[key]
+        path.write_text(json.dumps(numbers))
+
+    return change
+
+
+def _other_shape(path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    arrays = load_file(path)
+    save_file({n: a.reshape(-1, 2) if a.size % 2 == 0 else a for n, a in arrays.items()}, path)
+
+
+DAMAGE: list[tuple[str, Callable[[Path], None]]] = [
+    ("training.json", _cut), ("training.json", lambda p: p.write_text("[]")), ("training.json", _without("step")),
+    ("training.json", _without("best")), ("training.json", _without("epochs")), ("training.json", _without("schema")),
+    ("model.safetensors", _cut), ("training.safetensors", _cut), ("model.safetensors", _other_shape),
+    ("training.safetensors", _other_shape), ("model.safetensors", Path.unlink), ("training.safetensors", Path.unlink),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE)
+def test_a_damaged_checkpoint_is_one_clear_line(name: str, damage: Callable[[Path], None], tmp_path: Path) -> None:
+    checkpoint(tmp_path / "c")
+    damage(tmp_path / "c" / name)
+    with pytest.raises(WeighttoolsError) as caught:
+        checkpoint(tmp_path / "c", resume=True)
+    assert isinstance(caught.value, (CorruptFileError, SourceError)) and str(tmp_path / "c") in str(caught.value)
+
+
+def test_the_last_good_checkpoint_is_kept_and_named(tmp_path: Path) -> None:
+    calls = iter(range(1000))
+
+    def fails_later(p: Any, batch: train.Batch) -> Any:
+        logits = run(p, batch)
+        return logits * float("nan") if "seed" in batch and next(calls) == 5 else logits
+
+    m = train.Model(fails_later, start())
+    with pytest.raises(ArithmeticError, match=r"step 6, learning rate 0\.001: the loss is nan") as caught:
+        train.fit(m, digits(60), task=TASK, epochs=9, batch_size=20, every=2, checkpoint=tmp_path / "c", log=None)
+    assert str(caught.value).endswith(f"the last good checkpoint is {tmp_path / 'c'}, after step 4")
+    at_4 = load_file(tmp_path / "c/model.safetensors")
+    again = model()
+    train.fit(again, digits(60), task=TASK, steps=4, batch_size=20, keep="last", log=None)
+    assert all(np.array_equal(at_4[n], p) for n, p in again.params.items())
+    further = model()
+    train.fit(further, digits(60), task=TASK, steps=5, batch_size=20, keep="last", log=None)
+    assert all(np.array_equal(m.params[n], p) for n, p in further.params.items()), "the arrays are as before step 6"
+    assert all(torch.isfinite(torch.from_numpy(p)).all() for p in m.params.values())

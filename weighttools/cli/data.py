@@ -1,0 +1,100 @@
+"""Options that finetune and evaluate share: where a data file has what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weighttools.train.tuning import Settings
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+OPTIONS = (
+    click.option(
+        "--data", required=True, type=click.Path(), metavar="FILE",
+        help="Rows as .jsonl, .json, .csv or .tsv, arrays x and y as .npz, or plain text.",
+    ),
+    click.option(
+        "--task", type=click.Choice(["classify", "regress", "lm"]),
+        help="What to learn: classes, numbers, or the next token. [default: what model and data speak for]",
+    ),
+    click.option("--text-column", "text", default="text", show_default=True, metavar="NAME", help="Of the text."),
+    click.option("--pair-column", "pair", metavar="NAME", help="Of a second text, for pairs."),
+    click.option(
+        "--label-column", "label", metavar="NAME", help="Of the label. [default: label, target, class, y or score]",
+    ),
+    click.option("--weight-column", "weight", metavar="NAME", help="Of each row's weight."),
+    click.option(
+        "--feature-column", "features", multiple=True, metavar="NAME",
+        help="Of a table: predict from these, in this order. Repeatable. [default: all others]",
+    ),
+    click.option("--prompt-column", "prompt", metavar="NAME", help="Of a language model: what nothing is learnt from."),
+    click.option(
+        "--completion-column", "completion", default="completion", show_default=True, metavar="NAME",
+        help="What follows the prompt.",
+    ),
+    click.option("--standardize", "is_scaled", is_flag=True, help="Bring a table's features to mean 0, deviation 1."),
+    click.option("--tokenizer", type=click.Path(), metavar="PATH", help="Where tokenizer.json is. [default: CKPT]"),
+    click.option("--max-length", type=click.IntRange(min=1), metavar="N", help="Tokens of a text at most."),
+    click.option(
+        "--block", type=click.IntRange(min=2), default=256, show_default=True, metavar="N",
+        help="Tokens of a language model's sequence.",
+    ),
+    click.option(
+        "--activation", default="relu", show_default=True, metavar="NAME",
+        help="Between the layers of a plain stack, which files do not tell.",
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Samples a batch."),
+)  # fmt: skip
+_COLUMNS = (
+    "text", "pair", "label", "weight", "features", "prompt", "completion", "is_scaled", "tokenizer", "max_length",
+    "block",
+)  # fmt: skip
+
+
+def data_options(command: F) -> F:
+    """Add them."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def settings_of(given: dict[str, Any]) -> Settings:
+    """Take what training is told out of a command's options."""
+    from dataclasses import fields
+
+    from weighttools.train.reading import Columns
+    from weighttools.train.tuning import Settings
+
+    columns = Columns(**{name: given.pop(name) for name in _COLUMNS})
+    known = {field.name for field in fields(Settings)} & given.keys()
+    taken = {name: given.pop(name) for name in known}
+    if "clip_norm" in taken:
+        taken["clip_norm"] = taken["clip_norm"] or None
+    if "class_weight" in taken:
+        taken["class_weight"] = _class_weight(taken["class_weight"])
+    if taken.get("masks"):
+        from weighttools import api
+
+        taken["masks"] = {name: tensor.read() for name, tensor in api.open(taken["masks"]).items()}
+    return Settings(columns=columns, **taken)
+
+
+def _class_weight(given: str | None) -> str | dict[str, float] | None:
+    """Return ``balanced``, or ``A=1,B=5`` as a mapping."""
+    from weighttools.errors import SpecError
+
+    if given is None or given == "balanced":
+        return given
+    pairs = [(name.strip(), value) for name, _, value in (part.rpartition("=") for part in given.split(","))]
+    try:
+        found = {name: float(value) for name, value in pairs}
+    except ValueError:
+        found = {}
+    if not found or "" in found:
+        raise SpecError(f"--class-weight {given}", expected="balanced, or CLASS=NUMBER,CLASS=NUMBER")
+    return found

@@ -1,0 +1,46 @@
+"""``weighttools evaluate``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from weighttools.cli import options, output
+from weighttools.cli.data import data_options, settings_of
+from weighttools.errors import printable
+
+SCHEMA = "weighttools.evaluate/1"
+
+
+@click.command()
+@click.argument("src", metavar="CKPT", type=click.Path())
+@data_options
+@click.option("--adapter", type=click.Path(), metavar="DIR", help="Measure with this LoRA adapter beside the weights.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@options.reading
+def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
+    """Measure a checkpoint on a file of texts or numbers: loss, accuracy, F1, error, perplexity.
+
+    \b
+    Examples:
+      weighttools evaluate tuned/ --data test.jsonl
+      weighttools evaluate tuned/ --data test.csv --text-column review --label-column stars --json
+      weighttools evaluate SmolLM2-135M/ --data held-out.txt --adapter adapter/
+    """
+    from weighttools import api
+    from weighttools.train.measuring import measure
+
+    def say(line: str) -> None:
+        click.echo(printable(line), err=as_json)
+
+    found = measure(api.open(src, assume=assume, root=root), data, settings_of(settings), say)
+    if as_json:
+        output.emit_json([{"schema": SCHEMA, "path": src, "data": data, **found}])
+        return
+    rows = [[name, f"{value:.4g}"] for name, value in found["metrics"].items()]
+    output.echo("\n".join(output.table(["figure", "value"], rows, " r")))
+    if "confusion" in found and len(found["classes"]) <= 12:
+        cells = [[name, *map(str, row)] for name, row in zip(found["classes"], found["confusion"], strict=True)]
+        output.echo()
+        output.echo("\n".join(output.table(["true \\ given", *found["classes"]], cells, " " + "r" * len(cells))))

@@ -1,0 +1,144 @@
+"""``weighttools finetune``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from weighttools.cli import options
+from weighttools.cli.data import data_options, settings_of
+
+
+def _share_or_file(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
+    try:
+        return value if value is None else float(value)
+    except ValueError:
+        return value
+
+
+_LORA: dict[str, Any] = {"r": int, "alpha": float, "dropout": float}
+
+
+def _lora(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    """Return options of `train.lora` from ``r=8,alpha=16,rslora``."""
+    if value is None:
+        return None
+    found: dict[str, Any] = {}
+    for part in value.split(","):
+        name, _, number = part.strip().partition("=")
+        try:
+            found |= {"rslora": True} if part.strip() == "rslora" else {name: _LORA[name](number)}
+        except (KeyError, ValueError):
+            raise click.BadParameter(f"{part!r}: expected r=8, alpha=16, dropout=0.1 or rslora") from None
+    return found
+
+
+OPTIONS = (
+    click.option(
+        "--validation", callback=_share_or_file, metavar="FILE|SHARE",
+        help="Data to measure by after each epoch: a file, or the share of --data to hold out, such as 0.2.",
+    ),
+    click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Passes over the data."),
+    click.option("--steps", type=click.IntRange(min=1), help="Updates in all, instead of epochs."),
+    click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Batches an update."),
+    click.option(
+        "--lr", type=float, help="The peak learning rate. [default: 5e-5 for texts, 5e-4 with --lora, else 1e-3]"
+    ),
+    click.option(
+        "--optimizer", default="adamw", show_default=True, metavar="NAME",
+        help="adamw, adam, sgd, lion, adafactor, muon, rmsprop, adagrad.",
+    ),
+    click.option(
+        "--schedule", default="linear", show_default=True, metavar="NAME",
+        help="linear and cosine fall to 0; constant, one-cycle, inverse-sqrt, plateau.",
+    ),
+    click.option("--warmup", type=float, default=0.0, show_default=True, help="Updates, or below 1 their share."),
+    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Of matrices only."),
+    click.option("--momentum", type=float, default=0.0, show_default=True, help="Of sgd."),
+    click.option(
+        "--clip-norm", type=float, default=1.0, show_default=True, help="The largest norm of the gradients; 0: any.",
+    ),
+    click.option(
+        "--freeze", multiple=True, metavar="PATTERN", shell_complete=options.complete_names,
+        help="Tensors to leave as they are: a glob (* crosses dots) or re:REGEX. Repeatable.",
+    ),
+    click.option(
+        "--only", multiple=True, metavar="PATTERN", shell_complete=options.complete_names,
+        help="Train these only. Repeatable.",
+    ),
+    click.option("--masks", metavar="FILE", help="Hold weights at 0 where `prune --mask-out` wrote false."),
+    click.option("--class-weight", metavar="balanced|A=1,B=5", help="What each class counts for in the loss."),
+    click.option("--label-smoothing", type=float, default=0.0, show_default=True, help="Spread over all classes."),
+    click.option("--focal", "focal_gamma", type=float, metavar="GAMMA", help="Use the focal loss."),
+    click.option(
+        "--error", type=click.Choice(["mse", "mae", "huber"]), default="mse", show_default=True,
+        help="The loss of --task regress.",
+    ),
+    click.option(
+        "--pooling", type=click.Choice(["cls", "last", "mean"]),
+        help="What a new head of a text model sees. [default: as in transformers]",
+    ),
+    click.option(
+        "--init", default="xavier_normal", show_default=True, metavar="NAME", help="How a new head begins; see init.",
+    ),
+    click.option("--dropout", type=float, default=0.0, show_default=True, help="Before a new head."),
+    click.option("--new-head", "is_new_head", is_flag=True, help="Draw a new head even where the old one fits."),
+    click.option("--recompute", is_flag=True, help="Less memory, more time: compute layers again on the way back."),
+    click.option(
+        "--lora", callback=_lora, metavar="r=8,alpha=16",
+        help="Train a low-rank adapter beside the frozen weights, and write it as PEFT does; also dropout=P, rslora.",
+    ),
+    click.option(
+        "--lora-targets", multiple=True, metavar="PATTERN", shell_complete=options.complete_names,
+        help="The weights that the adapter changes, or all-linear. Repeatable. [default: queries and values]",
+    ),
+    click.option("--merge", "is_merged", is_flag=True, help="With --lora: write the checkpoint, the change added."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the order, the split and the new head."),
+    click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs that were no better."),
+    click.option("--monitor", metavar="FIGURE", help="What better means: val_loss, val_accuracy, …."),
+    click.option("--checkpoint", type=click.Path(), metavar="DIR", help="Keep the state there after each epoch."),
+    click.option("--every", type=click.IntRange(min=1), metavar="N", help="… and after every N updates."),
+    click.option("--resume", is_flag=True, help="Continue from --checkpoint, to the bit, if it holds anything."),
+    click.option("--history", type=click.Path(), metavar="FILE", help="Write the figures: .csv, or .json."),
+    click.option("--plot", type=click.Path(), metavar="FILE", help="Draw the losses: .png, .svg, .pdf."),
+)  # fmt: skip
+
+
+def training(command: options.F) -> options.F:
+    """Add what says how to train."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("src", metavar="CKPT", type=click.Path())
+@data_options
+@training
+@options.output
+@options.reading
+def finetune(src: str, dst: str, data: str, as_json: bool, **settings: Any) -> None:
+    """Train a checkpoint further on a file of texts or numbers.
+
+    DATA is .jsonl, .csv, .tsv or .npz; for a language model also plain text. A classifier or regressor gets a head,
+    under the names that transformers has for it, unless the checkpoint's own fits. The result has the checkpoint's
+    names, dtypes and metadata; a directory also its config.json and tokenizer.
+
+    \b
+    Examples:
+      weighttools finetune all-MiniLM-L6-v2/ --data reviews.jsonl --validation 0.2 -o tuned/
+      weighttools finetune bert/ --data train.csv --text-column review --label-column stars \\
+          --freeze 'embeddings.*' --class-weight balanced --lr 1e-4 -o tuned/
+      weighttools finetune mlp.safetensors --data table.csv --label-column price --task regress -o tuned.safetensors
+      weighttools finetune SmolLM2-135M/ --data lines.txt --lora r=8,alpha=16 -o adapter/
+      weighttools finetune bert/ --data train.csv --dry-run -o tuned/
+    """
+    from weighttools.cli import tuning
+
+    targets = settings.pop("lora_targets")
+    if settings["lora"] is None and (targets or settings["is_merged"]):
+        raise click.UsageError("--lora-targets and --merge go with --lora")
+    if targets:
+        settings["lora"]["targets"] = "all-linear" if targets == ("all-linear",) else targets
+    tuning.run(src, dst, data, as_json, settings_of(settings), settings)

@@ -1,0 +1,137 @@
+"""Running finetune: what it prints before, while and after it trains."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from weighttools.adapters import CONFIG as ADAPTER_CONFIG
+from weighttools.cli import output, writing
+from weighttools.errors import SourceError, SpecError, printable
+from weighttools.train.adapting import peft_config
+from weighttools.train.companions import companions
+from weighttools.train.history import History
+from weighttools.train.loading import SEQUENCES
+from weighttools.train.planning import plan
+from weighttools.train.tuning import Prepared, Settings, prepare, tune, written
+
+SCHEMA = "weighttools.finetune/1"
+
+
+def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: dict[str, Any]) -> None:
+    """Prepare, train and write; `rest` are the options of reading and writing."""
+    from weighttools import api
+
+    history, plot = rest.pop("history"), rest.pop("plot")
+    _check_outputs(history, plot)
+
+    def say(line: str) -> None:
+        click.echo(printable(line), err=as_json or dst == "-")
+
+    base = api.open(src, assume=rest.pop("assume"), root=rest.pop("root"))
+    prepared = prepare(base, data, settings, say)
+    target = {**rest, "beside": _beside(prepared)}
+    api.convert(_planned(prepared), dst, **{**target, "dry_run": True, "dequantize": True})
+    _refuse_existing(dst, rest["force"])
+    if rest["dry_run"]:
+        for line in prepared.model.notes:
+            say(line)
+        _tell_plan(plan(prepared), src, as_json)
+        return
+    result = tune(prepared, say)
+    _write_history(result.history, history, plot)
+    record = writing.write(written(prepared, result), dst, "finetune", **target, dequantize=True)
+    record = {
+        **record, "schema": SCHEMA, "task": prepared.task.name, "n_samples": len(prepared.data),
+        "n_steps": prepared.n_steps, "n_trained": sum(prepared.model.params[n].size for n in prepared.names),
+        "classes": list(getattr(prepared.source, "names", ())), "stopped": result.stopped,
+        "metrics": _plain(result.metrics), "epochs": [_plain(epoch) for epoch in result.history.epochs],
+    }  # fmt: skip
+    if as_json:
+        output.emit_json([record])
+    elif dst != "-":
+        writing.report(record)
+        _tell_files(dst, record, target["beside"])
+    output.notes(record)
+
+
+def _beside(prepared: Prepared) -> dict[str, bytes]:
+    """Return what to write beside the weights: of an adapter, its configuration too."""
+    pad_id, base = getattr(prepared.source, "pad_id", None), prepared.base
+    if base is None or prepared.settings.is_merged:
+        return companions(base or prepared.model, pad_id)
+    task_type = PEFT_TASKS.get(prepared.task.name) if base.architecture.kind in SEQUENCES else None
+    config = json.dumps(peft_config(prepared.model, task_type=task_type), indent=2) + "\n"
+    return companions(prepared.model, pad_id) | {ADAPTER_CONFIG: config.encode()}
+
+
+PEFT_TASKS = {"language model": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
+"""peft's words for tasks."""
+
+
+def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures as JSON can hold them: NaN and infinity are null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
+
+
+def _planned(prepared: Prepared) -> Any:
+    """Return a map as it will be written, so that a target that cannot be is known before training begins."""
+    from weighttools.train.saving import tensor_map
+
+    return tensor_map(prepared.model)
+
+
+def _check_outputs(history: str | None, plot: str | None) -> None:
+    """Refuse what could only fail after training."""
+    if history is not None and Path(history).suffix not in (".csv", ".json"):
+        raise SpecError("a history is .csv or .json", subject=history)
+    for path in (history, plot):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise SourceError("its directory does not exist", subject=path, remedy="make it first")
+    if plot is not None:
+        History().plot()
+
+
+def _refuse_existing(dst: str, force: bool) -> None:
+    path = Path(dst)
+    if dst != "-" and not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+        raise SourceError("exists already", subject=dst, remedy="give --force to replace it")
+
+
+def _write_history(history: History, file: str | None, plot: str | None) -> None:
+    if file is not None:
+        history.csv(file) if file.endswith(".csv") else history.json(file)
+    if plot is not None:
+        history.plot(plot)
+
+
+def _tell_files(dst: str, record: dict[str, Any], beside: dict[str, bytes]) -> None:
+    if beside and record["format"] != "huggingface":
+        output.note(f"{dst} is weights alone: name a directory to get config.json and the tokenizer beside them")
+
+
+def _tell_plan(found: dict[str, Any], src: str, as_json: bool) -> None:
+    if as_json:
+        output.emit_json([{"schema": SCHEMA, "src": src, "written": False, **found}])
+        return
+    shares = f"{found['n_trained']:,} of {found['n_parameters']:,} parameters"
+    output.echo(
+        f"would train {shares} for {output.counted(found['n_steps'], 'update')} on {found['n_samples']:,} samples"
+    )
+    for line in (*found["groups"], *found["class_weights"]):
+        output.echo(printable(f"  {line}"))
+    parts = [(name, found[f"{key}_bytes"]) for name, key in _PARTS]
+    total = sum(n for _, n in parts)
+    output.echo(f"memory: about {output.size(total)}: " + ", ".join(f"{n} {output.short_size(b)}" for n, b in parts))
+    output.echo(
+        f"time: about {found['step_seconds'] * found['n_steps']:.3g} s "
+        f"({found['step_seconds']:.2g} s for a step over the longest batch, measured)"
+    )
+
+
+_PARTS = (("weights", "weights"), ("state of the optimizer", "state"), ("a step over the longest batch", "step_peak"))

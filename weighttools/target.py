@@ -1,0 +1,191 @@
+"""What a write will do: the target's format and shards, what it cannot hold, and what should be known."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from weighttools.core.encodings import BITMASK
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.formats import huggingface, load, writable
+
+MAX_SHARD_SIZE = "5GB"
+"""The default of huggingface_hub and transformers."""
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a write will do.
+
+    Parameters
+    ----------
+    format
+        The format's name.
+    target
+        The path as the user gave it.
+    files
+        File name to the tensors in it; of a single file the one name is the target's.
+    is_directory
+        Whether the target is a directory of shards.
+    notes
+        What will be lost or should be known.
+    """
+
+    format: str
+    target: str
+    files: dict[str, list[str]]
+    is_directory: bool
+    notes: list[str] = field(default_factory=list)
+
+
+def parse_size(text: int | str) -> int:
+    """Return a size in bytes; GB is 10**9 and GiB is 2**30.
+
+    Raises
+    ------
+    SpecError
+        It is no positive size.
+
+    Examples
+    --------
+    >>> parse_size("5GB"), parse_size("1.5 GiB")
+    (5000000000, 1610612736)
+    """
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", str(text).strip())
+    unit = _UNITS.get(match[2].upper()) if match else None
+    if match is None or unit is None or float(match[1]) * unit < 1:
+        raise SpecError(f"{text!r} is no size", expected="a number and a unit, as in 5GB or 500MiB")
+    return int(float(match[1]) * unit)
+
+
+def plan_target(
+    tensor_map: TensorMap, dst: str, format_name: str | None, max_shard_size: int | str | None, single: bool
+) -> Plan:
+    """Return the target's format and which tensors go into which of its files.
+
+    Raises
+    ------
+    SpecError
+        The options contradict the target, or its suffix names no format that is written.
+    """
+    if _means_directory(dst, format_name):
+        if format_name not in (None, huggingface.NAME, "safetensors"):
+            raise SpecError(f"a directory is not written as {format_name}", subject=dst, remedy="name a file")
+        limit = None if single else parse_size(max_shard_size or MAX_SHARD_SIZE)
+        files = huggingface.shard_plan(tensor_map, limit, _stem_of(tensor_map))
+        return Plan("safetensors", dst, files, is_directory=True)
+    if max_shard_size is not None:
+        raise SpecError(
+            "--max-shard-size writes several files",
+            subject=dst,
+            expected="a directory as target",
+            remedy="leave the suffix off",
+        )
+    chosen = format_name or ("safetensors" if dst == "-" else writable(dst))
+    return Plan(writable(dst, chosen), dst, {dst: list(tensor_map)}, is_directory=False)
+
+
+def refuse_encodings(tensor_map: TensorMap, format_name: str) -> None:
+    """Refuse quantised tensors that the format has no encoding for: decoding them is a choice to be asked for."""
+    held = load(format_name).encodings
+    lost = [
+        name for name in tensor_map if tensor_map[name].spec.is_quantized and tensor_map[name].spec.encoding not in held
+    ]
+    if lost:
+        fact = f"{len(lost):,} tensors are quantised, first {lost[0]!r} as {tensor_map[lost[0]].spec.encoding}"
+        raise SpecError(
+            fact,
+            subject=tensor_map.origin.path or None,
+            expected=f"encodings that {format_name} holds",
+            remedy="give --dequantize, or --dtype with a floating dtype",
+        )
+
+
+def _means_directory(dst: str, format_name: str | None) -> bool:
+    if dst == "-" or (format_name and format_name != huggingface.NAME and not dst.endswith(os.sep)):
+        return False
+    return format_name == huggingface.NAME or Path(dst).is_dir() or dst.endswith(("/", os.sep)) or not Path(dst).suffix
+
+
+def _stem_of(tensor_map: TensorMap) -> str:
+    """Keep the stem of the source's own weight files (``adapter_model``, ``diffusion_pytorch_model``)."""
+    names = [Path(file).name for file in tensor_map.origin.files]
+    return next((stem for stem in huggingface.STEMS[:3] if names and names[0].startswith(stem)), "model")
+
+
+def shard_notes(
+    tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None, beside: Mapping[str, bytes]
+) -> list[str]:
+    """Say what a directory of shards may surprise with."""
+    if not planned.is_directory:
+        return []
+    limit = parse_size(max_shard_size or MAX_SHARD_SIZE)
+    large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
+    notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
+    here = [Path(place) / "config.json" for place in (tensor_map.origin.path, planned.target) if place]
+    if "config.json" not in beside and not any(path.is_file() for path in here):
+        notes.append("there is no config.json beside the source: transformers needs one in the directory")
+    return notes
+
+
+def tie_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
+    """Say that ties of another format's file are recorded in a way that not every loader of this one knows."""
+    if (
+        not tensor_map.aliases
+        or planned.format not in ("npz", "safetensors")
+        or planned.format == tensor_map.origin.format
+    ):
+        return []
+    n = len(tensor_map.aliases)
+    return [f"{n:,} tied names are recorded as ties ({next(iter(tensor_map.aliases))}); --tied copy writes them out"]
+
+
+def cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:
+    """Say what casting did not do: apply the scales of 8-bit floats."""
+    if original is None or original is tensor_map:
+        return []
+    cast = [name for name in tensor_map if tensor_map[name].dtype != original[name].dtype]
+    scales = [name for name in original if name.endswith(("_scale_inv", "weight_scale"))]
+    notes = []
+    if cast and scales and any(original[name].dtype.bits == 8 for name in cast):
+        notes.append(
+            f"8-bit floats are cast as stored: {len(scales):,} scale tensors (first {scales[0]}) are not applied"
+        )
+    return notes
+
+
+def check_compression(planned: Plan, compression: str | None) -> None:
+    """Refuse a compression that the target's format does not have."""
+    known = {} if planned.is_directory else {"hdf5": ("gzip",)}
+    if compression is not None and compression not in known.get(planned.format, ()):
+        raise SpecError(
+            f"{planned.format} is not written with the compression {compression!r}",
+            subject=planned.target,
+            expected="--compress gzip for an HDF5 file, and none for others",
+        )
+
+
+def check_store(planned: Plan, store: str | None) -> None:
+    """Refuse a way of storing tensors that the target's format does not have."""
+    if store is not None and (store != BITMASK or planned.format != "safetensors"):
+        raise SpecError(
+            f"{planned.format} is not stored as {store!r}",
+            subject=planned.target,
+            expected=f"--store {BITMASK} for safetensors, and none for others",
+        )

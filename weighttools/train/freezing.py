@@ -1,0 +1,50 @@
+"""Which arrays learn: chosen by name patterns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from weighttools.core.patterns import matching
+from weighttools.errors import SpecError
+from weighttools.train.tape import Array
+
+
+def trained(
+    params: Mapping[str, Array],
+    freeze: Sequence[str] = (),
+    only: Sequence[str] = (),
+    aliases: Mapping[str, str] | None = None,
+) -> list[str]:
+    """Return the names of the floating arrays to train, in order.
+
+    Parameters
+    ----------
+    params
+        All arrays.
+    freeze
+        Name patterns (globs, or ``re:`` and a regular expression) of arrays that stay as they are.
+    only
+        Name patterns of arrays to train; all, if there are none. `freeze` goes before it.
+    aliases
+        Tied names and the names that `params` has for them; a pattern may match either.
+
+    Raises
+    ------
+    TensorNotFoundError
+        A pattern matches nothing; near names are given.
+    SpecError
+        Nothing is left to train.
+    """
+    names = {name: name for name in params} | {a: kept for a, kept in (aliases or {}).items() if kept in params}
+    chosen = {names[n] for n in matching(names, _patterns(only))} if only else set(params)
+    frozen = {names[n] for n in matching(names, _patterns(freeze))} if freeze else set()
+    found = [name for name, p in params.items() if name in chosen - frozen and p.dtype.kind == "f"]
+    if not found:
+        patterns = ", ".join(map(repr, (*_patterns(freeze), *_patterns(only))))
+        fact = f"nothing is left to train of {len(params):,} tensors" + (f" by {patterns}" if patterns else "")
+        raise SpecError(fact, expected="one floating tensor or more", remedy="freeze less")
+    return found
+
+
+def _patterns(given: Sequence[str]) -> Sequence[str]:
+    return (given,) if isinstance(given, str) else given

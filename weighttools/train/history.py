@@ -1,0 +1,111 @@
+"""What happened while training: a record an epoch, a row an update; as CSV, JSON or a picture.
+
+Nothing here depends on the clock, so the same run gives the same history to the byte.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weighttools.errors import MissingDependencyError
+
+SCHEMA = "weighttools.history/1"
+STEPS = ("loss", "lr", "grad_norm")
+
+
+def _columns() -> dict[str, list[float]]:
+    return {name: [] for name in STEPS}
+
+
+@dataclass(slots=True)
+class History:
+    """Records of the epochs and of the updates.
+
+    Parameters
+    ----------
+    epochs
+        For each, ``epoch`` (from 1), ``step`` (updates made), ``lr`` (the last), ``loss`` (the weighted mean over
+        the epoch, each batch before its update), ``val_loss`` and the other metrics of the validation data, and
+        ``sparsity`` where weights are held at zero.
+    steps
+        Columns with a number an update: ``loss``, ``lr`` and ``grad_norm`` (the 2-norm before clipping).
+    """
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    steps: dict[str, list[float]] = field(default_factory=_columns)
+
+    def __len__(self) -> int:
+        return len(self.epochs)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.epochs)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.epochs[i]
+
+    def csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return a row an epoch as CSV (a missing value is empty, NaN is ``nan``), and write it to `path` if given."""
+        import csv
+
+        names = list(dict.fromkeys(name for record in self.epochs for name in record))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.epochs)
+        return _written(text.getvalue(), path)
+
+    def json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Return all as one JSON object (NaN and infinity are null), and write it to `path` if given."""
+        found = {"schema": SCHEMA, "epochs": [_plain(r) for r in self.epochs]}
+        steps = {name: [_number(v) for v in values] for name, values in self.steps.items()}
+        return _written(json.dumps(found | {"steps": steps}, indent=1) + "\n", path)
+
+    def plot(self, path: str | os.PathLike[str] | None = None, *, format: str | None = None) -> Any:
+        """Return a matplotlib figure of the loss by update and of the metrics by epoch; save it to `path` if given.
+
+        Raises
+        ------
+        MissingDependencyError
+            matplotlib is not installed.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            raise MissingDependencyError(
+                "plotting needs matplotlib", remedy="pip install 'weighttools[plot]'"
+            ) from None
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot(xlabel="update", ylabel="loss")
+        axes.plot(range(1, len(self.steps["loss"]) + 1), self.steps["loss"], lw=0.6, alpha=0.5, label="batch")
+        for name, label in (("loss", "training"), ("val_loss", "validation")):
+            rows = [(r["step"], r[name]) for r in self.epochs if name in r]
+            if rows:
+                axes.plot(*zip(*rows, strict=True), marker="o", ms=3, label=label)
+        axes.legend()
+        if path is not None:
+            figure.savefig(path, format=format)
+        return figure
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: _number(value) for name, value in record.items()}
+
+
+def _written(text: str, path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        from weighttools.io.sink import explained
+
+        with explained(os.fspath(path)):
+            Path(path).write_text(text, encoding="utf-8", newline="")
+    return text

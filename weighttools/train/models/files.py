@@ -1,0 +1,97 @@
+"""From a checkpoint, of whatever format, to its function and its arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.io.text import read_json
+from weighttools.opening import PathLike, open
+from weighttools.train.models.architecture import Architecture
+from weighttools.train.models.config import from_config, kind_of
+from weighttools.train.models.gguf import from_gguf, is_gguf
+from weighttools.train.models.shapes import from_shapes
+from weighttools.train.tape import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint that can be run.
+
+    Parameters
+    ----------
+    architecture
+        Its function.
+    params
+        The arrays that the function uses, by Hugging Face's names, in one floating dtype.
+    config
+        What config.json, or GGUF's metadata, says; empty without either.
+    origin
+        The map that the arrays were read from, as it was opened.
+    """
+
+    architecture: Architecture
+    params: dict[str, Array] = field(repr=False)
+    config: Mapping[str, Any] = field(repr=False)
+    origin: TensorMap = field(repr=False)
+
+
+def load(base: PathLike | TensorMap, dtype: Any = np.float32) -> Checkpoint:
+    """Open a checkpoint and read what its function needs; quantised tensors are decoded.
+
+    Raises
+    ------
+    UnsupportedError
+        No function is known for it.
+    SpecError
+        A tensor that the function needs is missing.
+    """
+    origin = base if isinstance(base, TensorMap) else open(base)
+    tensor_map, config = described(origin)
+    architecture = of(tensor_map, config)
+    used = architecture.checked([*tensor_map, *tensor_map.aliases]).used
+    kept = {name: tensor_map.aliases.get(name, name) for name in used}
+    read = {name: floats(tensor_map, name, dtype) for name in dict.fromkeys(kept.values())}
+    return Checkpoint(architecture, {name: read[stored] for name, stored in kept.items()}, config, origin)
+
+
+def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
+    """Return a map with Hugging Face's names, and its config.json: the one beside it, or what GGUF's metadata says.
+
+    The configuration is empty where there is none, as for a plain stack of layers.
+    """
+    if is_gguf(tensor_map):
+        return from_gguf(tensor_map)
+    path = tensor_map.origin.path
+    file = os.path.join(path if os.path.isdir(path) else os.path.dirname(path), "config.json")
+    return tensor_map, read_json(file) if path and os.path.isfile(file) else {}
+
+
+def of(tensor_map: TensorMap, config: Mapping[str, Any]) -> Architecture:
+    """Return a map's function: by its configuration, or by its shapes where that names no model."""
+    names = [*tensor_map, *tensor_map.aliases]
+    if kind_of(config, names) is not None:
+        return from_config(config, names)
+    return from_shapes({name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)})
+
+
+def floats(tensor_map: TensorMap, name: str, dtype: Any = np.float32) -> Array:
+    """Return a tensor's values in `dtype`, in an array of their own.
+
+    Raises
+    ------
+    SpecError
+        It holds integers, or 8-bit floats, whose scales are elsewhere.
+    """
+    tensor = tensor_map[name]
+    if not tensor.dtype.is_float or (tensor.dtype.bits < 16 and not tensor.spec.is_quantized):
+        expected = "floats of 16 bits or more, or GGUF's quantisations"
+        raise SpecError(f"is stored as {tensor.dtype}", subject=name, expected=expected)
+    with np.errstate(over="ignore"):
+        return np.require(tensor.read().astype(dtype, copy=False), dtype, ["C", "W", "O"])

@@ -1,0 +1,92 @@
+"""What GGUF's metadata says of a model, in the words of config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import UnsupportedError
+from weighttools.transforms.gguf_names import ARCHITECTURE, to_hugging_face
+from weighttools.transforms.gguf_tables import FAMILIES, SETTINGS
+
+MODEL_TYPES = {name: name for name in FAMILIES} | {"gemma3": "gemma3_text"}
+"""GGUF's ``general.architecture`` to Hugging Face's ``model_type``."""
+
+_MORE = (
+    ("attn_logit_softcapping", "attn_logit_softcapping"),
+    ("final_logit_softcapping", "final_logit_softcapping"),
+    ("sliding_window", "attention.sliding_window"),
+)
+_SCALING = (
+    ("rope_type", "rope.scaling.type"),
+    ("factor", "rope.scaling.factor"),
+    ("original_max_position_embeddings", "rope.scaling.original_context_length"),
+    ("attention_factor", "rope.scaling.attn_factor"),
+)
+_TOKENS = (("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id"), ("pad_token_id", "padding_token_id"))
+_WIDE = {("gemma2", 46), ("gemma3", 62)}
+"""The 27B models, by architecture and layers: their attention is scaled by hidden size / heads, not by a head's."""
+FREQUENCIES = "rope_freqs.weight"
+"""A tensor that every rotary frequency is divided by: how GGUF has Llama 3's scaling."""
+
+
+def is_gguf(tensor_map: TensorMap) -> bool:
+    """Return whether a map has GGUF's names."""
+    return ARCHITECTURE in tensor_map.metadata and "token_embd.weight" in tensor_map
+
+
+def from_gguf(tensor_map: TensorMap) -> tuple[TensorMap, dict[str, Any]]:
+    """Return a GGUF map with Hugging Face's names and layout, and the config.json that its metadata stands for.
+
+    Raises
+    ------
+    UnsupportedError
+        The architecture has no table.
+    SpecError
+        A tensor has no known name.
+    """
+    name = str(tensor_map.metadata.get(ARCHITECTURE))
+    if name not in MODEL_TYPES:
+        raise UnsupportedError(f"no table for GGUF's {name!r}", expected=", ".join(MODEL_TYPES))
+    own = {
+        key.removeprefix(f"{name}."): value for key, value in tensor_map.metadata.items() if key.startswith(f"{name}.")
+    }
+    config = {"model_type": MODEL_TYPES[name], **_named(own, (*SETTINGS, *_MORE)), **_ids(tensor_map.metadata)}
+    if name in ("gemma2", "gemma3"):
+        config["query_pre_attn_scalar"] = _query_scalar(name, config)
+    rope = _rope(tensor_map, own, config)
+    return to_hugging_face(tensor_map), config | ({"rope_scaling": rope} if rope else {})
+
+
+def _named(own: Mapping[str, Any], table: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    return {ours: _plain(own[theirs]) for ours, theirs in table if theirs in own}
+
+
+def _plain(value: Any) -> Any:
+    """Return GGUF's sized numbers as Python's."""
+    for kind in (bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return _named(metadata, tuple((ours, f"tokenizer.ggml.{theirs}") for ours, theirs in _TOKENS))
+
+
+def _query_scalar(name: str, config: Mapping[str, Any]) -> Any:
+    if (name, config.get("num_hidden_layers")) in _WIDE:
+        size, heads = (config.get(key) for key in ("hidden_size", "num_attention_heads"))
+        return size // max(1, heads) if isinstance(size, int) and isinstance(heads, int) else None
+    return config.get("head_dim", 256)
+
+
+def _rope(tensor_map: TensorMap, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    rope = {key: value for key, value in _named(own, _SCALING).items() if value != "none"}
+    turned, size = own.get("rope.dimension_count"), config.get("head_dim")
+    if isinstance(turned, int) and isinstance(size, int) and 0 < turned < size:
+        rope["partial_rotary_factor"] = turned / size
+    if FREQUENCIES in tensor_map:
+        rope |= {"rope_type": "divided", "divisors": tensor_map[FREQUENCIES].read().tolist()}
+    return rope
