@@ -110,7 +110,7 @@ def convert(
         Called with the number of bytes just written.
     changes
         What to change on the way, as `weighttools.changes.Changes` lists: ``include``, ``exclude``, ``names``,
-        ``dequantize``, ``dtype``, ``keep_dtype``, ``saturate``, ``quantize``, ``tied``.
+        ``rename``, ``dequantize``, ``dtype``, ``keep_dtype``, ``saturate``, ``quantize``, ``tied``.
 
     Returns
     -------
