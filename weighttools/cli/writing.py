@@ -21,6 +21,18 @@ def write(tensor_map: TensorMap, dst: str, label: str, **settings: Any) -> dict[
         return api.convert(tensor_map, dst, **settings, progress=moved)
 
 
+def early(dst: str, force: bool) -> None:
+    """Refuse a target that could not be written, before values are read for long; directories are left for later."""
+    import os
+    from pathlib import Path
+
+    from weighttools.io.sink import check_target
+
+    path = Path(os.path.realpath(dst))
+    if dst != "-" and path.suffix and not path.is_dir():
+        check_target(path, force=force, subject=dst)
+
+
 def report(record: Mapping[str, Any]) -> None:
     """Print what was written, and where."""
     verb = "wrote" if record["written"] else "would write"
