@@ -22,11 +22,7 @@ from weighttools.opening import PathLike, chosen, located, name_of, open
 from weighttools.records import Record
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.alignment import Alignment
     from weighttools.analyzers.estimate import Cache
-
-_MOST_EXCEPTIONS = 20
-"""Names that a command for renaming may list one by one."""
 
 
 def check(
@@ -157,7 +153,10 @@ def _against(tensor_map: TensorMap, other: PathLike) -> tuple[Record, list[Findi
     record = {"path": os.fspath(other), **found.record()}
     if not (found.rules or found.left or found.right or found.shapes):
         return record, []
-    command = _renaming(tensor_map, found)
+    from weighttools.transforms.renaming import command_for
+
+    wanted = {name: found.renamed.get(name, name) for name in [*tensor_map, *tensor_map.aliases]}
+    command = command_for(tensor_map.origin.path, wanted, [rule.text() for rule in found.rules])
     if command:
         record["command"] = command
     rules = "; ".join(f"{rule.src!r} -> {rule.dst!r} ({rule.n_names:,} names)" for rule in found.rules)
@@ -166,25 +165,6 @@ def _against(tensor_map: TensorMap, other: PathLike) -> tuple[Record, list[Findi
         f" {len(found.right):,} only there, {len(found.shapes):,} have other shapes"
     )
     return record, [Finding(WARNING, "names-differ", told, remedy=command or (f"rename {rules}" if rules else None))]
-
-
-def _renaming(tensor_map: TensorMap, found: Alignment) -> str | None:
-    """Return the command that renames as found, if there is a short one that does just that."""
-    import shlex
-
-    from weighttools.transforms.renaming import renamed
-
-    path = Path(tensor_map.origin.path)
-    if not found.rules or not path.name:
-        return None
-    wanted = {name: found.renamed.get(name, name) for name in [*tensor_map, *tensor_map.aliases]}
-    rules = [rule.text() for rule in sorted(found.rules, key=lambda rule: -len(rule.src))]
-    wrong = [name for name, new in wanted.items() if renamed(name, rules) != new]
-    rules = [*(f"{name}={wanted[name]}" for name in sorted(wrong, key=len, reverse=True)), *rules]
-    if len(wrong) > _MOST_EXCEPTIONS or any(renamed(name, rules) != new for name, new in wanted.items()):
-        return None
-    words = [os.fspath(path), os.fspath(path.with_name(f"{path.stem}-renamed{path.suffix}"))]
-    return shlex.join(["weighttools", "convert", *words, *(word for rule in rules for word in ("--rename", rule))])
 
 
 def _fixed(place: str) -> list[Record]:

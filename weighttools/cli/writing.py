@@ -17,7 +17,8 @@ def write(tensor_map: TensorMap, dst: str, label: str, **settings: Any) -> dict[
     if settings["dry_run"]:
         return api.convert(tensor_map, dst, **settings)
     planned = api.convert(tensor_map, dst, **{**settings, "store": None, "dry_run": True})  # not to count twice
-    with options.progress(planned["stored_bytes"], label) as moved:
+    n_passes = 2 if settings.get("store") else 1
+    with options.progress(n_passes * planned["stored_bytes"], label) as moved:
         return api.convert(tensor_map, dst, **settings, progress=moved)
 
 

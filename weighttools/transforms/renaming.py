@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from weighttools.core.patterns import not_found
 from weighttools.core.tensormap import TensorMap, Transform
@@ -11,6 +13,8 @@ from weighttools.errors import SpecError
 
 Rule = Callable[[str], str | None]
 """Returns a name's new name, or None where it does not fit."""
+_MOST_EXCEPTIONS = 20
+"""Names that a command may list one by one."""
 
 
 def rename(rules: Sequence[str]) -> Transform:
@@ -50,9 +54,29 @@ def rename(rules: Sequence[str]) -> Transform:
     return transform
 
 
-def renamed(name: str, rules: Sequence[str]) -> str:
-    """Return what the rules make of a name."""
-    return _first([_parsed(rule) for rule in rules], name)
+def command_for(path: str, wanted: Mapping[str, str], rules: Sequence[str]) -> str | None:
+    """Return the command that renames a file's tensors just so, if there is a short one.
+
+    Parameters
+    ----------
+    path
+        The file, or directory.
+    wanted
+        Every name of it, and what it shall be called.
+    rules
+        What makes most of them so; names that they would spoil are listed before them.
+    """
+    place, ordered = Path(path), sorted(rules, key=lambda rule: -len(rule.partition("=")[0]))
+    if not rules or not place.name:
+        return None
+    parsed = [_parsed(rule) for rule in ordered]
+    wrong = [name for name, new in wanted.items() if _first(parsed, name) != new]
+    ordered = [*(f"{name}={wanted[name]}" for name in sorted(wrong, key=len, reverse=True)), *ordered]
+    parsed = [_parsed(rule) for rule in ordered]
+    if len(wrong) > _MOST_EXCEPTIONS or any(_first(parsed, name) != new for name, new in wanted.items()):
+        return None
+    words = [path, str(place.with_name(f"{place.stem}-renamed{place.suffix}"))]
+    return shlex.join(["weighttools", "convert", *words, *(word for rule in ordered for word in ("--rename", rule))])
 
 
 def _first(rules: Sequence[Rule], name: str) -> str:
