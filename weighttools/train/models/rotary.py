@@ -77,7 +77,7 @@ def rotary(parameters: Mapping[str, Any], head_size: int, theta: float = 1e4) ->
     size = int(head_size * (parameters.get("partial_rotary_factor") or 1))
     before = plain(float(parameters.get("rope_theta") or theta), size)
     if not isinstance(kind, str) or kind not in SCALED:
-        raise UnsupportedError(f"rope_type is {kind!r}", expected=", ".join(SCALED))
+        raise UnsupportedError(f"rope_type is {kind!r}", expected="default, linear, llama3 or yarn")
     try:
         return Rotary(SCALED[kind](before, parameters), _yarn_factor(parameters) if kind == "yarn" else 1.0)
     except KeyError as error:
