@@ -65,7 +65,8 @@ class QuantisedAdam(Adam):
 
 
 def _read(piece: Piece, name: str, dtype: Any) -> Array:
-    values = table(name == "first_moment")[piece.slots[f"{name}_codes"]].astype(dtype, copy=False)
+    values = np.take(table(name == "first_moment"), piece.slots[f"{name}_codes"], mode="clip")  # quickest so
+    values = values.astype(dtype, copy=False)
     _times(values, piece.slots[f"{name}_scale"])
     return values
 
