@@ -247,6 +247,17 @@ def _ways(update: Update, shape: tuple[int, ...]) -> list[Update]:
     return [way for way in ways if way.fits(shape)] or [update]
 
 
+def beside(adapter: Adapter, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the base's config.json with what the adapter's own, if there is one, says of the head."""
+    place = Path(located(adapter.path)) if adapter.path else Path()
+    file = (place if place.is_dir() else place.parent) / "config.json"
+    found = read_json(file) if adapter.path and file.is_file() else {}
+    return {**config, **{key: found[key] for key in _OF_HEADS if key in found}}
+
+
+_OF_HEADS = ("id2label", "label2id", "problem_type", "weighttools")
+
+
 def merge_lora(base: TensorMap, adapter: Adapter | PathLike) -> TensorMap:
     """Return the base with an adapter's changes added to its weights, lazily: each block when it is written.
 

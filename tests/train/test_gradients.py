@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -326,3 +327,12 @@ def test_float32_stays_float32(name: str) -> None:
     plain = f(*small, **options)
     assert plain.dtype == np.float32
     assert np.allclose(plain, f(*arrays, **options), rtol=1e-4, atol=1e-5)
+
+
+def test_attention_does_no_work_for_frozen_arrays() -> None:
+    q, k, v, dy = np.random.default_rng(0).standard_normal((4, 2, 5, 4, 3))
+    _, pullback = ops.attention.with_pullback(q, k, v, causal=True, keep=True)
+    whole = pullback(dy, [True] * 3)
+    for need in itertools.product((False, True), repeat=3):
+        for found, expected, wanted in zip(pullback(dy, need), whole, need, strict=True):
+            assert (found is None) != wanted and (not wanted or np.array_equal(found, expected))

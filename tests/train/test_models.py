@@ -238,6 +238,11 @@ def test_means_are_over_real_tokens() -> None:
 def test_checkpoints_of_unknown_kinds_say_what_to_do() -> None:
     with pytest.raises(UnsupportedError, match="write one over the file's names: a"):
         models.from_config({"model_type": "mystery"}, ["a"])
+    old = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8}
+    assert models.from_config(old, ["bert.embeddings.word_embeddings.weight"]).family == "bert"
+    assert models.from_config({"n_layer": 1, "n_head": 1, "n_embd": 8}, ["wte.weight"]).family == "gpt2"
+    with pytest.raises(UnsupportedError, match="model_type None"):
+        models.from_config(old, ["embeddings.word_embeddings.weight"])
     with pytest.raises(SpecError, match=r"wte\.weight"):
         models.from_config({"model_type": "gpt2", "n_layer": 1, "n_head": 1}, ["a"])
     with pytest.raises(SpecError, match="num_hidden_layers"):

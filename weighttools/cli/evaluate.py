@@ -16,6 +16,7 @@ SCHEMA = "weighttools.evaluate/1"
 @click.command()
 @click.argument("src", metavar="CKPT", type=click.Path())
 @data_options
+@click.option("--adapter", type=click.Path(), metavar="DIR", help="Measure with this LoRA adapter beside the weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @options.reading
 def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
@@ -25,10 +26,10 @@ def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str |
     Examples:
       weighttools evaluate tuned/ --data test.jsonl
       weighttools evaluate tuned/ --data test.csv --text-column review --label-column stars --json
-      weighttools evaluate SmolLM2-135M/ --data held-out.txt
+      weighttools evaluate SmolLM2-135M/ --data held-out.txt --adapter adapter/
     """
     from weighttools import api
-    from weighttools.train.tuning import measure
+    from weighttools.train.measuring import measure
 
     def say(line: str) -> None:
         click.echo(printable(line), err=as_json)

@@ -17,6 +17,23 @@ def _share_or_file(ctx: click.Context, param: click.Parameter, value: str | None
         return value
 
 
+_LORA: dict[str, Any] = {"r": int, "alpha": float, "dropout": float}
+
+
+def _lora(ctx: click.Context, param: click.Parameter, value: str | None) -> dict[str, Any] | None:
+    """Return options of `train.lora` from ``r=8,alpha=16,rslora``."""
+    if value is None:
+        return None
+    found: dict[str, Any] = {}
+    for part in value.split(","):
+        name, _, number = part.strip().partition("=")
+        try:
+            found |= {"rslora": True} if part.strip() == "rslora" else {name: _LORA[name](number)}
+        except (KeyError, ValueError):
+            raise click.BadParameter(f"{part!r}: expected r=8, alpha=16, dropout=0.1 or rslora") from None
+    return found
+
+
 OPTIONS = (
     click.option(
         "--validation", callback=_share_or_file, metavar="FILE|SHARE",
@@ -25,7 +42,9 @@ OPTIONS = (
     click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Passes over the data."),
     click.option("--steps", type=click.IntRange(min=1), help="Updates in all, instead of epochs."),
     click.option("--accumulate", type=click.IntRange(min=1), default=1, show_default=True, help="Batches an update."),
-    click.option("--lr", type=float, help="The peak learning rate. [default: 5e-5 for texts, else 1e-3]"),
+    click.option(
+        "--lr", type=float, help="The peak learning rate. [default: 5e-5 for texts, 5e-4 with --lora, else 1e-3]"
+    ),
     click.option(
         "--optimizer", default="adamw", show_default=True, metavar="NAME",
         help="adamw, adam, sgd, lion, adafactor, muon, rmsprop, adagrad.",
@@ -66,6 +85,15 @@ OPTIONS = (
     click.option("--dropout", type=float, default=0.0, show_default=True, help="Before a new head."),
     click.option("--new-head", "is_new_head", is_flag=True, help="Draw a new head even where the old one fits."),
     click.option("--recompute", is_flag=True, help="Less memory, more time: compute layers again on the way back."),
+    click.option(
+        "--lora", callback=_lora, metavar="r=8,alpha=16",
+        help="Train a low-rank adapter beside the frozen weights, and write it as PEFT does; also dropout=P, rslora.",
+    ),
+    click.option(
+        "--lora-targets", multiple=True, metavar="PATTERN", shell_complete=options.complete_names,
+        help="The weights that the adapter changes, or all-linear. Repeatable. [default: queries and values]",
+    ),
+    click.option("--merge", "is_merged", is_flag=True, help="With --lora: write the checkpoint, the change added."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the order, the split and the new head."),
     click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs that were no better."),
     click.option("--monitor", metavar="FIGURE", help="What better means: val_loss, val_accuracy, …."),
@@ -103,8 +131,14 @@ def finetune(src: str, dst: str, data: str, as_json: bool, **settings: Any) -> N
       weighttools finetune bert/ --data train.csv --text-column review --label-column stars \\
           --freeze 'embeddings.*' --class-weight balanced --lr 1e-4 -o tuned/
       weighttools finetune mlp.safetensors --data table.csv --label-column price --task regress -o tuned.safetensors
+      weighttools finetune SmolLM2-135M/ --data lines.txt --lora r=8,alpha=16 -o adapter/
       weighttools finetune bert/ --data train.csv --dry-run -o tuned/
     """
     from weighttools.cli import tuning
 
+    targets = settings.pop("lora_targets")
+    if settings["lora"] is None and (targets or settings["is_merged"]):
+        raise click.UsageError("--lora-targets and --merge go with --lora")
+    if targets:
+        settings["lora"]["targets"] = "all-linear" if targets == ("all-linear",) else targets
     tuning.run(src, dst, data, as_json, settings_of(settings), settings)

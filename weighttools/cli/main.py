@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "estimate": ("weighttools.cli.estimate:estimate", "Say what memory loading and training take."),
     "spectrum": ("weighttools.cli.spectrum:spectrum", "Describe singular values: ranks, energy, power law, noise."),
     "init-check": ("weighttools.cli.init_check:init_check", "Find the layers that look untouched by training."),
+    "generate": ("weighttools.cli.generate:generate", "Let a language model go on from a text."),
     "formats": ("weighttools.cli.formats:formats", "List what is read and written."),
     "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
 }

@@ -21,6 +21,14 @@ def echo(text: str = "") -> None:
     click.echo(text)
 
 
+def piece(text: str) -> None:
+    """Print a piece of a running text on stdout at once; control characters, which could steer a terminal, are not."""
+    plain = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(plain.encode(encoding, "replace").decode(encoding), nl=False)
+    sys.stdout.flush()
+
+
 def note(text: str) -> None:
     """Print a line on stderr."""
     click.echo(f"weighttools: note: {printable(brief(text))}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any
 
 import click
 
+from weighttools.adapters import CONFIG as ADAPTER_CONFIG
 from weighttools.cli import output, writing
 from weighttools.errors import SourceError, SpecError, printable
+from weighttools.train.adapting import peft_config
 from weighttools.train.companions import companions
 from weighttools.train.history import History
-from weighttools.train.tuning import Prepared, Settings, plan, prepare, tune, written
+from weighttools.train.loading import SEQUENCES
+from weighttools.train.planning import plan
+from weighttools.train.tuning import Prepared, Settings, prepare, tune, written
 
 SCHEMA = "weighttools.finetune/1"
 
@@ -30,7 +35,7 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
 
     base = api.open(src, assume=rest.pop("assume"), root=rest.pop("root"))
     prepared = prepare(base, data, settings, say)
-    target = {**rest, "beside": companions(prepared.model, getattr(prepared.source, "pad_id", None))}
+    target = {**rest, "beside": _beside(prepared)}
     api.convert(_planned(prepared), dst, **{**target, "dry_run": True, "dequantize": True})
     _refuse_existing(dst, rest["force"])
     if rest["dry_run"]:
@@ -53,6 +58,20 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
         writing.report(record)
         _tell_files(dst, record, target["beside"])
     output.notes(record)
+
+
+def _beside(prepared: Prepared) -> dict[str, bytes]:
+    """Return what to write beside the weights: of an adapter, its configuration too."""
+    pad_id, base = getattr(prepared.source, "pad_id", None), prepared.base
+    if base is None or prepared.settings.is_merged:
+        return companions(base or prepared.model, pad_id)
+    task_type = PEFT_TASKS.get(prepared.task.name) if base.architecture.kind in SEQUENCES else None
+    config = json.dumps(peft_config(prepared.model, task_type=task_type), indent=2) + "\n"
+    return companions(prepared.model, pad_id) | {ADAPTER_CONFIG: config.encode()}
+
+
+PEFT_TASKS = {"language model": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
+"""peft's words for tasks."""
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,10 @@ The parts:
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
 """
 
+from weighttools.train.adapting import adapter_of as adapter_of
+from weighttools.train.adapting import load_lora as load_lora
+from weighttools.train.adapting import merge_lora as merge_lora
+from weighttools.train.adapting import save_lora as save_lora
 from weighttools.train.arrays import arrays as arrays
 from weighttools.train.averages import Accumulation as Accumulation
 from weighttools.train.averages import Average as Average
@@ -78,11 +82,7 @@ from weighttools.train.language import Sequences as Sequences
 from weighttools.train.language import language as language
 from weighttools.train.loading import Loaded as Loaded
 from weighttools.train.loading import model as model
-from weighttools.train.lora import adapter_of as adapter_of
-from weighttools.train.lora import load_lora as load_lora
 from weighttools.train.lora import lora as lora
-from weighttools.train.lora import merge_lora as merge_lora
-from weighttools.train.lora import save_lora as save_lora
 from weighttools.train.lora import weights_of as weights_of
 from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
 from weighttools.train.losses import binary_focal as binary_focal

@@ -21,23 +21,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from weighttools import adapters
-from weighttools.adapters import WRAPPER, Adapter, open_adapter
+from weighttools.adapters import WRAPPER
 from weighttools.core import patterns
-from weighttools.core.tensormap import TensorMap
+from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
-from weighttools.opening import PathLike
 from weighttools.train.batches import Batch
 from weighttools.train.groups import is_hidden_matrix
 from weighttools.train.init import he_uniform
 from weighttools.train.low_rank import LowRank, Seed
 from weighttools.train.model import Model, Run
 from weighttools.train.tape import Array
-from weighttools.transforms.low_rank import Update
+
+M = TypeVar("M", bound=Model)
 
 ALL_LINEAR = "all-linear"
 TARGETS = (
@@ -108,7 +108,7 @@ class Adapted:
 
 
 def lora(
-    model: Model,
+    model: M,
     *,
     r: int = 8,
     alpha: float = 16,
@@ -118,7 +118,7 @@ def lora(
     also: Sequence[str] = (),
     fan_in_fan_out: bool | None = None,
     seed: int = 0,
-) -> Model:
+) -> M:
     """Return a model of which only low-rank factors are trained: ``W + alpha / r * B A`` with W frozen.
 
     Parameters
@@ -156,58 +156,30 @@ def lora(
     whole = _whole(model, also, names)
     flags = {name: _is_conv1d(name) if fan_in_fan_out is None else fan_in_fan_out for name in names}
     scale = alpha / (math.sqrt(r) if rslora else r)
-    places = tuple(_place(name, scale, flags[name]) for name in names)
+    places = tuple(place_of(name, scale, flags[name]) for name in names)
     config = _config(r, alpha, dropout, rslora, names, whole, any(flags.values()), model.origin)
     params: dict[str, Array] = {}
     for place in places:
         params |= _begun(place, model.params[place.name], r, seed)
-    return _model(model, places, whole, config, params, seed)
+    return with_factors(model, places, whole, config, params, seed)
 
 
-def load_lora(model: Model, adapter: Adapter | PathLike, *, seed: int = 0) -> Model:
-    """Return a model with an adapter that peft, or `save_lora`, has saved: to use it, or to train it further.
-
-    Raises
-    ------
-    SpecError
-        The adapter does not fit the model.
-    """
-    found = adapter if isinstance(adapter, Adapter) else open_adapter(adapter)
-    ties = model.origin.aliases if model.origin is not None else ()
-    parts = adapters.placed(found, {name: array.shape for name, array in model.params.items()}, ties)
-    if parts.added:
-        raise SpecError(
-            f"the adapter brings {min(parts.added)!r}, which the model does not have",
-            subject=found.path or None,
-            remedy="load the model with that head first",
-        )
-    updates = {name: parts.updates[name] for name in model.params if name in parts.updates}
-    places = tuple(_place(name, update.scale, update.is_turned) for name, update in updates.items())
-    dtypes = {name: array.dtype for name, array in model.params.items()}
-    params: dict[str, Array] = {}
-    for place, update in zip(places, updates.values(), strict=True):
-        a, b = update.a.read(), update.b.read()
-        params |= {place.a: a.astype(dtypes[place.name]), place.b: b.astype(dtypes[place.name])}
-    whole = {name: WRAPPER + name for name in parts.whole}
-    params |= {whole[name]: tensor.read().astype(dtypes[name]) for name, tensor in parts.whole.items()}
-    return _model(model, places, whole, found.config, params, seed)
-
-
-def _model(
-    model: Model,
+def with_factors(
+    model: M,
     places: tuple[Place, ...],
     whole: Mapping[str, str],
     config: Mapping[str, Any],
     params: dict[str, Array],
     seed: int,
-) -> Model:
+) -> M:
+    """Return a model whose trained arrays are `params`, beside the frozen ones that are not in `whole`."""
     frozen = {name: array for name, array in model.params.items() if name not in whole}
     params |= {peft: model.params[name].copy() for name, peft in whole.items() if peft not in params}
     n = sum(array.size for array in params.values())
     share = n / max(1, sum(array.size for array in model.params.values()))
     note = f"LoRA: {len(places):,} weights adapted, {len(whole):,} trained whole, {n:,} parameters ({share:.3%})"
     run = Adapted(model.run, frozen, places, whole, config, seed)
-    empty = TensorMap({}, {"format": "pt"})
+    empty = TensorMap({}, {"format": "pt"}, origin=Origin(files=(adapters.WEIGHTS[0],)))
     return replace(model, run=run, params=params, origin=empty, added=tuple(params), notes=(*model.notes, note))
 
 
@@ -269,16 +241,18 @@ def _whole(model: Model, also: Sequence[str], adapted: Sequence[str]) -> dict[st
     return {name: WRAPPER + name for name in names}
 
 
-def _module(name: str) -> str:
+def module_of(name: str) -> str:
+    """Return the module that a weight is of."""
     return name.removesuffix(".weight")
 
 
 def _is_conv1d(name: str) -> bool:
-    return _module(name).rpartition(".")[2] in _CONV1D
+    return module_of(name).rpartition(".")[2] in _CONV1D
 
 
-def _place(name: str, scale: float, is_turned: bool) -> Place:
-    stem = WRAPPER + _module(name)
+def place_of(name: str, scale: float, is_turned: bool) -> Place:
+    """Return the place of a weight, its factors called as peft calls them."""
+    stem = WRAPPER + module_of(name)
     return Place(name, f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", scale, is_turned)
 
 
@@ -310,7 +284,7 @@ def _config(
         "lora_dropout": dropout,
         "use_rslora": rslora,
         "fan_in_fan_out": is_turned,
-        "target_modules": [_module(name) for name in names],
+        "target_modules": [module_of(name) for name in names],
         "modules_to_save": list(dict.fromkeys(name.rpartition(".")[0] for name in whole)) or None,
         "bias": "none",
         "inference_mode": True,
@@ -336,57 +310,3 @@ def adapted(model: Model) -> Adapted:
 def weights_of(model: Model) -> Mapping[str, Any]:
     """Return what a model's own function takes, for `generate` and the like: with an adapter, low-rank weights."""
     return model.run.weights(model.params) if isinstance(model.run, Adapted) else model.params
-
-
-def adapter_of(model: Model) -> Adapter:
-    """Return a model's adapter as `open_adapter` would: its present arrays, not copied."""
-    run, held = adapted(model), TensorMap.from_arrays(model.params)
-    updates = {_module(p.name): Update(held[p.a], held[p.b], p.scale, p.is_turned) for p in run.places}
-    return Adapter(updates, {name: held[peft] for name, peft in run.whole.items()}, run.config)
-
-
-def save_lora(
-    path: PathLike, model: Model, *, prefix: str = "", task_type: str | None = None, force: bool = False
-) -> None:
-    """Save a model's adapter as peft does: a directory with adapter_model.safetensors and adapter_config.json.
-
-    Parameters
-    ----------
-    model
-        One that `lora` or `load_lora` made; a result's `model`.
-    prefix
-        What peft's model has before the file's names: ``"transformer."`` for GPT-2's own files in GPT2LMHeadModel.
-    task_type
-        peft's word for the task, such as ``"CAUSAL_LM"``, for its Auto classes.
-
-    Raises
-    ------
-    SourceError
-        The directory exists and is not empty and `force` is not given, or cannot be written.
-    """
-    run = adapted(model)
-    names = {name: WRAPPER + prefix + name.removeprefix(WRAPPER) for name in model.params}
-    arrays = {names[name]: array for name, array in model.params.items()}
-    config = {**run.config, "target_modules": [prefix + m for m in _listed(run.config.get("target_modules"))]}
-    if prefix and run.config.get("modules_to_save"):
-        config["modules_to_save"] = [prefix + m for m in _listed(run.config["modules_to_save"])]
-    if task_type is not None:
-        config["task_type"] = task_type
-    adapters.save_adapter(path, TensorMap.from_arrays(arrays), config, force=force)
-
-
-def _listed(modules: Any) -> list[str]:
-    return [modules] if isinstance(modules, str) else list(modules or ())
-
-
-def merge_lora(base: TensorMap, adapter: Model | Adapter | PathLike) -> TensorMap:
-    """Return a base with an adapter's changes added to its weights, lazily; see `weighttools.adapters.merge_lora`.
-
-    Parameters
-    ----------
-    base
-        The checkpoint that the model was loaded from.
-    adapter
-        A trained model, an open adapter, or a directory.
-    """
-    return adapters.merge_lora(base, adapter_of(adapter) if isinstance(adapter, Model) else adapter)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,22 +12,22 @@ import numpy as np
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.opening import open as open_checkpoint
-from weighttools.train import choosing, groups
+from weighttools.train import choosing
+from weighttools.train.adapting import merged
 from weighttools.train.classification import Binary, Classification
-from weighttools.train.evaluation import task_metrics
 from weighttools.train.feeding import Subset, column, split
 from weighttools.train.fit import Result, fit
 from weighttools.train.freezing import trained
 from weighttools.train.heads import Classifier, Embedder, Head, Regressor
 from weighttools.train.language import Sequences
 from weighttools.train.loading import SEQUENCES, Loaded, head_of, model, of
+from weighttools.train.lora import lora
 from weighttools.train.models.files import described
 from weighttools.train.reading import Columns, Read, onto, read, task_of
 from weighttools.train.regression import LanguageModel, Regression
 from weighttools.train.stored import metadata, stored_scaling
 from weighttools.train.tables import Table
-from weighttools.train.tape import value_and_grad
-from weighttools.train.tasks import Labelled, Task
+from weighttools.train.tasks import Task
 from weighttools.train.tokens import Base
 
 Log = Callable[[str], object]
@@ -64,6 +63,12 @@ class Settings:
         Between the layers of a plain stack.
     recompute
         As of `model`.
+    lora
+        Train a low-rank adapter instead of the checkpoint's own weights: options of `lora`.
+    is_merged
+        Write the checkpoint with the adapter's change added, and not the adapter.
+    adapter
+        The directory of an adapter to measure with.
     """
 
     task: str | None = None
@@ -93,6 +98,9 @@ class Settings:
     is_new_head: bool = False
     activation: str = "relu"
     recompute: bool = False
+    lora: Mapping[str, Any] | None = None
+    is_merged: bool = False
+    adapter: str | None = None
     seed: int = 0
     patience: int | None = None
     monitor: str | None = None
@@ -119,6 +127,8 @@ class Prepared:
         The data as it was read.
     names
         The arrays that learn.
+    base
+        The model without the adapter that is trained; None where there is none.
     """
 
     settings: Settings
@@ -128,6 +138,7 @@ class Prepared:
     validation: Any
     source: Read
     names: tuple[str, ...]
+    base: Loaded | None = None
 
     @property
     def n_steps(self) -> int:
@@ -141,6 +152,8 @@ class Prepared:
         """The peak rate."""
         if self.settings.lr is not None:
             return self.settings.lr
+        if self.base is not None:
+            return 5e-4
         return 5e-5 if self.model.architecture.kind in SEQUENCES else 1e-3
 
     def optimizer(self) -> Any:
@@ -177,14 +190,20 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     task = task_of(settings.task, architecture.kind, settings.columns, data)
     found = read(data, opened, architecture.kind, task, settings.columns)
     own = None if settings.is_new_head else head_of(origin, config, architecture, task)
+    if task == "classify" and isinstance(own, Regressor) and architecture.kind in SEQUENCES:
+        own = None
     fitted, head = _head(found, own, task, settings)
     loaded = model(opened, head, activation=settings.activation, recompute=settings.recompute)
     learn, held = _parts(fitted, opened, architecture.kind, task, settings)
-    learn, held, fitted = _scaled(learn, held, fitted, origin, settings.columns.is_scaled)
-    for line in (*fitted.notes, *_scaling_told(fitted, origin)):
+    check_width(architecture, fitted)
+    learn, held, fitted = scaled(learn, held, fitted, origin, settings.columns.is_scaled)
+    others = held.notes if isinstance(settings.validation, str) else ()
+    for line in (*fitted.notes, *others, *_scaling_told(fitted, origin)):
         log(line)
-    names = trained(loaded.params, settings.freeze, settings.only, origin.aliases)
-    return Prepared(settings, loaded, task_for(task, loaded, settings), learn, held, fitted, tuple(names))
+    chosen = loaded if settings.lora is None else lora(loaded, **{"seed": settings.seed, **settings.lora})
+    names = tuple(trained(chosen.params, settings.freeze, settings.only, origin.aliases))
+    plain = None if chosen is loaded else loaded
+    return Prepared(settings, chosen, task_for(task, loaded, settings), learn, held, fitted, names, plain)
 
 
 def _head(data: Read, own: Head | None, task: str, settings: Settings) -> tuple[Read, Head | None]:
@@ -218,7 +237,7 @@ def _parts(data: Read, base: Base, kind: str, task: str, settings: Settings) -> 
     return split(data, given, settings.seed, labels)
 
 
-def _scaled(learn: Any, held: Any, data: Read, origin: TensorMap, is_wanted: bool) -> tuple[Any, Any, Read]:
+def scaled(learn: Any, held: Any, data: Read, origin: TensorMap, is_wanted: bool) -> tuple[Any, Any, Read]:
     """Scale a table's features: as the model's file says, or by what is learnt from; never by what is held out."""
     known = stored_scaling(origin) if isinstance(data, Table) else None
     if not isinstance(data, Table) or (known is None and not is_wanted):
@@ -233,6 +252,19 @@ def _scaled(learn: Any, held: Any, data: Read, origin: TensorMap, is_wanted: boo
         return whole if part is data else part.scaled(chosen) if isinstance(part, Table) else part
 
     return of_part(learn), of_part(held), whole
+
+
+def check_width(architecture: Any, data: Read) -> None:
+    """Raise SpecError where a table has more or fewer features than a plain stack takes."""
+    if not isinstance(data, Table) or architecture.kind != "mlp":
+        return
+    first = architecture.body.keywords["sums"][0]
+    if data.x.ndim != 2 or data.x.shape[1] != first.n_in:
+        names = f" ({', '.join(data.columns[:20])})" if data.columns else ""
+        raise SpecError(
+            f"the data has {' × '.join(map(str, data.x.shape[1:]))} features{names}",
+            expected=f"{first.n_in}, as {first.weight} takes", remedy="name them with --feature-column",
+        )  # fmt: skip
 
 
 def _scaling_told(data: Read, origin: TensorMap) -> list[str]:
@@ -294,119 +326,6 @@ def tune(prepared: Prepared, log: Log | None = None) -> Result:
 def written(prepared: Prepared, result: Result) -> TensorMap:
     """Return the tuned checkpoint, for `weighttools.save`."""
     found = result.tensor_map
+    if prepared.base is not None and prepared.settings.is_merged:
+        found = merged(prepared.base, result.model, found.metadata)
     return found.replace(metadata={**found.metadata, **metadata(prepared.source)})
-
-
-def plan(prepared: Prepared) -> dict[str, Any]:
-    """Return what training would do and take, measured by one step that changes nothing.
-
-    Returns
-    -------
-    dict
-        n_samples, n_validation, n_steps, n_trained (parameters), groups and class_weights (lines), bytes of
-        weights, gradients and the optimiser's state, and, of a step over the longest batch, its peak_bytes beyond
-        those and its seconds.
-    """
-    params = {name: prepared.model.params[name] for name in prepared.names}
-    optimizer, n_bytes = prepared.optimizer(), sum(p.nbytes for p in params.values())
-    state = optimizer.init(params)
-    peak, seconds = _measured(prepared)
-    decay = prepared.settings.weight_decay
-    return {
-        "n_samples": len(prepared.data),
-        "n_validation": 0 if prepared.validation is None else len(prepared.validation),
-        "n_steps": prepared.n_steps,
-        "n_parameters": sum(p.size for p in prepared.model.params.values()),
-        "n_trained": sum(p.size for p in params.values()),
-        "groups": groups.describe(params, decay).splitlines(),
-        "class_weights": _weights_told(prepared),
-        "weights_bytes": sum(p.nbytes for p in prepared.model.params.values()),
-        "gradient_bytes": n_bytes,
-        "state_bytes": _nbytes(state),
-        "step_peak_bytes": peak,
-        "step_seconds": seconds,
-    }
-
-
-def _nbytes(state: Any) -> int:
-    """Return the bytes of all arrays in an optimiser's state."""
-    if isinstance(state, np.ndarray):
-        return state.nbytes
-    if isinstance(state, Mapping):
-        return sum(_nbytes(part) for part in state.values())
-    if isinstance(state, (tuple, list)):
-        return sum(_nbytes(part) for part in state)
-    names = getattr(type(state), "__dataclass_fields__", {})
-    return sum(_nbytes(getattr(state, name)) for name in names)
-
-
-def _measured(prepared: Prepared) -> tuple[int, float]:
-    """Return the peak memory, in bytes, and the seconds of a forward and backward pass over the longest batch."""
-    import tracemalloc
-
-    order = np.arange(len(prepared.data))
-    lengths = getattr(prepared.source, "lengths", None)
-    if lengths is not None:
-        inside = prepared.data.indices if isinstance(prepared.data, Subset) else order
-        order = np.argsort(-lengths[inside], kind="stable")
-    batch = {**prepared.data.batch(order[: prepared.settings.batch_size]), "seed": (0, 0, 0, 0)}
-    task = prepared.task
-    if isinstance(task, Labelled) and task.is_weighted:
-        task = task.prepared(column(prepared.data, "target"))
-
-    def loss(params: Any, given: Any) -> Any:
-        return task.loss(prepared.model.run(params, given), given)
-
-    tracemalloc.start()
-    began = time.perf_counter()
-    try:
-        value_and_grad(loss, prepared.model.params, batch, train=prepared.names)
-        return tracemalloc.get_traced_memory()[1], time.perf_counter() - began
-    finally:
-        tracemalloc.stop()
-
-
-def _weights_told(prepared: Prepared) -> list[str]:
-    labels = column(prepared.data, "target")
-    if not isinstance(prepared.task, Labelled) or labels is None:
-        return []
-    task = prepared.task.prepared(labels)
-    return str(task.report(labels, column(prepared.data, "sample_weight"))).splitlines()
-
-
-def measure(base: Base, data: str, settings: Settings, log: Log = lambda line: None) -> dict[str, Any]:
-    """Return the figures of a checkpoint on a data file: ``loss``, ``accuracy``, ``f1_macro``, ``perplexity``, ….
-
-    Raises
-    ------
-    SpecError
-        The checkpoint has no head for the task.
-    """
-    opened = base if isinstance(base, TensorMap) else open_checkpoint(base)
-    origin, config = described(opened)
-    architecture = of(origin, config, settings.activation)
-    task = task_of(
-        settings.task or _task_of_head(origin, config, architecture), architecture.kind, settings.columns, data
-    )
-    head = head_of(origin, config, architecture, task)
-    if task != "lm" and isinstance(head, Embedder | None) and architecture.kind in SEQUENCES:
-        raise SpecError("has no head", subject=origin.origin.path, remedy="weighttools finetune gives it one")
-    names = (head.names or None) if isinstance(head, Classifier) else None
-    found = read(data, opened, architecture.kind, task, settings.columns, names)
-    _, _, found = _scaled(found, None, found, origin, False)
-    loaded = model(opened, None if task == "lm" else head, activation=settings.activation)
-    for line in (*loaded.notes, *found.notes):
-        log(line)
-    figures, sums = task_metrics(loaded, found, task_for(task, loaded, settings), settings.batch_size)
-    record: dict[str, Any] = {"task": task, "n_samples": len(found), "metrics": figures}
-    if "confusion" in sums and isinstance(head, Classifier):
-        record |= {"classes": list(head.names or names or ()), "confusion": np.asarray(sums["confusion"]).tolist()}
-    return record
-
-
-def _task_of_head(origin: TensorMap, config: Mapping[str, Any], architecture: Any) -> str | None:
-    """Return what a checkpoint's own head is for, if it has one of texts."""
-    if architecture.kind not in SEQUENCES:
-        return None
-    head = head_of(origin, config, architecture, None)
-    return {Classifier: "classify", Regressor: "regress"}.get(type(head)) if head is not None else None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, WeighttoolsError
 
 BUFFERS = re.compile(r"(.*\.)?(position_ids|token_type_ids|num_batches_tracked|inv_freq|attn\.(masked_)?bias)")
 """Names of what files hold beside weights and functions make themselves."""
@@ -97,8 +97,22 @@ class Architecture:
         return x if self.output is None else self.output(p, x)
 
     def hidden(self, p: Mapping[str, Any], inputs: Any, mask: Any = None, **options: Any) -> Any:
-        """Return what goes into the output layer, or into a new head: (\\*inputs.shape, size) for tokens."""
-        return self.body(p, inputs, **({} if mask is None else {"mask": mask}), **options)
+        """Return what goes into the output layer, or into a new head: (\\*inputs.shape, size) for tokens.
+
+        Raises
+        ------
+        SpecError
+            The inputs, the arrays and the configuration do not fit.
+        TensorNotFoundError
+            An array is missing.
+        """
+        try:
+            return self.body(p, inputs, **({} if mask is None else {"mask": mask}), **options)
+        except (ValueError, IndexError) as error:
+            if isinstance(error, WeighttoolsError):
+                raise
+            line = (str(error).splitlines() or ["shapes"])[0]
+            raise SpecError(f"arrays and configuration do not fit: {line}", subject=self.family) from None
 
     def report(self, names: Iterable[str]) -> Loading:
         """Return which of a file's `names` are used, missing and unexpected. Buffers count as none of them."""

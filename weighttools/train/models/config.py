@@ -36,8 +36,8 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Architecture
         A number is missing, or the family's first tensor.
     """
     known = list(names)
-    kind = str(config.get("model_type"))
-    if kind not in FAMILIES:
+    kind = kind_of(config, known)
+    if kind is None or kind not in FAMILIES:
         raise unknown(f"no function for model_type {kind!r}", known, ", ".join(FAMILIES))
     family, settings = FAMILIES[kind], Settings(kind, config)
     family.refuse(settings)
@@ -46,6 +46,23 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Architecture
     if prefix is None:
         raise SpecError(f"no tensor ends in {family.anchor}", subject=kind)
     return _assembled(family, settings, options, prefix, known)
+
+
+def kind_of(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Return what config.json calls the model; of old files that do not say, what their names begin with."""
+    if config.get("model_type") is not None or not config:
+        said = config.get("model_type")
+        return None if said is None else str(said)
+    begin = {name.partition(".")[0] for name in names}
+    if "n_head" in config:
+        return "gpt2"
+    if "encoder" in begin and config.get("type_vocab_size") == 2:  # RoBERTa has 1
+        return "bert"
+    return next((kind for kind in _OLD if kind in begin), None)
+
+
+_OLD = ("albert", "bert", "distilbert", "electra", "roberta")
+"""Families of encoders whose classes with heads put the family's name before every tensor."""
 
 
 def unknown(fact: str, names: list[str], expected: str | None = None) -> UnsupportedError:

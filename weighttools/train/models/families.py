@@ -85,9 +85,7 @@ def _bert(names: Names, **own: Any) -> Callable[[Settings], Options]:
 
 
 def _roberta(s: Settings) -> Options:
-    padding = s.get("pad_token_id")
-    eps = s.number("layer_norm_eps", default=1e-12)
-    return {**_bert(BERT)(s), "eps": eps, "padding": 1 if padding is None else int(padding)}
+    return {**_bert(BERT)(s), "padding": s.count("pad_token_id", default=1, least=0)}
 
 
 def _distilbert(s: Settings) -> Options:
@@ -194,7 +192,7 @@ def _layer_types(style: Style, s: Settings, layers: int) -> list[str]:
         return none
     if style.windows == "said" and not s.get("use_sliding_window"):
         return none  # Qwen's files name a window that is not used
-    if isinstance(said, list) and len(said) == layers and set(said) <= set(kinds):
+    if isinstance(said, list) and len(said) == layers and all(kind in kinds for kind in said):
         return said
     if said is not None:
         raise UnsupportedError("layer_types are not all known", subject=s.kind, expected=f"{layers} of {kinds}")
@@ -212,8 +210,12 @@ def _rotaries(style: Style, s: Settings, head_size: int, slides: Sequence[bool])
     whole = {**base, **s.part("rope_scaling"), **{k: v for k, v in said.items() if not isinstance(v, Mapping)}}
     local = {"rope_theta": s.get("rope_local_base_freq") or 1e4} if style.theta != 1e4 else whole
     each = {"full_attention": whole, "sliding_attention": local}
-    found = {kind: rotary({**each[kind], **(said.get(kind) or {})}, head_size, style.theta) for kind in each}
+    found = {kind: rotary({**each[kind], **_mapping(said.get(kind))}, head_size, style.theta) for kind in each}
     return tuple(found["sliding_attention" if slide else "full_attention"] for slide in slides)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _kin_tensors(style: Style, o: Options, s: Settings) -> Tensors:

@@ -14,7 +14,7 @@ from weighttools.errors import SpecError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike, open
 from weighttools.train.models.architecture import Architecture
-from weighttools.train.models.config import from_config
+from weighttools.train.models.config import from_config, kind_of
 from weighttools.train.models.gguf import from_gguf, is_gguf
 from weighttools.train.models.shapes import from_shapes
 from weighttools.train.tape import Array
@@ -75,8 +75,9 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
 
 def of(tensor_map: TensorMap, config: Mapping[str, Any]) -> Architecture:
     """Return a map's function: by its configuration, or by its shapes where that names no model."""
-    if "model_type" in config:
-        return from_config(config, [*tensor_map, *tensor_map.aliases])
+    names = [*tensor_map, *tensor_map.aliases]
+    if kind_of(config, names) is not None:
+        return from_config(config, names)
     return from_shapes({name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)})
 
 

@@ -77,7 +77,8 @@ def _ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _query_scalar(name: str, config: Mapping[str, Any]) -> Any:
     if (name, config.get("num_hidden_layers")) in _WIDE:
-        return config.get("hidden_size", 0) // max(1, config.get("num_attention_heads", 1))
+        size, heads = (config.get(key) for key in ("hidden_size", "num_attention_heads"))
+        return size // max(1, heads) if isinstance(size, int) and isinstance(heads, int) else None
     return config.get("head_dim", 256)
 
 

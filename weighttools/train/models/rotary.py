@@ -76,7 +76,7 @@ def rotary(parameters: Mapping[str, Any], head_size: int, theta: float = 1e4) ->
     kind = parameters.get("rope_type") or parameters.get("type") or "default"
     size = int(head_size * (parameters.get("partial_rotary_factor") or 1))
     before = plain(float(parameters.get("rope_theta") or theta), size)
-    if kind not in SCALED:
+    if not isinstance(kind, str) or kind not in SCALED:
         raise UnsupportedError(f"rope_type is {kind!r}", expected=", ".join(SCALED))
     try:
         return Rotary(SCALED[kind](before, parameters), _yarn_factor(parameters) if kind == "yarn" else 1.0)
@@ -101,7 +101,8 @@ def _linear(frequencies: Array, o: Mapping[str, Any]) -> Array:
 
 def _divided(frequencies: Array, o: Mapping[str, Any]) -> Array:
     """Divide by a number a frequency: what GGUF stores in place of Llama 3's rule."""
-    found = frequencies / np.asarray(o["divisors"], np.float64)
+    with np.errstate(all="ignore"):
+        found: Array = frequencies / np.asarray(o["divisors"], np.float64)
     if found.shape != frequencies.shape or not np.isfinite(found).all():
         raise SpecError("the divisors of rotary frequencies do not fit", expected=f"{len(frequencies)} numbers above 0")
     return found

@@ -82,7 +82,7 @@ def attention(
         np.matmul(p, vs, out=ys)
 
     spread(kernel, [(job,) for job in jobs])
-    return y, lambda dy, need: _back((q, k, v, y), dy, kept, jobs, factor, lengths)
+    return y, lambda dy, need: _back((q, k, v, y), dy, kept, jobs, factor, lengths, need)
 
 
 def _checked(q: Array, k: Array, v: Array, lengths: Sequence[int] | None, mask: Array | None) -> int:
@@ -169,25 +169,36 @@ def _to_probabilities(s: Array) -> None:
 
 
 def _back(
-    arrays: Sequence[Array], dy: Array, kept: Any, jobs: Sequence[_Job], factor: float, lengths: Sequence[int] | None
-) -> tuple[Array, ...]:
+    arrays: Sequence[Array],
+    dy: Array,
+    kept: Any,
+    jobs: Sequence[_Job],
+    factor: float,
+    lengths: Sequence[int] | None,
+    need: Sequence[bool],
+) -> list[Array | None]:
     q, k = arrays[:2]
-    grads = tuple(np.empty(a.shape, a.dtype) for a in arrays[:3])
+    grads = [np.empty(a.shape, a.dtype) if wanted else None for a, wanted in zip(arrays, need, strict=False)]
     n_groups = q.shape[-2] // max(1, k.shape[-2])
     values = _views(arrays, k.shape[-2], n_groups, lengths)
-    wanted = _views((*grads, dy), k.shape[-2], n_groups, lengths)
+    filled = [a if g is None else g for a, g in zip(arrays, grads, strict=False)]  # a stand-in is not written to
+    wanted = _views((*filled, dy), k.shape[-2], n_groups, lengths)
 
     def kernel(job: _Job) -> None:
         qs, ks, vs, ys = (view[job.heads] for view in values[job.sequence])
         dq, dk, dv, d = (view[job.heads] for view in wanted[job.sequence])
         p, (t,) = _part(kept, job), scratch(job.shape, 1, q.dtype)
-        _sum_over_group(p, d, dv)
-        np.matmul(d, vs.swapaxes(-1, -2), out=t)
-        t -= np.vecdot(d, ys)[..., None]
-        t *= p
-        t *= factor
-        np.matmul(t, ks, out=dq)
-        _sum_over_group(t, qs, dk)
+        if need[2]:
+            _sum_over_group(p, d, dv)
+        if need[0] or need[1]:
+            np.matmul(d, vs.swapaxes(-1, -2), out=t)
+            t -= np.vecdot(d, ys)[..., None]
+            t *= p
+            t *= factor
+        if need[0]:
+            np.matmul(t, ks, out=dq)
+        if need[1]:
+            _sum_over_group(t, qs, dk)
 
     spread(kernel, [(job,) for job in jobs])
     return grads

@@ -1,0 +1,219 @@
+"""Text from checkpoints: tokenizers built from GGUF's metadata against transformers' own, and the command."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+import torch
+import transformers
+from click.testing import CliRunner
+from gguf import GGUFWriter
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from transformers.convert_slow_tokenizer import TikTokenConverter
+
+import weighttools as wt
+from tests.formats.gguf_golden import finish
+from weighttools.cli.main import main
+from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, UnsupportedError
+from weighttools.train.gguf_tokenizer import gguf_tokenizer
+from weighttools.train.writing import Writer, writer
+from weighttools.transforms.gguf_names import to_gguf
+
+END = "<|endoftext|>"
+CORPUS = ["the cat sat on the mat and the dog sat on the log", "naïve café 日本 🙂 1234 x1 I'm you're\n\n\tend "] * 4
+TEXTS = [
+    *CORPUS[:2], "", " ", "  lead", "trail  ", "a\r\n\r\nb", "I'M 12345 67", "e\u0301 x\u00a0y", f"one{END}two {END}",
+    "日本語1２3", "\x00\x1b[2J", "'s 'll  't\n \n", "foo(bar)=={1:[2]}  # ok\n", "🙂🙂 🙂",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    found = Tokenizer(tokenizers.models.BPE())
+    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    found.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=330, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    found.train_from_iterator(CORPUS, trainer)
+    return found
+
+
+def parts(trained: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    model = json.loads(trained.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def metadata(trained: Tokenizer, cut: str | None, **more: Any) -> dict[str, Any]:
+    vocabulary, merges = parts(trained)
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    own = {
+        "model": "gpt2", "tokens": tokens, "merges": [" ".join(pair) for pair in merges],
+        "token_type": [3 if token == END else 1 for token in tokens], "eos_token_id": vocabulary[END],
+    }  # fmt: skip
+    cuts = {} if cut is None else {"pre": cut}
+    return {f"tokenizer.ggml.{key}": value for key, value in {**own, **cuts, **more}.items()}
+
+
+def theirs(trained: Tokenizer, cut: str) -> Any:
+    """What transformers, or the package, makes of the same tokens for a family of tokenizers."""
+    vocabulary, merges = parts(trained)
+    if cut in ("gpt-2", "qwen2"):
+        kind = transformers.GPT2Tokenizer if cut == "gpt-2" else transformers.Qwen2Tokenizer
+        return kind(vocab=vocabulary, merges=merges).backend_tokenizer
+    found = Tokenizer.from_str(trained.to_str())
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=cut == "smollm")
+    if cut == "smollm":
+        found.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), level])
+    else:
+        pattern = inspect.signature(TikTokenConverter).parameters["pattern"].default
+        split = pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+        found.pre_tokenizer = pre_tokenizers.Sequence([split, level])
+        found.model = tokenizers.models.BPE(vocabulary, merges, ignore_merges=True)
+    return found
+
+
+@pytest.mark.parametrize("cut", ["gpt-2", "smollm", "llama-bpe", "qwen2"])
+def test_tokenizers_in_metadata_are_those_of_transformers(trained: Tokenizer, cut: str) -> None:
+    ours = gguf_tokenizer(metadata(trained, cut, add_bos_token=False))
+    other = theirs(trained, cut)
+    for text in TEXTS:
+        ids = ours.encode(text).ids
+        assert ids == other.encode(text).ids, text
+        assert ours.decode(ids) == other.decode(ids)
+    assert any(ours.encode(text).ids != trained.encode(text).ids for text in TEXTS) == (cut != "gpt-2")
+
+
+def test_texts_begin_as_the_file_says(trained: Tokenizer) -> None:
+    plain = gguf_tokenizer(metadata(trained, "gpt-2")).encode("the cat").ids
+    begun = gguf_tokenizer(metadata(trained, "gpt-2", bos_token_id=0, add_bos_token=True)).encode("the cat").ids
+    assert begun == [0, *plain]
+    assert gguf_tokenizer(metadata(trained, "llama-bpe", bos_token_id=0)).encode("the cat").ids[0] == 0
+    assert gguf_tokenizer(metadata(trained, None) | {"general.architecture": "gpt2"}).encode("the cat").ids == plain
+
+
+def test_tokenizers_that_are_not_known_or_damaged_are_refused(trained: Tokenizer) -> None:
+    for own in ({"pre": "mystery"}, {"model": "llama", "pre": "default"}):
+        with pytest.raises(UnsupportedError, match=r"put the model's tokenizer.json beside the file"):
+            gguf_tokenizer(metadata(trained, None, **own))
+    for own in ({"merges": ["zz top"]}, {"tokens": []}, {"tokens": ["\udc80"], "merges": []}):
+        with pytest.raises(CorruptFileError, match="make no tokenizer"):
+            gguf_tokenizer(metadata(trained, "gpt-2", **own))
+
+
+def saved(folder: Path, trained: Tokenizer, with_tokenizer: bool = True) -> Any:
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        vocab_size=trained.get_vocab_size(), hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, intermediate_size=40, initializer_range=0.4, eos_token_id=None, bos_token_id=None,
+    )  # fmt: skip
+    module = transformers.LlamaForCausalLM(config).eval()
+    module.save_pretrained(folder)
+    if with_tokenizer:
+        trained.save(str(folder / "tokenizer.json"))
+    return module
+
+
+def expected(module: Any, trained: Tokenizer, prompt: str, n: int) -> str:
+    ids = torch.tensor([trained.encode(prompt).ids])
+    settings = transformers.GenerationConfig(max_new_tokens=n, do_sample=False, pad_token_id=0)
+    found = module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0]
+    return str(trained.decode(found[ids.shape[1] :].tolist()))
+
+
+def run(*arguments: str, **options: Any) -> Any:
+    return CliRunner().invoke(main, ["generate", *arguments], **options)
+
+
+def test_the_command_writes_what_transformers_does(tmp_path: Path, trained: Tokenizer) -> None:
+    module = saved(tmp_path, trained)
+    text = expected(module, trained, "the cat", 12)
+    done = run(str(tmp_path), "--prompt", "the cat", "-n", "12", "--json")
+    assert (done.exit_code, json.loads(done.stdout)["text"]) == (0, text)
+    assert json.loads(run(str(tmp_path), "-p", "-", "-n", "12", "--json", input="the cat").stdout)["text"] == text
+    plain = run(str(tmp_path), "--prompt", "the cat", "-n", "12").stdout
+    assert len(plain) == len(text) + 1 and "\x1b" not in plain
+    assert all(a == b or b == "\ufffd" for a, b in zip(text, plain, strict=False))
+    sampled = [run(str(tmp_path), "-p", "the", "--temperature", "2", "--seed", s).stdout for s in ("1", "1", "2")]
+    assert sampled[0] == sampled[1] != sampled[2]
+
+
+def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> None:
+    module = saved(tmp_path / "hf", trained, with_tokenizer=False)
+    translated = to_gguf(wt.open(tmp_path / "hf"))
+    out = GGUFWriter(tmp_path / "m.gguf", "llama")
+    for key, value in translated.metadata.items():
+        if key.startswith("llama."):
+            (out.add_uint32 if isinstance(value, int) else out.add_float32)(key, value)
+    own = metadata(trained, "gpt-2")
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("gpt-2")
+    out.add_token_list(own["tokenizer.ggml.tokens"])
+    out.add_token_types(own["tokenizer.ggml.token_type"])
+    out.add_token_merges(own["tokenizer.ggml.merges"])
+    for name, tensor in translated.items():
+        out.add_tensor(name, tensor.read())
+    finish(out)
+    done = run(str(tmp_path / "m.gguf"), "-p", "the dog", "-n", "8", "--json")
+    assert json.loads(done.stdout)["text"] == expected(module, trained, "the dog", 8)
+
+
+def test_text_ends_before_a_stop_token(tmp_path: Path, trained: Tokenizer) -> None:
+    module = saved(tmp_path, trained)
+    ids = trained.encode("the cat").ids
+    third = int(
+        module.generate(torch.tensor([ids]), max_new_tokens=3, do_sample=False, pad_token_id=0)[0, len(ids) + 2]
+    )
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [third]}))
+    whole = expected(module, trained, "the cat", 3)
+    found = writer(tmp_path)
+    assert found.stops == {third} and whole.startswith("".join(found.write("the cat", 9)))
+
+
+def test_pieces_are_whole_characters(tmp_path: Path, trained: Tokenizer) -> None:
+    saved(tmp_path, trained)
+    checkpoint = writer(tmp_path).checkpoint
+    target = trained.encode("x 🙂é日 end").ids
+
+    class Scripted:
+        """A model that writes the target after its first token."""
+
+        def __call__(self, params: Any, ids: Any) -> Any:
+            scores = np.zeros((1, ids.shape[1], trained.get_vocab_size()))
+            scores[0, -1, target[ids.shape[1]]] = 1
+            return scores
+
+    object.__setattr__(checkpoint, "architecture", Scripted())
+    pieces = list(Writer(checkpoint, trained).write("x", len(target) - 1))
+    assert "".join(pieces) == " 🙂é日 end" and not any("\ufffd" in piece for piece in pieces)
+
+
+def test_what_is_missing_is_said(tmp_path: Path, trained: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(tmp_path / "a", trained, with_tokenizer=False)
+    with pytest.raises(SourceError, match="has no tokenizer.json; name one with --tokenizer"):
+        writer(tmp_path / "a")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CorruptFileError, match="is no tokenizer"):
+        writer(tmp_path / "a", tmp_path / "tokenizer.json")
+    trained.save(str(tmp_path / "tokenizer.json"))
+    assert run(str(tmp_path / "a"), "-p", "x", "--tokenizer", str(tmp_path), "-n", "2").exit_code == 0
+    assert run(str(tmp_path / "a"), "-p", "x", "-n", "0").exit_code == 2
+    with pytest.raises(SpecError, match="the prompt has no tokens"):
+        next(writer(tmp_path / "a", tmp_path).write(""))
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingDependencyError, match=r"weighttools\[text\]"):
+        writer(tmp_path / "a", tmp_path)
+    with pytest.raises(MissingDependencyError, match=r"weighttools\[text\]"):
+        gguf_tokenizer(metadata(trained, "gpt-2"))

@@ -1,0 +1,111 @@
+"""The tokenizer that a GGUF file carries in its metadata, built again with the package ``tokenizers``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from weighttools.errors import CorruptFileError, MissingDependencyError, UnsupportedError
+
+KEY = "tokenizer.ggml."
+_CONTROL, _USER_DEFINED = 3, 4
+
+_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_CASED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_LLAMA3, _QWEN2 = _CASED % r"\p{N}{1,3}", _CASED % r"\p{N}"
+_DIGITS = r"\p{N}"
+
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("gpt-2", "jais", "mpt", "olmo", "phi-2", "roberta-bpe"), (_GPT2,)),
+    **dict.fromkeys(("codeshell", "command-r", "refact", "smollm", "starcoder"), (_DIGITS, _GPT2)),
+    **dict.fromkeys(("llama-bpe", "llama-v3", "llama3"), (_LLAMA3,)),
+    **dict.fromkeys(("deepseek-r1-qwen", "qwen2"), (_QWEN2,)),
+}
+"""How a text is cut before pairs are merged, one expression after another, by ``tokenizer.ggml.pre``.
+
+Source: llama.cpp, ``src/llama-vocab.cpp``.
+"""
+_COMPOSED = {"deepseek-r1-qwen", "qwen2"}
+"""Texts are put into Unicode's form NFC first."""
+
+
+def has_tokenizer(metadata: Mapping[str, Any]) -> bool:
+    """Return whether a file carries a tokenizer."""
+    return f"{KEY}tokens" in metadata
+
+
+def gguf_tokenizer(metadata: Mapping[str, Any], subject: str = "the GGUF file") -> Any:
+    """Return a ``tokenizers.Tokenizer`` made of GGUF's metadata.
+
+    Raises
+    ------
+    UnsupportedError
+        It is not a byte-level BPE whose way to cut texts is known.
+    CorruptFileError
+        Tokens and merges make no tokenizer.
+    MissingDependencyError
+        The package ``tokenizers`` is not installed.
+    """
+    model, cut = metadata.get(f"{KEY}model"), metadata.get(f"{KEY}pre")
+    if cut is None and metadata.get("general.architecture") == "gpt2":
+        cut = "gpt-2"
+    if model != "gpt2" or cut not in SPLITS:
+        raise UnsupportedError(
+            f"its tokenizer is {model!r}, cut by {cut!r}",
+            subject=subject,
+            expected=f"'gpt2', cut by one of {', '.join(SPLITS)}",
+            remedy="put the model's tokenizer.json beside the file",
+        )
+    try:
+        return _built(metadata, str(cut))
+    except ImportError:
+        remedy = "pip install 'weighttools[text]'"
+        raise MissingDependencyError("text needs the package tokenizers", remedy=remedy) from None
+    except BaseException as error:  # a panic of the package is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
+        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CorruptFileError(f"its tokens and merges make no tokenizer: {line}", subject=subject) from None
+
+
+def _built(metadata: Mapping[str, Any], cut: str) -> Any:
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    tokens = [str(token) for token in metadata[f"{KEY}tokens"]]
+    merges = [(left, right) for left, _, right in (str(m).partition(" ") for m in metadata[f"{KEY}merges"])]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    found = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=cut in SPLITS and SPLITS[cut] == (_LLAMA3,)))
+    if cut in _COMPOSED:
+        found.normalizer = normalizers.NFC()
+    found.pre_tokenizer = pre_tokenizers.Sequence(_cuts(cut))
+    found.decoder = decoders.ByteLevel()
+    _add_special(found, tokens, list(metadata.get(f"{KEY}token_type", ())))
+    _begin(found, tokens, metadata, SPLITS[cut] == (_LLAMA3,))
+    return found
+
+
+def _cuts(cut: str) -> list[Any]:
+    from tokenizers import Regex, pre_tokenizers
+
+    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in SPLITS[cut]]
+    return [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+
+
+def _add_special(found: Any, tokens: list[str], kinds: list[int]) -> None:
+    from tokenizers import AddedToken
+
+    for kind, add in ((_CONTROL, found.add_special_tokens), (_USER_DEFINED, found.add_tokens)):
+        chosen = [AddedToken(t, normalized=False) for t, k in zip(tokens, kinds, strict=False) if k == kind]
+        add(chosen)
+
+
+def _begin(found: Any, tokens: list[str], metadata: Mapping[str, Any], default: bool) -> None:
+    """Let texts begin with the file's first token, where it says so."""
+    from tokenizers import processors
+
+    at = metadata.get(f"{KEY}bos_token_id")
+    if not metadata.get(f"{KEY}add_bos_token", default) or not isinstance(at, int) or not 0 <= at < len(tokens):
+        return
+    found.post_processor = processors.TemplateProcessing(
+        single=[tokens[at], "$A"], pair=[tokens[at], "$A", "$B:1"], special_tokens=[(tokens[at], int(at))]
+    )

@@ -1,0 +1,149 @@
+"""From a checkpoint and a prompt to text, piece by piece."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
+from weighttools.io.text import MAX_JSON, read_json
+from weighttools.opening import PathLike, located
+from weighttools.train.generation import Sampling, stream
+from weighttools.train.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.memory import keep_pages
+from weighttools.train.models import Checkpoint, load
+
+FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A language model and its tokenizer.
+
+    Parameters
+    ----------
+    checkpoint
+        The model.
+    tokenizer
+        A ``tokenizers.Tokenizer``.
+    stops
+        Tokens that end a text.
+    """
+
+    checkpoint: Checkpoint
+    tokenizer: Any = field(repr=False)
+    stops: frozenset[int] = frozenset()
+
+    def write(
+        self,
+        prompt: str,
+        max_tokens: int = 50,
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Yield what the model writes after `prompt`, in pieces that are whole characters.
+
+        Parameters
+        ----------
+        max_tokens
+            At most so many tokens; less where one of `stops` comes, which is not part of the text.
+        temperature, top_p, top_k, seed
+            As for `generate`.
+
+        Raises
+        ------
+        SpecError
+            A number is out of range, or the prompt is empty and the tokenizer begins texts with nothing.
+        """
+        ids = self.tokenizer.encode(prompt).ids
+        if not ids:
+            raise SpecError("the prompt has no tokens", expected="some text")
+        sampling = Sampling(temperature, top_p, top_k)
+        run, params = self.checkpoint.architecture, self.checkpoint.params
+        new: list[int] = []
+        told = ""
+        with keep_pages():
+            for token in stream(run, params, ids, max_tokens, sampling=sampling, seed=seed, stop=self.stops):
+                new.append(int(token[0]))
+                text = self._text(ids, new)
+                if len(text) > len(told) and not text.endswith("\ufffd"):
+                    yield text[len(told) :]
+                    told = text
+        yield self._text(ids, new)[len(told) :]
+
+    def _text(self, ids: list[int], new: list[int]) -> str:
+        """Return the text of the new tokens. The prompt's last goes before: some spell a space by what precedes."""
+        kept = new[:-1] if new and new[-1] in self.stops else new
+        before = str(self.tokenizer.decode(ids[-1:]))
+        return str(self.tokenizer.decode([*ids[-1:], *kept]))[len(before) :]
+
+
+def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None) -> Writer:
+    """Load a language model and its tokenizer.
+
+    Parameters
+    ----------
+    base
+        The checkpoint.
+    tokenizer
+        A tokenizer.json or the directory it is in; by default the one beside the checkpoint, or in its GGUF metadata.
+
+    Raises
+    ------
+    SourceError
+        There is no tokenizer.
+    UnsupportedError
+        No function is known for the checkpoint, or for its tokenizer.
+    """
+    place = None if isinstance(base, TensorMap) else located(os.fspath(base))
+    checkpoint = load(base if place is None else place)
+    home = Path(checkpoint.origin.origin.path or ".")
+    home = home if home.is_dir() else home.parent
+    return Writer(checkpoint, _tokenizer(checkpoint.origin, home, tokenizer), frozenset(_stops(checkpoint, home)))
+
+
+def _tokenizer(origin: TensorMap, home: Path, said: PathLike | None) -> Any:
+    path = home if said is None else Path(said)
+    path = path / FILE if path.is_dir() else path
+    if said is None and not path.exists():
+        if has_tokenizer(origin.metadata):
+            return gguf_tokenizer(origin.metadata, origin.origin.path)
+        raise SourceError(f"has no {FILE}", subject=home, remedy="name one with --tokenizer")
+    return _read(path)
+
+
+def _read(path: Path) -> Any:
+    from weighttools.io.source import LocalFile
+
+    source = LocalFile(path)
+    if source.size > MAX_JSON:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {MAX_JSON:,}")
+    try:
+        from tokenizers import Tokenizer
+
+        found = Tokenizer.from_buffer(source.read(0, source.size))
+    except ImportError:
+        remedy = "pip install 'weighttools[text]'"
+        raise MissingDependencyError("text needs the package tokenizers", remedy=remedy) from None
+    except BaseException as error:  # a panic of the package is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
+        raise CorruptFileError(f"is no tokenizer: {str(error).splitlines()[:1]}"[:200], subject=path) from None
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
+def _stops(checkpoint: Checkpoint, home: Path) -> Iterator[int]:
+    """Yield the tokens that end a text, as the configurations have them."""
+    file = home / "generation_config.json"
+    for settings in (checkpoint.config, read_json(file) if file.is_file() else {}):
+        found = settings.get("eos_token_id")
+        yield from (i for i in (found if isinstance(found, list) else [found]) if isinstance(i, int))
