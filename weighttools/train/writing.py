@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from weighttools.adapters import merge_lora
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike
 from weighttools.train.generation import Sampling, stream
-from weighttools.train.lora import merge_lora
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
 from weighttools.train.tokens import home_of, tokens
