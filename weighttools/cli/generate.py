@@ -34,6 +34,7 @@ def generate(
       weighttools generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'The capital of France is'
       weighttools generate path/to/checkpoint --adapter path/to/adapter --prompt 'Dear Sir or Madam,'
       weighttools generate path/to/checkpoint -p 'Once upon a time' -n 200 --temperature 0.8 --top-p 0.95 --seed 3
+      weighttools generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'Log of the' --adapter adapter/
     """
     from weighttools.train.writing import writer
 

@@ -13,8 +13,9 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.opening import open as open_checkpoint
 from weighttools.train import choosing
-from weighttools.train.adapting import merged
+from weighttools.train.adapting import merged, peft_name
 from weighttools.train.classification import Binary, Classification
+from weighttools.train.companions import adapter_prefix
 from weighttools.train.feeding import Subset, column, split
 from weighttools.train.fit import Result, fit
 from weighttools.train.freezing import trained
@@ -326,6 +327,9 @@ def tune(prepared: Prepared, log: Log | None = None) -> Result:
 def written(prepared: Prepared, result: Result) -> TensorMap:
     """Return the tuned checkpoint, for `weighttools.save`."""
     found = result.tensor_map
-    if prepared.base is not None and prepared.settings.is_merged:
-        found = merged(prepared.base, result.model, found.metadata)
+    if prepared.base is not None:
+        prefix = adapter_prefix(prepared.base)
+        found = found.rename(lambda name: peft_name(name, prefix))
+        if prepared.settings.is_merged:
+            found = merged(prepared.base, result.model, found.metadata)
     return found.replace(metadata={**found.metadata, **metadata(prepared.source, prepared.settings.activation)})

@@ -12,6 +12,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike
+from weighttools.train.adapting import merge_lora
 from weighttools.train.generation import Sampling, stream
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
