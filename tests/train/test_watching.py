@@ -87,9 +87,7 @@ def test_outputs_that_overflow() -> None:
     m = model()
     m.params["fc1.weight"] *= 1e4
     line = stopped(m, (3e38 * x, y))
-    assert (
-        "data and weights are finite, so the model overflowed: outputs are" in line and "scale the inputs" in line
-    )
+    assert "data and weights are finite, so the model overflowed: outputs are" in line and "scale the inputs" in line
 
 
 def test_a_loss_that_overflows() -> None:

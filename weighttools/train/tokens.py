@@ -13,6 +13,8 @@ import numpy as np
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
 from weighttools.io.text import MAX_JSON, read_json
+from weighttools.opening import open as open_checkpoint
+from weighttools.train.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.tape import Array
 
 FILE = "tokenizer.json"
@@ -92,7 +94,8 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
     Parameters
     ----------
     base
-        The checkpoint, a directory with a tokenizer.json, that file itself, or what this function returned.
+        The checkpoint, a directory with a tokenizer.json, that file itself, or what this function returned. A GGUF
+        file without one beside it has its tokenizer in its metadata.
     max_length
         The most tokens of a text; by default what tokenizer.json, tokenizer_config.json and config.json allow.
 
@@ -110,6 +113,8 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
     if isinstance(base, Tokens):
         return base if max_length is None else Tokens(base.tokenizer, base.pad_id, base.end_id, max_length)
     path = Path(base) if not isinstance(base, TensorMap) and Path(base).name == FILE else home_of(base) / FILE
+    if not path.exists() and (metadata := _gguf_metadata(base)) is not None:
+        return _of_gguf(metadata, max_length, path.parent)
     tokenizer = _loaded(path)
     config, settings = _settings(path.parent / "config.json"), _settings(path.parent / "tokenizer_config.json")
     bound = max_length or _bound(tokenizer, config, settings)
@@ -117,6 +122,24 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return Tokens(tokenizer, pad_id, _token_id(tokenizer, (settings.get("eos_token"), *_ENDS)), bound)
+
+
+def _gguf_metadata(base: Base) -> Mapping[str, Any] | None:
+    """Return a GGUF file's metadata if there is a tokenizer in it."""
+    if not isinstance(base, TensorMap):
+        if Path(base).suffix != ".gguf":
+            return None
+        base = open_checkpoint(base)
+    return base.metadata if has_tokenizer(base.metadata) else None
+
+
+def _of_gguf(metadata: Mapping[str, Any], max_length: int | None, subject: Path) -> Tokens:
+    tokenizer = gguf_tokenizer(metadata, str(subject))
+    pad_id = metadata.get("tokenizer.ggml.padding_token_id")
+    context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    bound = max_length or (int(context) if isinstance(context, (int, np.integer)) and context > 0 else None)
+    known = pad_id if isinstance(pad_id, (int, np.integer)) else _token_id(tokenizer, _PADS)
+    return Tokens(tokenizer, int(known or 0), _token_id(tokenizer, _ENDS), bound)
 
 
 def _loaded(path: Path) -> Any:
