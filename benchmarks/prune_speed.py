@@ -3,7 +3,7 @@
 python benchmarks/prune_speed.py FOLDER [GIB]
 Makes a float32 file of GIB (default 1) in FOLDER. weighttools brings its output to the disk (fsync) before it takes
 the target's name, torch does not, so torch is also measured with a sync of the file after it. Torch's global pruning
-takes long, so it has fewer rounds.
+takes long, and 13 times the file's size in memory, so it has fewer rounds.
 """
 
 from __future__ import annotations

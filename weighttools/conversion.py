@@ -10,6 +10,7 @@ from typing import Any
 from weighttools.core import plan
 from weighttools.core.encodings import bitmask_bytes
 from weighttools.core.engine import n_threads
+from weighttools.core.memory import keep_pages
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
@@ -91,7 +92,8 @@ def write(
     changed, reported = _watched(tensor_map)
     options = WriteOptions(None, compression, _bitmasks(changed, planned, store), beside or {})
     if not dry_run:
-        _execute(changed, planned, options, force, progress)
+        with keep_pages():
+            _execute(changed, planned, options, force, progress)
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
     return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record

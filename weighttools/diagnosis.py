@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weighttools.analyzers.counts import by_dtype
 from weighttools.core.engine import collector_paused
 from weighttools.core.findings import ERROR, WARNING, Finding
-from weighttools.core.tensor import Source
+from weighttools.core.tensor import Source, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
 from weighttools.formats.base import ReadOptions
+from weighttools.io.ahead import reading_ahead
 from weighttools.io.progress import Progress, silent
 from weighttools.opening import PathLike, chosen, located, name_of, open
 from weighttools.records import Record
@@ -35,6 +37,7 @@ def check(
     assume: str | None = None,
     root: str | None = None,
     threads: int | None = None,
+    planned: Progress = silent,
     progress: Progress = silent,
 ) -> Record:
     """Look for what is dangerous, damaged or doubtful in a checkpoint; nothing of it is run.
@@ -57,8 +60,10 @@ def check(
         As for `open`.
     threads
         Worker threads; default: one a CPU.
+    planned
+        Called once, with the number of bytes that are going to be read.
     progress
-        Called with the number of stored bytes just done.
+        Called with the number of bytes just done.
 
     Returns
     -------
@@ -88,7 +93,9 @@ def check(
             tensor_map = read_file(piped, options) if piped else open(path, assume=assume, root=root)
             found += _of_map(tensor_map, base, assume)
         if not headers:
-            found += _of_values(tensor_map.select(*include, exclude=exclude), threads, progress)
+            selected = tensor_map.select(*include, exclude=exclude)
+            with _ahead(list(selected.values()), planned, progress) as told:
+                found += _of_values(selected, threads, told)
         if against is not None:
             record["against"], more = _against(tensor_map, against)
             found += more
@@ -98,6 +105,15 @@ def check(
         if not any(finding.severity == ERROR for finding in found):
             found.append(Finding(ERROR, "unreadable", str(error)))
     return {**record, "findings": [remedied(finding).record() for finding in found]}
+
+
+@contextmanager
+def _ahead(tensors: Sequence[Tensor], planned: Progress, progress: Progress) -> Iterator[Progress]:
+    """Tell how much is going to be read, and read ahead of it."""
+    n_bytes = sum(tensor.spec.nbytes for tensor in tensors)
+    planned(n_bytes)
+    with reading_ahead(tensors, n_bytes, progress) as told:
+        yield told
 
 
 def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
@@ -244,6 +260,7 @@ def spectrum(
     assume: str | None = None,
     root: str | None = None,
     threads: int | None = None,
+    planned: Progress = silent,
     progress: Progress = silent,
 ) -> Record:
     """Describe the singular values of every matrix, and of kernels as matrices of their first axis by all others.
@@ -263,8 +280,10 @@ def spectrum(
         As for `convert`.
     threads
         Tensors at a time; default: one a CPU, if threadpoolctl (extra ``[spectrum]``) can hold BLAS to one thread.
+    planned
+        Called once, with the number of bytes that are going to be read.
     progress
-        Called with the stored bytes of each tensor just done.
+        Called with the number of bytes of each tensor just done.
 
     Returns
     -------
@@ -281,10 +300,11 @@ def spectrum(
     names = spectra.chosen(list(tensor_map), tensor_map.specs())
     tensors = [tensor_map[name] for name in names]
     rows: list[Record] = []
-    done = blas.over(partial(spectra.analyse, request=request), tensors, threads)
-    for name, tensor, figures in zip(names, tensors, done, strict=True):
-        rows.append({"name": name, "dtype": tensor.dtype.name, "shape": list(tensor.shape), **figures})
-        progress(tensor.stored_bytes)
+    with _ahead(tensors, planned, progress) as told:
+        done = blas.over(partial(spectra.analyse, request=request), tensors, threads)
+        for name, tensor, figures in zip(names, tensors, done, strict=True):
+            rows.append({"name": name, "dtype": tensor.dtype.name, "shape": list(tensor.shape), **figures})
+            told(tensor.spec.nbytes)
     return {
         "schema": "weighttools.spectrum/1",
         "path": name_of(path),
@@ -303,6 +323,7 @@ def init_check(
     assume: str | None = None,
     root: str | None = None,
     threads: int | None = None,
+    planned: Progress = silent,
     progress: Progress = silent,
 ) -> Record:
     """Hold each layer's values against what initialisers give: which layers look untouched by training.
@@ -317,8 +338,10 @@ def init_check(
         As for `convert`.
     threads
         Worker threads; default: one a CPU.
+    planned
+        Called once, with the number of bytes that are going to be read.
     progress
-        Called with the number of stored bytes just done.
+        Called with the number of bytes just done.
 
     Returns
     -------
@@ -337,8 +360,9 @@ def init_check(
         raise SpecError(f"unknown activation {activation!r}", expected="one of " + ", ".join(initial.GAINS))
     tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
     names = initial.layers(tensor_map)
-    with engine.threads(threads) as pool:
-        states = fold((tensor_map[name] for name in names), (initial.of,), None, pool, progress=progress)
+    tensors = [tensor_map[name] for name in names]
+    with engine.threads(threads) as pool, _ahead(tensors, planned, progress) as told:
+        states = fold(tensors, (initial.of,), None, pool, progress=told)
         rows = [
             initial.describe(name, tensor_map[name].spec, sums, activation)
             for name, [sums] in zip(names, states, strict=True)

@@ -203,6 +203,23 @@ def test_params(inside, tiny: Path) -> None:
     ]
 
 
+def test_params_of_many(inside, tiny: Path, make) -> None:
+    other = make({"w": np.zeros((2, 3))}, "other.safetensors")
+    records = json.loads(good(inside("params", tiny, other, "--json")))
+    assert [record["path"] for record in records] == [str(tiny), str(other)] and records[1]["n_parameters"] == 6
+    first, second = good(inside("params", tiny, other)).split("\n\n")
+    assert first.splitlines()[0] == f"{tiny}:" and second.splitlines()[0] == f"{other}:"
+    assert "\n".join(first.splitlines()[1:]) in good(inside("params", tiny))
+    rows = list(csv.DictReader(io.StringIO(good(inside("params", tiny, other, "--format", "csv")))))
+    assert {row["path"] for row in rows} == {str(tiny), str(other)} and rows[-1]["group"] == "float64"
+
+
+@pytest.mark.parametrize("command", ["inspect", "params", "stats", "spectrum", "init-check", "estimate"])
+def test_a_selection_that_leaves_nothing_is_an_error(inside, tiny: Path, command: str) -> None:
+    ran = inside(command, tiny, "-x", "*")
+    assert (ran.code, ran.out) == (2, "") and ran.err.endswith("the pattern '*' leaves out every tensor\n")
+
+
 def test_params_groups(inside, make) -> None:
     arrays = {f"enc.{i}.{w}": np.zeros(10, np.float32) for i in range(3) for w in ("a", "b")} | {"x": np.zeros(1, "f2")}
     path = make(arrays)

@@ -79,6 +79,33 @@ def test_check_exit_codes(path: Path, damaged: Path, inside: Callable[..., Any])
     assert inside("check").code == 2 and inside("check", path.parent / "gone.npz").code == 2
 
 
+def test_check_tells_the_unreadable_from_the_bad(path: Path, damaged: Path, inside: Callable[..., Any]) -> None:
+    """2 where there was nothing to check; 1 for errors found in what could be read, be it one tensor alone."""
+    broken = path.parent / "broken.safetensors"
+    broken.write_bytes(path.read_bytes()[:-7])
+    assert inside("check", broken).code == inside("check", broken, "--strict", "--json").code == 2
+    assert "[unreadable]" in inside("check", broken).out
+    assert inside("check", path.parent / "gone.npz").code == inside("check", path, "-x", "*").code == 2
+    assert inside("check", path, damaged).code == inside("check", damaged, path).code == 1
+    assert inside("check", broken, damaged, path).code == inside("check", damaged, broken).code == 2
+    archive = path.parent / "a.npz"
+    np.savez_compressed(archive, good=np.ones(9), bad=np.arange(5000))
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"bad.npy") + 200] ^= 255
+    archive.write_bytes(data)
+    ran = inside("check", archive)
+    assert ran.code == 1 and "'bad' cannot be read" in ran.out
+
+
+def test_check_takes_many_paths(path: Path, damaged: Path, inside: Callable[..., Any]) -> None:
+    records = json.loads(inside("check", path, damaged, "--json").out)
+    assert [record["path"] for record in records] == [str(path), str(damaged)]
+    lines = inside("check", path, damaged).out.splitlines()
+    assert lines[0] == f"{path}: nothing found" and lines[1] == f"{damaged}:" and "[nan]" in lines[2]
+    rows = list(csv.DictReader(io.StringIO(inside("check", path, damaged, "--format", "csv").out)))
+    assert {row["path"] for row in rows} == {str(damaged)} and len(rows) == 2
+
+
 def test_check_output_formats(damaged: Path, inside: Callable[..., Any]) -> None:
     record = json.loads(inside("check", damaged, "--json").out)
     assert [(f["severity"], f["code"], f["tensor"]) for f in record["findings"]] == [

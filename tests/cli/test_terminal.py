@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -99,6 +100,25 @@ def test_progress_on_a_terminal_only(make, tmp_path: Path, run_cli) -> None:
     assert code == 0 and out.startswith(b"wrote ")
     assert b"convert" in seen and b"/33.6M" in seen and b"B/s" in seen
     assert run_cli("convert", source, tmp_path / "u.npz").err == ""
+
+
+@pytest.mark.parametrize(
+    ("command", "total"),
+    [("stats --kurtosis --sparsity", "67.1M"), ("stats --hist --quantiles 0.5", "134M"), ("stats --norm nuclear", "134M"), ("check", "67.1M"),
+     ("spectrum", "67.1M"), ("init-check", "67.1M")],
+)  # fmt: skip
+def test_reading_commands_draw_a_bar(make, tmp_path: Path, command: str, total: str) -> None:
+    """Bytes done of those planned, bytes a second, time left; and all planned bytes are done in the end."""
+    rng = np.random.default_rng(0)
+    source = make({str(i): rng.standard_normal((2048, 512), np.float32) for i in range(16)})
+    code, out, seen = on_a_terminal(*command.split(), "--json", source, home=tmp_path)
+    drawn = re.findall(
+        rf"{command.split()[0]}: +(\d+)%\|.*?\| ([\d.]+[kM]?)/{total} \[[\d:]+<([\d:?]+), *(\S+)B/s\]", seen.decode()
+    )
+    assert code in (0, 1) and json.loads(out)
+    assert len(drawn) >= 2 and int(drawn[0][0]) == 0
+    assert any(0 < int(percent) <= 100 and left != "?" and rate != "?" for percent, _, left, rate in drawn)
+    assert all(int(percent) <= 100 for percent, *_ in drawn)
 
 
 def test_data_refused_on_a_terminal(tiny: Path, tmp_path: Path) -> None:

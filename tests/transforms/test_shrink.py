@@ -65,6 +65,25 @@ def test_every_fp8_number_is_correctly_rounded(dtype, factor):
     np.testing.assert_array_equal(bits(found)[~finite], bits(array)[~finite])
 
 
+@pytest.mark.parametrize("dtype", [name for name in FLOATS if DTYPES[name].bits <= 16])
+def test_large_tensors_are_looked_up_as_small_ones_are_computed(dtype):
+    """Every bit pattern, in a tensor large enough for a table and in one that is not."""
+    patterns = np.arange(1 << DTYPES[dtype].bits, dtype=f"u{DTYPES[dtype].bits // 8}").view(DTYPES[dtype].numpy)
+    large = np.concatenate([patterns] * (2 * 65536 // patterns.size)).reshape(2, -1)
+    options = {"rate": 0.1, "l1": 0.01}
+    small, tabled = (
+        wt.decay(wt.TensorMap.from_arrays({"fc.weight": a}), **options) for a in (patterns[None, :65536], large)
+    )
+    assert (type(small["fc.weight"].decode.fn).__name__, type(tabled["fc.weight"].decode.fn).__name__) == (
+        "Rounded",
+        "Tabled",
+    )
+    wanted = bits(small["fc.weight"].read())
+    np.testing.assert_array_equal(
+        bits(tabled["fc.weight"].read()).reshape(-1, patterns.size), np.repeat(wanted, 2 * 65536 // patterns.size, 0)
+    )
+
+
 @given(matrices(), RATES, RATES, st.sampled_from([1.0, 0.1]), st.integers(1, 5), st.integers(1, 40))
 def test_what_is_not_finite_keeps_its_bits(arrays, rate, l1, lr, steps, block):
     assume(rate or l1)

@@ -40,8 +40,8 @@ def init_check(path: str, style: str, as_json: bool, **settings: Any) -> None:
     from weighttools import api, diagnosis
 
     tensor_map = api.open(path, assume=settings.pop("assume"), root=settings.pop("root"))
-    with options.progress(tensor_map.totals()[1], "init-check") as done:
-        record = {**diagnosis.init_check(tensor_map, **settings, progress=done), "path": path}
+    with options.late_progress("init-check") as (planned, done):
+        record = {**diagnosis.init_check(tensor_map, **settings, planned=planned, progress=done), "path": path}
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

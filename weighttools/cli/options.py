@@ -138,3 +138,15 @@ def progress(total: int | Callable[[], int], label: str) -> Iterator[Callable[[i
         total=total() if callable(total) else total, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False
     ) as bar:
         yield lambda n: (bar.update(n), None)[1]
+
+
+@contextmanager
+def late_progress(label: str) -> Iterator[tuple[Callable[[int], None], Callable[[int], None]]]:
+    """Give two callbacks: one that takes the total, once it is known, and begins a bar; and one as `progress` gives."""
+    if not sys.stderr.isatty():
+        yield (lambda n: None), (lambda n: None)
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+        yield bar.reset, lambda n: (bar.update(n), None)[1]

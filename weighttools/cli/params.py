@@ -10,11 +10,11 @@ import click
 from weighttools.cli import options, output
 from weighttools.errors import printable
 
-_COLUMNS = ("group", "n_tensors", "n_parameters", "n_buffers", "stored_bytes")
+_COLUMNS = ("path", "group", "n_tensors", "n_parameters", "n_buffers", "stored_bytes")
 
 
 @click.command()
-@click.argument("path", type=click.Path())
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option(
     "--by", type=click.Choice(["dtype", "module", "depth"]), default="dtype", show_default=True, help="Group by."
 )
@@ -23,7 +23,7 @@ _COLUMNS = ("group", "n_tensors", "n_parameters", "n_buffers", "stored_bytes")
 @options.output_format
 @options.reading
 def params(
-    path: str,
+    paths: Sequence[str],
     by: str,
     depth: int | None,
     include: Sequence[str],
@@ -41,31 +41,37 @@ def params(
     Examples:
       weighttools params model.safetensors
       weighttools params checkpoint/ --by depth --depth 3
+      weighttools params before.safetensors after.safetensors
       weighttools params model.safetensors -x 'embeddings.*' --json
     """
     from weighttools import api
 
     by = "depth" if depth else by
-    record = api.params(path, by=by, depth=depth or 1, include=include, exclude=exclude, **reading)
-    _show(record, "json" if as_json else style)
-
-
-def _show(record: dict[str, Any], chosen: str) -> None:
+    settings: dict[str, Any] = {"by": by, "depth": depth or 1, "include": include, "exclude": exclude, **reading}
+    records = [api.params(path, **settings) for path in paths]
+    chosen = "json" if as_json else style
     if chosen == "json":
-        output.emit_json([record])
+        output.emit_json(records)
         return
-    if chosen != "table":
-        output.emit_rows(record["groups"], _COLUMNS, chosen)
+    if chosen == "table":
+        output.echo("\n\n".join(_table(record, named=len(records) > 1) for record in records))
     else:
-        rows = [_cells(group["group"], group) for group in record["groups"]]
-        total = {**record, "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
-        rows.append(_cells("total", total))
-        lines = output.table(["group", "tensors", "parameters", "", "buffers", "size"], rows, " rrrrr")
-        output.echo("\n".join(lines))
-    if chosen == "table" and record["aliases"]:
+        rows = [{"path": record["path"], **group} for record in records for group in record["groups"]]
+        output.emit_rows(rows, _COLUMNS, chosen)
+    for record in records:
+        output.notes(record)
+
+
+def _table(record: dict[str, Any], named: bool) -> str:
+    rows = [_cells(group["group"], group) for group in record["groups"]]
+    total = {**record, "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
+    rows.append(_cells("total", total))
+    lines = [f"{printable(record['path'])}:"] if named else []
+    lines += output.table(["group", "tensors", "parameters", "", "buffers", "size"], rows, " rrrrr")
+    if record["aliases"]:
         tied = ", ".join(f"{alias} = {kept}" for alias, kept in record["aliases"].items())
-        output.echo(printable(f"tied, counted once: {tied}"))
-    output.notes(record)
+        lines.append(printable(f"tied, counted once: {tied}"))
+    return "\n".join(lines)
 
 
 def _cells(label: str, row: dict[str, Any]) -> list[str]:

@@ -60,8 +60,8 @@ def spectrum(path: str, style: str, as_json: bool, **settings: Any) -> None:
     from weighttools import api, diagnosis
 
     tensor_map = api.open(path, assume=settings.pop("assume"), root=settings.pop("root"))
-    with options.progress(tensor_map.totals()[1], "spectrum") as done:
-        record = {**diagnosis.spectrum(tensor_map, **settings, progress=done), "path": path}
+    with options.late_progress("spectrum") as (planned, done):
+        record = {**diagnosis.spectrum(tensor_map, **settings, planned=planned, progress=done), "path": path}
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

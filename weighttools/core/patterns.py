@@ -36,10 +36,20 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
 
 
 def chosen(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
-    """Return the names that `include` matches (all, if it is empty) and `exclude` does not, in order."""
+    """Return the names that `include` matches (all, if it is empty) and `exclude` does not, in order.
+
+    Raises
+    ------
+    TensorNotFoundError
+        A pattern matches no name, or all together leave none.
+    """
     known = list(names)
     kept = matching(known, include) if include else set(known)
     dropped = matching(known, exclude) if exclude else set()
+    if kept and kept <= dropped:
+        which = "the pattern" if len(exclude) == 1 else "the patterns"
+        verb = "leaves" if len(exclude) == 1 else "leave"
+        raise TensorNotFoundError(f"{which} {', '.join(map(repr, exclude))} {verb} out every tensor")
     return [name for name in known if name in kept and name not in dropped]
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weighttools import __version__
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
 from weighttools.train import saving
@@ -244,7 +243,6 @@ def _result(model: Model, session: Session, progress: Progress, why: str, option
     metrics = progress.best.metrics if progress.best.arrays else progress.history.epochs[-1]
     session.log(f"stopped: {why}; kept the weights of step {metrics['step']:,}")
     record = {
-        "weighttools": __version__,
         "task": session.task.name,
         "optimizer": optimizer_words(session.optimizer),
         "n_trained": len(session.names),

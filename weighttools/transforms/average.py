@@ -49,12 +49,18 @@ class Averaged:
         return out
 
     def _mean(self, blocks: Sequence[Array]) -> Array:
-        total = np.zeros(blocks[0].size)
         with np.errstate(all="ignore"):
-            for block, weight in zip(blocks, self.weights, strict=True):
-                total += block if block.dtype == np.float32 and weight == 1 else widened(block) * weight
+            total, *others = (_times(block, weight) for block, weight in zip(blocks, self.weights, strict=True))
+            total = total if total.dtype == np.float64 and total is not blocks[0] else widened(total)
+            for block in others:
+                total += block
             total /= math.fsum(self.weights)
             return cast_block(total, self.dtype)
+
+
+def _times(block: Array, weight: float) -> Array:
+    """Return a block times its weight, in float64; a float32 block of weight 1 as it is, to be added so."""
+    return block if block.dtype == np.float32 and weight == 1 else widened(block) * weight
 
 
 def ema_weights(decay: float, n: int) -> list[float]:

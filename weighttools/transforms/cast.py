@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
 _FLOAT32 = DTYPES["float32"]
+_CUT = (1 << 29) - 1
+"""The bits of a float64's significand that a float32 does not have."""
 _TARGETS = tuple(d.name for d in DTYPES.values() if d.is_float and d.bits >= 8 and d.name != "float8_e8m0fnu")
 
 
@@ -109,6 +111,18 @@ def to_odd(block: Array) -> Array:
     S. Boldo and G. Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using rounding to
     odd", IEEE Transactions on Computers 57(4), 2008, theorem 3.
     """
+    import numpy as np
+
+    bits = block.view(np.int64)
+    sticky = (bits & _CUT) + _CUT  # carries into the last bit that float32 keeps where anything is cut off
+    odd = ((bits | sticky) & ~_CUT).view(np.float64).astype(np.float32)
+    is_subnormal = (odd.view(np.uint32) << np.uint32(1)) - np.uint32(1) < np.uint32(0xFFFFFF)
+    if is_subnormal.any():  # these have fewer bits to keep
+        odd[is_subnormal] = _to_odd_with_care(block[is_subnormal])
+    return odd
+
+
+def _to_odd_with_care(block: Array) -> Array:
     import numpy as np
 
     near = block.astype(np.float32)

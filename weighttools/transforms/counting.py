@@ -11,6 +11,7 @@ import numpy as np
 
 from weighttools.core import plan
 from weighttools.core.engine import n_threads, run, threads
+from weighttools.core.memory import keep_pages
 from weighttools.core.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def jobs(tensors: Iterable[Tensor]) -> Iterator[Job]:
 def over(fn: Callable[[Job], R], tensors: Sequence[Tensor]) -> Iterator[R]:
     """Yield `fn` of each run of the tensors, in order; in threads where there is work for them."""
     is_small = sum(tensor.n_elements for tensor in tensors) <= JOB_ELEMENTS
-    with threads(1 if is_small else None) as pool:
+    with threads(1 if is_small else None) as pool, keep_pages():
         yield from run(fn, jobs(tensors), pool)
 
 

