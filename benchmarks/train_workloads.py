@@ -248,6 +248,46 @@ def llama_torch(update: bool = False) -> Step:
     return step
 
 
+# SmolLM with a low-rank adapter of rank 8 on queries and values
+
+
+def lora_ours() -> Step:
+    from weighttools import train
+
+    c = Llama()
+    p, (loss, _) = llama_params(c), llama_loss(c)
+    model = train.lora(train.Model(lambda weights, batch: loss(weights), p), r=8, alpha=16)
+    optimizer = train.adamw(1e-4)
+    state = optimizer.init(model.params)
+
+    def step() -> None:
+        _, grads = train.value_and_grad(model.run, model.params, {})
+        optimizer.step(model.params, grads, state)
+
+    return step
+
+
+def lora_torch() -> Step:
+    import warnings
+
+    import peft
+    import torch
+
+    warnings.simplefilter("ignore")  # peft calls what transformers renamed
+    c = Llama()
+    config = peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"])
+    module = peft.get_peft_model(llama_torch_module(c, llama_params(c)), config)
+    ids = torch.from_numpy(RNG.integers(1, c.vocabulary, (1, c.tokens)))
+    optimizer = torch.optim.AdamW([t for t in module.parameters() if t.requires_grad], 1e-4)
+
+    def step() -> None:
+        module.zero_grad()
+        module(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        optimizer.step()
+
+    return step
+
+
 # AdamW
 
 
@@ -293,6 +333,7 @@ WORKLOADS = {
     "top-two": Workload(lambda: bert_ours(top=True), lambda: bert_torch(top=True), 1.05, 0.9),
     "smollm": Workload(llama_ours, llama_torch, 0.88, 0.80),
     "smollm-adamw": Workload(lambda: llama_ours(update=True), lambda: llama_torch(update=True), 1.0, 0.86),
+    "smollm-lora": Workload(lora_ours, lora_torch, 0.92, 0.85),
     "adamw": Workload(adamw_ours, adamw_torch, 0.6, 0.6),
     "adamw-fused": Workload(adamw_ours, lambda: adamw_torch(fused=True), 2.8, 1.1),
 }
