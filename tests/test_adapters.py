@@ -166,6 +166,19 @@ def test_a_head_that_the_base_does_not_have_is_added(tmp_path: Path) -> None:
     assert merged.report["replaced"] == sorted(n for n in base if n.endswith("norm.weight"))  # as peft matches "norm"
 
 
+def test_a_head_that_was_tied_is_parted(tmp_path: Path) -> None:
+    base, module = made("whole", tmp_path)
+    table = "model.embed_tokens.weight"
+    tied = wt.TensorMap.from_arrays(
+        {n: a for n, a in base.items() if n != "lm_head.weight"}, aliases={"lm_head.weight": table}
+    )
+    merged = merge_lora(tied, tmp_path)
+    assert not merged.aliases and "no longer tied" in merged.origin.notes[-1]
+    expected = state(module.merge_and_unload())
+    assert np.array_equal(merged["lm_head.weight"].read(), expected["lm_head.weight"])
+    assert np.array_equal(merged[table].read(), base[table])
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     base, _ = made("llama", tmp_path)
     name = "model.layers.1.self_attn.q_proj.weight"
@@ -216,7 +229,12 @@ def test_a_square_weight_among_both_kinds_is_not_guessed(tmp_path: Path) -> None
         ({"lora_alpha": "16"}, "lora_alpha is '16'"),
         ({"lora_alpha": True}, "lora_alpha is True"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
-        ({"alpha_pattern": [1]}, "alpha_pattern is no table"),
+        ({"lora_alpha": 10**400}, "lora_alpha is 1"),
+        ({"lora_dropout": "much"}, "lora_dropout is 'much'"),
+        ({"lora_dropout": 1}, "lora_dropout is 1"),
+        ({"target_modules": 5}, "target_modules is 5"),
+        ({"modules_to_save": [["a"]]}, "modules_to_save is [['a']]"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is [1]"),
         ({"alpha_pattern": {"(a+)+$": 2}}, "regular expression"),
         ({"alpha_pattern": {"q_proj": {}}}, "lora_alpha is {}"),
     ],

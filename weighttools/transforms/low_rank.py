@@ -53,6 +53,21 @@ class Update:
             return False
         return shape == ((a[1], b[0]) if self.is_turned and len(a) == 2 else (b[0], *a[1:]))
 
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuse what does not change the weight `name` of `shape`.
+
+        Raises
+        ------
+        SpecError
+            Shapes do not fit, or a factor holds no floats.
+        """
+        if not self.fits(shape):
+            told = f"factors {self.a.shape} and {self.b.shape} do not fit a weight {shape}"
+            raise SpecError(told, subject=name, expected="(rank, in) and (out, rank)")
+        odd = next((factor for factor in (self.a, self.b) if not factor.dtype.is_float), None)
+        if odd is not None:
+            raise SpecError(f"a factor holds {odd.dtype}", subject=name, expected="floats")
+
     def factors(self) -> tuple[Array, Array]:
         """Return `left` (rows, rank) and `right` (rank, columns) in float64, whose product is the change."""
         a = widened(self.a.reader(0, self.a.n_elements)).reshape(self.rank, -1)
@@ -92,9 +107,7 @@ def changed(name: str, tensor: Tensor, update: Update) -> Tensor:
             expected="a float of 16 bits or more",
             remedy="decode the base first: --dequantize, or convert it with --dtype",
         )
-    if not update.fits(tensor.shape) or not (update.a.dtype.is_float and update.b.dtype.is_float):
-        told = f"factors {update.a.shape} and {update.b.shape} do not fit a weight {tensor.shape}"
-        raise SpecError(told, subject=name, expected="floats (rank, in) and (out, rank)")
+    update.check(name, tensor.shape)
     if not tensor.n_elements:
         return tensor
     n_columns = math.prod(tensor.shape[1:])
