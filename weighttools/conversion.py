@@ -230,5 +230,6 @@ def planned_peak(tensors: Iterable[Tensor]) -> int:
 
 def _element_bytes(tensor: Tensor) -> int:
     """Return the bytes that one element under way takes; where it is computed, in float64 and with temporaries."""
-    computed = isinstance(tensor.decode, Positioned)
-    return 40 if computed else max(8, tensor.dtype.bits) // 8
+    if isinstance(tensor.decode, Positioned):
+        return 40
+    return int(getattr(tensor.decode, "element_bytes", max(8, tensor.dtype.bits) // 8))

@@ -189,9 +189,9 @@ def test_frozen_weights_cost_no_gradient_work(monkeypatch: pytest.MonkeyPatch) -
     shapes: list[tuple[int, ...]] = []
     matmul = np.matmul
 
-    def seen(*args: Any) -> Any:
+    def seen(*args: Any, **options: Any) -> Any:
         shapes.append(np.dot(*args).shape)
-        return matmul(*args)
+        return matmul(*args, **options)
 
     monkeypatch.setattr(np, "matmul", seen)
     value_and_grad(lambda p: linear(x, LowRank(w, p["a"], p["b"], 1.0)).sum(), p)

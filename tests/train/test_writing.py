@@ -23,6 +23,7 @@ from tests.formats.gguf_golden import finish
 from weighttools.cli.main import main
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, UnsupportedError
 from weighttools.train.gguf_tokenizer import gguf_tokenizer
+from weighttools.train.tokens import tokens
 from weighttools.train.writing import Writer, writer
 from weighttools.transforms.gguf_names import to_gguf
 
@@ -129,7 +130,7 @@ def saved(folder: Path, trained: Tokenizer, with_tokenizer: bool = True) -> Any:
 def expected(module: Any, trained: Tokenizer, prompt: str, n: int) -> str:
     ids = torch.tensor([trained.encode(prompt).ids])
     settings = transformers.GenerationConfig(max_new_tokens=n, do_sample=False, pad_token_id=0)
-    found = module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0]
+    found = module.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0]
     return str(trained.decode(found[ids.shape[1] :].tolist()))
 
 
@@ -166,8 +167,23 @@ def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> N
     for name, tensor in translated.items():
         out.add_tensor(name, tensor.read())
     finish(out)
+    known = tokens(tmp_path / "m.gguf")
+    assert (known.end_id, known.max_length) == (trained.token_to_id(END), module.config.max_position_embeddings)
     done = run(str(tmp_path / "m.gguf"), "-p", "the dog", "-n", "8", "--json")
     assert json.loads(done.stdout)["text"] == expected(module, trained, "the dog", 8)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_an_adapter_of_peft_is_added(tmp_path: Path, trained: Tokenizer) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    module = saved(tmp_path / "base", trained)
+    plain = expected(module, trained, "the cat", 10)
+    tuned = get_peft_model(module, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter")
+    done = run(str(tmp_path / "base"), "--adapter", str(tmp_path / "adapter"), "-p", "the cat", "-n", "10", "--json")
+    text = json.loads(done.stdout)["text"]
+    assert text == expected(tuned.eval(), trained, "the cat", 10) != plain
 
 
 def test_text_ends_before_a_stop_token(tmp_path: Path, trained: Tokenizer) -> None:
@@ -202,7 +218,7 @@ def test_pieces_are_whole_characters(tmp_path: Path, trained: Tokenizer) -> None
 
 def test_what_is_missing_is_said(tmp_path: Path, trained: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path / "a", trained, with_tokenizer=False)
-    with pytest.raises(SourceError, match="has no tokenizer.json; name one with --tokenizer"):
+    with pytest.raises(SourceError, match="has no tokenizer.json; name the tokenizer"):
         writer(tmp_path / "a")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CorruptFileError, match="is no tokenizer"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.nn.utils import prune as theirs
 import weighttools as wt
 from tests.formats.torch_arrays import to_torch
 from tests.transforms.edits import FLOATS, TORCH_FLOATS, bits, matrices, normal, read, wide
+from weighttools.edits import reading_bytes
 
 SHARES = st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0])
 
@@ -183,6 +186,25 @@ def test_groups():
         inside = {name: array for name, array in arrays.items() if groups[name] == group}
         for name, mask in sorted_masks(inside, 0.5).items():
             np.testing.assert_array_equal(masks[name], mask)
+
+
+@pytest.mark.parametrize(
+    ("verb", "passes", "n_passes"),
+    [
+        (partial(wt.prune, sparsity=0.5), "magnitude", 2),
+        (partial(wt.prune, sparsity=0.5, scope="tensor"), "magnitude", 2),
+        (partial(wt.prune, sparsity=0.5, random=True), "random", 2),
+        (partial(wt.prune, sparsity=0.5, structure="columns"), "norm", 1),
+        (partial(wt.clip, norm=1.0), "norm", 1),
+    ],
+)
+def test_progress_of_what_is_read_to_plan(verb, passes, n_passes):
+    arrays = {"a.weight": normal((1200, 1000), "float32", 1), "b.weight": normal((30, 40), "float32", 2)}
+    tensor_map = wt.TensorMap.from_arrays({**arrays, "a.bias": np.ones(9, np.float32)})
+    moved = []
+    verb(tensor_map, progress=moved.append)
+    assert len(moved) >= 3 * n_passes and min(moved) > 0
+    assert sum(moved) == n_passes * (1_200_000 + 1200) * 4 == reading_bytes(tensor_map, passes=passes)
 
 
 def test_masks_only_of_what_was_just_pruned():

@@ -19,7 +19,7 @@ from weighttools.cli import output
 @click.option("--top-k", type=int, default=0, show_default=True, help="Sample of so many tokens; 0 is all.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Determines what is sampled.")
 @click.option("--tokenizer", type=click.Path(), metavar="PATH", help="A tokenizer.json, or the directory it is in.")
-@click.option("--adapter", type=click.Path(), metavar="DIR", help="Write with this LoRA adapter beside the weights.")
+@click.option("--adapter", type=click.Path(), metavar="DIR", help="A LoRA adapter to add to the weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print the text as JSON once it is whole.")
 def generate(
     path: str, prompt: str, max_tokens: int, tokenizer: str | None, adapter: str | None, as_json: bool, **how: Any
@@ -32,6 +32,7 @@ def generate(
     \b
     Examples:
       weighttools generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'The capital of France is'
+      weighttools generate path/to/checkpoint --adapter path/to/adapter --prompt 'Dear Sir or Madam,'
       weighttools generate path/to/checkpoint -p 'Once upon a time' -n 200 --temperature 0.8 --top-p 0.95 --seed 3
       weighttools generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'Log of the' --adapter adapter/
     """

@@ -19,10 +19,8 @@ from weighttools.errors import SpecError
 from weighttools.train.batches import Batch
 from weighttools.train.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
 from weighttools.train.model import Model
-from weighttools.train.models import from_config
 from weighttools.train.models.architecture import BUFFERS
-from weighttools.train.models.files import described, floats
-from weighttools.train.models.shapes import from_shapes
+from weighttools.train.models.files import described, floats, of
 from weighttools.train.models.stack import Layer
 from weighttools.train.ops import dropout
 from weighttools.train.pooling import POOLINGS, pooled
@@ -104,13 +102,6 @@ def model(
 
 SEQUENCES = ("encoder", "decoder")
 """Kinds of architecture that take tokens; the others take arrays."""
-
-
-def of(origin: TensorMap, config: Mapping[str, Any], activation: str = "relu") -> Any:
-    """Return a checkpoint's architecture: by its config.json, or by its shapes where that names no model."""
-    if "model_type" in config:
-        return from_config(config, [*origin, *origin.aliases])
-    return from_shapes(dict(zip(origin, (spec.shape for spec in origin.specs()), strict=True)), activation=activation)
 
 
 @dataclass(frozen=True, slots=True)

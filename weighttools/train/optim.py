@@ -14,6 +14,7 @@ An `Optimizer` is a description and never changes; all that changes is in `param
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train import transforms
+from weighttools.train import fused, transforms
 from weighttools.train.groups import Rule, decays, describe, is_hidden_matrix
 from weighttools.train.parallel import SPLIT, scratch, spread
 from weighttools.train.schedules import Schedule
@@ -113,9 +114,10 @@ class Optimizer:
         step = Step(state.step, grads)
         commons = {stage: stage.begin(step) for stage in (*self.chain, *self.others)}
         jobs: list[tuple[Any, ...]] = []
+        sweep = fused.sweep(grads)
         for name, grad in grads.items():
-            jobs += self._jobs(name, params[name], grad, state, lr, commons)
-        spread(_run, jobs)
+            jobs += self._jobs(name, params[name], grad, state, lr, commons, sweep)
+        spread(_call, jobs)
         norms = [commons[stage] for stage in self.chain if isinstance(stage, transforms.ClipNorm)]
         return {"lr": lr} | ({"grad_norm": norms[0]} if norms else {})
 
@@ -127,7 +129,14 @@ class Optimizer:
         return self.chain if self.is_main is None or self.is_main(name, p) else self.others
 
     def _jobs(
-        self, name: str, p: Array, grad: Array, state: State, lr: float, commons: Mapping[Transform, Any]
+        self,
+        name: str,
+        p: Array,
+        grad: Array,
+        state: State,
+        lr: float,
+        commons: Mapping[Transform, Any],
+        sweep: Callable[..., None] | None,
     ) -> Iterator[tuple[Any, ...]]:
         _check(name, p, grad)
         chain, is_decayed = self._chain(name, p), self.rule(name, p)
@@ -136,13 +145,16 @@ class Optimizer:
         slots = {slot: state.slots[slot][name] for stage in chain for slot in stage.slots(p)}
         ends = (1 - rate * self.weight_decay, rate * self.proximal_l1) if is_decayed else (1.0, 0.0)
         if any(stage.whole for stage in chain):
-            yield stages, rate, ends, is_decayed, p, grad, slots
+            yield _run, stages, rate, ends, p, grad, slots, is_decayed
             return
         flat_p, flat_grad, flat_slots = p.reshape(-1), grad.reshape(-1), {k: v.reshape(-1) for k, v in slots.items()}
+        run: Callable[..., None] = functools.partial(_run, is_decayed=is_decayed)
         size = PIECE if p.size > PIECE else SPLIT
+        if sweep is not None and fused.fits(chain, p, ends[1]):
+            run, size = functools.partial(fused.run, sweep), fused.PIECE
         for i in range(0, p.size, size):
             at = slice(i, i + size)
-            yield stages, rate, ends, is_decayed, flat_p[at], flat_grad[at], {k: v[at] for k, v in flat_slots.items()}
+            yield run, stages, rate, ends, flat_p[at], flat_grad[at], {k: v[at] for k, v in flat_slots.items()}
 
 
 def _check(name: str, p: Array, grad: Array) -> None:
@@ -153,14 +165,18 @@ def _check(name: str, p: Array, grad: Array) -> None:
         raise SpecError("the parameter is read-only or not contiguous", subject=name, remedy="copy it first")
 
 
+def _call(f: Callable[..., None], *args: Any) -> None:
+    f(*args)
+
+
 def _run(
-    stages: list[tuple[Transform, Any]],
+    stages: fused.Stages,
     rate: float,
     ends: tuple[float, float],
-    is_decayed: bool,
     p: Array,
     u: Array,
     slots: Mapping[str, Array],
+    is_decayed: bool,
 ) -> None:
     """Send one piece through the chain and apply the result."""
     out, spare = scratch(p.shape, 2, p.dtype)

@@ -1,4 +1,4 @@
-"""The tokenizer that lies beside a checkpoint (tokenizer.json), read with the package ``tokenizers``."""
+"""The tokenizer beside a checkpoint (tokenizer.json), or in its GGUF metadata, by the package ``tokenizers``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
 from weighttools.io.text import MAX_JSON, read_json
-from weighttools.opening import open as open_checkpoint
 from weighttools.train.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.models.files import described
 from weighttools.train.tape import Array
 
 FILE = "tokenizer.json"
@@ -89,13 +89,12 @@ class Tokens:
 
 
 def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
-    """Read the tokenizer beside a checkpoint.
+    """Read the tokenizer beside a checkpoint, or the one that a GGUF file carries where none lies beside it.
 
     Parameters
     ----------
     base
-        The checkpoint, a directory with a tokenizer.json, that file itself, or what this function returned. A GGUF
-        file without one beside it has its tokenizer in its metadata.
+        The checkpoint, a directory with a tokenizer.json, that file itself, or what this function returned.
     max_length
         The most tokens of a text; by default what tokenizer.json, tokenizer_config.json and config.json allow.
 
@@ -112,11 +111,7 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
         raise SpecError(f"max_length {max_length}", expected="1 or more")
     if isinstance(base, Tokens):
         return base if max_length is None else Tokens(base.tokenizer, base.pad_id, base.end_id, max_length)
-    path = Path(base) if not isinstance(base, TensorMap) and Path(base).name == FILE else home_of(base) / FILE
-    if not path.exists() and (metadata := _gguf_metadata(base)) is not None:
-        return _of_gguf(metadata, max_length, path.parent)
-    tokenizer = _loaded(path)
-    config, settings = _settings(path.parent / "config.json"), _settings(path.parent / "tokenizer_config.json")
+    tokenizer, config, settings = _read(base)
     bound = max_length or _bound(tokenizer, config, settings)
     pad_id = _pad_id(tokenizer, config, settings)
     tokenizer.no_truncation()
@@ -124,22 +119,26 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
     return Tokens(tokenizer, pad_id, _token_id(tokenizer, (settings.get("eos_token"), *_ENDS)), bound)
 
 
-def _gguf_metadata(base: Base) -> Mapping[str, Any] | None:
-    """Return a GGUF file's metadata if there is a tokenizer in it."""
-    if not isinstance(base, TensorMap):
-        if Path(base).suffix != ".gguf":
-            return None
-        base = open_checkpoint(base)
-    return base.metadata if has_tokenizer(base.metadata) else None
+def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any]]:
+    """Return the tokenizer, what the model's configuration says, and what its own does."""
+    path = Path(base) if not isinstance(base, TensorMap) and Path(base).name == FILE else home_of(base) / FILE
+    carried = None if path.exists() else _gguf(base)
+    if carried is None:
+        return _loaded(path), _settings(path.parent / "config.json"), _settings(path.parent / "tokenizer_config.json")
+    tokenizer, config = gguf_tokenizer(carried.metadata, carried.origin.path), described(carried)[1]
+    end = config.get("eos_token_id")
+    is_known = isinstance(end, int) and 0 <= end < tokenizer.get_vocab_size()
+    return tokenizer, config, {"eos_token": tokenizer.id_to_token(end)} if is_known else {}
 
 
-def _of_gguf(metadata: Mapping[str, Any], max_length: int | None, subject: Path) -> Tokens:
-    tokenizer = gguf_tokenizer(metadata, str(subject))
-    pad_id = metadata.get("tokenizer.ggml.padding_token_id")
-    context = metadata.get(f"{metadata.get('general.architecture')}.context_length")
-    bound = max_length or (int(context) if isinstance(context, (int, np.integer)) and context > 0 else None)
-    known = pad_id if isinstance(pad_id, (int, np.integer)) else _token_id(tokenizer, _PADS)
-    return Tokens(tokenizer, int(known or 0), _token_id(tokenizer, _ENDS), bound)
+def _gguf(base: Base) -> TensorMap | None:
+    """Return the map of a GGUF file that carries a tokenizer; None for any other checkpoint."""
+    from weighttools.opening import open as open_checkpoint
+
+    if not isinstance(base, TensorMap) and not str(base).endswith(".gguf"):
+        return None
+    found = base if isinstance(base, TensorMap) else open_checkpoint(base)
+    return found if has_tokenizer(found.metadata) else None
 
 
 def _loaded(path: Path) -> Any:

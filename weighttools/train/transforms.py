@@ -20,9 +20,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from weighttools.train.parallel import BLOCK, blocks, spread, threads_for
 from weighttools.train.tape import Array
 
 Shapes = dict[str, tuple[int, ...]]
+PIECES = 32
+"""Dot products of a block each that are worth a thread."""
 
 
 class Step(NamedTuple):
@@ -87,9 +90,13 @@ class ClipNorm(Stateless):
         """Return the norm."""
         return global_norm(step.grads)
 
+    def factor(self, norm: float) -> float:
+        """Return what gradients of this joint norm are multiplied by."""
+        return min(1.0, self.limit / (norm + 1e-6))
+
     def kernel(self, u: Array, out: Array, piece: Piece, common: float, gain: float) -> Array:
         """Multiply, if there is anything to do."""
-        factor = gain * min(1.0, self.limit / (common + 1e-6))
+        factor = gain * self.factor(common)
         return u if factor == 1 else np.multiply(u, factor, out=out)
 
 
@@ -324,13 +331,22 @@ def near_orthogonal(x: Array, n_iterations: int = 5) -> Array:
 
 def global_norm(grads: Mapping[str, Array]) -> float:
     """Return the 2-norm of all gradients together."""
-    return math.sqrt(sum(_sum_of_squares(g) for g in grads.values()))
+    return math.sqrt(_sum_of_squares(*grads.values()))
 
 
-def _sum_of_squares(x: Array, piece: int = 1 << 16) -> float:
-    """Return the sum in float64 of BLAS dot products over short pieces."""
-    flat = x.reshape(-1)
-    return sum(float(np.dot(flat[i : i + piece], flat[i : i + piece])) for i in range(0, flat.size, piece))
+def _sum_of_squares(*arrays: Array) -> float:
+    """Return the sum, in float64 and in order, of BLAS dot products over pieces."""
+    pieces = [(flat, i) for flat in (a.reshape(-1) for a in arrays) for i in range(0, flat.size, BLOCK)]
+    sums = np.zeros(len(pieces))
+
+    def kernel(first: int, last: int) -> None:
+        for k in range(first, last):
+            flat, i = pieces[k]
+            sums[k] = np.dot(flat[i : i + BLOCK], flat[i : i + BLOCK])
+
+    with threads_for(arrays):
+        spread(kernel, blocks(len(pieces), target=PIECES))
+    return float(sum(sums.tolist()))
 
 
 def _rms(x: Array) -> float:

@@ -21,9 +21,9 @@ from weighttools.train.fit import Result, fit
 from weighttools.train.freezing import trained
 from weighttools.train.heads import Classifier, Embedder, Head, Regressor
 from weighttools.train.language import Sequences
-from weighttools.train.loading import SEQUENCES, Loaded, head_of, model, of
+from weighttools.train.loading import SEQUENCES, Loaded, head_of, model
 from weighttools.train.lora import lora
-from weighttools.train.models.files import described
+from weighttools.train.models.files import described, of
 from weighttools.train.reading import Columns, Read, onto, read, task_of
 from weighttools.train.regression import LanguageModel, Regression
 from weighttools.train.stored import metadata, stored_scaling

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.train.ops.basic import Result
-from weighttools.train.parallel import blocks, scratch, spread
+from weighttools.train.parallel import CHEAP, blocks, scratch, spread
 from weighttools.train.tape import Array, operation
 
 Kernel = Callable[[Array, Array, Array | None, Array, Array], None]
@@ -43,12 +43,13 @@ def _scale(d: Any, dy: Array) -> Any:
     def kernel(start: int, stop: int) -> None:
         flat_d[start:stop] *= flat_dy[start:stop]
 
-    spread(kernel, blocks(d.size))
+    spread(kernel, blocks(d.size, split=CHEAP))
     return d
 
 
 def _relu(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
-    np.maximum(x, 0, out=y)
+    t.fill(0)  # np.maximum by a scalar takes three times as long
+    np.maximum(x, t, out=y)
     if d is not None:
         np.greater(x, 0, out=d, casting="unsafe")
 
@@ -61,12 +62,13 @@ def _tanh(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
 
 
 def logistic(x: Array, out: Array) -> None:
-    """Fill `out` with 1 / (1 + exp(-x)); below -88 (float64: -700) the value stays that of the bound."""
-    np.maximum(x, -_EXP_LIMIT[x.dtype.char], out=out)
+    """Fill `out` with 1 / (1 + exp(-x)); beyond 88 from 0 (float64: 700) the value stays that of the bound."""
+    limit = _EXP_LIMIT[x.dtype.char]
+    np.clip(x, -limit, limit, out=out)
     np.negative(out, out=out)
     np.exp(out, out=out)
     out += 1
-    np.reciprocal(out, out=out)
+    np.divide(1, out, out=out)
 
 
 def _sigmoid(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
@@ -96,7 +98,7 @@ def _normal_cdf_f32(x: Array, out: Array, density: Array, t: Array) -> None:
     np.abs(x, out=out)
     np.multiply(out, 0.3275911 * math.sqrt(0.5), out=t)
     t += 1
-    np.reciprocal(t, out=t)
+    np.divide(1, t, out=t)
     np.multiply(x, x, out=density)
     density *= -0.5
     np.exp(density, out=density)
@@ -104,10 +106,10 @@ def _normal_cdf_f32(x: Array, out: Array, density: Array, t: Array) -> None:
     for a in _ERF_7_1_26[3::-1]:
         out += a
         out *= t
-    out *= density
-    np.subtract(0.5, out, out=out)
-    np.copysign(out, x, out=out)
-    out += 0.5
+    out *= density  # the tail beyond abs(x); the rest is 1 - tail for x > 0, and the tail itself below
+    np.greater(x, 0, out=t, casting="unsafe")
+    np.subtract(t, out, out=out)
+    np.abs(out, out=out)
 
 
 def _normal_cdf_f64(x: Array, out: Array, density: Array, t: Array) -> None:
