@@ -11,6 +11,7 @@ import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train.models import Architecture, Cache
+from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
 
 
@@ -125,7 +126,8 @@ def generate(
     """
     start = np.asarray(ids)
     chosen = Sampling(temperature, top_p, top_k)
-    new = list(stream(run, params, start, max_new_tokens, sampling=chosen, seed=seed, stop=stop, cache=cache))
+    with threads_for(params.values()):
+        new = list(stream(run, params, start, max_new_tokens, sampling=chosen, seed=seed, stop=stop, cache=cache))
     if not new:
         return start
     added = np.stack(new, 1)

@@ -11,10 +11,10 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike
-from weighttools.train.adapting import merge_lora
 from weighttools.train.generation import Sampling, stream
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
+from weighttools.train.parallel import threads_for
 from weighttools.train.tokens import home_of, tokens
 
 
@@ -67,7 +67,7 @@ class Writer:
         run, params = self.checkpoint.architecture, self.checkpoint.params
         new: list[int] = []
         told = ""
-        with keep_pages():
+        with threads_for(params.values()), keep_pages():
             for token in stream(run, params, ids, max_tokens, sampling=sampling, seed=seed, stop=self.stops):
                 new.append(int(token[0]))
                 text = self._text(ids, new)
