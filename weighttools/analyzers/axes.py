@@ -42,6 +42,24 @@ def padded(values: Array, start: int, columns: int) -> tuple[int, Array]:
     return first, whole.reshape(n_rows, columns)
 
 
+def line_sums(values: Array, start: int, columns: int) -> tuple[int, Array, Array]:
+    """Return the row that flat position `start` is in, the sums of that row and those that follow, and of each column.
+
+    A row that the values hold only a part of is summed over that part; nothing is copied.
+    """
+    import numpy as np
+
+    first, lead = divmod(start, columns)
+    head = values[: -lead % columns]
+    whole = values[head.size : head.size + (values.size - head.size) // columns * columns].reshape(-1, columns)
+    tail = values[head.size + whole.size :]
+    of_columns = whole.sum(axis=0)
+    of_columns[lead : lead + head.size] += head
+    of_columns[: tail.size] += tail
+    ends = [part.sum(keepdims=True) if part.size else part for part in (head, tail)]
+    return first, np.concatenate([ends[0], whole.sum(axis=1), ends[1]]), of_columns
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Strip:
     """Values of rows `first`, `first` + 1, …; where two strips meet, the larger (of booleans, either) holds."""

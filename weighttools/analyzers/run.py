@@ -109,6 +109,10 @@ class Block:
         kernel = blocked.sums if self._recipe.kernel == "numpy" else _compiled()
         return careful.or_fast(kernel, self.values, self.start, self._recipe.eps, self._scratch)
 
+    def room(self, name: str) -> Array:
+        """Return float64 memory for as many elements, by a name: it is the block's, with whatever it holds."""
+        return self._scratch.get(f"room {name}", np.float64, self.values.size)
+
     def chunks(self) -> Iterator[Array]:
         """Yield the values as float64, a few at a time; complex numbers as magnitudes."""
         return careful.chunks(self.values)

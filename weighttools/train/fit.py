@@ -21,8 +21,9 @@ from weighttools.train.held import held
 from weighttools.train.history import History
 from weighttools.train.loop import Progress, Session, own_schedule, train
 from weighttools.train.memory import keep_pages
-from weighttools.train.model import Model
+from weighttools.train.model import Model, weights
 from weighttools.train.optim import Optimizer, adamw
+from weighttools.train.parallel import threads_for
 from weighttools.train.recipe import Options, Recipe, optimizer_words
 from weighttools.train.resume import Fingerprint, Store, fingerprint
 from weighttools.train.sides import divided
@@ -126,7 +127,7 @@ def fit(
     [[3.0]]
     """
     options = Recipe.of(**recipe)
-    with keep_pages():
+    with keep_pages(), threads_for(weights(model.run, model.params)):
         session = session_of(model, data, validation, task, optimizer or adamw(), options, log or _silent)
         progress, store = progress_of(session, options), None
         if checkpoint is not None:
