@@ -19,6 +19,7 @@ from weighttools.train.companions import adapter_prefix
 from weighttools.train.feeding import Subset, column, split
 from weighttools.train.fit import Result, fit
 from weighttools.train.freezing import trained
+from weighttools.train.gguf_tokenizer import KEY as TOKENIZER
 from weighttools.train.heads import Classifier, Embedder, Head, Regressor
 from weighttools.train.language import Sequences
 from weighttools.train.loading import SEQUENCES, Loaded, head_of, model
@@ -332,4 +333,5 @@ def written(prepared: Prepared, result: Result) -> TensorMap:
         found = found.rename(lambda name: peft_name(name, prefix))
         if prepared.settings.is_merged:
             found = merged(prepared.base, result.model, found.metadata)
-    return found.replace(metadata={**found.metadata, **metadata(prepared.source, prepared.settings.activation)})
+    kept = {key: value for key, value in found.metadata.items() if not key.startswith(TOKENIZER)}
+    return found.replace(metadata={**kept, **metadata(prepared.source, prepared.settings.activation)})
