@@ -62,5 +62,7 @@ def describe(
     for (decay, rate), names in groups.items():
         n = sum(params[name].size for name in names)
         examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        lines.append(f"decay {decay:g}, rate x {rate:g}: {len(names):,} tensors, {n:,} parameters ({examples})")
+        lines.append(
+            f"decay {decay:g}, rate x {rate:g}: {len(names):,} tensor{'s' * (len(names) != 1)}, {n:,} parameters ({examples})"
+        )
     return "\n".join(lines)
