@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
+from weighttools.io.progress import Progress, silent
 from weighttools.opening import PathLike
 from weighttools.opening import open as open_checkpoint
 from weighttools.records import Record
@@ -68,6 +69,7 @@ def prune(
     norm: str = "2",
     n_heads: int | None = None,
     seed: int = 0,
+    progress: Progress = silent,
     **which: Unpack[Which],
 ) -> TensorMap:
     """Set weights to 0: the smallest, random ones, N of every M, or whole rows, columns, channels, heads.
@@ -92,6 +94,8 @@ def prune(
         Meet the target over all tensors (``"global"``), in each (``"tensor"``) or in each layer (``"group"``).
     n_heads
         How many heads each attention has.
+    progress
+        Called with the number of bytes just looked at, where values are read to plan; see `reading_bytes`.
     which
         ``include``, ``exclude``, ``include_all``; see `Which`.
 
@@ -118,12 +122,28 @@ def prune(
         if nm is not None:
             return patterned.n_of_m(names, nm, says)
         if structure is not None and sparsity is not None:
-            return patterned.structured(names, structure, sparsity, norm, n_heads, says)
+            return patterned.structured(names, structure, sparsity, norm, n_heads, says, progress)
         if random and sparsity is not None:
-            return single.draw(names, sparsity, scope, seed, says)
-        return single.magnitude(names, sparsity, threshold, scope, says)
+            return single.draw(names, sparsity, scope, seed, says, progress)
+        return single.magnitude(names, sparsity, threshold, scope, says, progress)
 
     return _edited(src, which, transform)
+
+
+def reading_bytes(src: Source, *, passes: str, **which: Unpack[Which]) -> int:
+    """Return how many bytes `prune` or `clip` look at before anything is written.
+
+    Parameters
+    ----------
+    passes
+        What for: ``"magnitude"`` or ``"random"`` (up to four passes), or ``"norm"`` (one).
+    """
+    from weighttools.selection import select
+    from weighttools.transforms.prune import reading_bytes as of
+
+    tensor_map = _opened(src)
+    tensors = [tensor_map[name] for name in select(tensor_map, **which).names]
+    return sum(t.spec.nbytes for t in tensors) if passes == "norm" else of(tensors, passes == "random")
 
 
 def _one_of(
@@ -178,11 +198,21 @@ def scale(src: Source, *, by: float, **which: Unpack[Which]) -> TensorMap:
     return _edited(src, which, lambda names, says: shrink.scale(names, by, says))
 
 
-def clip(src: Source, *, value: float | None = None, norm: float | None = None, **which: Unpack[Which]) -> TensorMap:
-    """Clip each weight to ``-value`` to `value`, or scale each tensor whose L2 norm exceeds `norm` down to it."""
+def clip(
+    src: Source,
+    *,
+    value: float | None = None,
+    norm: float | None = None,
+    progress: Progress = silent,
+    **which: Unpack[Which],
+) -> TensorMap:
+    """Clip each weight to ``-value`` to `value`, or scale each tensor whose L2 norm exceeds `norm` down to it.
+
+    With `norm` the values are read now, and `progress` is called with the number of bytes just looked at.
+    """
     from weighttools.transforms import shrink
 
-    return _edited(src, which, lambda names, says: shrink.clip(names, value, norm, says))
+    return _edited(src, which, lambda names, says: shrink.clip(names, value, norm, says, progress))
 
 
 def noise(src: Source, *, std: float, seed: int = 0, **which: Unpack[Which]) -> TensorMap:

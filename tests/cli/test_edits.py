@@ -74,11 +74,26 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_dry_run_writes_nothing(inside, model, tmp_path: Path, command: str) -> None:
+DRY = {
+    **{command: [command, "SRC", *options] for command, options in COMMANDS.items()},
+    "prune rows": ["prune", "SRC", "--structure", "rows", "--sparsity", "0.5"],
+    "2:4": ["prune", "SRC", "--nm", "2:4"],
+    "random": ["prune", "SRC", "--random", "--sparsity", "0.5"],
+    "clip norm": ["clip", "SRC", "--norm", "1"],
+    "init": ["init", "SRC", "--method", "orthogonal"],
+    "average": ["average", "SRC", "SRC"],
+}
+
+
+@pytest.mark.parametrize("name", DRY)
+def test_dry_run_writes_nothing(inside, model, tmp_path: Path, name: str) -> None:
     target, before = tmp_path / "p.safetensors", sorted(tmp_path.iterdir())
-    out = good(inside(command, model[0], "-o", target, *COMMANDS[command], "--dry-run"))
-    assert f"would write {target}" in out and "planned peak memory" in out and "would have" in out
+    words = [model[0] if word == "SRC" else word for word in DRY[name]]
+    out = good(inside(*words, "-o", target, "--dry-run"))
+    assert f"would write {target}: safetensors, 5 tensors, 760 B" in out and "would have" in out
+    record = json.loads(good(inside(*words, "-o", target, "--dry-run", "--json")))
+    assert not record["written"] and record["stored_bytes"] == 760 and record["transforms"]
+    assert 8 << 20 <= record["planned_peak_bytes"] < 200e6 and "planned peak memory" in out
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -144,6 +159,13 @@ def test_average(inside, make, tmp_path: Path) -> None:
         ("prune", [], "one of --sparsity and --threshold"),
         ("prune", ["--sparsity", "0.5", "--mask-out", "-"], "--mask-out"),
         ("prune", ["--sparsity", "0.5", "--mask-out", "x.nosuchformat"], "nosuchformat"),
+        ("prune", ["--sparsity", "0.5", "--mask-out", "nowhere/m.npz"], "nowhere does not exist"),
+        ("prune", ["--sparsity", "0.5", "--mask-out", "/dev/null.npz/x.npz"], "/dev/null.npz"),
+        ("prune", ["--sparsity", "0.5", "--store", "zip"], "--store"),
+        ("prune", ["--sparsity", "0.5", "--store", "bitmask", "--to", "npz"], "--store bitmask for safetensors"),
+        ("prune", ["--threshold", "nan"], "--threshold nan"),
+        ("init", ["--seed", "0.5"], "--seed"),
+        ("init", ["--method", "melt"], "no initialiser"),
         ("prune", ["--structure", "heads", "--n-heads", "3", "--sparsity", "0.5"], "no tensor has heads"),
         ("decay", [], "nothing decays"),
         ("decay", ["--rate", "2"], "change sign"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -269,6 +270,33 @@ def test_lines_tell_what_is_trained() -> None:
     assert "equal samples" in text and "val_accuracy" in text and "samples/s" in text
 
 
+def test_binary_labels_are_split_by_their_share_and_balanced() -> None:
+    x, y = digits()
+    yes = (y < 2).astype(np.float64)
+    lines: list[str] = []
+    m = train.Model(lambda p, b: run(p, b)[:, 0], start(np.float64))
+    data = Recorded(train.arrays(x, yes))
+    task = train.Binary("balanced")
+    result = train.fit(
+        m, data, task=task, validation=0.2, epochs=1, batch_size=240, optimizer=train.sgd(0.1), log=lines.append
+    )
+    learnt, held_out = data.asked[0], np.concatenate(data.asked[1:])
+    assert yes[held_out].sum() == round(0.2 * yes.sum()) and len(held_out) == 60
+    n_yes = int(yes[learnt].sum())
+    assert f"label 0: yes {n_yes} of 240 x {(240 - n_yes) / n_yes:.4g}" in "\n".join(lines)
+    logits = torch.tensor(train.predict(train.Model(m.run, start(np.float64)), (x, yes)))
+    weight = torch.tensor((240 - n_yes) / n_yes, dtype=torch.float64)
+    theirs = torch.nn.BCEWithLogitsLoss(pos_weight=weight)(logits[learnt], torch.tensor(yes[learnt]))
+    assert result.history.steps["loss"] == pytest.approx([theirs.item()])
+    with pytest.raises(SpecError, match="needs labels"):
+        train.Binary("balanced").loss(logits.numpy(), {"target": yes})
+    with pytest.raises(SpecError, match="0 yes in a column"):
+        train.fit(m, (x, 0 * yes), task=train.Binary("balanced"), log=None)
+    drawn = Recorded(train.arrays(x, yes))
+    train.fit(m, drawn, task=task, sampler="weighted", epochs=10, batch_size=300, log=None)
+    assert abs(yes[np.concatenate(drawn.asked)].mean() - 0.5) < 4 * 0.5 / np.sqrt(3000)
+
+
 def test_finding_a_rate_leaves_the_model_alone() -> None:
     m = model()
     found = train.find_rate(m, digits(), task=TASK, low=1e-5, high=10.0, n_steps=40)
@@ -341,3 +369,20 @@ def test_weights_that_cannot_be_trained_in_place_are_refused() -> None:
     params = start() | {"fc1.weight": np.asfortranarray(start()["fc1.weight"])}
     with pytest.raises(SpecError, match=r"fc1\.weight: the array is read-only or not contiguous"):
         train.fit(train.Model(run, params), digits(), task=TASK, log=None)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_narrow_arrays_are_refused(dtype: Any) -> None:
+    params: dict[str, Any] = {n: p.astype(dtype) for n, p in start().items()}
+    with pytest.raises(
+        SpecError, match=rf"fc1\.weight: is {dtype.__name__}; expected float32 or float64; give array\.astype"
+    ):
+        train.fit(train.Model(run, params), digits(), task=TASK, log=None)
+
+
+def test_one_array_under_two_names_is_refused() -> None:
+    w = start()["fc1.weight"]
+    params = {**start(), "fc1.weight": w, "tied.weight": w}
+    with pytest.raises(SpecError, match=r"tied\.weight: is the same memory as fc1\.weight"):
+        train.fit(train.Model(run, params), digits(), task=TASK, log=None)
+    train.fit(train.Model(run, params), digits(), task=TASK, freeze=["tied*"], log=None)

@@ -136,7 +136,7 @@ def test_gradients_of_smollm2_are_as_good_as_those_of_torch(smol: Path) -> None:
         lambda p: losses.cross_entropy(model.architecture(p, ids)[:, :-1], target=ids[:, 1:]), params
     )
     truth, theirs = torch_gradients(module, score)
-    assert set(ours) == set(truth) and max(errors(ours, truth).values()) <= 3 * theirs
+    assert set(ours) == set(truth) and max(errors(ours, truth).values()) <= min(3 * theirs, 1e-4)
 
 
 def test_a_bert_in_a_legacy_pickle_is_that_of_transformers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 import transformers
 from click.testing import CliRunner
 from gguf import GGUFWriter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
@@ -22,7 +25,8 @@ import weighttools as wt
 from tests.formats.gguf_golden import finish
 from weighttools.cli.main import main
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, UnsupportedError
-from weighttools.train.gguf_tokenizer import gguf_tokenizer
+from weighttools.train.gguf_tokenizer import gguf_tokenizer, merges_by_score
+from weighttools.train.tokens import tokens
 from weighttools.train.writing import Writer, writer
 from weighttools.transforms.gguf_names import to_gguf
 
@@ -105,12 +109,98 @@ def test_texts_begin_as_the_file_says(trained: Tokenizer) -> None:
 
 
 def test_tokenizers_that_are_not_known_or_damaged_are_refused(trained: Tokenizer) -> None:
-    for own in ({"pre": "mystery"}, {"model": "llama", "pre": "default"}):
+    for own in ({"pre": "mystery"}, {"model": "t5", "pre": "default"}):
         with pytest.raises(UnsupportedError, match=r"put the model's tokenizer.json beside the file"):
             gguf_tokenizer(metadata(trained, None, **own))
     for own in ({"merges": ["zz top"]}, {"tokens": []}, {"tokens": ["\udc80"], "merges": []}):
         with pytest.raises(CorruptFileError, match="make no tokenizer"):
             gguf_tokenizer(metadata(trained, "gpt-2", **own))
+
+
+PIECES = [
+    "▁the",
+    "▁cat",
+    "▁dog",
+    "at",
+    "he",
+    "th",
+    "▁t",
+    "▁c",
+    "ca",
+    "og",
+    "▁d",
+    "do",
+    "▁s",
+    "sat",
+    "▁sat",
+    "on",
+    "▁on",
+    "an",
+    "and",
+    "▁an",
+    "▁and",
+    "▁▁",
+    "▁▁▁",
+    "is",
+]
+
+
+def pieces(**more: Any) -> dict[str, Any]:
+    """A vocabulary as SentencePiece makes them: control tokens, all bytes, pieces with scores, letters."""
+    letters = sorted(set("".join(PIECES)) | set("abcdefghijklmnopqrstuvwxyz.,'é"))
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *PIECES, *letters, "<tool>"]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * (len(PIECES) + len(letters)), 4]
+    order = np.random.default_rng(1).permutation(len(PIECES))
+    scores = [0.0] * 259 + [-float(i) for i in order] + [-1e3 - i for i in range(len(letters))] + [0.0]
+    own = {
+        "model": "llama",
+        "tokens": tokens,
+        "token_type": kinds,
+        "scores": scores,
+        "bos_token_id": 1,
+        "unknown_token_id": 0,
+    }
+    return {f"tokenizer.ggml.{key}": value for key, value in {**own, **more}.items()}
+
+
+def merged_by_hand(text: str, metadata: dict[str, Any]) -> list[int]:
+    """llama.cpp's way: join the best pair of neighbours, the first of equal ones, as long as there is one."""
+    tokens, scores = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.scores"]
+    known = {t: i for i, t in enumerate(tokens) if metadata["tokenizer.ggml.token_type"][i] == 1}
+    parts = list(text.replace(" ", "▁"))
+    while True:
+        found = [(-scores[known[a + b]], i) for i, (a, b) in enumerate(itertools.pairwise(parts)) if a + b in known]
+        if not found:
+            break
+        _, i = min(found)
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    ids: list[int] = []
+    for part in parts:
+        ids += [known[part]] if part in known else [tokens.index(f"<0x{byte:02X}>") for byte in part.encode()]
+    return ids
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text("the cadogsan .'é日\n", max_size=30))
+def test_sentencepiece_in_metadata_merges_as_llama_cpp_does(text: str) -> None:
+    said = pieces(add_bos_token=False)
+    ids = gguf_tokenizer(said).encode(text).ids
+    assert ids == (merged_by_hand(f" {text}", said) if text else [])
+    assert gguf_tokenizer(said).decode(ids) == text
+    bare = pieces(add_bos_token=False, add_space_prefix=False)
+    assert gguf_tokenizer(bare).encode(text).ids == merged_by_hand(text, bare)
+
+
+def test_sentencepiece_begins_texts_and_keeps_control_tokens() -> None:
+    found = gguf_tokenizer(pieces())
+    assert found.encode("the cat</s>the<tool>").tokens == ["<s>", "▁the", "▁cat", "</s>", "▁the", "<tool>"]
+    vocabulary = {t: i for i, t in enumerate(pieces()["tokenizer.ggml.tokens"])}
+    merges = merges_by_score(*(pieces()[f"tokenizer.ggml.{k}"] for k in ("tokens", "scores", "token_type")))
+    theirs = transformers.LlamaTokenizer(vocab=vocabulary, merges=merges).backend_tokenizer
+    for text in ("the cat sat on and", "the dog  and é 日"):
+        assert found.encode(text, add_special_tokens=False).ids == theirs.encode(text, add_special_tokens=False).ids
+    with pytest.raises(CorruptFileError, match="make no tokenizer"):
+        gguf_tokenizer(pieces(scores=[]))
 
 
 def saved(folder: Path, trained: Tokenizer, with_tokenizer: bool = True) -> Any:
@@ -129,7 +219,7 @@ def saved(folder: Path, trained: Tokenizer, with_tokenizer: bool = True) -> Any:
 def expected(module: Any, trained: Tokenizer, prompt: str, n: int) -> str:
     ids = torch.tensor([trained.encode(prompt).ids])
     settings = transformers.GenerationConfig(max_new_tokens=n, do_sample=False, pad_token_id=0)
-    found = module.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0]
+    found = module.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)[0]
     return str(trained.decode(found[ids.shape[1] :].tolist()))
 
 
@@ -166,8 +256,23 @@ def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> N
     for name, tensor in translated.items():
         out.add_tensor(name, tensor.read())
     finish(out)
+    known = tokens(tmp_path / "m.gguf")
+    assert (known.end_id, known.max_length) == (trained.token_to_id(END), module.config.max_position_embeddings)
     done = run(str(tmp_path / "m.gguf"), "-p", "the dog", "-n", "8", "--json")
     assert json.loads(done.stdout)["text"] == expected(module, trained, "the dog", 8)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_an_adapter_of_peft_is_added(tmp_path: Path, trained: Tokenizer) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    module = saved(tmp_path / "base", trained)
+    plain = expected(module, trained, "the cat", 10)
+    tuned = get_peft_model(module, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter")
+    done = run(str(tmp_path / "base"), "--adapter", str(tmp_path / "adapter"), "-p", "the cat", "-n", "10", "--json")
+    text = json.loads(done.stdout)["text"]
+    assert text == expected(tuned.eval(), trained, "the cat", 10) != plain
 
 
 def test_text_ends_before_a_stop_token(tmp_path: Path, trained: Tokenizer) -> None:
@@ -202,7 +307,7 @@ def test_pieces_are_whole_characters(tmp_path: Path, trained: Tokenizer) -> None
 
 def test_what_is_missing_is_said(tmp_path: Path, trained: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(tmp_path / "a", trained, with_tokenizer=False)
-    with pytest.raises(SourceError, match="has no tokenizer.json; name one with --tokenizer"):
+    with pytest.raises(SourceError, match="has no tokenizer.json; name the tokenizer"):
         writer(tmp_path / "a")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CorruptFileError, match="is no tokenizer"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.nn.utils import prune as theirs
 import weighttools as wt
 from tests.formats.torch_arrays import to_torch
 from tests.transforms.edits import FLOATS, TORCH_FLOATS, bits, matrices, normal, read, wide
+from weighttools.edits import reading_bytes
 
 SHARES = st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0])
 
@@ -144,6 +147,26 @@ def test_twice_is_once_at_the_higher_target(arrays, one, other):
         np.testing.assert_array_equal(wide(twice[name].read()), wide(once[name].read()))
 
 
+TARGETS = {
+    "tensor": {"scope": "tensor"},
+    "group": {"scope": "group"},
+    "random": {"random": True, "seed": 5},
+    "rows": {"structure": "rows"},
+    "columns by 1": {"structure": "columns", "norm": "1"},
+}
+
+
+@given(matrices(), st.sampled_from(sorted(TARGETS)), st.floats(0, 1), st.floats(0, 1))
+def test_twice_is_once_by_every_way_with_a_target(arrays, way, one, other):
+    """NaN, Inf and ties among the values too; -0.0 is a zero that the first pruning may have passed over."""
+    tensor_map = wt.TensorMap.from_arrays(arrays)
+    first, second = sorted([one, other])
+    twice = wt.prune(wt.prune(tensor_map, sparsity=first, **TARGETS[way]), sparsity=second, **TARGETS[way])
+    once = wt.prune(tensor_map, sparsity=second, **TARGETS[way])
+    for name in arrays:
+        np.testing.assert_array_equal(wide(twice[name].read()), wide(once[name].read()))
+
+
 @given(matrices(), st.one_of(st.floats(0, 3), st.just(1e-46), st.just(1e300)), st.integers(1, 40))
 def test_threshold(arrays, threshold, block):
     pruned = wt.prune(wt.TensorMap.from_arrays(arrays), threshold=threshold)
@@ -183,6 +206,25 @@ def test_groups():
         inside = {name: array for name, array in arrays.items() if groups[name] == group}
         for name, mask in sorted_masks(inside, 0.5).items():
             np.testing.assert_array_equal(masks[name], mask)
+
+
+@pytest.mark.parametrize(
+    ("verb", "passes", "n_passes"),
+    [
+        (partial(wt.prune, sparsity=0.5), "magnitude", 2),
+        (partial(wt.prune, sparsity=0.5, scope="tensor"), "magnitude", 2),
+        (partial(wt.prune, sparsity=0.5, random=True), "random", 2),
+        (partial(wt.prune, sparsity=0.5, structure="columns"), "norm", 1),
+        (partial(wt.clip, norm=1.0), "norm", 1),
+    ],
+)
+def test_progress_of_what_is_read_to_plan(verb, passes, n_passes):
+    arrays = {"a.weight": normal((1200, 1000), "float32", 1), "b.weight": normal((30, 40), "float32", 2)}
+    tensor_map = wt.TensorMap.from_arrays({**arrays, "a.bias": np.ones(9, np.float32)})
+    moved = []
+    verb(tensor_map, progress=moved.append)
+    assert len(moved) >= 3 * n_passes and min(moved) > 0
+    assert sum(moved) == n_passes * (1_200_000 + 1200) * 4 == reading_bytes(tensor_map, passes=passes)
 
 
 def test_masks_only_of_what_was_just_pruned():

@@ -284,3 +284,14 @@ def test_rules_by_name(name, rule):
     arrays = {name: np.ones((2, 2), np.float32), "other.proj.weight": np.ones((2, 2), np.float32)}
     left = wt.scale(wt.TensorMap.from_arrays(arrays), by=2.0).report["left_alone"]
     assert [key.split()[0] for key in left] == ([rule] if rule else [])
+
+
+def test_what_is_drawn_for_one_use_is_independent_of_another():
+    """Of one seed and name: initial weights, noise, and what random pruning drops."""
+    blank = wt.TensorMap.from_arrays({"a.weight": np.zeros((300, 400))})
+    drawn = wt.init(blank, method="normal", std=1.0, seed=3)["a.weight"].read().ravel()
+    noise = wt.noise(blank, std=1.0, seed=3)["a.weight"].read().ravel()
+    dropped = ~wt.masks(wt.prune(blank, sparsity=0.5, random=True, seed=3))["a.weight"].read().ravel()
+    found = np.corrcoef([drawn, noise, dropped, np.abs(drawn), np.abs(noise)])
+    assert np.abs(found[np.triu_indices(3, 1)]).max() < 5 / np.sqrt(drawn.size)
+    assert np.abs(found[3:, :3]).max() < 5 / np.sqrt(drawn.size)

@@ -8,7 +8,8 @@ import click
 
 from weighttools.cli import options
 
-HOW = ("include", "exclude", "include_all", "value", "norm")
+WHICH = ("include", "exclude", "include_all")
+HOW = (*WHICH, "value", "norm")
 
 
 @click.command()
@@ -32,5 +33,11 @@ def clip(src: str, dst: str, as_json: bool, assume: str | None, root: str | None
     from weighttools.cli import writing
 
     how = {key: settings.pop(key) for key in HOW}
-    changed = edits.clip(api.open(src, assume=assume, root=root), **how)
+    opened = api.open(src, assume=assume, root=root)
+    if not settings["dry_run"]:
+        writing.early(dst, settings["force"])
+    which = {key: how[key] for key in WHICH}
+    n_bytes = 0 if how["norm"] is None else edits.reading_bytes(opened, passes="norm", **which)
+    with options.progress(n_bytes, "measure") as moved:
+        changed = edits.clip(opened, **how, progress=moved)
     writing.edited(changed, dst, "clipped", as_json, **settings)

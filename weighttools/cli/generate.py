@@ -19,8 +19,11 @@ from weighttools.cli import output
 @click.option("--top-k", type=int, default=0, show_default=True, help="Sample of so many tokens; 0 is all.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Determines what is sampled.")
 @click.option("--tokenizer", type=click.Path(), metavar="PATH", help="A tokenizer.json, or the directory it is in.")
+@click.option("--adapter", type=click.Path(), metavar="DIR", help="A LoRA adapter to add to the weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print the text as JSON once it is whole.")
-def generate(path: str, prompt: str, max_tokens: int, tokenizer: str | None, as_json: bool, **how: Any) -> None:
+def generate(
+    path: str, prompt: str, max_tokens: int, tokenizer: str | None, adapter: str | None, as_json: bool, **how: Any
+) -> None:
     """Let a language model go on from a text, and print what it writes as it writes it.
 
     Reads Llama's kin (SmolLM, Mistral, Qwen, Gemma, Phi-3) and GPT-2, from directories and from GGUF files, and
@@ -29,14 +32,16 @@ def generate(path: str, prompt: str, max_tokens: int, tokenizer: str | None, as_
     \b
     Examples:
       weighttools generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'The capital of France is'
+      weighttools generate path/to/checkpoint --adapter path/to/adapter --prompt 'Dear Sir or Madam,'
       weighttools generate path/to/checkpoint -p 'Once upon a time' -n 200 --temperature 0.8 --top-p 0.95 --seed 3
+      weighttools generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'Log of the' --adapter adapter/
     """
     from weighttools.train.writing import writer
 
     if max_tokens < 1:
         raise click.BadParameter("1 at least", param_hint="--max-tokens")
     text = sys.stdin.read() if prompt == "-" else prompt
-    pieces = writer(path, tokenizer).write(text, max_tokens, **how)
+    pieces = writer(path, tokenizer, adapter).write(text, max_tokens, **how)
     if as_json:
         record = {"schema": "weighttools.generate/1", "path": path, "prompt": text, "text": "".join(pieces)}
         output.emit_json([record | how])

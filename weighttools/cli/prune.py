@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from weighttools.cli import options, output
+from weighttools.core.tensormap import TensorMap
+from weighttools.io.progress import Progress, silent
 
 WHICH = ("include", "exclude", "include_all")
 HOW = ("sparsity", "threshold", "nm", "structure", "random", "scope", "norm", "n_heads", "seed")
@@ -68,7 +71,11 @@ def prune(
     how = {key: settings.pop(key) for key in (*HOW, *WHICH)}
     if mask_out is not None:
         _check_mask(mask_out, dst, settings["force"])
-    pruned = edits.prune(api.open(src, assume=assume, root=root), **how)
+    opened = api.open(src, assume=assume, root=root)
+    if not settings["dry_run"]:
+        writing.early(dst, settings["force"])
+    with _looking(opened, how) as moved:
+        pruned = edits.prune(opened, **how, progress=moved)
     plan = {"dry_run": settings["dry_run"], "force": settings["force"]}
     if mask_out is not None:  # a target that cannot be is found out before anything is written
         api.convert(edits.masks(pruned), mask_out, dry_run=True)
@@ -82,13 +89,29 @@ def prune(
         _report(record)
 
 
+@contextmanager
+def _looking(opened: TensorMap, how: Mapping[str, Any]) -> Iterator[Progress]:
+    """Give a bar for what is read to plan: by magnitude or at random in up to four passes, by norm in one."""
+    from weighttools import edits
+
+    if how["sparsity"] is None or how["nm"] is not None:
+        yield silent
+        return
+    passes = "norm" if how["structure"] else "random" if how["random"] else "magnitude"
+    which = {key: how[key] for key in WHICH}
+    with options.progress(edits.reading_bytes(opened, passes=passes, **which), "count") as moved:
+        yield moved
+
+
 def _check_mask(mask_out: str, dst: str, force: bool) -> None:
+    from weighttools.cli import writing
     from weighttools.errors import SourceError, SpecError
 
     if mask_out == "-" or os.path.abspath(mask_out) == os.path.abspath(dst):
         raise SpecError("masks need a file of their own", subject="--mask-out", expected="a path other than -o")
     if os.path.lexists(mask_out) and not force:
         raise SourceError("exists already", subject=mask_out, remedy="give --force to replace it")
+    writing.early(mask_out, force)
 
 
 def _report(record: Mapping[str, Any]) -> None:

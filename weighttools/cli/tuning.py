@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +9,10 @@ from typing import Any
 
 import click
 
-from weighttools.adapters import CONFIG as ADAPTER_CONFIG
 from weighttools.cli import output, writing
 from weighttools.errors import SourceError, SpecError, printable
-from weighttools.train.adapting import peft_config
-from weighttools.train.companions import companions
+from weighttools.train.companions import adapter_companions, companions
 from weighttools.train.history import History
-from weighttools.train.loading import SEQUENCES
 from weighttools.train.planning import plan
 from weighttools.train.tuning import Prepared, Settings, prepare, tune, written
 
@@ -44,8 +40,8 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
         _tell_plan(plan(prepared), src, as_json)
         return
     result = tune(prepared, say)
-    _write_history(result.history, history, plot)
     record = writing.write(written(prepared, result), dst, "finetune", **target, dequantize=True)
+    _write_history(result.history, history, plot)
     record = {
         **record, "schema": SCHEMA, "task": prepared.task.name, "n_samples": len(prepared.data),
         "n_steps": prepared.n_steps, "n_trained": sum(prepared.model.params[n].size for n in prepared.names),
@@ -65,13 +61,7 @@ def _beside(prepared: Prepared) -> dict[str, bytes]:
     pad_id, base = getattr(prepared.source, "pad_id", None), prepared.base
     if base is None or prepared.settings.is_merged:
         return companions(base or prepared.model, pad_id)
-    task_type = PEFT_TASKS.get(prepared.task.name) if base.architecture.kind in SEQUENCES else None
-    config = json.dumps(peft_config(prepared.model, task_type=task_type), indent=2) + "\n"
-    return companions(prepared.model, pad_id) | {ADAPTER_CONFIG: config.encode()}
-
-
-PEFT_TASKS = {"language model": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
-"""peft's words for tasks."""
+    return adapter_companions(prepared.model, base, prepared.task.name, pad_id)
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,6 +89,8 @@ def _check_outputs(history: str | None, plot: str | None) -> None:
 
 def _refuse_existing(dst: str, force: bool) -> None:
     path = Path(dst)
+    if dst != "-" and not path.absolute().parent.is_dir():
+        raise SourceError("its directory does not exist", subject=dst, remedy="make it first")
     if dst != "-" and not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise SourceError("exists already", subject=dst, remedy="give --force to replace it")
 

@@ -35,6 +35,8 @@ def load_lora(model: M, adapter: Adapter | PathLike, *, seed: int = 0) -> M:
             subject=found.path or None,
             remedy="load the model with that head first",
         )
+    if both := set(parts.updates) & set(parts.whole):
+        raise SpecError(f"the adapter replaces {min(both)!r} and changes it", subject=found.path or None)
     updates = {name: parts.updates[name] for name in model.params if name in parts.updates}
     places = tuple(place_of(name, update.scale, update.is_turned) for name, update in updates.items())
     dtypes = {name: array.dtype for name, array in model.params.items()}
@@ -54,11 +56,22 @@ def adapter_of(model: Model) -> Adapter:
     return Adapter(updates, {name: held[peft] for name, peft in run.whole.items()}, run.config)
 
 
+HEADS = ("classifier", "lm_head", "pre_classifier", "score")
+"""Where the names of what stands on a model's body begin, which no prefix goes before."""
+
+
+def peft_name(name: str, prefix: str) -> str:
+    """Return a module's or a trained array's name as peft has it where `prefix` goes before the body's names."""
+    wrapper = WRAPPER if name.startswith(WRAPPER) else ""
+    bare = name.removeprefix(WRAPPER)
+    return name if bare.partition(".")[0] in HEADS else f"{wrapper}{prefix}{bare}"
+
+
 def peft_config(model: Model, prefix: str = "", task_type: str | None = None) -> dict[str, Any]:
     """Return a model's adapter_config.json; parameters as `save_lora`'s."""
     config = dict(adapted(model).config)
-    config["target_modules"] = [prefix + m for m in _listed(config.get("target_modules"))]
-    config["modules_to_save"] = [prefix + m for m in _listed(config.get("modules_to_save"))] or None
+    for key in ("target_modules", "modules_to_save"):
+        config[key] = [peft_name(module, prefix) for module in _listed(config.get(key))] or None
     return config if task_type is None else {**config, "task_type": task_type}
 
 
@@ -72,7 +85,8 @@ def save_lora(
     model
         One that `lora` or `load_lora` made; a result's `model`.
     prefix
-        What peft's model has before the file's names: ``"transformer."`` for GPT-2's own files in GPT2LMHeadModel.
+        What peft's model has before the file's names, but for a head's: ``"transformer."`` for GPT-2's own files in
+        GPT2LMHeadModel, ``"bert."`` for a BertModel's in BertForSequenceClassification.
     task_type
         peft's word for the task, such as ``"CAUSAL_LM"``, for its Auto classes.
 
@@ -82,8 +96,7 @@ def save_lora(
         The directory exists and is not empty and `force` is not given, or cannot be written.
     """
     config = peft_config(model, prefix, task_type)
-    names = {name: WRAPPER + prefix + name.removeprefix(WRAPPER) for name in model.params}
-    arrays = {names[name]: array for name, array in model.params.items()}
+    arrays = {peft_name(name, prefix): array for name, array in model.params.items()}
     adapters.save_adapter(path, TensorMap.from_arrays(arrays), config, force=force)
 
 

@@ -181,8 +181,8 @@ class Binary:
     Parameters
     ----------
     pos_weight
-        What a yes counts for, against 1 for a no; a number, or one a label. The mean is not divided by it, as in
-        torch.nn.BCEWithLogitsLoss.
+        What a yes counts for, against 1 for a no: a number, one a label, or ``"balanced"``, the training labels' number
+        of no a yes. The mean is not divided by it, as in torch.nn.BCEWithLogitsLoss.
     focal_gamma, focal_alpha
         Use the binary focal loss, with this exponent and this share for yes.
     threshold
@@ -191,7 +191,7 @@ class Binary:
         What the labels are called.
     """
 
-    pos_weight: float | tuple[float, ...] = 1.0
+    pos_weight: float | tuple[float, ...] | str = 1.0
     focal_gamma: float | None = None
     focal_alpha: float | None = None
     threshold: float = 0.5
@@ -202,6 +202,47 @@ class Binary:
         """``"binary"``."""
         return "binary"
 
+    @property
+    def is_weighted(self) -> bool:
+        """Whether a yes counts otherwise than a no."""
+        return self.pos_weight != 1.0
+
+    def prepared(self, labels: Any) -> Binary:
+        """Return the task with its weights worked out.
+
+        Raises
+        ------
+        SpecError
+            A label is not from 0 to 1, or a balance has no yes.
+        """
+        true = self._target({"target": labels}).reshape(len(labels), -1) > 0.5
+        if not isinstance(self.pos_weight, str):
+            return self
+        n_yes = true.sum(0)
+        if self.pos_weight != "balanced" or not n_yes.all():
+            fact = f"pos_weight {self.pos_weight!r} with {n_yes.min()} yes in a column of labels"
+            raise SpecError(fact, subject=self.name, expected="'balanced', and one yes or more")
+        return replace(self, pos_weight=tuple(((len(true) - n_yes) / n_yes).tolist()))
+
+    def unweighted(self) -> Binary:
+        """Return the task without weights."""
+        return replace(self, pos_weight=1.0)
+
+    def label_weights(self, labels: Any) -> Array:
+        """Return each sample's weight for a sampler, of one label a sample."""
+        weight = np.asarray(self._weights()).reshape(-1)
+        if np.size(labels) != len(labels) or weight.size != 1:
+            raise SpecError(f"labels of shape {np.shape(labels)}", subject="sampler", expected="one a sample")
+        return np.where(np.asarray(labels).reshape(-1) > 0.5, weight[0], 1.0)
+
+    def report(self, labels: Any, sample_weight: Any = None) -> str:
+        """Return how often each label is yes, and what a yes counts for."""
+        true = np.asarray(labels).reshape(len(labels), -1) > 0.5
+        weight = np.broadcast_to(self._weights(), true.shape[1])
+        names = self.names or [f"label {i}" for i in range(true.shape[1])]
+        rows = zip(names, true.sum(0), weight, strict=False)
+        return "\n".join(f"{name}: yes {n:,} of {len(true):,} x {w:.4g}" for name, n, w in rows)
+
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Return the mean binary cross-entropy, or focal loss, over samples and labels."""
         target = self._target(batch)
@@ -210,7 +251,7 @@ class Binary:
         options = {"target": target, "sample_weight": batch.get("sample_weight")}
         if self.focal_gamma is not None:
             return losses.binary_focal(x, gamma=self.focal_gamma, alpha=self.focal_alpha, **options)
-        return losses.binary_cross_entropy(x, pos_weight=np.asarray(self.pos_weight), **options)
+        return losses.binary_cross_entropy(x, pos_weight=self._weights(), **options)
 
     def weight(self, batch: Batch) -> float:
         """Return the sum of the sample weights times the labels a sample has."""
@@ -240,6 +281,11 @@ class Binary:
             "recall": float(ratio(right, true).mean()),
             "f1": float(ratio(2 * right, given + true).mean()),
         }
+
+    def _weights(self) -> Array:
+        if isinstance(self.pos_weight, str):
+            raise SpecError(f"pos_weight {self.pos_weight!r} needs labels", remedy="task.prepared(training labels)")
+        return np.asarray(self.pos_weight, np.float64)
 
     def _target(self, batch: Batch) -> Array:
         target = np.asarray(wanted(batch, self.name))

@@ -7,10 +7,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from weighttools.adapters import CONFIG as ADAPTER
 from weighttools.errors import SourceError
 from weighttools.io.beside import is_inside
+from weighttools.train.adapting import peft_config
 from weighttools.train.heads import Classifier, Embedder, Regressor, form_of
-from weighttools.train.loading import CONFIG, OURS, Loaded
+from weighttools.train.loading import CONFIG, OURS, SEQUENCES, Loaded
 from weighttools.train.tokens import home_of
 
 CLASSES: Mapping[str, str] = {
@@ -118,3 +120,42 @@ def _labels(head: Classifier | Regressor) -> dict[str, Any]:
         names, problem = head.names or tuple(map(str, range(head.n_classes))), "single_label_classification"
     table = {str(i): name for i, name in enumerate(names)}
     return {"id2label": table, "label2id": {name: i for i, name in enumerate(names)}, "problem_type": problem}
+
+
+_BODIES: Mapping[str, str] = {
+    "albert": "albert.",
+    "bert": "bert.",
+    "camembert": "roberta.",
+    "distilbert": "distilbert.",
+    "electra": "electra.",
+    "gpt2": "transformer.",
+    "roberta": "roberta.",
+    "xlm-roberta": "roberta.",
+}
+"""What transformers puts before a body's names where a head stands on it; decoders other than GPT-2 have ``model.``."""
+_TASKS = {"language model": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
+"""peft's words for tasks."""
+
+
+def adapter_prefix(base: Loaded) -> str:
+    """Return what peft's model has before the names of a file that has no prefix."""
+    architecture = base.architecture
+    is_body = isinstance(base.head, Embedder) or (base.head is None and architecture.kind != "decoder")
+    if architecture.kind not in SEQUENCES or architecture.prefix or is_body:
+        return ""
+    return _BODIES.get(architecture.family, "model." if architecture.kind == "decoder" else "")
+
+
+def adapter_companions(tuned: Loaded, base: Loaded, task: str, pad_id: int | None = None) -> dict[str, bytes]:
+    """Return the files to write beside an adapter: adapter_config.json, and a config.json that names the classes.
+
+    Parameters
+    ----------
+    tuned, base
+        The model with its adapter, and without it.
+    task
+        What was learnt, as `Task.name` says.
+    """
+    task_type = _TASKS.get(task) if base.architecture.kind in SEQUENCES else None
+    config = json.dumps(peft_config(tuned, adapter_prefix(base), task_type), indent=2) + "\n"
+    return companions(tuned, pad_id) | {ADAPTER: config.encode()}

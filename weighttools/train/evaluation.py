@@ -11,7 +11,8 @@ from weighttools.errors import SpecError
 from weighttools.train.batches import Batch
 from weighttools.train.feeding import Feed, Given, as_data, cast, column, feed
 from weighttools.train.memory import keep_pages
-from weighttools.train.model import Model
+from weighttools.train.model import Model, weights
+from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
 from weighttools.train.tasks import Labelled, Task, added
 
@@ -54,7 +55,7 @@ def measured(
     run: Any, params: Mapping[str, Array], batches: Feed | Given, task: Task
 ) -> tuple[dict[str, float], Mapping[str, Any]]:
     """Return the metrics and sums of a prepared task over one pass."""
-    with keep_pages(), np.errstate(over="ignore", invalid="ignore"):
+    with keep_pages(), threads_for(weights(run, params)), np.errstate(over="ignore", invalid="ignore"):
         total = added(task.tally(run(params, batch), batch) for batch in _cast(batches, params))
     return task.metrics(total), total
 
@@ -68,7 +69,7 @@ def predict(model: Model, data: Any, batch_size: int = 32) -> Array:
         The outputs of batches do not fit together, as of texts padded to different lengths.
     """
     batches = feed(as_data(data), batch_size)
-    with keep_pages():
+    with keep_pages(), threads_for(weights(model.run, model.params)):
         parts = [np.asarray(model.run(model.params, batch)) for batch in _cast(batches, model.params)]
     if len({part.shape[1:] for part in parts}) > 1:
         raise SpecError("the batches' outputs differ in shape", subject="predict", remedy="call the model by batch")

@@ -21,11 +21,13 @@ from weighttools.train.held import held
 from weighttools.train.history import History
 from weighttools.train.loop import Progress, Session, own_schedule, train
 from weighttools.train.memory import keep_pages
-from weighttools.train.model import Model
+from weighttools.train.model import Model, weights
 from weighttools.train.optim import Optimizer, adamw
+from weighttools.train.parallel import threads_for
 from weighttools.train.recipe import Options, Recipe, optimizer_words
 from weighttools.train.resume import Fingerprint, Store, fingerprint
 from weighttools.train.sides import divided
+from weighttools.train.tape import Array
 from weighttools.train.tasks import Task
 from weighttools.train.transforms import ClipNorm
 
@@ -125,7 +127,7 @@ def fit(
     [[3.0]]
     """
     options = Recipe.of(**recipe)
-    with keep_pages():
+    with keep_pages(), threads_for(weights(model.run, model.params)):
         session = session_of(model, data, validation, task, optimizer or adamw(), options, log or _silent)
         progress, store = progress_of(session, options), None
         if checkpoint is not None:
@@ -177,12 +179,22 @@ def session_of(
 
 def progress_of(session: Session, options: Recipe) -> Progress:
     """Return the start: no updates made, masks applied."""
-    for name, p in session.trained.items():
-        if not (p.flags.c_contiguous and p.flags.writeable):
-            raise SpecError("the array is read-only or not contiguous", subject=name, remedy="copy it first")
+    _check_arrays(session.trained)
     keeps = held(options.masks, options.prune, session.trained, session.n_steps)
     average = None if options.average is None else Average(options.average.decay)
     return Progress(session.optimizer.init(session.trained), keeps, average)
+
+
+def _check_arrays(params: Mapping[str, Array]) -> None:
+    """Refuse arrays that cannot be changed in place, each by itself."""
+    at: dict[int, str] = {}
+    for name, p in params.items():
+        if not (p.flags.c_contiguous and p.flags.writeable):
+            raise SpecError("the array is read-only or not contiguous", subject=name, remedy="copy it first")
+        other = at.setdefault(p.__array_interface__["data"][0], name) if p.size else name
+        if other != name:
+            fix = "give a tied tensor once, and let the model's function use it twice"
+            raise SpecError(f"is the same memory as {other}", subject=name, remedy=fix)
 
 
 def _begin(store: Store | None, session: Session, progress: Progress, resume: bool) -> None:

@@ -33,12 +33,20 @@ def trained(
     TensorNotFoundError
         A pattern matches nothing; near names are given.
     SpecError
-        Nothing is left to train.
+        Nothing is left to train, or an array is in a dtype in which small updates would vanish.
     """
     names = {name: name for name in params} | {a: kept for a, kept in (aliases or {}).items() if kept in params}
     chosen = {names[n] for n in matching(names, _patterns(only))} if only else set(params)
     frozen = {names[n] for n in matching(names, _patterns(freeze))} if freeze else set()
     found = [name for name, p in params.items() if name in chosen - frozen and p.dtype.kind == "f"]
+    strange = [
+        n
+        for n, p in params.items()
+        if n in chosen - frozen and p.dtype.name.startswith(("bfloat", "float8", "float16"))
+    ]
+    if strange:
+        fix = "give array.astype(numpy.float32); what is saved has the file's dtype again"
+        raise SpecError(f"is {params[strange[0]].dtype}", subject=strange[0], expected="float32 or float64", remedy=fix)
     if not found:
         patterns = ", ".join(map(repr, (*_patterns(freeze), *_patterns(only))))
         fact = f"nothing is left to train of {len(params):,} tensors" + (f" by {patterns}" if patterns else "")

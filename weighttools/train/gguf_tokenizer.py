@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weighttools.errors import CorruptFileError, MissingDependencyError, UnsupportedError
 
 KEY = "tokenizer.ggml."
-_CONTROL, _USER_DEFINED = 3, 4
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
+SENTENCEPIECE, SPACE = "llama", "\u2581"
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _CASED = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -40,7 +41,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], subject: str = "the GGUF file") 
     Raises
     ------
     UnsupportedError
-        It is not a byte-level BPE whose way to cut texts is known.
+        It is neither SentencePiece's BPE nor a byte-level BPE whose way to cut texts is known.
     CorruptFileError
         Tokens and merges make no tokenizer.
     MissingDependencyError
@@ -49,15 +50,15 @@ def gguf_tokenizer(metadata: Mapping[str, Any], subject: str = "the GGUF file") 
     model, cut = metadata.get(f"{KEY}model"), metadata.get(f"{KEY}pre")
     if cut is None and metadata.get("general.architecture") == "gpt2":
         cut = "gpt-2"
-    if model != "gpt2" or cut not in SPLITS:
+    if model != SENTENCEPIECE and (model != "gpt2" or cut not in SPLITS):
         raise UnsupportedError(
             f"its tokenizer is {model!r}, cut by {cut!r}",
             subject=subject,
-            expected=f"'gpt2', cut by one of {', '.join(SPLITS)}",
+            expected=f"{SENTENCEPIECE!r}, or 'gpt2' cut by one of {', '.join(SPLITS)}",
             remedy="put the model's tokenizer.json beside the file",
         )
     try:
-        return _built(metadata, str(cut))
+        return sentencepiece(metadata) if model == SENTENCEPIECE else _built(metadata, str(cut))
     except ImportError:
         remedy = "pip install 'weighttools[text]'"
         raise MissingDependencyError("text needs the package tokenizers", remedy=remedy) from None
@@ -82,6 +83,42 @@ def _built(metadata: Mapping[str, Any], cut: str) -> Any:
     _add_special(found, tokens, list(metadata.get(f"{KEY}token_type", ())))
     _begin(found, tokens, metadata, SPLITS[cut] == (_LLAMA3,))
     return found
+
+
+def sentencepiece(metadata: Mapping[str, Any]) -> Any:
+    """Return the tokenizer of Llama 2, Mistral and Gemma: pairs are merged by their score, the rest become bytes.
+
+    A text begins with a space, and so does what follows a control token, unless the file says otherwise, as in
+    llama.cpp.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    tokens = [str(token) for token in metadata[f"{KEY}tokens"]]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    kinds, at = list(metadata[f"{KEY}token_type"]), metadata.get(f"{KEY}unknown_token_id", 0)
+    merges = merges_by_score(tokens, list(metadata[f"{KEY}scores"]), kinds)
+    unknown = tokens[at] if isinstance(at, int) and 0 <= at < len(tokens) else None
+    found = Tokenizer(models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    is_begun = bool(metadata.get(f"{KEY}add_space_prefix", True))
+    replaced: list[Any] = [normalizers.Replace(" ", SPACE)]
+    found.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), *replaced] if is_begun else replaced)
+    pieces: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    found.decoder = decoders.Sequence([*pieces, decoders.Strip(" ", 1, 0)] if is_begun else pieces)
+    _add_special(found, tokens, kinds)
+    _begin(found, tokens, metadata, default=True)
+    return found
+
+
+def merges_by_score(tokens: Sequence[str], scores: Sequence[float], kinds: Sequence[int]) -> list[tuple[str, str]]:
+    """Return the pairs of tokens that make another, the one with the highest score first."""
+    known = {token: i for i, token in enumerate(tokens) if kinds[i] == _NORMAL}
+    found = [
+        (-scores[at], known[token[:i]], known[token[i:]])
+        for token, at in known.items()
+        for i in range(1, len(token))
+        if token[:i] in known and token[i:] in known
+    ]
+    return [(tokens[left], tokens[right]) for _, left, right in sorted(found)]
 
 
 def _cuts(cut: str) -> list[Any]:

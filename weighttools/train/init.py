@@ -5,15 +5,12 @@
 >>> he_normal().draw((2, 3), seed=0, name="fc.weight").dtype
 dtype('float32')
 
-A tensor is cut into segments of 65,536 elements, each with a Philox generator of its own (key: a digest of seed and
-name; counter: the segment), so that any run of elements can be drawn alone: the result does not depend on the size of
-the blocks, nor on what other tensors there are. (NumPy keeps the bits of Philox; how they become normal numbers it
-may change between its minor versions.)
+Any run of elements can be drawn alone, by `weighttools.core.random_numbers`: the result does not depend on the size of
+the blocks, nor on what other tensors there are.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,12 +19,11 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.dtypes import DType
+from weighttools.core.random_numbers import SEGMENT, Numbers, parts
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.train.tape import Array
-
-SEGMENT = 1 << 16
 
 GAINS: Mapping[str, float] = {
     "linear": 1.0,
@@ -139,18 +135,11 @@ class Initializer:
             return _orthogonal(self, shape, seed, name).reshape(-1)[start:stop].astype(dtype)
         make, std = _SEGMENTS[self.distribution], self.std(shape)
         out = np.empty(stop - start, dtype)
-        for segment in range(start // SEGMENT, -(-stop // SEGMENT)):
-            first, last = max(start, segment * SEGMENT), min(stop, (segment + 1) * SEGMENT)
-            values = make(_generator(seed, name, segment), work, self)
+        for part in parts(start, stop):
+            values = make(Numbers(seed, name).generator(part.segment), work, self)[part.first : part.last]
             values *= std
-            out[first - start : last - start] = values[first - segment * SEGMENT : last - segment * SEGMENT]
+            out[part.at : part.at + values.size] = values
         return out
-
-
-def _generator(seed: int, name: str, segment: int) -> np.random.Generator:
-    digest = hashlib.blake2b(f"{seed}\0{name}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
-    key = np.frombuffer(digest, "<u8").astype(np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, segment, 0]))
 
 
 def _normal(rng: np.random.Generator, dtype: Any, rule: Initializer) -> Array:
@@ -299,6 +288,11 @@ class Drawn:
     def granularity(self) -> int:
         whole = self.initializer.distribution == "orthogonal"
         return max(1, math.prod(self.shape)) if whole else self.dtype.pack
+
+    @property
+    def element_bytes(self) -> int:
+        """What an element under way takes: an orthogonal matrix is float64, and decomposed whole."""
+        return 48 if self.initializer.distribution == "orthogonal" else 8
 
     def __call__(self, start: int, stop: int) -> Array:
         rule = self.initializer

@@ -19,10 +19,8 @@ from weighttools.errors import SpecError
 from weighttools.train.batches import Batch
 from weighttools.train.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
 from weighttools.train.model import Model
-from weighttools.train.models import from_config
 from weighttools.train.models.architecture import BUFFERS
-from weighttools.train.models.files import described, floats
-from weighttools.train.models.shapes import from_shapes
+from weighttools.train.models.files import described, floats, of
 from weighttools.train.models.stack import Layer
 from weighttools.train.ops import dropout
 from weighttools.train.pooling import POOLINGS, pooled
@@ -59,7 +57,7 @@ def model(
     base: Base,
     head: Head | None = None,
     *,
-    activation: str = "relu",
+    activation: str | None = None,
     recompute: bool = False,
     dtype: Any = np.float32,
 ) -> Loaded:
@@ -74,7 +72,7 @@ def model(
         What its outputs shall be. None: the head that the file has; else, of a decoder, the next token's scores, and
         of an encoder, the mean of the states.
     activation
-        What stands between the layers of a plain stack; files do not say.
+        What stands between the layers of a plain stack; None: what the file says, else ReLU.
     recompute
         Keep only what goes into each layer, and compute the layer again on the way back: less memory, more time.
     dtype
@@ -104,13 +102,6 @@ def model(
 
 SEQUENCES = ("encoder", "decoder")
 """Kinds of architecture that take tokens; the others take arrays."""
-
-
-def of(origin: TensorMap, config: Mapping[str, Any], activation: str = "relu") -> Any:
-    """Return a checkpoint's architecture: by its config.json, or by its shapes where that names no model."""
-    if "model_type" in config:
-        return from_config(config, [*origin, *origin.aliases])
-    return from_shapes(dict(zip(origin, (spec.shape for spec in origin.specs()), strict=True)), activation=activation)
 
 
 @dataclass(frozen=True, slots=True)

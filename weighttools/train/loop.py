@@ -232,6 +232,7 @@ def _gradients(
         loss_sum += float(value) * weight
         if len(group) > 1:
             total.add(grads, weight)
+            grads = {}  # or they would live beside the next ones
         else:
             total.total = weight
     weight = total.total
@@ -274,12 +275,22 @@ def _judge(session: Session, progress: Progress, record: Mapping[str, Any], now:
     value, best = float(record[session.monitor]), progress.best
     metric = session.monitor.removeprefix("val_")
     if math.isnan(best.value) or is_better(metric, value, best.value):
-        arrays = {name: np.array(p, order="C") for name, p in now.items()} if session.keep_best else {}
-        progress.best, progress.n_bad = Best(value, progress.step, dict(record), arrays), 0
+        if session.keep_best:
+            _copy(now, best.arrays)
+        progress.best, progress.n_bad = Best(value, progress.step, dict(record), best.arrays), 0
     else:
         progress.n_bad += 1
     if isinstance(session.optimizer.lr, Plateau):
         session.optimizer.lr.observe(value if metric in MINIMIZED else 1 - value)
+
+
+def _copy(arrays: Mapping[str, Array], copies: dict[str, Array]) -> None:
+    """Copy arrays, into the copies of before where there are any: there is never a third one of each."""
+    for name, p in arrays.items():
+        if name in copies:
+            np.copyto(copies[name], p)
+        else:
+            copies[name] = np.array(p, order="C")
 
 
 def _sparsity(progress: Progress) -> dict[str, float]:

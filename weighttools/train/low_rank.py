@@ -23,6 +23,7 @@ from weighttools.errors import SpecError
 from weighttools.train.ops.basic import Result
 from weighttools.train.ops.dense import column_sums
 from weighttools.train.ops.dropout import dropout
+from weighttools.train.ops.product import product
 from weighttools.train.parallel import blocks
 from weighttools.train.tape import Array, Variable, operation
 from weighttools.train.variable import StandIn
@@ -52,18 +53,18 @@ def low_rank_linear(
 
     h = np.matmul(dropped(rows), a.T)
     h *= scale
-    y = np.matmul(rows, w.T)
+    y = product(rows, w.T)
     _add_product(y, h, b.T, bias)
 
     def pullback(dy: Array, need: Any) -> Any:
         d = dy.reshape(-1, dy.shape[-1])
         g = np.matmul(d, b)
         g *= scale
-        dx = np.matmul(d, w) if need[0] else None
+        dx = product(d, w) if need[0] else None
         if dx is not None:
             dx += dropped(np.matmul(g, a))
             dx = dx.reshape(shape)
-        dw = np.matmul(d.T, rows) if need[1] else None
+        dw = product(d.T, rows) if need[1] else None
         da = np.matmul(g.T, dropped(rows)) if need[2] else None
         db = np.matmul(d.T, h) if need[3] else None
         return (dx, dw, da, db, column_sums(d) if bias is not None and need[4] else None)[: len(need)]

@@ -14,8 +14,8 @@ from weighttools.opening import open as open_checkpoint
 from weighttools.train.adapting import load_lora
 from weighttools.train.evaluation import task_metrics
 from weighttools.train.heads import Classifier, Embedder, Regressor
-from weighttools.train.loading import SEQUENCES, head_of, model, of
-from weighttools.train.models.files import described
+from weighttools.train.loading import SEQUENCES, head_of, model
+from weighttools.train.models.files import described, of
 from weighttools.train.reading import read, task_of
 from weighttools.train.tokens import Base
 from weighttools.train.tuning import Settings, check_width, scaled, task_for

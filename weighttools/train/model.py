@@ -39,3 +39,8 @@ class Model:
     origin: TensorMap | None = None
     added: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+
+
+def weights(run: Run, params: Mapping[str, Array]) -> list[Array]:
+    """Return all arrays that a model computes with: `params`, and what an adapter keeps frozen."""
+    return [*params.values(), *getattr(run, "frozen", {}).values()]

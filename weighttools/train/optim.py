@@ -14,6 +14,7 @@ An `Optimizer` is a description and never changes; all that changes is in `param
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train import transforms
+from weighttools.train import fused, transforms
 from weighttools.train.groups import Rule, decays, describe, is_hidden_matrix
 from weighttools.train.parallel import SPLIT, scratch, spread
+from weighttools.train.quantised import QuantisedAdam
 from weighttools.train.schedules import Schedule
 from weighttools.train.tape import Array
 from weighttools.train.transforms import Piece, Step, Transform
@@ -84,7 +86,7 @@ class Optimizer:
         return replace(self, lr=self.lr.with_steps(n_steps)) if isinstance(self.lr, Schedule) else self
 
     def init(self, params: Mapping[str, Array]) -> State:
-        """Return the state before the first step: zeros of the parameters' dtypes."""
+        """Return the state before the first step: zeros."""
         state = State()
         for name, p in params.items():
             for stage in self._chain(name, p):
@@ -92,7 +94,7 @@ class Optimizer:
                     arrays = state.slots.setdefault(slot, {})
                     if name in arrays:
                         raise SpecError(f"two stages keep {slot!r}", subject="the chain", remedy="use one of them")
-                    arrays[name] = np.zeros(shape, p.dtype)
+                    arrays[name] = np.zeros(shape, stage.dtypes.get(slot, p.dtype))
         return state
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State) -> dict[str, float]:
@@ -113,9 +115,10 @@ class Optimizer:
         step = Step(state.step, grads)
         commons = {stage: stage.begin(step) for stage in (*self.chain, *self.others)}
         jobs: list[tuple[Any, ...]] = []
+        sweep = fused.sweep(grads)
         for name, grad in grads.items():
-            jobs += self._jobs(name, params[name], grad, state, lr, commons)
-        spread(_run, jobs)
+            jobs += self._jobs(name, params[name], grad, state, lr, commons, sweep)
+        spread(_call, jobs)
         norms = [commons[stage] for stage in self.chain if isinstance(stage, transforms.ClipNorm)]
         return {"lr": lr} | ({"grad_norm": norms[0]} if norms else {})
 
@@ -127,7 +130,14 @@ class Optimizer:
         return self.chain if self.is_main is None or self.is_main(name, p) else self.others
 
     def _jobs(
-        self, name: str, p: Array, grad: Array, state: State, lr: float, commons: Mapping[Transform, Any]
+        self,
+        name: str,
+        p: Array,
+        grad: Array,
+        state: State,
+        lr: float,
+        commons: Mapping[Transform, Any],
+        sweep: Callable[..., None] | None,
     ) -> Iterator[tuple[Any, ...]]:
         _check(name, p, grad)
         chain, is_decayed = self._chain(name, p), self.rule(name, p)
@@ -136,13 +146,18 @@ class Optimizer:
         slots = {slot: state.slots[slot][name] for stage in chain for slot in stage.slots(p)}
         ends = (1 - rate * self.weight_decay, rate * self.proximal_l1) if is_decayed else (1.0, 0.0)
         if any(stage.whole for stage in chain):
-            yield stages, rate, ends, is_decayed, p, grad, slots
+            yield _run, stages, rate, ends, p, grad, slots, is_decayed
             return
         flat_p, flat_grad, flat_slots = p.reshape(-1), grad.reshape(-1), {k: v.reshape(-1) for k, v in slots.items()}
+        run: Callable[..., None] = functools.partial(_run, is_decayed=is_decayed)
+        strides = {slot: n for stage in chain for slot, n in stage.strides.items()}
         size = PIECE if p.size > PIECE else SPLIT
+        if sweep is not None and fused.fits(chain, p, ends[1]):
+            run, size = functools.partial(fused.run, sweep), fused.PIECE
         for i in range(0, p.size, size):
             at = slice(i, i + size)
-            yield stages, rate, ends, is_decayed, flat_p[at], flat_grad[at], {k: v[at] for k, v in flat_slots.items()}
+            part = {k: v[i // n : -(-(i + size) // n)] for k, v in flat_slots.items() for n in (strides.get(k, 1),)}
+            yield run, stages, rate, ends, flat_p[at], flat_grad[at], part
 
 
 def _check(name: str, p: Array, grad: Array) -> None:
@@ -153,14 +168,18 @@ def _check(name: str, p: Array, grad: Array) -> None:
         raise SpecError("the parameter is read-only or not contiguous", subject=name, remedy="copy it first")
 
 
+def _call(f: Callable[..., None], *args: Any) -> None:
+    f(*args)
+
+
 def _run(
-    stages: list[tuple[Transform, Any]],
+    stages: fused.Stages,
     rate: float,
     ends: tuple[float, float],
-    is_decayed: bool,
     p: Array,
     u: Array,
     slots: Mapping[str, Array],
+    is_decayed: bool,
 ) -> None:
     """Send one piece through the chain and apply the result."""
     out, spare = scratch(p.shape, 2, p.dtype)
@@ -194,10 +213,14 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.01,
+    state: str = "full",
     **rest: Any,
 ) -> Optimizer:
-    """Return Adam with decoupled weight decay."""
-    return Optimizer((transforms.Adam(betas, eps),), lr, weight_decay, **rest)
+    """Return Adam with decoupled weight decay; `state` ``"8bit"`` keeps 2 bytes a parameter instead of 8."""
+    stages: dict[str, Callable[..., Transform]] = {"full": transforms.Adam, "8bit": QuantisedAdam}
+    if state not in stages:
+        raise SpecError(f"state {state!r}", subject="adamw", expected="'full' or '8bit'")
+    return Optimizer((stages[state](betas, eps),), lr, weight_decay, **rest)
 
 
 def adagrad(lr: Rate = 1e-2, *, eps: float = 1e-10, l2: float = 0.0, **rest: Any) -> Optimizer:

@@ -1,4 +1,9 @@
-"""Row-parallel, cache-blocked execution of in-place NumPy kernels (NumPy drops the GIL inside each of them)."""
+"""Row-parallel, cache-blocked execution of in-place NumPy kernels (NumPy drops the GIL inside each of them).
+
+Two crews can want the cores: ours, and OpenBLAS's, whose threads spin after each product. Small models are quickest
+when OpenBLAS cuts its products (a millisecond each, handed over in microseconds); large ones when it keeps to one
+thread and we cut everything. `threads_for` chooses.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,24 @@ import functools
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from weighttools.train.tape import Array
+from weighttools.train import blas
+from weighttools.train.variable import Array
 
 BLOCK = 1 << 16
 """Elements a kernel handles at once: 256 KiB of float32, so that several operands stay in the second-level cache."""
 SPLIT = 1 << 17
 """Fewer elements than this are not worth a second thread."""
+CHEAP = 1 << 20
+"""As `SPLIT`, for kernels of a sweep or two: a thread is handed work in 50 microseconds."""
+LARGE = 1 << 22
+"""Models of so many parameters are large."""
 
 _local = threading.local()
 
@@ -38,10 +49,20 @@ def scratch(shape: tuple[int, ...], count: int, dtype: Any) -> list[Array]:
     return [buffer[:size].reshape(shape) for buffer in buffers[:count]]
 
 
-def blocks(n_rows: int, row_elements: int = 1, target: int = BLOCK) -> list[tuple[int, int]]:
-    """Cut rows into (start, stop) of about `target` elements, and into at least one a thread where that pays."""
+@contextmanager
+def threads_for(params: Iterable[Array]) -> Iterator[None]:
+    """Give the cores to our own threads if the model is large, inside this context; it may be nested."""
+    if n_threads() > 1 and sum(math.prod(p.shape) for p in params) >= LARGE:
+        with blas.one_thread():
+            yield
+    else:
+        yield
+
+
+def blocks(n_rows: int, row_elements: int = 1, target: int = BLOCK, split: int = SPLIT) -> list[tuple[int, int]]:
+    """Cut rows into (start, stop) of about `target` elements, and, from `split` on, into at least one a thread."""
     step = max(1, target // max(1, row_elements))
-    if n_rows * row_elements > SPLIT:
+    if n_rows * row_elements > split:
         step = min(step, -(-n_rows // n_threads()))
     return [(start, min(n_rows, start + step)) for start in range(0, n_rows, step)]
 
@@ -56,7 +77,8 @@ def spread(kernel: Callable[..., object], spans: Sequence[tuple[Any, ...]]) -> N
         for span in spans:
             kernel(*span)
     else:
-        crew.run(kernel, spans)
+        with blas.one_thread():
+            crew.run(kernel, spans)
 
 
 class _Crew:

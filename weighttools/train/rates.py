@@ -14,8 +14,9 @@ from weighttools.train.batches import Batch
 from weighttools.train.fit import progress_of, session_of
 from weighttools.train.loop import Session, update
 from weighttools.train.memory import keep_pages
-from weighttools.train.model import Model
+from weighttools.train.model import Model, weights
 from weighttools.train.optim import Optimizer, adamw
+from weighttools.train.parallel import threads_for
 from weighttools.train.recipe import Options, Recipe
 from weighttools.train.schedules import RangeTest, range_test
 from weighttools.train.tasks import Task
@@ -64,7 +65,7 @@ def find_rate(
             return math.nan
         return progress.history.steps["loss"][-1]
 
-    with keep_pages(), np.errstate(over="ignore", invalid="ignore"):
+    with keep_pages(), threads_for(weights(model.run, model.params)), np.errstate(over="ignore", invalid="ignore"):
         return range_test(step, low=low, high=high, n_steps=n_steps)
 
 

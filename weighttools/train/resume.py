@@ -241,7 +241,7 @@ def fingerprint(
 
 
 def _data_words(data: Any) -> dict[str, str]:
-    """Tell data by its length and values: of arrays all, of other data some spread evenly, of given batches none."""
+    """Tell data by its length and values: of arrays all, of other data targets and some rows, of batches none."""
     if data is None or isinstance(data, (int, float)):
         return {"share": repr(data)}
     if isinstance(data, Columns):
@@ -250,4 +250,8 @@ def _data_words(data: Any) -> dict[str, str]:
         return {"samples": "in batches made elsewhere"}
     n = len(data)
     some = data.batch(np.unique(np.linspace(0, n - 1, min(n, 32)).astype(np.int64)))
-    return {"samples": str(n), "values": digest({k: v for k, v in some.items() if isinstance(v, np.ndarray)})}
+    found = {name: value for name, value in some.items() if isinstance(value, np.ndarray)}
+    if hasattr(data, "column"):
+        whole = {name: data.column(name) for name in ("target", "sample_weight")}
+        found |= {name: np.asarray(value) for name, value in whole.items() if value is not None}
+    return {"samples": str(n), "values": digest(found)}

@@ -90,7 +90,7 @@ def _held_out(
         return source, None, []
     if isinstance(validation, bool) or not isinstance(validation, (int, float)):
         return source, as_data(validation), []
-    by_label = labels if labels is not None and labels.ndim == 1 and labels.dtype.kind in "iu" else None
+    by_label = labels if labels is not None and labels.ndim == 1 and not (labels % 1).any() else None
     training, held_out = split(source, float(validation), seed, by_label)
     how = "each label by its share" if by_label is not None else "at random"
     line = f"validation: {len(held_out):,} of {len(source):,} samples, {how}, by seed {seed}"

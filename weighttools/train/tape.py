@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError, WeighttoolsError
+from weighttools.train.parallel import threads_for
 from weighttools.train.variable import Array as Array
 from weighttools.train.variable import Slot as Slot
 from weighttools.train.variable import StandIn as StandIn
@@ -126,10 +127,11 @@ def value_and_grad(
     tape = Tape()
     names = {k for k, v in params.items() if v.dtype.kind == "f"} if train is None else set(train)
     variables = {k: Variable(v, tape) if k in names else v for k, v in params.items()}
-    y = loss(variables, *data, **options)
-    if not isinstance(y, Variable) or np.size(y.value) != 1:
-        what = f"shape {y.shape}" if isinstance(y, Variable) else "no dependence on any trained array"
-        raise SpecError(f"the loss has {what}", expected="a scalar that depends on the trained arrays")
-    tape.backward(y)
+    with threads_for(params.values()):
+        y = loss(variables, *data, **options)
+        if not isinstance(y, Variable) or np.size(y.value) != 1:
+            what = f"shape {y.shape}" if isinstance(y, Variable) else "no dependence on any trained array"
+            raise SpecError(f"the loss has {what}", expected="a scalar that depends on the trained arrays")
+        tape.backward(y)
     found = {k: variables[k].slot.grad for k in params if k in names}
     return y.value, {k: g for k, g in found.items() if g is not None}

@@ -1,4 +1,4 @@
-"""The tokenizer that lies beside a checkpoint (tokenizer.json), read with the package ``tokenizers``."""
+"""The tokenizer beside a checkpoint (tokenizer.json), or in its GGUF metadata, by the package ``tokenizers``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
 from weighttools.io.text import MAX_JSON, read_json
+from weighttools.train.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.models.files import described
 from weighttools.train.tape import Array
 
 FILE = "tokenizer.json"
@@ -87,7 +89,7 @@ class Tokens:
 
 
 def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
-    """Read the tokenizer beside a checkpoint.
+    """Read the tokenizer beside a checkpoint, or the one that a GGUF file carries where none lies beside it.
 
     Parameters
     ----------
@@ -109,14 +111,34 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
         raise SpecError(f"max_length {max_length}", expected="1 or more")
     if isinstance(base, Tokens):
         return base if max_length is None else Tokens(base.tokenizer, base.pad_id, base.end_id, max_length)
-    path = Path(base) if not isinstance(base, TensorMap) and Path(base).name == FILE else home_of(base) / FILE
-    tokenizer = _loaded(path)
-    config, settings = _settings(path.parent / "config.json"), _settings(path.parent / "tokenizer_config.json")
+    tokenizer, config, settings = _read(base)
     bound = max_length or _bound(tokenizer, config, settings)
     pad_id = _pad_id(tokenizer, config, settings)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return Tokens(tokenizer, pad_id, _token_id(tokenizer, (settings.get("eos_token"), *_ENDS)), bound)
+
+
+def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any]]:
+    """Return the tokenizer, what the model's configuration says, and what its own does."""
+    path = Path(base) if not isinstance(base, TensorMap) and Path(base).name == FILE else home_of(base) / FILE
+    carried = None if path.exists() else _gguf(base)
+    if carried is None:
+        return _loaded(path), _settings(path.parent / "config.json"), _settings(path.parent / "tokenizer_config.json")
+    tokenizer, config = gguf_tokenizer(carried.metadata, carried.origin.path), described(carried)[1]
+    end = config.get("eos_token_id")
+    is_known = isinstance(end, int) and 0 <= end < tokenizer.get_vocab_size()
+    return tokenizer, config, {"eos_token": tokenizer.id_to_token(end)} if is_known else {}
+
+
+def _gguf(base: Base) -> TensorMap | None:
+    """Return the map of a GGUF file that carries a tokenizer; None for any other checkpoint."""
+    from weighttools.opening import open as open_checkpoint
+
+    if not isinstance(base, TensorMap) and not str(base).endswith(".gguf"):
+        return None
+    found = base if isinstance(base, TensorMap) else open_checkpoint(base)
+    return found if has_tokenizer(found.metadata) else None
 
 
 def _loaded(path: Path) -> Any:

@@ -2,7 +2,8 @@
 
 A stage is a frozen dataclass with
 
-- ``slots(p)``: the shapes of the state it keeps beside a parameter, by slot name; the arrays start at zero;
+- ``slots(p)``: the shapes of the state it keeps beside a parameter, by slot name; the arrays start at zero, in the
+  parameter's dtype unless ``dtypes`` has another, and with an element a parameter unless ``strides`` says for how many;
 - ``begin(step)``: what is the same for all parameters in one step (any value; None by default);
 - ``kernel(u, out, piece, common, gain)``: return the new update, times `gain`. It may write to `out` (which may be
   `u`) and to the piece's slots and scratch; it must not write to `u` otherwise, which may be the gradient;
@@ -16,13 +17,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from weighttools.train.parallel import BLOCK, blocks, spread, threads_for
 from weighttools.train.tape import Array
 
 Shapes = dict[str, tuple[int, ...]]
+PIECES = 32
+"""Dot products of a block each that are worth a thread."""
 
 
 class Step(NamedTuple):
@@ -46,6 +51,10 @@ class Transform(Protocol):
 
     @property
     def whole(self) -> bool: ...
+    @property
+    def dtypes(self) -> Mapping[str, Any]: ...
+    @property
+    def strides(self) -> Mapping[str, int]: ...
     def slots(self, p: Array) -> Shapes: ...
     def begin(self, step: Step) -> Any: ...
     def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array: ...
@@ -56,6 +65,8 @@ class Stateless:
 
     __slots__ = ()
     whole = False
+    dtypes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    strides: ClassVar[Mapping[str, int]] = MappingProxyType({})
 
     def slots(self, p: Array) -> Shapes:
         """Return no slots."""
@@ -87,9 +98,13 @@ class ClipNorm(Stateless):
         """Return the norm."""
         return global_norm(step.grads)
 
+    def factor(self, norm: float) -> float:
+        """Return what gradients of this joint norm are multiplied by."""
+        return min(1.0, self.limit / (norm + 1e-6))
+
     def kernel(self, u: Array, out: Array, piece: Piece, common: float, gain: float) -> Array:
         """Multiply, if there is anything to do."""
-        factor = gain * min(1.0, self.limit / (common + 1e-6))
+        factor = gain * self.factor(common)
         return u if factor == 1 else np.multiply(u, factor, out=out)
 
 
@@ -324,13 +339,22 @@ def near_orthogonal(x: Array, n_iterations: int = 5) -> Array:
 
 def global_norm(grads: Mapping[str, Array]) -> float:
     """Return the 2-norm of all gradients together."""
-    return math.sqrt(sum(_sum_of_squares(g) for g in grads.values()))
+    return math.sqrt(_sum_of_squares(*grads.values()))
 
 
-def _sum_of_squares(x: Array, piece: int = 1 << 16) -> float:
-    """Return the sum in float64 of BLAS dot products over short pieces."""
-    flat = x.reshape(-1)
-    return sum(float(np.dot(flat[i : i + piece], flat[i : i + piece])) for i in range(0, flat.size, piece))
+def _sum_of_squares(*arrays: Array) -> float:
+    """Return the sum, in float64 and in order, of BLAS dot products over pieces."""
+    pieces = [(flat, i) for flat in (a.reshape(-1) for a in arrays) for i in range(0, flat.size, BLOCK)]
+    sums = np.zeros(len(pieces))
+
+    def kernel(first: int, last: int) -> None:
+        for k in range(first, last):
+            flat, i = pieces[k]
+            sums[k] = np.dot(flat[i : i + BLOCK], flat[i : i + BLOCK])
+
+    with threads_for(arrays):
+        spread(kernel, blocks(len(pieces), target=PIECES))
+    return float(sum(sums.tolist()))
 
 
 def _rms(x: Array) -> float:

@@ -13,16 +13,17 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.opening import open as open_checkpoint
 from weighttools.train import choosing
-from weighttools.train.adapting import merged
+from weighttools.train.adapting import merged, peft_name
 from weighttools.train.classification import Binary, Classification
+from weighttools.train.companions import adapter_prefix
 from weighttools.train.feeding import Subset, column, split
 from weighttools.train.fit import Result, fit
 from weighttools.train.freezing import trained
 from weighttools.train.heads import Classifier, Embedder, Head, Regressor
 from weighttools.train.language import Sequences
-from weighttools.train.loading import SEQUENCES, Loaded, head_of, model, of
+from weighttools.train.loading import SEQUENCES, Loaded, head_of, model
 from weighttools.train.lora import lora
-from weighttools.train.models.files import described
+from weighttools.train.models.files import described, of
 from weighttools.train.reading import Columns, Read, onto, read, task_of
 from weighttools.train.regression import LanguageModel, Regression
 from weighttools.train.stored import metadata, stored_scaling
@@ -60,7 +61,7 @@ class Settings:
     pooling, init, dropout, is_new_head
         Of a new head; the last asks for one even where the checkpoint's fits.
     activation
-        Between the layers of a plain stack.
+        Between the layers of a plain stack; None: what the file says, else ReLU.
     recompute
         As of `model`.
     lora
@@ -96,7 +97,7 @@ class Settings:
     init: str = "xavier_normal"
     dropout: float = 0.0
     is_new_head: bool = False
-    activation: str = "relu"
+    activation: str | None = None
     recompute: bool = False
     lora: Mapping[str, Any] | None = None
     is_merged: bool = False
@@ -326,6 +327,9 @@ def tune(prepared: Prepared, log: Log | None = None) -> Result:
 def written(prepared: Prepared, result: Result) -> TensorMap:
     """Return the tuned checkpoint, for `weighttools.save`."""
     found = result.tensor_map
-    if prepared.base is not None and prepared.settings.is_merged:
-        found = merged(prepared.base, result.model, found.metadata)
-    return found.replace(metadata={**found.metadata, **metadata(prepared.source)})
+    if prepared.base is not None:
+        prefix = adapter_prefix(prepared.base)
+        found = found.rename(lambda name: peft_name(name, prefix))
+        if prepared.settings.is_merged:
+            found = merged(prepared.base, result.model, found.metadata)
+    return found.replace(metadata={**found.metadata, **metadata(prepared.source, prepared.settings.activation)})

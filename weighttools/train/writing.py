@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
-from weighttools.io.text import MAX_JSON, read_json
-from weighttools.opening import PathLike, located
+from weighttools.errors import SpecError
+from weighttools.io.text import read_json
+from weighttools.opening import PathLike
+from weighttools.train.adapting import merge_lora
 from weighttools.train.generation import Sampling, stream
-from weighttools.train.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
-
-FILE = "tokenizer.json"
+from weighttools.train.tokens import home_of, tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class Writer:
         return str(self.tokenizer.decode([*ids[-1:], *kept]))[len(before) :]
 
 
-def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None) -> Writer:
+def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapter: PathLike | None = None) -> Writer:
     """Load a language model and its tokenizer.
 
     Parameters
@@ -94,56 +92,25 @@ def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None) -> Wri
         The checkpoint.
     tokenizer
         A tokenizer.json or the directory it is in; by default the one beside the checkpoint, or in its GGUF metadata.
+    adapter
+        A LoRA adapter, as PEFT saves it, whose changes are added to the weights.
 
     Raises
     ------
     SourceError
-        There is no tokenizer.
+        There is no tokenizer, or no adapter.
     UnsupportedError
         No function is known for the checkpoint, or for its tokenizer.
     """
-    place = None if isinstance(base, TensorMap) else located(os.fspath(base))
-    checkpoint = load(base if place is None else place)
-    home = Path(checkpoint.origin.origin.path or ".")
-    home = home if home.is_dir() else home.parent
-    return Writer(checkpoint, _tokenizer(checkpoint.origin, home, tokenizer), frozenset(_stops(checkpoint, home)))
+    change = None if adapter is None else functools.partial(merge_lora, adapter=adapter)
+    checkpoint = load(base, change=change)
+    known = tokens(checkpoint.origin if tokenizer is None else tokenizer)
+    return Writer(checkpoint, known.tokenizer, frozenset(_stops(checkpoint)))
 
 
-def _tokenizer(origin: TensorMap, home: Path, said: PathLike | None) -> Any:
-    path = home if said is None else Path(said)
-    path = path / FILE if path.is_dir() else path
-    if said is None and not path.exists():
-        if has_tokenizer(origin.metadata):
-            return gguf_tokenizer(origin.metadata, origin.origin.path)
-        raise SourceError(f"has no {FILE}", subject=home, remedy="name one with --tokenizer")
-    return _read(path)
-
-
-def _read(path: Path) -> Any:
-    from weighttools.io.source import LocalFile
-
-    source = LocalFile(path)
-    if source.size > MAX_JSON:
-        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {MAX_JSON:,}")
-    try:
-        from tokenizers import Tokenizer
-
-        found = Tokenizer.from_buffer(source.read(0, source.size))
-    except ImportError:
-        remedy = "pip install 'weighttools[text]'"
-        raise MissingDependencyError("text needs the package tokenizers", remedy=remedy) from None
-    except BaseException as error:  # a panic of the package is no Exception
-        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
-            raise
-        raise CorruptFileError(f"is no tokenizer: {str(error).splitlines()[:1]}"[:200], subject=path) from None
-    found.no_truncation()
-    found.no_padding()
-    return found
-
-
-def _stops(checkpoint: Checkpoint, home: Path) -> Iterator[int]:
+def _stops(checkpoint: Checkpoint) -> Iterator[int]:
     """Yield the tokens that end a text, as the configurations have them."""
-    file = home / "generation_config.json"
+    file = home_of(checkpoint.origin) / "generation_config.json"
     for settings in (checkpoint.config, read_json(file) if file.is_file() else {}):
         found = settings.get("eos_token_id")
         yield from (i for i in (found if isinstance(found, list) else [found]) if isinstance(i, int))

@@ -40,6 +40,11 @@ class Averaged:
         """The widest of the readers'; see `Strided.band`."""
         return max(getattr(reader, "band", 1) for reader in self.readers)
 
+    @property
+    def element_bytes(self) -> int:
+        """What an element under way takes: once from each reader, and its mean."""
+        return (len(self.readers) + 1) * self.dtype.bits // 8
+
     def __call__(self, start: int, stop: int) -> Array:
         blocks = [aligned_read(reader, start, stop, self.n_elements) for reader in self.readers]
         out = np.empty(stop - start, self.dtype.numpy)

@@ -13,6 +13,7 @@ from weighttools.core import plan
 from weighttools.core.engine import n_threads, run, threads
 from weighttools.core.memory import keep_pages
 from weighttools.core.tensor import Tensor
+from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -50,11 +51,16 @@ def jobs(tensors: Iterable[Tensor]) -> Iterator[Job]:
             yield Job(part, tensor, start, stop)
 
 
-def over(fn: Callable[[Job], R], tensors: Sequence[Tensor]) -> Iterator[R]:
-    """Yield `fn` of each run of the tensors, in order; in threads where there is work for them."""
+def over(fn: Callable[[Job], R], tensors: Sequence[Tensor], progress: Progress = silent) -> Iterator[R]:
+    """Yield `fn` of each run of the tensors, in order; in threads where there is work for them.
+
+    `progress` is called with the number of bytes just looked at.
+    """
     is_small = sum(tensor.n_elements for tensor in tensors) <= JOB_ELEMENTS
     with threads(1 if is_small else None) as pool, keep_pages():
-        yield from run(fn, jobs(tensors), pool)
+        for job, found in zip(jobs(tensors), run(fn, jobs(tensors), pool), strict=True):
+            progress(job.tensor.dtype.nbytes(job.stop - job.start))
+            yield found
 
 
 def widened(block: Array) -> Array:
@@ -111,7 +117,7 @@ class Chosen(NamedTuple):
     pattern: int
 
 
-def smallest(tensors: Sequence[Tensor], ranking: Ranking, n_wanted: int) -> Chosen:
+def smallest(tensors: Sequence[Tensor], ranking: Ranking, n_wanted: int, progress: Progress = silent) -> Chosen:
     """Choose the `n_wanted` elements of the smallest keys, or all finite ones if they are fewer.
 
     Equal keys are taken in the order of tensors and positions, so the count is exact.
@@ -124,7 +130,7 @@ def smallest(tensors: Sequence[Tensor], ranking: Ranking, n_wanted: int) -> Chos
     """
     prefix, rest, ties, wanted = 0, 0, 0, n_wanted
     for shift in range(ranking.bits - DIGIT, -1, -DIGIT):
-        counts = _counted(tensors, ranking.keys, prefix, shift)
+        counts = _counted(tensors, ranking.keys, prefix, shift, progress)
         if shift == ranking.bits - DIGIT:
             rest = wanted = min(n_wanted, int(counts[: ranking.finite_below].sum()))
             if not rest:
@@ -145,10 +151,10 @@ def _stop(part: int, n_elements: int, last: tuple[int, int]) -> int:
     return n_elements if part < last[0] else 0
 
 
-def _counted(tensors: Sequence[Tensor], keys: Sequence[Key], prefix: int, shift: int) -> Array:
+def _counted(tensors: Sequence[Tensor], keys: Sequence[Key], prefix: int, shift: int, progress: Progress) -> Array:
     """Count by the 16 bits from `shift` on the keys whose higher bits are `prefix`."""
     counts = np.zeros(1 << DIGIT, np.int64)
-    for found in over(partial(_count, keys, prefix, shift), tensors):
+    for found in over(partial(_count, keys, prefix, shift), tensors, progress):
         counts[: found.size] += found
     return counts
 

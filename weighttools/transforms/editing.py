@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,8 +60,9 @@ class Rounded:
         careful = getattr(self.fn, "careful", None) if self.dtype.bits < 64 else None
         doubtful = np.empty(block.size if careful else 0, bool)
         with np.errstate(all="ignore"):
-            for at in range(0, block.size, PIECE_ELEMENTS):
-                piece = slice(at, at + PIECE_ELEMENTS)
+            step = getattr(self.fn, "piece_elements", PIECE_ELEMENTS)
+            for at in range(0, block.size, step):
+                piece = slice(at, at + step)
                 found = self.fn(start + at, widened(block[piece]))
                 out[piece] = found if out.dtype == np.float32 else cast_block(found, self.dtype)
                 if careful:
@@ -144,39 +144,3 @@ def whole(option: str, value: object, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise SpecError(f"{option} {value!r} is out of range", expected=f"an integer of {least} or more")
     return int(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Hashed:
-    """Random numbers by position: they depend on the seed, the tensor's name and the element, not on blocks.
-
-    The generator is SplitMix64 read at any place: the state after n steps is a sum.
-
-    References
-    ----------
-    G. L. Steele, D. Lea and C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, section 4.
-    """
-
-    first: int
-
-    @classmethod
-    def of(cls, seed: int, name: str) -> Hashed:
-        """Return the numbers that belong to a seed and a name."""
-        text = f"{seed}\0{name}".encode("utf-8", "surrogatepass")
-        return cls(int.from_bytes(hashlib.sha256(text).digest()[:8], "little"))
-
-    def __call__(self, start: int, n: int, stream: int = 0) -> Array:
-        """Return uint64 for elements `start` to ``start + n``; streams are independent of each other."""
-        base = (self.first + stream * 0xD1B54A32D192ED03 + (start + 1) * _GOLDEN) % 2**64
-        state = np.arange(n, dtype=np.uint64)
-        state *= np.uint64(_GOLDEN)
-        state += np.uint64(base)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            state ^= state >> np.uint64(shift)
-            state *= np.uint64(factor)
-        state ^= state >> np.uint64(31)
-        return state
-
-
-_GOLDEN = 0x9E3779B97F4A7C15
-"""2**64 over the golden ratio, the step of SplitMix64."""

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.core.dtypes import DTYPES, DType
+from weighttools.core.random_numbers import Numbers
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Chosen, Key, Ranking, is_finite, planning_bytes, smallest
-from weighttools.transforms.editing import Hashed, finite, replaced, whole
+from weighttools.io.progress import Progress, silent
+from weighttools.transforms.counting import DIGIT, Chosen, Key, Ranking, is_finite, planning_bytes, smallest
+from weighttools.transforms.editing import finite, replaced, whole
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -47,10 +49,11 @@ class Magnitude:
 class Drawn:
     """31 random bits for each element; NaN and Inf come last."""
 
-    hashed: Hashed
+    numbers: Numbers
 
     def __call__(self, start: int, block: Array) -> Array:
-        keys = (self.hashed(start, block.size) >> np.uint64(33)).astype(np.uint32)
+        keys = self.numbers.words(start, start + block.size)
+        keys >>= np.uint32(1)
         keys[~is_finite(block)] = 0xFFFFFFFF
         return keys
 
@@ -125,7 +128,12 @@ def masks(tensor_map: TensorMap) -> TensorMap:
 
 
 def magnitude(
-    names: Sequence[str], sparsity: float | None, threshold: float | None, scope: str, says: Mapping[str, Any]
+    names: Sequence[str],
+    sparsity: float | None,
+    threshold: float | None,
+    scope: str,
+    says: Mapping[str, Any],
+    progress: Progress = silent,
 ) -> Transform:
     """Return a transform that drops the smallest weights by magnitude.
 
@@ -143,6 +151,8 @@ def magnitude(
         alike up to their first number, else up to the last part).
     says
         What the report says of the selection.
+    progress
+        Called with the number of bytes just looked at, to find the threshold.
 
     Raises
     ------
@@ -161,10 +171,17 @@ def magnitude(
 
         return cut
     assert sparsity is not None
-    return _ranked(names, checked(sparsity), scope, head, by_magnitude)
+    return _ranked(names, checked(sparsity), scope, head, by_magnitude, progress)
 
 
-def draw(names: Sequence[str], sparsity: float, scope: str, seed: int, says: Mapping[str, Any]) -> Transform:
+def draw(
+    names: Sequence[str],
+    sparsity: float,
+    scope: str,
+    seed: int,
+    says: Mapping[str, Any],
+    progress: Progress = silent,
+) -> Transform:
     """Return a transform that drops random weights: by (seed, name, position), so a higher target drops more of them.
 
     Parameters and errors are those of `magnitude`; a seed is an integer of 0 or more.
@@ -173,9 +190,9 @@ def draw(names: Sequence[str], sparsity: float, scope: str, seed: int, says: Map
     head = {"transform": "prune", "by": "random", "seed": seed, **says, "names": list(names)}
 
     def ranking(tensor_map: TensorMap, scope_names: Sequence[str]) -> Ranking:
-        return Ranking(tuple(Drawn(Hashed.of(seed, name)) for name in scope_names), 32, 0x8000)
+        return Ranking(tuple(Drawn(Numbers(seed, name, "prune")) for name in scope_names), 32, 0x8000)
 
-    return _ranked(names, checked(sparsity), scope, head, ranking)
+    return _ranked(names, checked(sparsity), scope, head, ranking, progress)
 
 
 def checked(sparsity: float) -> float:
@@ -189,6 +206,7 @@ def _ranked(
     scope: str,
     head: Mapping[str, Any],
     ranking: Callable[[TensorMap, Sequence[str]], Ranking],
+    progress: Progress,
 ) -> Transform:
     if scope not in SCOPES:
         raise SpecError(f"--scope {scope!r} is not known", expected=f"one of {', '.join(SCOPES)}")
@@ -200,7 +218,7 @@ def _ranked(
             tensors = [tensor_map[name] for name in members]
             order = ranking(tensor_map, members)
             n_elements = sum(tensor.n_elements for tensor in tensors)
-            found = smallest(tensors, order, round(sparsity * n_elements))
+            found = smallest(tensors, order, round(sparsity * n_elements), progress)
             for name, key, cut in zip(members, order.keys, found.cuts, strict=True):
                 drops[name] = Below(key, cut.pattern, cut.stop)
             scopes.append({"scope": label, "n_elements": n_elements, **_found(found, order)})
@@ -222,6 +240,12 @@ def _found(found: Chosen, order: Ranking) -> dict[str, Any]:
         unsigned = np.array([found.pattern], f"u{key.dtype.bits // 8}")
         value = float(unsigned.view(key.dtype.numpy)[0])
     return {"n_pruned": found.n_chosen, "largest_pruned": value}
+
+
+def reading_bytes(tensors: Sequence[Tensor], scope_is_random: bool) -> int:
+    """Return how many bytes it takes to look at tensors until their smallest elements are found."""
+    bits = 32 if scope_is_random else common({tensor.dtype.name for tensor in tensors}).bits
+    return sum(tensor.spec.nbytes for tensor in tensors) * (bits // DIGIT)
 
 
 def by_magnitude(tensor_map: TensorMap, names: Sequence[str]) -> Ranking:

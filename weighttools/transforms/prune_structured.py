@@ -15,7 +15,8 @@ import numpy as np
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Job, Key, is_finite, over, widened
+from weighttools.io.progress import Progress, silent
+from weighttools.transforms.counting import Job, Key, is_finite, over, planning_bytes, widened
 from weighttools.transforms.editing import whole
 from weighttools.transforms.prune import by_magnitude, checked, pruned
 
@@ -164,7 +165,13 @@ _MEMBERS = re.compile(
 
 
 def structured(
-    names: Sequence[str], structure: str, sparsity: float, norm: str, n_heads: int | None, says: Says
+    names: Sequence[str],
+    structure: str,
+    sparsity: float,
+    norm: str,
+    n_heads: int | None,
+    says: Says,
+    progress: Progress = silent,
 ) -> Transform:
     """Return a transform that drops whole rows, columns, channels or heads: those of the smallest norm.
 
@@ -181,6 +188,8 @@ def structured(
         ``"1"``, ``"2"`` or ``"inf"``; a unit that holds NaN or Inf is not dropped. Of equal units the first goes.
     n_heads
         How many heads each attention has.
+    progress
+        Called with the number of bytes just looked at.
 
     Raises
     ------
@@ -200,12 +209,13 @@ def structured(
         drops: dict[str, OfUnits] = {}
         rows = []
         for cluster in clusters:
-            dropped = _smallest_units(tensor_map, cluster, NORMS[norm], sparsity)
+            dropped = _smallest_units(tensor_map, cluster, NORMS[norm], sparsity, progress)
             drops |= {name: OfUnits(units, dropped) for name, units in cluster.parts.items()}
             rows.append({"scope": cluster.label, "n_units": len(dropped), "n_units_pruned": int(dropped.sum())})
         report = {
             "transform": "prune", "by": structure, "sparsity": sparsity, "norm": norm, "scopes": rows, **says,
             "n_changed": len(drops), "names": list(drops), "n_pruned": None,
+            "planning_bytes": planning_bytes(tensor_map[name] for name in drops),
         }  # fmt: skip
         return pruned(tensor_map, drops, report)
 
@@ -247,12 +257,12 @@ def _attentions(tensor_map: TensorMap, names: Sequence[str], n_heads: int) -> It
         })  # fmt: skip
 
 
-def _smallest_units(tensor_map: TensorMap, cluster: Cluster, p: float, sparsity: float) -> Array:
+def _smallest_units(tensor_map: TensorMap, cluster: Cluster, p: float, sparsity: float, progress: Progress) -> Array:
     """Return which units of a cluster to drop."""
     n_units = next(iter(cluster.parts.values())).n_units
     scores = np.zeros(n_units)
     for name, units in cluster.parts.items():
-        found = _scores(tensor_map[name], units, p)
+        found = _scores(tensor_map[name], units, p, progress)
         scores = np.maximum(scores, found) if p == math.inf else scores + found
     order = np.argsort(scores, kind="stable")
     n_finite = int(np.isfinite(scores).sum())
@@ -261,10 +271,10 @@ def _smallest_units(tensor_map: TensorMap, cluster: Cluster, p: float, sparsity:
     return dropped
 
 
-def _scores(tensor: Tensor, units: Units, p: float) -> Array:
+def _scores(tensor: Tensor, units: Units, p: float, progress: Progress) -> Array:
     """Return the sum of |x|^p, or the largest |x|, of each unit; Inf where a unit holds NaN or Inf."""
     scores = np.zeros(units.n_units)
-    for found in over(partial(_score, units, p), [tensor]):
+    for found in over(partial(_score, units, p), [tensor], progress):
         scores = np.maximum(scores, found) if p == math.inf else scores + found
     return scores
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from weighttools.core.random_numbers import SEGMENT, Numbers
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.transforms.counting import Job, over, widened
-from weighttools.transforms.editing import Hashed, edited, finite, whole
+from weighttools.io.progress import Progress, silent
+from weighttools.transforms.counting import Job, over, planning_bytes, widened
+from weighttools.transforms.editing import edited, finite, whole
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -140,11 +142,14 @@ class Bounded:
         return np.clip(wide, -self.most, self.most)
 
 
-def clip(names: Sequence[str], value: float | None, norm: float | None, says: Says) -> Transform:
+def clip(
+    names: Sequence[str], value: float | None, norm: float | None, says: Says, progress: Progress = silent
+) -> Transform:
     """Return a transform that clips each weight to ``-value`` to `value`, or each tensor to an L2 norm.
 
     With `norm` the transform reads the tensors once, to add up squares; NaN and Inf are left out of the sum. A
-    tensor whose norm is larger is multiplied by ``norm`` over its own; others stay as they are.
+    tensor whose norm is larger is multiplied by ``norm`` over its own; others stay as they are. `progress` is called
+    with the number of bytes just looked at.
 
     Raises
     ------
@@ -161,17 +166,18 @@ def clip(names: Sequence[str], value: float | None, norm: float | None, says: Sa
     most = finite("--norm", norm)
 
     def transform(tensor_map: TensorMap) -> TensorMap:
-        norms = {name: norm_of(tensor_map[name]) for name in names}
+        norms = {name: norm_of(tensor_map[name], progress) for name in names}
         over = [name for name in names if norms[name] > most]
-        said = {**report, "n_changed": len(over), "norms": norms}
+        planning = planning_bytes(tensor_map[name] for name in names)
+        said = {**report, "n_changed": len(over), "norms": norms, "planning_bytes": planning}
         return edited(tensor_map, over, lambda name, tensor: Shrunk(most / norms[name]), said)
 
     return transform
 
 
-def norm_of(tensor: Tensor) -> float:
+def norm_of(tensor: Tensor, progress: Progress = silent) -> float:
     """Return the L2 norm of a tensor's finite elements, added up in float64."""
-    return math.sqrt(math.fsum(over(_squares, [tensor])))
+    return math.sqrt(math.fsum(over(_squares, [tensor], progress)))
 
 
 def _squares(job: Job) -> float:
@@ -182,20 +188,17 @@ def _squares(job: Job) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Noisy:
-    """``x + std z``, where z is standard normal by the transform of Box and Muller."""
+    """``x + std z``, where z is standard normal by seed, name and position."""
 
     std: float
-    hashed: Hashed
+    numbers: Numbers
+    piece_elements: ClassVar[int] = SEGMENT
 
     def __call__(self, start: int, wide: Array) -> Array:
-        radius, angle = (self._uniform(start, wide.size, stream) for stream in (0, 1))
-        noise: Array = np.sqrt(-2 * np.log(radius)) * np.cos(2 * np.pi * angle)
-        return wide + self.std * noise
-
-    def _uniform(self, start: int, n: int, stream: int) -> Array:
-        """Return float64 in (0, 1]."""
-        bits = self.hashed(start, n, stream) >> np.uint64(11)
-        return (bits.astype(np.float64) + 1) * 2.0**-53
+        noise = self.numbers.normals(start, start + wide.size)
+        noise *= self.std
+        noise += wide
+        return noise
 
 
 def noise(names: Sequence[str], std: float, seed: int, says: Says) -> Transform:
@@ -208,4 +211,8 @@ def noise(names: Sequence[str], std: float, seed: int, says: Says) -> Transform:
     """
     std, seed = finite("--std", std), whole("--seed", seed)
     report = {"transform": "noise", "std": std, "seed": seed, **says, "names": list(names)}
-    return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: Noisy(std, Hashed.of(seed, name)), report)
+
+    def noisy(name: str, tensor: Tensor) -> Noisy:
+        return Noisy(std, Numbers(seed, name, "noise"))
+
+    return lambda tensor_map: edited(tensor_map, names, noisy, report)

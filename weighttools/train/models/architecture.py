@@ -41,6 +41,11 @@ class Loading:
         return "; ".join(parts)
 
 
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A checkpoint's function of ``{name: array}``, in parts, so that another head can take the place of its own.
@@ -133,6 +138,7 @@ class Architecture:
         """
         found = self.report(names)
         if found.missing:
-            more = f" and {len(found.missing) - 3} more" if len(found.missing) > 3 else ""
-            raise SpecError(f"the {self.family} function needs {', '.join(found.missing[:3])}{more}, which are missing")
+            fact = f"the {self.family} function needs {_some(found.missing)}, which are missing"
+            strange = f"; it does not understand {_some(found.unexpected)}" if found.unexpected else ""
+            raise SpecError(fact + strange, remedy="write a function over the names if it is another model")
         return found

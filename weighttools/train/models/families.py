@@ -146,8 +146,16 @@ class Style:
     windows
         Which layers see a window only: ``"none"``, ``"all"``, ``"said"`` (config.json's ``use_sliding_window``), or
         all but one in every so many.
-    head_norms, fused
-        Whether queries and keys have norms; whether q, k, v (gate, up) are one tensor.
+    activation, theta, head_size
+        What holds where config.json does not say; a `theta` of its own is that of layers without a window.
+    gemma
+        Embeddings are scaled by sqrt(size), and norms multiply by 1 + weight.
+    post_norms, head_norms, cap
+        As `Layers` has them.
+    fused
+        Whether q, k, v are one tensor, and gate and up another.
+    query_scale
+        Whether config.json says what attention is scaled by (``query_pre_attn_scalar``).
     """
 
     windows: str | int = "none"
@@ -205,7 +213,7 @@ def _layer_types(style: Style, s: Settings, layers: int) -> list[str]:
 
 def _rotaries(style: Style, s: Settings, head_size: int, slides: Sequence[bool]) -> tuple[Rotary, ...]:
     said = dict(s.part("rope_parameters"))
-    base = {key: s.get(key) for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")}
+    base = {key: s.get(key) for key in ("rope_theta", "partial_rotary_factor")}
     base["original_max_position_embeddings"] = s.get("original_max_position_embeddings", "max_position_embeddings")
     whole = {**base, **s.part("rope_scaling"), **{k: v for k, v in said.items() if not isinstance(v, Mapping)}}
     local = {"rope_theta": s.get("rope_local_base_freq") or 1e4} if style.theta != 1e4 else whole

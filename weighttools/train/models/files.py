@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.core.tensormap import TensorMap
+from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike, open
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.config import from_config, kind_of
 from weighttools.train.models.gguf import from_gguf, is_gguf
+from weighttools.train.models.keras_config import activation_of
 from weighttools.train.models.shapes import from_shapes
 from weighttools.train.tape import Array
+from weighttools.transforms.dequantize import dequantize
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,17 @@ class Checkpoint:
     origin: TensorMap = field(repr=False)
 
 
-def load(base: PathLike | TensorMap, dtype: Any = np.float32) -> Checkpoint:
+def load(base: PathLike | TensorMap, dtype: Any = np.float32, change: Transform | None = None) -> Checkpoint:
     """Open a checkpoint and read what its function needs; quantised tensors are decoded.
+
+    Parameters
+    ----------
+    base
+        A path, a directory, or an open map.
+    dtype
+        What to compute in.
+    change
+        Done to the map first, once it has Hugging Face's names and no quantised tensors: to merge an adapter, say.
 
     Raises
     ------
@@ -54,6 +65,8 @@ def load(base: PathLike | TensorMap, dtype: Any = np.float32) -> Checkpoint:
     """
     origin = base if isinstance(base, TensorMap) else open(base)
     tensor_map, config = described(origin)
+    if change is not None:
+        tensor_map = change(dequantize()(tensor_map))
     architecture = of(tensor_map, config)
     used = architecture.checked([*tensor_map, *tensor_map.aliases]).used
     kept = {name: tensor_map.aliases.get(name, name) for name in used}
@@ -73,12 +86,16 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
     return tensor_map, read_json(file) if path and os.path.isfile(file) else {}
 
 
-def of(tensor_map: TensorMap, config: Mapping[str, Any]) -> Architecture:
-    """Return a map's function: by its configuration, or by its shapes where that names no model."""
+def of(tensor_map: TensorMap, config: Mapping[str, Any], activation: str | None = None) -> Architecture:
+    """Return a map's function: by its configuration, or by its shapes where that names no model.
+
+    `activation` stands between a plain stack's layers; by default what the file says, else ReLU.
+    """
     names = [*tensor_map, *tensor_map.aliases]
     if kind_of(config, names) is not None:
         return from_config(config, names)
-    return from_shapes({name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)})
+    shapes = {name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)}
+    return from_shapes(shapes, activation=activation or activation_of(tensor_map.metadata) or "relu")
 
 
 def floats(tensor_map: TensorMap, name: str, dtype: Any = np.float32) -> Array:

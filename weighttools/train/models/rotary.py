@@ -77,7 +77,7 @@ def rotary(parameters: Mapping[str, Any], head_size: int, theta: float = 1e4) ->
     size = int(head_size * (parameters.get("partial_rotary_factor") or 1))
     before = plain(float(parameters.get("rope_theta") or theta), size)
     if not isinstance(kind, str) or kind not in SCALED:
-        raise UnsupportedError(f"rope_type is {kind!r}", expected=", ".join(SCALED))
+        raise UnsupportedError(f"rope_type is {kind!r}", expected="default, linear, llama3 or yarn")
     try:
         return Rotary(SCALED[kind](before, parameters), _yarn_factor(parameters) if kind == "yarn" else 1.0)
     except KeyError as error:
@@ -101,10 +101,11 @@ def _linear(frequencies: Array, o: Mapping[str, Any]) -> Array:
 
 def _divided(frequencies: Array, o: Mapping[str, Any]) -> Array:
     """Divide by a number a frequency: what GGUF stores in place of Llama 3's rule."""
-    with np.errstate(all="ignore"):
-        found: Array = frequencies / np.asarray(o["divisors"], np.float64)
-    if found.shape != frequencies.shape or not np.isfinite(found).all():
+    said = o["divisors"]
+    is_fit = isinstance(said, list) and all(isinstance(n, (int, float)) and 0 < n < 1e12 for n in said)
+    if not is_fit or len(said) != len(frequencies):
         raise SpecError("the divisors of rotary frequencies do not fit", expected=f"{len(frequencies)} numbers above 0")
+    found: Array = frequencies / np.asarray(said, np.float64)
     return found
 
 

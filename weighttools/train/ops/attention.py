@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weighttools.train.ops.basic import Result
-from weighttools.train.parallel import BLOCK, n_threads, scratch, spread
+from weighttools.train.parallel import BLOCK, SPLIT, n_threads, scratch, spread
 from weighttools.train.tape import Array, operation
 
 _BANNED = -1e30
@@ -114,10 +114,12 @@ def _views(arrays: Sequence[Array], n_keys: int, n_groups: int, lengths: Sequenc
 def _jobs(views: Sequence[Sequence[Array]]) -> tuple[list[_Job], int]:
     """Cut the work into pieces whose probabilities stay in the cache; return also their total size."""
     jobs, offset = [], 0
+    is_small = sum(v[0].size * v[1].shape[2] for v in views) <= SPLIT  # a token on its own, when text is generated
     for i, (q, k, *_) in enumerate(views):
         n_keys, n_groups, n_queries, _ = q.shape
         one = n_groups * n_queries * k.shape[2]
-        step = max(1, min(n_keys, BLOCK // max(1, one), -(-len(views) * n_keys // n_threads())))
+        share = n_keys if is_small else -(-len(views) * n_keys // n_threads())
+        step = max(1, min(n_keys, BLOCK // max(1, one), share))
         for start in range(0, n_keys, step):
             n = min(step, n_keys - start)
             jobs.append(_Job(i, slice(start, start + n), offset, (n, n_groups, n_queries, k.shape[2])))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.train.ops.basic import Result
-from weighttools.train.parallel import blocks, spread
+from weighttools.train.ops.product import product
 from weighttools.train.tape import Array, Slot, operation
 
 
@@ -31,25 +31,16 @@ def linear(x: Array, w: Array, b: Array | None = None, /) -> Result:
         (n_out,), or none.
     """
     rows, shape = x.reshape(-1, x.shape[-1]), x.shape
-    y = np.matmul(rows, w.T)
-    if b is not None:
-        _add_row(y, b)
+    y = product(rows, w.T, b)
 
     def pullback(dy: Array, need: Any) -> Any:
         d = dy.reshape(-1, dy.shape[-1])
-        dx = np.matmul(d, w).reshape(shape) if need[0] else None
-        dw = np.matmul(d.T, rows) if need[1] else None
+        dx = product(d, w).reshape(shape) if need[0] else None
+        dw = product(d.T, rows) if need[1] else None
         db = column_sums(d) if b is not None and need[2] else None
         return (dx, dw, db)[: len(need)]
 
     return y.reshape(*shape[:-1], w.shape[0]), pullback
-
-
-def _add_row(y: Array, b: Array) -> None:
-    def kernel(start: int, stop: int) -> None:
-        y[start:stop] += b
-
-    spread(kernel, blocks(len(y), y.shape[1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,104 @@
+"""Whose threads work: ours or OpenBLAS's; and that this changes neither results nor what the process had set."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import ThreadpoolController
+
+from weighttools.train import blas, ops, parallel, value_and_grad
+from weighttools.train.ops.product import product
+
+R = np.random.default_rng(0)
+
+
+def openblas_threads() -> list[int]:
+    """As another package sees them; empty where NumPy uses another BLAS."""
+    found = ThreadpoolController().info()
+    return [i["num_threads"] for i in found if i["internal_api"] == "openblas" and "numpy" in i["filepath"]]
+
+
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crew of two, whatever the machine has."""
+    monkeypatch.setenv("WEIGHTTOOLS_THREADS", "2")
+    parallel._crew.cache_clear()
+    yield
+    monkeypatch.undo()
+    parallel._crew.cache_clear()
+
+
+def test_openblas_gets_its_threads_back_from_whoever_leaves_last() -> None:
+    before = openblas_threads()
+    with blas.one_thread() as outer, blas.one_thread() as inner:
+        assert outer == inner == bool(before) == blas.is_single()
+        assert set(openblas_threads()) <= {1}
+    assert openblas_threads() == before and not blas.is_single()
+    with pytest.raises(KeyError), blas.one_thread():
+        raise KeyError
+    assert openblas_threads() == before and not blas.is_single()
+
+
+def test_two_python_threads_that_overlap_leave_it_as_it_was() -> None:
+    before, entered, leave = openblas_threads(), threading.Event(), threading.Event()
+
+    def other() -> None:
+        with blas.one_thread():
+            entered.set()
+            leave.wait(5)
+
+    thread = threading.Thread(target=other)
+    with blas.one_thread():
+        thread.start()
+        assert entered.wait(5)
+    assert set(openblas_threads()) <= {1}
+    leave.set()
+    thread.join()
+    assert openblas_threads() == before
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_large_models_get_our_threads_and_small_ones_openblas() -> None:
+    large, small = [np.broadcast_to(np.float32(0), (parallel.LARGE,))], [np.zeros(8, np.float32)]
+    with parallel.threads_for(small):
+        assert not blas.is_single()
+    with parallel.threads_for(large) as _, parallel.threads_for(small):
+        assert blas.is_single() == bool(openblas_threads())
+    assert not blas.is_single()
+
+
+SHAPES = [(0, 3, 4), (3, 0, 4), (1, 1, 1), (257, 384, 300), (100, 300, 517), (1, 4096, 2100), (2100, 4096, 1)]
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("order", ["CC", "CF", "FC"])
+def test_a_product_that_was_cut_is_that_of_numpy(shape: tuple[int, int, int], order: str) -> None:
+    m, k, n = shape
+    a = np.asarray(R.standard_normal((m, k)), np.float32, order=order[0])
+    b = np.asarray(R.standard_normal((k, n)), np.float32, order=order[1])
+    row = R.standard_normal(n).astype(np.float32)
+    with blas.one_thread():
+        found, plain = product(a, b, row), product(a, b)
+    bound = 1e-5 * max(1, np.sqrt(k))
+    assert found.dtype == np.float32 and np.allclose(found, a.astype(float) @ b + row, rtol=0, atol=bound)
+    assert np.allclose(plain, a.astype(float) @ b, rtol=0, atol=bound)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_cut_step_is_the_uncut_one_and_the_same_each_time() -> None:
+    p = {"w": R.standard_normal((640, 512)).astype(np.float32), "b": np.ones(640, np.float32)}
+    x = R.standard_normal((256, 512)).astype(np.float32)
+
+    def loss(p: dict[str, np.ndarray]) -> np.ndarray:
+        return ops.mean(ops.gelu(ops.linear(x, p["w"], p["b"])))
+
+    value, grads = value_and_grad(loss, p)
+    with blas.one_thread():
+        runs = [value_and_grad(loss, p) for _ in range(3)]
+    for again, others in runs:
+        assert again == pytest.approx(float(value), rel=1e-6)
+        assert all(np.allclose(grads[n], others[n], rtol=1e-4, atol=1e-8) for n in p)
+        assert all(others[n].tobytes() == runs[0][1][n].tobytes() for n in p)
