@@ -23,6 +23,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 import weighttools as wt
 from tests.formats.gguf_golden import finish
+from weighttools import train
 from weighttools.cli.main import main
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, UnsupportedError
 from weighttools.train.gguf_tokenizer import gguf_tokenizer, merges_by_score
@@ -273,6 +274,23 @@ def test_an_adapter_of_peft_is_added(tmp_path: Path, trained: Tokenizer) -> None
     done = run(str(tmp_path / "base"), "--adapter", str(tmp_path / "adapter"), "-p", "the cat", "-n", "10", "--json")
     text = json.loads(done.stdout)["text"]
     assert text == expected(tuned.eval(), trained, "the cat", 10) != plain
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_a_model_writes_before_and_after_training(tmp_path: Path, trained: Tokenizer) -> None:
+    from peft import PeftModel
+
+    module = saved(tmp_path / "base", trained)
+    model = train.model(tmp_path / "base")
+    assert train.write(model, "the cat", 8) == expected(module, trained, "the cat", 8)
+    tuned = train.lora(model, r=2, targets="all-linear")
+    assert train.write(tuned, "the cat", 8) == train.write(model, "the cat", 8)
+    for name, array in tuned.params.items():
+        array[...] = np.random.default_rng(len(name)).standard_normal(array.shape)
+    train.save_lora(tmp_path / "adapter", tuned)
+    text = train.write(tuned, "the cat", 8)
+    theirs = PeftModel.from_pretrained(module, tmp_path / "adapter").eval()
+    assert text == expected(theirs, trained, "the cat", 8) != train.write(model, "the cat", 8)
 
 
 def test_text_ends_before_a_stop_token(tmp_path: Path, trained: Tokenizer) -> None:
