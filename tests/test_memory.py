@@ -137,3 +137,23 @@ def test_edits_stay_small(edit: str, large: Path, tmp_path: Path) -> None:
     print(edit, over // MB, "MB over a bare interpreter")
     assert target.stat().st_size > (128 if edit == "bitmask" else 256) * MB
     assert over < 200 * MB, f"{over // MB} MB over a bare interpreter"
+
+
+def test_merging_an_adapter_stays_small(large: Path, tmp_path: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    (tmp_path / "adapter").mkdir()
+    factors = {"fc.lora_A.weight": np.ones((16, 8192), np.float32), "fc.lora_B.weight": np.ones((8192, 16), np.float32)}
+    save_file(factors, tmp_path / "adapter" / "adapter_model.safetensors")
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 16, "lora_alpha": 16}')
+    target = tmp_path / "merged.safetensors"
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_EDIT, "start", RUN_EDIT, "merge-adapter", large, tmp_path / "adapter", "-o", target],
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    over = int(done.stdout.splitlines()[-1]) - peak(tmp_path)
+    assert target.stat().st_size > 256 * MB and over < 150 * MB, f"{over // MB} MB over a bare interpreter"

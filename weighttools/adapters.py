@@ -100,6 +100,27 @@ def open_adapter(path: PathLike) -> Adapter:
     return _adapter(open(file), config, os.fspath(path))
 
 
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond float64
+        return False
+
+
+def _are_names(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (isinstance(value, list) and all(type(v) is str for v in value))
+
+
+_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "lora_alpha": (lambda v: v is None or _is_number(v), "a number"),
+    "lora_dropout": (lambda v: v is None or (_is_number(v) and 0 <= v < 1), "a number from 0, below 1"),
+    "alpha_pattern": (lambda v: v is None or isinstance(v, dict), "a table"),
+    "target_modules": (_are_names, "names"),
+    "modules_to_save": (_are_names, "names"),
+}
+"""What entries that are used must be."""
+
+
 def _check_config(config: Mapping[str, Any], subject: str) -> None:
     kind, init = config.get("peft_type", "LORA"), str(config.get("init_lora_weights", True)).lower()
     if kind != "LORA":
@@ -107,6 +128,9 @@ def _check_config(config: Mapping[str, Any], subject: str) -> None:
     odd = [key for key, value in config.items() if value and key not in _HARMLESS]
     if odd:
         raise UnsupportedError(f"asks for {', '.join(odd)}, which is not plain LoRA", subject=subject)
+    for key, (fits, expected) in _TYPES.items():
+        if not fits(config.get(key)):
+            raise CorruptFileError(f"{key} is {config[key]!r}", subject=subject, expected=expected)
     if init.startswith(_MOVES_BASE):
         raise UnsupportedError(
             f"was begun by {init!r}, which moves the base's weights too",
@@ -144,12 +168,10 @@ def _whole_name(name: str, path: str) -> str:
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int, path: str) -> float:
-    alpha = config.get("lora_alpha", 8)
+    alpha = 8 if config.get("lora_alpha") is None else config["lora_alpha"]
     table = config.get("alpha_pattern") or {}
-    if not isinstance(table, Mapping):
-        raise CorruptFileError("alpha_pattern is no table", subject=path)
     alpha = next((value for key, value in table.items() if _matches(str(key), module, path)), alpha)
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+    if not _is_number(alpha):
         raise CorruptFileError(f"lora_alpha is {alpha!r}", subject=path, expected="a number")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank) if rank else 0.0
 
@@ -197,6 +219,8 @@ def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Ite
             told = f"brings {name!r} of shape {tensor.shape}; the base's is {shapes[name]}"
             raise SpecError(told, subject=adapter.path or None, expected="equal shapes")
     turned = _turned(targets, shapes, bool(adapter.config.get("fan_in_fan_out")))
+    for name, update in turned.items():
+        update.check(name, shapes[name])
     kept = {name: tensor for name, tensor in whole.items() if name in shapes}
     return Placed(turned, kept, {name: tensor for name, tensor in whole.items() if name not in shapes})
 
@@ -273,13 +297,22 @@ def merge_lora(base: TensorMap, adapter: Adapter | PathLike) -> TensorMap:
     shapes = dict(zip(base, (spec.shape for spec in base.specs()), strict=True))
     parts = placed(found, shapes, base.aliases)
     whole = {name: _as(tensor, base[name]) for name, tensor in parts.whole.items()} | dict(parts.added)
-    grown = base.replace(tensors={**dict(base.items()), **whole}) if whole else base
+    grown = _with_whole(base, whole) if whole else base
     report = {
         "transform": "merge-adapter", "adapter": found.path, "n_changed": len(parts.updates) + len(whole),
         "ranks": sorted({update.rank for update in parts.updates.values()}),
         "replaced": sorted(parts.whole), "added": sorted(parts.added), "names": list(parts.updates),
     }  # fmt: skip
     return merged(grown, parts.updates, report)
+
+
+def _with_whole(base: TensorMap, whole: Mapping[str, Tensor]) -> TensorMap:
+    """Return the base with whole tensors in it; one that was tied to another is no longer."""
+    parted = [name for name in whole if name in base.aliases]
+    aliases = {alias: kept for alias, kept in base.aliases.items() if alias not in whole}
+    grown = base.replace(tensors={**dict(base.items()), **whole}, aliases=aliases)
+    fix = "set tie_word_embeddings to false in its config.json"
+    return grown.noted(f"{parted[0]} is no longer tied to {base.aliases[parted[0]]}: {fix}") if parted else grown
 
 
 def _as(tensor: Tensor, like: Tensor) -> Tensor:

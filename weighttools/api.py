@@ -107,10 +107,10 @@ def convert(
     beside
         Files to put into a target directory, by name; they take the place of the source's.
     progress
-        Called with the number of bytes just written.
+        Called with the number of bytes just written, or just looked at where `store` needs that first.
     changes
         What to change on the way, as `weighttools.changes.Changes` lists: ``include``, ``exclude``, ``names``,
-        ``dequantize``, ``dtype``, ``keep_dtype``, ``saturate``, ``quantize``, ``tied``.
+        ``rename``, ``dequantize``, ``dtype``, ``keep_dtype``, ``saturate``, ``quantize``, ``tied``.
 
     Returns
     -------

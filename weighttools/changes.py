@@ -22,6 +22,8 @@ class Changes(TypedDict, total=False):
         Name patterns of tensors to take, and to leave out.
     names
         Translate names, and the layout that goes with them, to ``"hf"`` (Hugging Face) or ``"gguf"``.
+    rename
+        Then rename by rules, ``"OLD=NEW"`` for beginnings or ``"re:PATTERN=REPLACEMENT"``; the first that fits.
     dequantize
         Decode quantised tensors to float32; with `dtype` they are decoded anyway.
     dtype
@@ -40,6 +42,7 @@ class Changes(TypedDict, total=False):
     include: Sequence[str]
     exclude: Sequence[str]
     names: str | None
+    rename: Sequence[str]
     dequantize: bool
     dtype: str | None
     keep_dtype: Sequence[str]
@@ -54,7 +57,11 @@ def taken(tensor_map: TensorMap, changes: Changes) -> TensorMap:
     if names := changes.get("names"):
         from weighttools.transforms.gguf_names import translate
 
-        return translate(names)(chosen)
+        chosen = translate(names)(chosen)
+    if rules := changes.get("rename"):
+        from weighttools.transforms.renaming import rename
+
+        chosen = rename(rules)(chosen)
     return chosen
 
 

@@ -90,7 +90,7 @@ def write(
         *cast_notes(tensor_map, original),
     ]
     changed, reported = _watched(tensor_map)
-    options = WriteOptions(None, compression, _bitmasks(changed, planned, store), beside or {})
+    options = WriteOptions(None, compression, _bitmasks(changed, planned, store, progress), beside or {})
     if not dry_run:
         with keep_pages():
             _execute(changed, planned, options, force, progress)
@@ -109,13 +109,13 @@ def _watched(tensor_map: TensorMap) -> tuple[TensorMap, Callable[[bool], list[Ma
     return changed, lambda written: reports(tensor_map, tally, written)
 
 
-def _bitmasks(tensor_map: TensorMap, planned: Plan, store: str | None) -> Mapping[str, Any]:
+def _bitmasks(tensor_map: TensorMap, planned: Plan, store: str | None, progress: Progress) -> Mapping[str, Any]:
     """Count what bitmasks would keep, if they are asked for; it reads all values."""
     if store is None:
         return {}
     from weighttools.formats.bitmask import counted
 
-    found = counted(tensor_map)
+    found = counted(tensor_map, progress=progress)
     if found:
         planned.notes.append(
             f"{len(found):,} tensors are stored as bitmasks, which weighttools reads and no other tool; "

@@ -153,12 +153,18 @@ def _against(tensor_map: TensorMap, other: PathLike) -> tuple[Record, list[Findi
     record = {"path": os.fspath(other), **found.record()}
     if not (found.rules or found.left or found.right or found.shapes):
         return record, []
+    from weighttools.transforms.renaming import command_for
+
+    wanted = {name: found.renamed.get(name, name) for name in [*tensor_map, *tensor_map.aliases]}
+    command = command_for(tensor_map.origin.path, wanted, [rule.text() for rule in found.rules])
+    if command:
+        record["command"] = command
     rules = "; ".join(f"{rule.src!r} -> {rule.dst!r} ({rule.n_names:,} names)" for rule in found.rules)
     told = (
         f"{found.n_same:,} names line up, {len(found.renamed):,} after renaming, {len(found.left):,} are only here,"
         f" {len(found.right):,} only there, {len(found.shapes):,} have other shapes"
     )
-    return record, [Finding(WARNING, "names-differ", told, remedy=f"rename {rules}" if rules else None)]
+    return record, [Finding(WARNING, "names-differ", told, remedy=command or (f"rename {rules}" if rules else None))]
 
 
 def _fixed(place: str) -> list[Record]:

@@ -192,3 +192,43 @@ def test_wrong_suffix_is_said(inside, tiny: Path, tmp_path: Path) -> None:
     wrong.write_bytes(tiny.read_bytes())
     ran = inside("inspect", wrong)
     assert ran.code == 0 and "named .npz, but its content is safetensors" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("rules", "wanted"),
+    [
+        (["b=c"], {"a.weight": "a.weight", "b": "c", "b.bias": "c.bias", "tied": "tied"}),
+        (["a.=", "b=x=y"], {"a.weight": "weight", "b": "x=y", "b.bias": "x=y.bias", "tied": "tied"}),
+        (["b.bias=b.bias", "=model."], {"a.weight": "model.a.weight", "b": "model.b", "b.bias": "b.bias", "tied": "model.tied"}),
+        ([r"re:(\w+)\.(\w+)=\2.\1"], {"a.weight": "weight.a", "b": "b", "b.bias": "bias.b", "tied": "tied"}),
+        (["tied=other"], {"a.weight": "a.weight", "b": "b", "b.bias": "b.bias", "tied": "other"}),
+    ],
+)  # fmt: skip
+def test_rename(inside, make, tmp_path: Path, rules: list[str], wanted: dict[str, str]) -> None:
+    arrays = {"a.weight": np.arange(6.0).reshape(2, 3), "b": np.arange(2), "b.bias": np.ones(3, np.float16)}
+    path = make(arrays, tied="b")
+    words = [word for rule in rules for word in ("--rename", rule)]
+    good(inside("convert", path, tmp_path / "o.safetensors", *words))
+    assert same(load_file(tmp_path / "o.safetensors"), {wanted[name]: array for name, array in arrays.items()})
+    with safe_open(tmp_path / "o.safetensors", "np") as file:
+        assert file.metadata() == {wanted["tied"]: wanted["b"]}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("a", "is no rule"),
+        ("=", "is no rule"),
+        ("c=d", "matches no tensor"),
+        ("re:(=b", "no regular expression"),
+        (r"re:a=\2", "no regular expression"),
+        (r"re:a=\g<x", "no regular expression"),
+        ("a.weight=b", "two tensors would be called 'b'"),
+        ("re:.+=x", "two tensors would be called 'x'"),
+    ],
+)
+def test_rules_that_do_not_fit(inside, make, tmp_path: Path, rule: str, message: str) -> None:
+    path = make({"a.weight": np.ones(2), "b": np.ones(3)})
+    ran = inside("convert", path, tmp_path / "o.npz", "--rename", rule)
+    assert (ran.code, ran.out) == (2, "") and len(ran.err.splitlines()) == 1 and message in ran.err
+    assert not (tmp_path / "o.npz").exists()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 RNG = np.random.default_rng(11)
 
@@ -138,6 +140,40 @@ def test_against_prints_the_renaming(path: Path, make: Callable[..., Path], insi
     assert inside("check", other, "--against", path, "--headers", "--strict").code == 1
     [rule] = json.loads(inside("check", other, "--against", path, "--json").out)["against"]["rename"]
     assert rule == {"src": "module.", "dst": "", "n_names": 3, "pattern": r"^module\.", "replacement": ""}
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda name: f"module.{name}",
+        lambda name: name.removeprefix("model."),
+        lambda name: name if name.startswith("lm_head") else name.replace("model.", "bert."),
+        lambda name: name if name.startswith("lm_head") else f"a.{name}",
+        lambda name: f"x=y's.{name}",
+        lambda name: name.replace("model.enc", "re:e").replace("model.dec", "d"),
+    ],
+)
+def test_the_command_that_against_prints_works(
+    rule: Callable[[str], str], make: Callable[..., Path], inside: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As it stands: split as a shell does, it gives a file with the other's names, and every value under its own."""
+    names = [f"model.{part}.{i}.weight" for part in ("enc", "dec") for i in range(4)] + [
+        "lm_head.weight",
+        "lm_head.bias",
+    ]
+    arrays = {name: np.full((3, 2 + i), i, np.float32) for i, name in enumerate(names)}
+    theirs = make(arrays, "theirs.safetensors")
+    mine = make({rule(name): array for name, array in arrays.items()}, "my own.safetensors")
+    [line] = [
+        line
+        for line in inside("check", mine, "--against", theirs, "--headers").out.splitlines()
+        if line.startswith("weighttools ")
+    ]
+    assert inside(*shlex.split(line)[1:]).code == 0
+    found = load_file(tmp_path / "my own-renamed.safetensors")
+    assert {name: array.tolist() for name, array in found.items()} == {
+        name: array.tolist() for name, array in arrays.items()
+    }
 
 
 def test_fix_index_says_what_it_wrote(path: Path, tmp_path: Path, inside: Callable[..., Any]) -> None:

@@ -265,6 +265,20 @@ def test_targets_that_are_not_there_and_other_mistakes() -> None:
         lora(tied, targets="lm_head*")
 
 
+def test_adapters_that_do_not_fit_are_refused_when_they_are_loaded(tmp_path: Path) -> None:
+    theirs("llama").save_pretrained(tmp_path / "llama")
+    with pytest.raises(SpecError, match="which the base does not have"):
+        load_lora(ours("gpt2", arrays(reference("gpt2"))), tmp_path / "llama")
+    values = arrays(reference("llama"))
+    name = "model.layers.1.self_attn.q_proj.weight"
+    with pytest.raises(SpecError, match=r"layers.1.self_attn.q_proj.weight: factors .* do not fit a weight \(20, 24\)"):
+        load_lora(Model(linear, {**values, name: values[name][:20]}), tmp_path / "llama")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    peft.get_peft_model(reference("llama"), config).save_pretrained(tmp_path / "headed")
+    with pytest.raises(SpecError, match=r"brings 'lm_head.weight', which the model does not have"):
+        load_lora(Model(linear, {n: a for n, a in values.items() if n != "lm_head.weight"}), tmp_path / "headed")
+
+
 def test_all_linear_and_patterns() -> None:
     model = ours("llama", arrays(reference("llama")))
     stems = {n.split(".")[-3] for n in lora(model, targets="all-linear").params}

@@ -53,6 +53,13 @@ def test_only_factors_learn_and_the_result_is_peft_s_file(tmp_path: Path) -> Non
     assert np.abs(model.run(model.params, {"ids": IDS}) - expected).max() < 1e-4
 
 
+def test_both_factors_decay_as_with_torch() -> None:
+    model = tuned()
+    assert [line.partition(":")[0] for line in train.adamw().describe(model.params).splitlines()] == [
+        "decay 0.01, rate x 1"
+    ]
+
+
 def test_resuming_with_dropout_continues_to_the_bit(tmp_path: Path) -> None:
     whole = fitted(tuned(), epochs=4)
     fitted(tuned(), epochs=2, checkpoint=tmp_path / "state")

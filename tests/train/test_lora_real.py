@@ -11,8 +11,8 @@ import torch
 
 import weighttools as wt
 from tests.real import real_file
-from weighttools.train import adamw, cross_entropy, load_lora, lora, merge_lora, models, save_lora, value_and_grad
-from weighttools.train.model import Model
+from weighttools import train
+from weighttools.train import Model, load_lora, lora, merge_lora, models, save_lora
 from weighttools.transforms.dequantize import dequantize
 from weighttools.transforms.gguf_names import translate
 
@@ -51,8 +51,9 @@ def tokenizer(path: Path) -> Any:
     return made
 
 
-def perplexity(losses: list[float]) -> float:
-    return float(np.exp(np.mean(losses)))
+def batches(texts: list[Any]) -> list[dict[str, np.ndarray]]:
+    """A batch a line: what is seen, and what follows each token."""
+    return [{"ids": np.array(ids)[None, :-1], "target": np.array(ids)[None, 1:]} for ids in texts]
 
 
 def torch_run(values: dict[str, np.ndarray], adapter: Path, texts: list[Any], held: list[Any]) -> tuple[float, float]:
@@ -75,7 +76,8 @@ def torch_run(values: dict[str, np.ndarray], adapter: Path, texts: list[Any], he
 
     def measured() -> float:
         with torch.no_grad():
-            return perplexity([loss(ids).item() for ids in held])
+            total = sum(loss(ids).item() * (len(ids) - 1) for ids in held)
+        return float(np.exp(total / sum(len(ids) - 1 for ids in held)))
 
     before = measured()
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], **RECIPE)
@@ -95,20 +97,10 @@ def test_smollm2_learns_as_with_torch_and_peft(tmp_path: Path) -> None:
     model = lora(Model(lambda p, batch: run(p, batch["ids"]), values, base), r=8, alpha=16, seed=1)
     save_lora(tmp_path / "begun", model)
 
-    def loss(p: Any, ids: Any) -> Any:
-        ids = np.array(ids)[None]
-        return cross_entropy(model.run(p, {"ids": ids[:, :-1]}), target=ids[:, 1:])
-
-    def measured() -> float:
-        return perplexity([float(loss(model.params, ids)) for ids in held])
-
-    before = measured()
-    optimizer = adamw(**RECIPE)
-    state = optimizer.init(model.params)
-    for ids in texts:
-        _, grads = value_and_grad(loss, model.params, ids)
-        optimizer.step(model.params, grads, state)
-    after = measured()
+    task, data = train.LanguageModel(), batches(held)
+    before = train.evaluate(model, data, task)["perplexity"]
+    train.fit(model, batches(texts), task=task, optimizer=train.adamw(**RECIPE), log=None)
+    after = train.evaluate(model, data, task)["perplexity"]
     torch_before, torch_after = torch_run(values, tmp_path / "begun", texts, held)
     print(
         f"perplexity of held-out text {before:.4f} -> {after:.4f}; torch and peft {torch_before:.4f} -> {torch_after:.4f}"

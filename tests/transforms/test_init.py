@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import weighttools as wt
 from weighttools.core.tensormap import TensorMap
@@ -80,3 +81,46 @@ def test_options_that_do_not_fit(before: TensorMap, options: dict[str, Any], mes
 def test_vectors_have_no_fan(before: TensorMap) -> None:
     with pytest.raises(SpecError, match="has no fan"):
         wt.init(before, include_all=True)
+
+
+SCHEMES = {
+    "xavier_normal": ({}, "normal"),
+    "xavier_uniform": ({}, "uniform"),
+    "he_normal": ({}, "normal"),
+    "he_uniform": ({}, "uniform"),
+    "lecun_normal": ({}, "normal"),
+    "lecun_uniform": ({}, "uniform"),
+    "normal": ({"std": 0.02}, "normal"),
+    "truncated_normal": ({"std": 0.02}, "truncated normal"),
+    "uniform": ({"std": 0.1}, "uniform"),
+}
+
+
+@pytest.mark.parametrize("method", SCHEMES)
+def test_the_analyzers_recognise_what_is_drawn(method: str) -> None:
+    """Over seeds: untouched, of the right law, and of the measured spread that the scheme gives."""
+    options, law = SCHEMES[method]
+    arrays = {f"{i}.weight": np.zeros((40, 60) if i % 2 else (24, 12, 3, 3), np.float32) for i in range(100)}
+    rows = wt.init_check(wt.init(TensorMap.from_arrays(arrays), method=method, seed=8, **options))["layers"]
+    assert sum(bool(row["untouched"]) and row["law"] == law for row in rows) >= 98
+    if method.startswith(("xavier", "he")):
+        assert sum(row["scheme"] == method for row in rows) >= 93
+
+
+@pytest.mark.parametrize("method", SCHEMES)
+def test_laws_hold_over_seeds(method: str) -> None:
+    """Kolmogorov and Smirnov's p-values of many seeds are themselves uniform; neighbouring seeds are independent."""
+    options, law = SCHEMES[method]
+    blank = TensorMap.from_arrays({"fc.weight": np.zeros((50, 80))})
+    draws = [wt.init(blank, method=method, seed=seed, **options)["fc.weight"].read().ravel() for seed in range(60)]
+    spread = {"xavier": math.sqrt(2 / 130), "he": math.sqrt(2 / 80), "lecun": math.sqrt(1 / 80)}
+    std = spread.get(method.partition("_")[0], options.get("std", 0.0))
+    bound = std if method == "uniform" else math.sqrt(3) * std
+    cdf = {
+        "normal": stats.norm(0, std).cdf,
+        "uniform": stats.uniform(-bound, 2 * bound).cdf,
+        "truncated normal": stats.truncnorm(-2, 2, 0, std).cdf,
+    }[law]
+    p_values = [stats.kstest(draw, cdf).pvalue for draw in draws]
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-3 and min(p_values) > 1e-5
+    assert np.abs(np.corrcoef(draws)[np.triu_indices(60, 1)]).max() < 5 / math.sqrt(4000)

@@ -8,8 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils import prune as theirs
+from torch.sparse import _semi_structured_conversions as semi_structured
 
 import weighttools as wt
+from tests.formats.torch_arrays import to_torch
 from tests.strategies import random_array
 from tests.transforms.edits import FLOATS, bits, normal, read, wide
 from weighttools.core.dtypes import DTYPES
@@ -39,6 +41,28 @@ def test_n_of_m(dtype, nm, n_rows, n_groups, seed, specials, block):
     if not specials:
         n_kept = np.count_nonzero(wide(pruned["fc.weight"].read()).reshape(-1, m), axis=1)
         assert n_kept.max() <= n  # the rule of semi-structured sparsity
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_2_of_4_is_semi_structured_to_torch(dtype):
+    """Torch's own compression to 2:4 keeps every value of it, and loses some of what is not pruned so."""
+    array = normal((64, 128), dtype, 1)
+    pruned = wt.prune(wt.TensorMap.from_arrays({"fc.weight": array}), nm="2:4")["fc.weight"].read()
+    for values, survives in ((pruned, True), (array, False)):
+        dense = to_torch(values)
+        compressed, metadata = semi_structured.sparse_semi_structured_from_dense_cutlass(dense)
+        assert compressed.shape == (64, 64)
+        back = semi_structured.sparse_semi_structured_to_dense_cutlass(compressed, metadata)
+        assert torch.equal(back, dense) == survives
+
+
+@pytest.mark.parametrize(("nm", "figure"), [("2:4", "nm_2_4"), ("4:8", "nm_4_8")])
+def test_patterns_pass_the_analyzers_check(nm, figure):
+    arrays = {"fc.weight": normal((32, 64), "float32", 2), "conv.weight": normal((8, 16, 3, 8), "bfloat16", 3)}
+    tensor_map = wt.TensorMap.from_arrays(arrays)
+    for source, complies in ((wt.prune(tensor_map, nm=nm), True), (tensor_map, False)):
+        for row in wt.stats(source, sparsity=True)["tensors"]:
+            assert (row[figure] == 1.0) == complies
 
 
 def test_n_of_m_in_blocks_of_a_writer(tmp_path):

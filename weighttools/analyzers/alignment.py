@@ -29,6 +29,14 @@ class Rule:
     dst: str
     n_names: int
 
+    def text(self) -> str:
+        """Return the rule as ``convert --rename`` takes it."""
+        if "=" not in self.src and not self.src.startswith("re:"):
+            return f"{self.src}={self.dst}"
+        pattern = re.escape(self.src).replace("=", r"\x3d")
+        replacement = self.dst.replace("\\", r"\\")
+        return f"re:^{pattern}={replacement}"
+
     def record(self) -> dict[str, Any]:
         """Return the rule with stable keys; `pattern` and `replacement` are for `re.sub`."""
         return {

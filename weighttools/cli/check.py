@@ -96,7 +96,8 @@ def _lines(record: Record, named: bool) -> list[str]:
 
 
 def _renames(against: Record) -> list[str]:
-    return [f"rename: {rule['src']!r} -> {rule['dst']!r}  ({rule['n_names']:,} names)" for rule in against["rename"]]
+    told = [f"rename: {rule['src']!r} -> {rule['dst']!r}  ({rule['n_names']:,} names)" for rule in against["rename"]]
+    return [*told, against["command"]] if "command" in against else told
 
 
 def _show_codes(rows: Sequence[Record], chosen: str) -> None:

@@ -31,6 +31,12 @@ LAYOUTS = ("torch", "keras", "flax", "mlx")
 @click.option(
     "--names", type=click.Choice(["hf", "gguf"]), help="Translate names and layout to Hugging Face's or GGUF's."
 )
+@click.option(
+    "--rename",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Names that begin with OLD begin with NEW; or re:PATTERN=REPLACEMENT. The first that fits. Repeatable.",
+)
 @options.patterns
 @click.option(
     "--layout",
@@ -69,6 +75,7 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
       weighttools convert checkpoint/ half/ --dtype bfloat16 --keep-dtype '*norm*'
       weighttools convert checkpoint/ model.safetensors
       weighttools convert model.safetensors sharded/ --max-shard-size 2GB
+      weighttools convert model.safetensors bare.safetensors --rename 'module.='
       weighttools convert model.Q4_K_M.gguf model.safetensors --dequantize --names hf
       weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """

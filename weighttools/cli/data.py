@@ -45,8 +45,8 @@ OPTIONS = (
         help="Tokens of a language model's sequence.",
     ),
     click.option(
-        "--activation", default="relu", show_default=True, metavar="NAME",
-        help="Between the layers of a plain stack, which files do not tell.",
+        "--activation", metavar="NAME",
+        help="Between the layers of a plain stack. [default: what the file says, else relu]",
     ),
     click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Samples a batch."),
 )  # fmt: skip

@@ -47,7 +47,7 @@ OPTIONS = (
     ),
     click.option(
         "--optimizer", default="adamw", show_default=True, metavar="NAME",
-        help="adamw, adam, sgd, lion, adafactor, muon, rmsprop, adagrad.",
+        help="adamw, adamw-8bit, adam, sgd, lion, adafactor, muon, rmsprop, adagrad.",
     ),
     click.option(
         "--schedule", default="linear", show_default=True, metavar="NAME",

@@ -72,6 +72,8 @@ def prune(
     if mask_out is not None:
         _check_mask(mask_out, dst, settings["force"])
     opened = api.open(src, assume=assume, root=root)
+    if not settings["dry_run"]:
+        writing.early(dst, settings["force"])
     with _looking(opened, how) as moved:
         pruned = edits.prune(opened, **how, progress=moved)
     plan = {"dry_run": settings["dry_run"], "force": settings["force"]}
@@ -102,12 +104,14 @@ def _looking(opened: TensorMap, how: Mapping[str, Any]) -> Iterator[Progress]:
 
 
 def _check_mask(mask_out: str, dst: str, force: bool) -> None:
+    from weighttools.cli import writing
     from weighttools.errors import SourceError, SpecError
 
     if mask_out == "-" or os.path.abspath(mask_out) == os.path.abspath(dst):
         raise SpecError("masks need a file of their own", subject="--mask-out", expected="a path other than -o")
     if os.path.lexists(mask_out) and not force:
         raise SourceError("exists already", subject=mask_out, remedy="give --force to replace it")
+    writing.early(mask_out, force)
 
 
 def _report(record: Mapping[str, Any]) -> None:

@@ -40,8 +40,8 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
         _tell_plan(plan(prepared), src, as_json)
         return
     result = tune(prepared, say)
-    _write_history(result.history, history, plot)
     record = writing.write(written(prepared, result), dst, "finetune", **target, dequantize=True)
+    _write_history(result.history, history, plot)
     record = {
         **record, "schema": SCHEMA, "task": prepared.task.name, "n_samples": len(prepared.data),
         "n_steps": prepared.n_steps, "n_trained": sum(prepared.model.params[n].size for n in prepared.names),
@@ -89,6 +89,8 @@ def _check_outputs(history: str | None, plot: str | None) -> None:
 
 def _refuse_existing(dst: str, force: bool) -> None:
     path = Path(dst)
+    if dst != "-" and not path.absolute().parent.is_dir():
+        raise SourceError("its directory does not exist", subject=dst, remedy="make it first")
     if dst != "-" and not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         raise SourceError("exists already", subject=dst, remedy="give --force to replace it")
 

@@ -17,8 +17,21 @@ def write(tensor_map: TensorMap, dst: str, label: str, **settings: Any) -> dict[
     if settings["dry_run"]:
         return api.convert(tensor_map, dst, **settings)
     planned = api.convert(tensor_map, dst, **{**settings, "store": None, "dry_run": True})  # not to count twice
-    with options.progress(planned["stored_bytes"], label) as moved:
+    n_passes = 2 if settings.get("store") else 1
+    with options.progress(n_passes * planned["stored_bytes"], label) as moved:
         return api.convert(tensor_map, dst, **settings, progress=moved)
+
+
+def early(dst: str, force: bool) -> None:
+    """Refuse a target that could not be written, before values are read for long; directories are left for later."""
+    import os
+    from pathlib import Path
+
+    from weighttools.io.sink import check_target
+
+    path = Path(os.path.realpath(dst))
+    if dst != "-" and path.suffix and not path.is_dir():
+        check_target(path, force=force, subject=dst)
 
 
 def report(record: Mapping[str, Any]) -> None:

@@ -48,6 +48,7 @@ from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError
 from weighttools.formats.safetensors_header import BITMASKS, CODES, spec_of
+from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -187,8 +188,10 @@ def _masked(name: str, record: Any, tensor_map: TensorMap, source: Source, known
     )
 
 
-def counted(tensor_map: TensorMap, n_threads: int | None = None) -> dict[str, Array]:
+def counted(tensor_map: TensorMap, n_threads: int | None = None, progress: Progress = silent) -> dict[str, Array]:
     """Choose the tensors that take less room as bitmask and values, by reading them all.
+
+    `progress` is called with the number of bytes just looked at, tensor by tensor.
 
     Returns
     -------
@@ -203,6 +206,7 @@ def counted(tensor_map: TensorMap, n_threads: int | None = None) -> dict[str, Ar
             if tensor.dtype.bits < 8 or tensor.dtype.bits > 64 or tensor.spec.is_quantized:
                 continue
             counts = np.fromiter(map(np.count_nonzero, _blocks(tensor, pool)), np.int64)
+            progress(tensor.spec.nbytes)
             if as_bytes(tensor.spec, counts).nbytes < tensor.spec.nbytes:
                 found[name] = counts
     return found
@@ -233,10 +237,11 @@ def write_blocks(tensor: Tensor, counts: Array, sink: Sink, n_threads: int | Non
     sink.write((np.cumsum(counts) - counts).astype("<u8"))
     with threads(n_threads) as pool:
         for block, n_kept in zip(_blocks(tensor, pool), counts.tolist(), strict=True):
-            kept = np.flatnonzero(block)
+            mask = block != 0
+            kept = np.flatnonzero(mask)  # of booleans: several times faster than of numbers
             if kept.size != n_kept:
                 raise SourceError("the values changed while they were read", remedy="run it again")
-            sink.write(np.packbits(block.view(bool) if block.itemsize == 1 else block != 0, bitorder="little"))
+            sink.write(np.packbits(mask, bitorder="little"))
             sink.write(block[kept].astype(f"<u{block.itemsize}", copy=False))
 
 

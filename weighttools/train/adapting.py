@@ -35,6 +35,8 @@ def load_lora(model: M, adapter: Adapter | PathLike, *, seed: int = 0) -> M:
             subject=found.path or None,
             remedy="load the model with that head first",
         )
+    if both := set(parts.updates) & set(parts.whole):
+        raise SpecError(f"the adapter replaces {min(both)!r} and changes it", subject=found.path or None)
     updates = {name: parts.updates[name] for name in model.params if name in parts.updates}
     places = tuple(place_of(name, update.scale, update.is_turned) for name, update in updates.items())
     dtypes = {name: array.dtype for name, array in model.params.items()}

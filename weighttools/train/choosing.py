@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from weighttools.errors import SpecError
 from weighttools.train import optim, schedules
 from weighttools.train.optim import Optimizer
 
-_DECOUPLED = frozenset({"adamw", "lion", "adafactor", "muon"})
+_DECOUPLED = frozenset({"adamw", "adamw-8bit", "lion", "adafactor", "muon"})
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     f.__name__: f
     for f in (
@@ -23,7 +24,7 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
         optim.rmsprop,
         optim.adagrad,
     )
-}
+} | {"adamw-8bit": functools.partial(optim.adamw, state="8bit")}
 SCHEDULES = ("linear", "cosine", "constant", "one-cycle", "inverse-sqrt", "plateau")
 
 

@@ -36,7 +36,7 @@ def fits(chain: Sequence[Transform], p: Array, proximal_l1: float) -> bool:
     """Whether the sweep does what `chain` does to `p`: Adam, which clipping by norm may precede."""
     *first, last = chain or (None,)
     return (
-        isinstance(last, Adam)
+        type(last) is Adam
         and len(first) < 2
         and all(isinstance(stage, ClipNorm) for stage in first)
         and p.dtype.char in "fd"

@@ -20,11 +20,13 @@ _BELOW = re.compile(r"(?:^|[._/])(?:\w*embed\w*|\w*embd|wte|wpe)(?:[._/]|$)", re
 def decays(name: str, array: Array) -> bool:
     """Whether weight decay applies: not to norms, biases and embeddings by name, nor to anything with one axis.
 
+    An adapter's factors do, whatever the module that they are for is called.
+
     >>> import numpy as np
     >>> [decays(n, np.zeros((2, 2))) for n in ("fc.weight", "h.0.ln_1.weight", "wte.weight", "experts.bias")]
     [True, False, False, False]
     """
-    return array.ndim > 1 and not _EXEMPT.search(name)
+    return array.ndim > 1 and (".lora_" in name or not _EXEMPT.search(name))
 
 
 def is_hidden_matrix(name: str, array: Array) -> bool:

@@ -57,7 +57,7 @@ def model(
     base: Base,
     head: Head | None = None,
     *,
-    activation: str = "relu",
+    activation: str | None = None,
     recompute: bool = False,
     dtype: Any = np.float32,
 ) -> Loaded:
@@ -72,7 +72,7 @@ def model(
         What its outputs shall be. None: the head that the file has; else, of a decoder, the next token's scores, and
         of an encoder, the mean of the states.
     activation
-        What stands between the layers of a plain stack; files do not say.
+        What stands between the layers of a plain stack; None: what the file says, else ReLU.
     recompute
         Keep only what goes into each layer, and compute the layer again on the way back: less memory, more time.
     dtype

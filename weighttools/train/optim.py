@@ -25,6 +25,7 @@ from weighttools.errors import SpecError
 from weighttools.train import fused, transforms
 from weighttools.train.groups import Rule, decays, describe, is_hidden_matrix
 from weighttools.train.parallel import SPLIT, scratch, spread
+from weighttools.train.quantised import QuantisedAdam
 from weighttools.train.schedules import Schedule
 from weighttools.train.tape import Array
 from weighttools.train.transforms import Piece, Step, Transform
@@ -85,7 +86,7 @@ class Optimizer:
         return replace(self, lr=self.lr.with_steps(n_steps)) if isinstance(self.lr, Schedule) else self
 
     def init(self, params: Mapping[str, Array]) -> State:
-        """Return the state before the first step: zeros of the parameters' dtypes."""
+        """Return the state before the first step: zeros."""
         state = State()
         for name, p in params.items():
             for stage in self._chain(name, p):
@@ -93,7 +94,7 @@ class Optimizer:
                     arrays = state.slots.setdefault(slot, {})
                     if name in arrays:
                         raise SpecError(f"two stages keep {slot!r}", subject="the chain", remedy="use one of them")
-                    arrays[name] = np.zeros(shape, p.dtype)
+                    arrays[name] = np.zeros(shape, stage.dtypes.get(slot, p.dtype))
         return state
 
     def step(self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State) -> dict[str, float]:
@@ -149,12 +150,14 @@ class Optimizer:
             return
         flat_p, flat_grad, flat_slots = p.reshape(-1), grad.reshape(-1), {k: v.reshape(-1) for k, v in slots.items()}
         run: Callable[..., None] = functools.partial(_run, is_decayed=is_decayed)
+        strides = {slot: n for stage in chain for slot, n in stage.strides.items()}
         size = PIECE if p.size > PIECE else SPLIT
         if sweep is not None and fused.fits(chain, p, ends[1]):
             run, size = functools.partial(fused.run, sweep), fused.PIECE
         for i in range(0, p.size, size):
             at = slice(i, i + size)
-            yield run, stages, rate, ends, flat_p[at], flat_grad[at], {k: v[at] for k, v in flat_slots.items()}
+            part = {k: v[i // n : -(-(i + size) // n)] for k, v in flat_slots.items() for n in (strides.get(k, 1),)}
+            yield run, stages, rate, ends, flat_p[at], flat_grad[at], part
 
 
 def _check(name: str, p: Array, grad: Array) -> None:
@@ -210,10 +213,14 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.01,
+    state: str = "full",
     **rest: Any,
 ) -> Optimizer:
-    """Return Adam with decoupled weight decay."""
-    return Optimizer((transforms.Adam(betas, eps),), lr, weight_decay, **rest)
+    """Return Adam with decoupled weight decay; `state` ``"8bit"`` keeps 2 bytes a parameter instead of 8."""
+    stages: dict[str, Callable[..., Transform]] = {"full": transforms.Adam, "8bit": QuantisedAdam}
+    if state not in stages:
+        raise SpecError(f"state {state!r}", subject="adamw", expected="'full' or '8bit'")
+    return Optimizer((stages[state](betas, eps),), lr, weight_decay, **rest)
 
 
 def adagrad(lr: Rate = 1e-2, *, eps: float = 1e-10, l2: float = 0.0, **rest: Any) -> Optimizer:

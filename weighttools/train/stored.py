@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weighttools.core.tensormap import TensorMap
+from weighttools.train.models.keras_config import ACTIVATION
 from weighttools.train.tables import Scaling, Table
 
 SCALING, NAMES = "weighttools.scaling", "weighttools.classes"
@@ -38,9 +39,10 @@ def _stored(origin: TensorMap, key: str) -> Any:
         return None
 
 
-def metadata(data: Any) -> dict[str, str]:
-    """Return the metadata entries that a model trained on `data` needs for data to come."""
+def metadata(data: Any, activation: str | None = None) -> dict[str, str]:
+    """Return the metadata entries that a model trained on `data`, with an `activation`, needs for data to come."""
     if not isinstance(data, Table):
         return {}
     found = {NAMES: json.dumps(list(data.names))} if data.names else {}
+    found |= {ACTIVATION: activation} if activation else {}
     return found | ({SCALING: json.dumps(data.scaling.record())} if data.scaling else {})

@@ -2,7 +2,8 @@
 
 A stage is a frozen dataclass with
 
-- ``slots(p)``: the shapes of the state it keeps beside a parameter, by slot name; the arrays start at zero;
+- ``slots(p)``: the shapes of the state it keeps beside a parameter, by slot name; the arrays start at zero, in the
+  parameter's dtype unless ``dtypes`` has another, and with an element a parameter unless ``strides`` says for how many;
 - ``begin(step)``: what is the same for all parameters in one step (any value; None by default);
 - ``kernel(u, out, piece, common, gain)``: return the new update, times `gain`. It may write to `out` (which may be
   `u`) and to the piece's slots and scratch; it must not write to `u` otherwise, which may be the gradient;
@@ -16,7 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -49,6 +51,10 @@ class Transform(Protocol):
 
     @property
     def whole(self) -> bool: ...
+    @property
+    def dtypes(self) -> Mapping[str, Any]: ...
+    @property
+    def strides(self) -> Mapping[str, int]: ...
     def slots(self, p: Array) -> Shapes: ...
     def begin(self, step: Step) -> Any: ...
     def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array: ...
@@ -59,6 +65,8 @@ class Stateless:
 
     __slots__ = ()
     whole = False
+    dtypes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    strides: ClassVar[Mapping[str, int]] = MappingProxyType({})
 
     def slots(self, p: Array) -> Shapes:
         """Return no slots."""

@@ -61,7 +61,7 @@ class Settings:
     pooling, init, dropout, is_new_head
         Of a new head; the last asks for one even where the checkpoint's fits.
     activation
-        Between the layers of a plain stack.
+        Between the layers of a plain stack; None: what the file says, else ReLU.
     recompute
         As of `model`.
     lora
@@ -97,7 +97,7 @@ class Settings:
     init: str = "xavier_normal"
     dropout: float = 0.0
     is_new_head: bool = False
-    activation: str = "relu"
+    activation: str | None = None
     recompute: bool = False
     lora: Mapping[str, Any] | None = None
     is_merged: bool = False
@@ -332,4 +332,4 @@ def written(prepared: Prepared, result: Result) -> TensorMap:
         found = found.rename(lambda name: peft_name(name, prefix))
         if prepared.settings.is_merged:
             found = merged(prepared.base, result.model, found.metadata)
-    return found.replace(metadata={**found.metadata, **metadata(prepared.source)})
+    return found.replace(metadata={**found.metadata, **metadata(prepared.source, prepared.settings.activation)})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.core.dtypes import DType
-from weighttools.core.readers import Positioned
+from weighttools.core.readers import Positioned, aligned_read
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
@@ -53,11 +53,33 @@ class Update:
             return False
         return shape == ((a[1], b[0]) if self.is_turned and len(a) == 2 else (b[0], *a[1:]))
 
-    def factors(self) -> tuple[Array, Array]:
-        """Return `left` (rows, rank) and `right` (rank, columns) in float64, whose product is the change."""
-        a = widened(self.a.reader(0, self.a.n_elements)).reshape(self.rank, -1)
-        b = widened(self.b.reader(0, self.b.n_elements)).reshape(-1, self.rank)
-        return (a.T, b.T * self.scale) if self.is_turned else (b * self.scale, a)
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Refuse what does not change the weight `name` of `shape`.
+
+        Raises
+        ------
+        SpecError
+            Shapes do not fit, or a factor holds no floats.
+        """
+        if not self.fits(shape):
+            told = f"factors {self.a.shape} and {self.b.shape} do not fit a weight {shape}"
+            raise SpecError(told, subject=name, expected="(rank, in) and (out, rank)")
+        odd = next((factor for factor in (self.a, self.b) if not factor.dtype.is_float), None)
+        if odd is not None:
+            raise SpecError(f"a factor holds {odd.dtype}", subject=name, expected="floats")
+
+    def rows(self, first: int, last: int) -> Array:
+        """Return rows `first` to `last` of the change (rows, columns), in float64."""
+        a = _read(self.a, 0, self.a.n_elements).reshape(self.rank, -1)
+        if self.is_turned:
+            b = _read(self.b, 0, self.b.n_elements).reshape(-1, self.rank)
+            return np.asarray((a.T[first:last] * self.scale) @ b.T)
+        b = _read(self.b, first * self.rank, last * self.rank).reshape(-1, self.rank)
+        return np.asarray((b * self.scale) @ a)
+
+
+def _read(factor: Tensor, start: int, stop: int) -> Array:
+    return widened(aligned_read(factor.reader, start, stop, factor.n_elements))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +92,8 @@ class Changed:
 
     def __call__(self, start: int, block: Array) -> Array:
         first, last = start // self.n_columns, -(-(start + block.size) // self.n_columns)
-        left, right = self.update.factors()
         with np.errstate(all="ignore"):
-            total = (left[first:last] @ right).reshape(-1)[start - first * self.n_columns :][: block.size]
+            total = self.update.rows(first, last).reshape(-1)[start - first * self.n_columns :][: block.size]
             total += widened(block)
             return cast_block(total, self.dtype)
 
@@ -92,9 +113,7 @@ def changed(name: str, tensor: Tensor, update: Update) -> Tensor:
             expected="a float of 16 bits or more",
             remedy="decode the base first: --dequantize, or convert it with --dtype",
         )
-    if not update.fits(tensor.shape) or not (update.a.dtype.is_float and update.b.dtype.is_float):
-        told = f"factors {update.a.shape} and {update.b.shape} do not fit a weight {tensor.shape}"
-        raise SpecError(told, subject=name, expected="floats (rank, in) and (out, rank)")
+    update.check(name, tensor.shape)
     if not tensor.n_elements:
         return tensor
     n_columns = math.prod(tensor.shape[1:])

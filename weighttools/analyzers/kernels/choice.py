@@ -9,8 +9,8 @@ from weighttools.errors import SpecError
 
 KERNELS = ("auto", "numpy", "numba")
 
-WORTH_BYTES = 3 * 10**9
-"""From this size on, what numba saves is more than the time its import and first call take."""
+WORTH_BYTES = 10**9
+"""From this size on, what compiled code saves is more than the time that loading it takes."""
 
 
 def chosen(kernel: str, n_bytes: int) -> str:
@@ -25,7 +25,7 @@ def chosen(kernel: str, n_bytes: int) -> str:
     """
     if kernel not in KERNELS:
         raise SpecError(f"unknown kernel {kernel!r}", expected="one of " + ", ".join(KERNELS))
-    if kernel == "numba":
+    if kernel == "numba" and find_spec("numba") is None:
         need("numba", "the compiled kernel", "fast")
     if kernel == "auto":
         return "numba" if n_bytes >= WORTH_BYTES and find_spec("numba") else "numpy"

@@ -1,41 +1,45 @@
 """The compiled kernel (extra ``[fast]``): one pass over each block by numba, without the interpreter's lock.
 
-Sums are made as in the NumPy kernel, to the same exactness: rows of 256 elements in float32, their sums in float64.
-Importing numba takes as long as reading gigabytes: see `weighttools.analyzers.kernels.choice`.
+numba compiles it once; see `weighttools.analyzers.kernels.native` for how it is kept and loaded without numba, and
+`weighttools.analyzers.kernels.choice` for when it pays.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numba import njit
 
+from weighttools.analyzers.kernels import native
 from weighttools.analyzers.kernels.blocked import GREATEST_SAFE, LEAST_SAFE, LIMITS, float32_below
 from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.kernels.summary import Sums
+from weighttools.core.registry import need
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
-ROW = 256
-CHUNK = 4096
+    Kernel = Callable[[Array, Array, Any, Any, Array, Array], None]
 
-_f32, _i32, _u32 = np.float32, np.int32, np.uint32
-_compiled: Callable[..., Any] = njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "nsz", "contract", "arcp"}
-)
+CHUNK = 4096
+"""Elements that are widened at a time: they stay in the first-level cache."""
+
+_BITS = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.int16}
+_LOCK = threading.Lock()
+_KERNELS: dict[str, Kernel] = {}
 
 
 def sums(values: Array, eps: float, tiny: float, scratch: Scratch) -> Sums | None:
     """Return the sums of float32, bfloat16 or float16 values; None where float64 is needed; as the NumPy kernel."""
-    kernel, bits = _KERNELS[values.dtype.name]
+    name = values.dtype.name
     buffer = scratch.get("chunk", np.float32, CHUNK)
     ints, totals = np.zeros(6, np.int64), np.zeros(3)
-    kernel(values.view(bits), buffer, _f32(float32_below(eps)), _f32(tiny), ints, totals)
+    bits = values.view(_BITS[name])
+    _kernel(name)(bits, buffer, np.float32(float32_below(eps)), np.float32(tiny), ints, totals)
     least, greatest, largest = _values(ints)
-    if not LEAST_SAFE <= largest <= LIMITS.get(values.dtype.name, GREATEST_SAFE):
+    if not LEAST_SAFE <= largest <= LIMITS.get(name, GREATEST_SAFE):
         return None
     total, sq, l1 = totals.tolist()
     n_zero, n_near, n_subnormal = ints[3:].tolist()
@@ -50,78 +54,35 @@ def _values(ints: Array) -> tuple[float, float, float]:
     return least, greatest, largest
 
 
-@_compiled
-def _float32(values: Any, buffer: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-    _start(ints)
-    for first in range(0, values.size, CHUNK):
-        _add(values[first : min(first + CHUNK, values.size)], eps, tiny, ints, totals)
+def _kernel(dtype: str) -> Kernel:
+    with _LOCK:
+        if dtype not in _KERNELS:
+            _KERNELS[dtype] = _native(dtype) or _by_numba(dtype)
+        return _KERNELS[dtype]
 
 
-@_compiled
-def _bfloat16(values: Any, buffer: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-    _start(ints)
-    bits = buffer.view(np.uint32)
-    for first in range(0, values.size, CHUNK):
-        part = values[first : min(first + CHUNK, values.size)]
-        for i in range(part.size):
-            bits[i] = _u32(_u32(part[i]) << _u32(16))
-        _add(buffer[: part.size], eps, tiny, ints, totals)
+def _by_numba(dtype: str) -> Kernel:
+    need("numba", "the compiled kernel", "fast")
+    from weighttools.analyzers.kernels.loops import KERNELS
+
+    kernel: Kernel = KERNELS[dtype][0]
+    return kernel
 
 
-@_compiled
-def _float16(values: Any, buffer: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-    """Move the bits into place and make up for the exponent bias, as the NumPy kernel does."""
-    _start(ints)
-    for first in range(0, values.size, CHUNK):
-        part = values[first : min(first + CHUNK, values.size)]
-        for i in range(part.size):
-            bits = _u32(_u32(_i32(part[i]) << _i32(13)) & _u32(0x8FFFE000))
-            buffer[i] = bits.view(np.float32) * _f32(2.0**112)
-        _add(buffer[: part.size], eps, tiny, ints, totals)
+def _native(dtype: str) -> Kernel | None:
+    """Return the kernel as machine code, or None where it cannot be had so."""
+    run = native.function(dtype, _compile)
+    if run is None:
+        return None
+
+    def kernel(values: Array, buffer: Array, eps: Any, tiny: Any, ints: Array, totals: Array) -> None:
+        n, addresses = values.size, [array.ctypes.data for array in (values, buffer, ints, totals)]
+        run(addresses[0], n, addresses[1], eps, tiny, addresses[2], addresses[3])
+
+    return kernel
 
 
-@_compiled
-def _start(ints: Any) -> None:
-    ints[0], ints[1], ints[2] = 0x7FFFFFFF, -0x80000000, 0
+def _compile(dtype: str) -> native.Code:
+    from weighttools.analyzers.kernels.loops import code
 
-
-@_compiled
-def _add(x: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-    """Add a chunk that stays in the first-level cache: least, greatest, largest magnitude and counts; sums by rows.
-
-    A float's bits, all but the sign flipped where the sign is set, sort as integers do, NaN and Inf at the ends:
-    so these vectorise, and no comparison with NaN is made.
-    """
-    eps_bits, tiny_bits = _f32(eps).view(np.uint32), _f32(tiny).view(np.uint32)
-    least, greatest, largest = _i32(0x7FFFFFFF), _i32(-0x80000000), _u32(0)
-    n_zero, n_near, n_small = _u32(0), _u32(0), _u32(0)
-    for i in range(x.size):
-        bits = _f32(x[i]).view(np.uint32)
-        magnitude = _u32(bits & _u32(0x7FFFFFFF))
-        key = _u32(bits).view(np.int32)
-        key = _i32(key ^ _i32(_u32(key >> _i32(31)) >> _u32(1)))
-        least, greatest, largest = min(least, key), max(greatest, key), max(largest, magnitude)
-        n_zero = _u32(n_zero + _u32(magnitude == _u32(0)))
-        n_near = _u32(n_near + _u32(magnitude <= eps_bits))
-        n_small = _u32(n_small + _u32(magnitude < tiny_bits))
-    ints[0], ints[1], ints[2] = min(ints[0], least), max(ints[1], greatest), max(ints[2], largest)
-    ints[3] += n_zero
-    ints[4] += n_near
-    ints[5] += n_small
-    for first in range(0, x.size, ROW):
-        row = x[first : min(first + ROW, x.size)]
-        total, sq, l1 = _f32(0), _f32(0), _f32(0)
-        for i in range(row.size):
-            total += row[i]
-            sq += row[i] * row[i]
-            l1 += abs(row[i])
-        totals[0] += total
-        totals[1] += sq
-        totals[2] += l1
-
-
-_KERNELS: dict[str, tuple[Callable[..., Any], Any]] = {
-    "float32": (_float32, np.float32),
-    "bfloat16": (_bfloat16, np.uint16),
-    "float16": (_float16, np.int16),
-}
+    return code(dtype)

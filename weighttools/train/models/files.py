@@ -16,6 +16,7 @@ from weighttools.opening import PathLike, open
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.config import from_config, kind_of
 from weighttools.train.models.gguf import from_gguf, is_gguf
+from weighttools.train.models.keras_config import activation_of
 from weighttools.train.models.shapes import from_shapes
 from weighttools.train.tape import Array
 from weighttools.transforms.dequantize import dequantize
@@ -85,13 +86,16 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
     return tensor_map, read_json(file) if path and os.path.isfile(file) else {}
 
 
-def of(tensor_map: TensorMap, config: Mapping[str, Any], activation: str = "relu") -> Architecture:
-    """Return a map's function: by its configuration, or by its shapes, with `activation`, where that names no model."""
+def of(tensor_map: TensorMap, config: Mapping[str, Any], activation: str | None = None) -> Architecture:
+    """Return a map's function: by its configuration, or by its shapes where that names no model.
+
+    `activation` stands between a plain stack's layers; by default what the file says, else ReLU.
+    """
     names = [*tensor_map, *tensor_map.aliases]
     if kind_of(config, names) is not None:
         return from_config(config, names)
     shapes = {name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)}
-    return from_shapes(shapes, activation=activation)
+    return from_shapes(shapes, activation=activation or activation_of(tensor_map.metadata) or "relu")
 
 
 def floats(tensor_map: TensorMap, name: str, dtype: Any = np.float32) -> Array:

@@ -16,6 +16,7 @@ ACTIVATIONS: Mapping[str, Callable[..., Any]] = {
     "relu": ops.relu,
     "silu": ops.silu,
     "swish": ops.silu,
+    "sigmoid": ops.sigmoid,
     "tanh": ops.tanh,
 }
 """config.json's names."""

@@ -15,6 +15,9 @@ from weighttools.train.tape import Array, operation
 Kernel = Callable[[Array, Array, Array | None, Array, Array], None]
 """``kernel(x, y, d, t, u)`` fills y and, unless it is None, dy/dx; t and u are scratch. All flat and of one length."""
 
+OutputKernel = Callable[[Array, Array], None]
+"""``kernel(x, out)`` fills `out`. Both flat and of one length."""
+
 _EXP_LIMIT = {"f": 88.0, "d": 700.0}
 """Where exp nears the largest finite number, by dtype character."""
 
@@ -47,18 +50,52 @@ def _scale(d: Any, dy: Array) -> Any:
     return d
 
 
-def _relu(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
-    t.fill(0)  # np.maximum by a scalar takes three times as long
-    np.maximum(x, t, out=y)
-    if d is not None:
-        np.greater(x, 0, out=d, casting="unsafe")
+def _by_output(value: OutputKernel, slope: OutputKernel, doc: str) -> Callable[..., Any]:
+    """Make an operation whose derivative is a function of its result, which the next operation keeps anyway."""
+
+    def f(x: Array, /) -> Result:
+        y = _swept(value, x)
+        return y, lambda dy, need: (_swept(slope, y, dy),)
+
+    f.__name__, f.__doc__ = value.__name__.strip("_"), doc
+    return operation(f)
 
 
-def _tanh(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
-    np.tanh(x, out=y)
-    if d is not None:
-        np.multiply(y, y, out=d)
-        np.subtract(1, d, out=d)
+def _swept(kernel: OutputKernel, x: Array, times: Array | None = None) -> Array:
+    """Return the kernel's values, times another array, block by block."""
+    y = np.empty(x.shape, x.dtype)
+    flat_x, flat_y, flat_t = x.reshape(-1), y.reshape(-1), None if times is None else times.reshape(-1)
+
+    def sweep(start: int, stop: int) -> None:
+        out = flat_y[start:stop]
+        kernel(flat_x[start:stop], out)
+        if flat_t is not None:
+            out *= flat_t[start:stop]
+
+    spread(sweep, blocks(x.size, split=CHEAP))
+    return y
+
+
+def _relu(x: Array, out: Array) -> None:
+    out.fill(0)
+    np.maximum(x, out, out=out)  # by the scalar 0 takes three times as long
+
+
+def _relu_slope(y: Array, out: Array) -> None:
+    np.greater(y, 0, out=out, casting="unsafe")
+
+
+def _tanh(x: Array, out: Array) -> None:
+    np.tanh(x, out=out)
+
+
+def _tanh_slope(y: Array, out: Array) -> None:
+    np.multiply(y, y, out=out)
+    np.subtract(1, out, out=out)
+
+
+def _sigmoid(x: Array, out: Array) -> None:
+    logistic(x, out)
 
 
 def logistic(x: Array, out: Array) -> None:
@@ -71,11 +108,9 @@ def logistic(x: Array, out: Array) -> None:
     np.divide(1, out, out=out)
 
 
-def _sigmoid(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
-    logistic(x, y)
-    if d is not None:
-        np.subtract(1, y, out=d)
-        d *= y
+def _sigmoid_slope(y: Array, out: Array) -> None:
+    np.subtract(1, y, out=out)
+    out *= y
 
 
 def _silu(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
@@ -154,9 +189,9 @@ def _gelu_tanh(x: Array, y: Array, d: Array | None, t: Array, u: Array) -> None:
         d += t
 
 
-relu = _pointwise(_relu, "Return max(x, 0); the derivative at 0 is 0.")
-tanh = _pointwise(_tanh, "Return the hyperbolic tangent.")
-sigmoid = _pointwise(_sigmoid, "Return 1 / (1 + exp(-x)).")
+relu = _by_output(_relu, _relu_slope, "Return max(x, 0); the derivative at 0 is 0.")
+tanh = _by_output(_tanh, _tanh_slope, "Return the hyperbolic tangent.")
+sigmoid = _by_output(_sigmoid, _sigmoid_slope, "Return 1 / (1 + exp(-x)).")
 silu = _pointwise(_silu, "Return x * sigmoid(x), also called swish.")
 gelu = _pointwise(_gelu, "Return x times the normal distribution function of x (absolute error 5e-7 in float32).")
 gelu_tanh = _pointwise(_gelu_tanh, "Return GELU by its tanh formula, as GPT-2 and Gemma have it.")

@@ -1,0 +1,311 @@
+"""``weighttools finetune`` and ``evaluate``: what is written, what is said, and what transformers and Keras make of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from tests.train import tiny_texts
+from weighttools import train
+
+WORDS = ("film", "book", "plot", "end")
+
+
+def rows(n: int, seed: int = 0) -> list[dict[str, str]]:
+    """Sentences whose label is told by one word."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for i in range(n):
+        label = ("bad", "good")[i % 2]
+        filler = rng.choice(["it", "is", "was", "the", "a", *WORDS], rng.integers(1, 7)).tolist()
+        filler.insert(int(rng.integers(len(filler) + 1)), label)
+        found.append({"review": " ".join(filler), "verdict": {"bad": "poor", "good": "fine"}[label]})
+    return found
+
+
+def jsonl(path: Path, records: list[Any]) -> Path:
+    path.write_text("\n".join(json.dumps(record) for record in records) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_texts.bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return jsonl(tmp_path_factory.mktemp("data") / "reviews.jsonl", rows(160))
+
+
+@pytest.fixture
+def mlp(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    shapes = {"fc1.weight": (8, 3), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
+    save_file({n: rng.normal(0, 0.5, s).astype(np.float32) for n, s in shapes.items()}, tmp_path / "mlp.safetensors")
+    return tmp_path / "mlp.safetensors"
+
+
+@pytest.fixture
+def flowers(tmp_path: Path) -> Path:
+    """Three classes that two of three features tell, of very different scales."""
+    rng = np.random.default_rng(1)
+    lines = ["length,width,noise,kind"]
+    for i in range(120):
+        x = [1000 + 300 * (i % 3) + rng.normal(0, 40), 0.01 * (i % 3 == 1) + rng.normal(0, 0.002), rng.normal()]
+        lines.append(",".join(map(repr, map(float, x))) + f",{('iris', 'rose', 'tulip')[i % 3]}")
+    (tmp_path / "flowers.csv").write_text("\n".join(lines))
+    return tmp_path / "flowers.csv"
+
+
+COLUMNS = ("--text-column", "review", "--label-column", "verdict")
+
+
+def test_a_classifier_of_texts_from_file_to_file(inside, bert: Path, reviews: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    options = (*COLUMNS, "--validation", "0.25", "--epochs", "6", "--batch-size", "16", "--lr", "5e-3", "--json")
+    ran = inside("finetune", bert, "--data", reviews, *options, "-o", out, "--history", tmp_path / "h.csv")
+    assert ran.code == 0, ran.err
+    record = json.loads(ran.out)
+    assert record["classes"] == ["fine", "poor"] and record["n_samples"] == 120 and record["n_steps"] == 48
+    assert record["metrics"]["val_accuracy"] >= 0.9 and len(record["epochs"]) == 6
+    assert "2 classes: 0 = fine (80), 1 = poor (80)" in ran.err and "decay 0.01" in ran.err
+    assert (tmp_path / "h.csv").read_text().splitlines()[0].startswith("epoch,step,lr,loss,val_loss,val_accuracy")
+    assert {p.name for p in out.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    with safe_open(out / "model.safetensors", "np") as file:
+        assert "classification" in file.metadata()["weighttools.train"]
+    measured = json.loads(inside("evaluate", out, "--data", reviews, *COLUMNS, "--json").out)
+    _holds_in_transformers(out, reviews, measured)
+
+
+def _holds_in_transformers(out: Path, reviews: Path, measured: dict[str, Any]) -> None:
+    module = transformers.AutoModelForSequenceClassification.from_pretrained(out).eval()
+    records = [json.loads(line) for line in reviews.read_text().splitlines()]
+    batch = tiny_texts.fast(out)([r["review"] for r in records], padding=True, return_tensors="pt")
+    target = torch.tensor([module.config.label2id[r["verdict"]] for r in records])
+    with torch.no_grad():
+        scores = module(**batch).logits
+    assert abs(float(torch.nn.functional.cross_entropy(scores, target)) - measured["metrics"]["loss"]) < 1e-5
+    right = (scores.argmax(1) == target).sum().item()
+    assert round(measured["metrics"]["accuracy"] * len(records)) == right
+    assert sum(measured["confusion"][i][i] for i in range(2)) == right and measured["classes"] == ["fine", "poor"]
+
+
+def test_numbers_of_texts_and_a_validation_file(inside, bert: Path, tmp_path: Path) -> None:
+    data = [{"text": r["review"], "score": 3.5 if "good" in r["review"] else -1.5} for r in rows(80)]
+    jsonl(tmp_path / "train.jsonl", data[:60])
+    jsonl(tmp_path / "held.jsonl", data[60:])
+    ran = inside(
+        "finetune", bert, "--data", tmp_path / "train.jsonl", "--validation", tmp_path / "held.jsonl", "--task", "regress",
+        "--epochs", "8", "--lr", "1e-2", "--batch-size", "10", "-o", tmp_path / "tuned",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "held.jsonl: 20 texts" in ran.out and "targets from -1.5 to 3.5" in ran.out
+    figures = json.loads(inside("evaluate", tmp_path / "tuned", "--data", tmp_path / "held.jsonl", "--json").out)
+    assert figures["task"] == "regress" and figures["metrics"]["r2"] > 0.8
+    module = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "tuned")
+    assert module.config.num_labels == 1 and module.config.problem_type == "regression"
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(inside, bert: Path, reviews: Path, tmp_path: Path) -> None:
+    options = (*COLUMNS, "--freeze", "embeddings.*", "--class-weight", "poor=3", "--accumulate", "2", "--dry-run")
+    ran = inside("finetune", bert, "--data", reviews, *options, "-o", tmp_path / "tuned")
+    assert ran.code == 0, ran.err
+    assert not (tmp_path / "tuned").exists()
+    frozen = 19 * 16 + 16 * 16 + 2 * 16 + 2 * 16  # words, positions, types, norm
+    total = sum(a.size for a in load_file(bert / "model.safetensors").values()) + 2 * 16 + 2
+    assert f"would train {total - frozen:,} of {total:,} parameters for 9 updates on 160 samples" in ran.out
+    assert "class 1: 80 samples x 3 = 75.0 % of the loss" in ran.out and "memory: about" in ran.out
+    record = json.loads(inside("finetune", bert, "--data", reviews, *options, "-o", tmp_path / "tuned", "--json").out)
+    assert record["n_trained"] == total - frozen and not record["written"]
+    assert record["state_bytes"] == 8 * (total - frozen) and record["step_peak_bytes"] > 0
+
+
+def test_frozen_tensors_stay_to_the_bit(inside, bert: Path, reviews: Path, tmp_path: Path) -> None:
+    ran = inside(
+        "finetune", bert, "--data", reviews, *COLUMNS, "--steps", "2", "--only", "classifier.*", "-o", tmp_path / "t"
+    )
+    assert ran.code == 0, ran.err
+    before, after = load_file(bert / "model.safetensors"), load_file(tmp_path / "t/model.safetensors")
+    assert after.keys() - before.keys() == {"classifier.weight", "classifier.bias"}
+    assert all(np.array_equal(before[name].view(np.uint8), after[name].view(np.uint8)) for name in before)
+
+
+def test_a_tables_scaling_goes_with_the_model(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    options = (
+        "--label-column",
+        "kind",
+        "--validation",
+        "0.25",
+        "--epochs",
+        "30",
+        "--lr",
+        "0.02",
+        "--activation",
+        "tanh",
+    )
+    plain = inside("finetune", mlp, "--data", flowers, *options, "-o", tmp_path / "plain.safetensors")
+    assert "--standardize brings them to one scale" in plain.out
+    out = tmp_path / "tuned.safetensors"
+    ran = inside("finetune", mlp, "--data", flowers, *options, "--standardize", "-o", out)
+    assert ran.code == 0 and "features are scaled by the rows to learn from" in ran.out, ran.err
+    measured = json.loads(inside("evaluate", out, "--data", flowers, "--label-column", "kind", "--json").out)
+    assert measured["metrics"]["accuracy"] > 0.95
+    with safe_open(out, "np") as file:
+        p, said = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    scaling = json.loads(said["weighttools.scaling"])
+    table = [line.split(",") for line in flowers.read_text().splitlines()[1:]]
+    x = (np.array([row[:3] for row in table], np.float64) - scaling["mean"]) / scaling["scale"]
+    scores = np.tanh(x @ p["fc1.weight"].T + p["fc1.bias"]) @ p["fc2.weight"].T + p["fc2.bias"]
+    names = np.array(json.loads(said["weighttools.classes"]))
+    right = (names[scores.argmax(1)] == np.array([row[3] for row in table])).mean()
+    assert names.tolist() == ["iris", "rose", "tulip"] and abs(right - measured["metrics"]["accuracy"]) < 1e-9
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+@pytest.mark.parametrize("name", ["net.weights.h5", "net.h5"])
+def test_a_tuned_keras_net_is_loaded_by_keras(inside, flowers: Path, tmp_path: Path, name: str) -> None:
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+
+    def net() -> Any:
+        dense = keras.layers.Dense
+        return keras.Sequential([keras.Input((3,)), dense(8, activation="tanh"), dense(3, activation="softmax")])
+
+    first = net()
+    first.save_weights(tmp_path / name) if "weights" in name else first.save(tmp_path / name)
+    said = ("--activation", "tanh") if "weights" in name else ()  # a whole model's file tells it
+    options = ("--label-column", "kind", "--standardize", "--epochs", "2", *said)
+    ran = inside("finetune", tmp_path / name, "--data", flowers, *options, "-o", tmp_path / f"tuned-{name}")
+    assert ran.code == 0, ran.err
+    again = net()
+    if "weights" in name:
+        again.load_weights(tmp_path / f"tuned-{name}")
+    else:
+        again = keras.models.load_model(tmp_path / f"tuned-{name}", compile=False)
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    ours = train.model(tmp_path / f"tuned-{name}")
+    theirs = again(x).detach().numpy()
+    assert np.abs(train.softmax(ours.run(ours.params, {"inputs": x})) - theirs).max() < 1e-6
+    assert np.abs(theirs - first(x).detach().numpy()).max() > 1e-4
+
+
+def test_arrays_and_masks(inside, mlp: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", x=rng.normal(size=(40, 3)), y=rng.integers(0, 3, 40), sample_weight=rng.random(40))
+    pruned, masks = tmp_path / "pruned.safetensors", tmp_path / "masks.safetensors"
+    assert inside("prune", mlp, "--sparsity", "0.5", "-o", pruned, "--mask-out", masks).code == 0
+    out = tmp_path / "out.safetensors"
+    ran = inside("finetune", pruned, "--data", tmp_path / "d.npz", "--masks", masks, "--lr", "0.1", "-o", out)
+    assert ran.code == 0, ran.err
+    kept, before, after = load_file(masks), load_file(pruned), load_file(out)
+    assert all((after[name][~mask] == 0).all() for name, mask in kept.items())
+    assert all((after[name][mask] != before[name][mask]).any() for name, mask in kept.items())
+
+
+def test_a_language_model_learns_its_text(inside, tmp_path: Path) -> None:
+    llama = tiny_texts.llama(tmp_path / "llama")
+    (tmp_path / "lines.txt").write_text("the film was good . the plot was very bad . it is the end !\n" * 8)
+    before = json.loads(inside("evaluate", llama, "--data", tmp_path / "lines.txt", "--json").out)
+    options = ("--epochs", "10", "--lr", "1e-2", "--block", "16", "--batch-size", "2")
+    ran = inside("finetune", llama, "--data", tmp_path / "lines.txt", *options, "-o", tmp_path / "tuned")
+    assert ran.code == 0, ran.err
+    after = json.loads(inside("evaluate", tmp_path / "tuned", "--data", tmp_path / "lines.txt", "--json").out)
+    assert before["task"] == "lm" and after["metrics"]["perplexity"] < before["metrics"]["perplexity"] / 4
+    module, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tuned", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert set(load_file(tmp_path / "tuned/model.safetensors")) == set(load_file(llama / "model.safetensors"))
+    assert module.lm_head.weight.data_ptr() == module.model.embed_tokens.weight.data_ptr()
+
+
+def test_continuing_is_the_same_to_the_bit(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    def run(name: str, *options: Any) -> dict[str, np.ndarray]:
+        args = ("--label-column", "kind", "--standardize", "--schedule", "constant", *options)
+        ran = inside("finetune", mlp, "--data", flowers, *args, "-o", tmp_path / name)
+        assert ran.code == 0, ran.err
+        return load_file(tmp_path / name)
+
+    whole = run("whole.safetensors", "--epochs", "4")
+    state = tmp_path / "state"
+    run("half.safetensors", "--epochs", "2", "--checkpoint", state)
+    resumed = run("resumed.safetensors", "--epochs", "4", "--checkpoint", state, "--resume")
+    assert all(np.array_equal(whole[name].view(np.uint32), resumed[name].view(np.uint32)) for name in whole)
+
+
+def test_a_picture_of_the_losses(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    args = ("--label-column", "kind", "--steps", "2", "-o", tmp_path / "x.safetensors", "--plot", tmp_path / "x.png")
+    assert inside("finetune", mlp, "--data", flowers, *args).code == 0
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--data", "{tmp}/none.csv"], "no such file"),
+        (["--data", "{flowers}"], "which column is the label?; expected one of length, width, noise, kind"),
+        (["--data", "{flowers}", "--label-column", "sort"], "no column 'sort'"),
+        (
+            ["--data", "{flowers}", "--label-column", "kind", "--feature-column", "width"],
+            "the data has 1 features (width)",
+        ),
+        (["--data", "{flowers}", "--label-column", "kind", "--task", "regress"], "column 'kind' is 'iris'"),
+        (["--data", "{flowers}", "--label-column", "kind", "--task", "lm"], "--task lm needs a model"),
+        (["--data", "{flowers}", "--label-column", "kind", "--validation", "1.5"], "a share of 1.5"),
+        (["--data", "{flowers}", "--label-column", "kind", "--validation", "{tmp}/v.csv"], "no such file"),
+        (["--data", "{flowers}", "--label-column", "kind", "--class-weight", "oak=2"], "a weight for 'oak'"),
+        (
+            ["--data", "{flowers}", "--label-column", "kind", "--class-weight", "2"],
+            "expected balanced, or CLASS=NUMBER",
+        ),
+        (["--data", "{flowers}", "--label-column", "kind", "--freeze", "*"], "nothing is left to train"),
+        (["--data", "{flowers}", "--label-column", "kind", "--freeze", "zz"], "matches no tensor"),
+        (["--data", "{flowers}", "--label-column", "kind", "--optimizer", "best"], "no optimizer is called 'best'"),
+        (["--data", "{flowers}", "--label-column", "kind", "--schedule", "up"], "no schedule is called 'up'"),
+        (
+            ["--data", "{flowers}", "--label-column", "kind", "--init", "one", "--new-head"],
+            "no initialiser is called 'one'",
+        ),
+        (["--data", "{flowers}", "--label-column", "kind", "--lr", "-1"], "learning rate -1"),
+        (["--data", "{flowers}", "--label-column", "kind", "--history", "{tmp}/h.txt"], "a history is .csv or .json"),
+        (
+            ["--data", "{flowers}", "--label-column", "kind", "--plot", "{tmp}/none/p.png"],
+            "its directory does not exist",
+        ),
+        (["--data", "{flowers}", "--label-column", "kind", "--resume"], "resume"),
+        (["--data", "{flowers}", "--label-column", "kind", "--masks", "{flowers}"], "flowers.csv"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_writes_nothing(
+    inside, mlp: Path, flowers: Path, tmp_path: Path, args: list[str], said: str
+) -> None:
+    filled = [arg.format(tmp=tmp_path, flowers=flowers) for arg in args]
+    ran = inside("finetune", mlp, *filled, "-o", tmp_path / "out.safetensors")
+    assert ran.code == 2 and said in ran.err and ran.err.count("\n") == 1, ran.err
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_targets_are_checked_before_training(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    args = ("finetune", mlp, "--data", flowers, "--label-column", "kind")
+    (tmp_path / "there.safetensors").write_text("x")
+    for target, said in (
+        ("there.safetensors", "exists already"),
+        ("none/x.safetensors", "does not exist"),
+        ("x.doc", ".doc"),
+    ):
+        ran = inside(*args, "-o", tmp_path / target)
+        assert ran.code == 2 and said in ran.err and "epoch" not in ran.out, ran.err
+
+
+def test_a_model_without_a_head_is_not_evaluated(inside, bert: Path, reviews: Path) -> None:
+    ran = inside("evaluate", bert, "--data", reviews, *COLUMNS)
+    assert ran.code == 2 and "has no head" in ran.err and "finetune" in ran.err

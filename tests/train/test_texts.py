@@ -1,0 +1,161 @@
+"""Texts to batches: against transformers' tokenizer and its padding, and against what the rows say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+
+from tests.train import tiny_texts
+from weighttools import train
+from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, WeighttoolsError
+
+ROWS = [
+    {"text": "good film !", "label": "pos", "other": "it was a very good book", "w": 2},
+    {"text": "it is not a good book , is it . very bad plot the end .", "label": "neg", "other": "bad", "w": 0.5},
+    {"text": "bad", "label": "neg", "other": "the end", "w": 1},
+]
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_texts.bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_texts.llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.mark.parametrize("pair", [None, "other"])
+@pytest.mark.parametrize("length", [None, 7])
+def test_batches_are_those_of_transformers(bert: Path, pair: str | None, length: int | None) -> None:
+    data = train.text(ROWS, tokenizer=bert, pair=pair, weight="w", max_length=length)
+    chosen = [2, 0, 1]
+    batch = data.batch(np.array(chosen))
+    columns = [[ROWS[i][name] for i in chosen] for name in ("text", pair) if name]
+    same = tiny_texts.fast(bert)(
+        *columns, truncation=True, max_length=length or 12, padding="longest", return_tensors="np",
+        return_token_type_ids=True,
+    )  # fmt: skip
+    assert np.array_equal(batch["ids"], same["input_ids"]) and np.array_equal(batch["mask"], same["attention_mask"])
+    assert ("segments" in batch) == (pair is not None)
+    if pair:
+        assert np.array_equal(batch["segments"], same["token_type_ids"])
+    assert batch["target"].tolist() == [0, 1, 0] and data.names == ("neg", "pos")
+    assert batch["sample_weight"].tolist() == [1, 2, 0.5]
+    assert "mask" not in data.batch(np.array([1]))  # nothing is filled up
+
+
+def test_what_was_read_is_told(bert: Path) -> None:
+    notes = train.text(ROWS, tokenizer=bert).notes
+    assert notes == (
+        "rows: 3 texts of 3 to 12 tokens (median 5); 1 cut to 12",
+        "2 classes: 0 = neg (2), 1 = pos (1)",
+    )
+
+
+def test_the_tightest_bound_of_all_files_holds(tmp_path: Path) -> None:
+    home = tiny_texts.bert(tmp_path)
+    assert train.tokens(home).max_length == 12
+    (home / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 9}))
+    assert train.tokens(home).max_length == 9
+    (home / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 1e30}))
+    config = json.loads((home / "config.json").read_text())
+    (home / "config.json").write_text(
+        json.dumps(config | {"model_type": "roberta", "max_position_embeddings": 10, "pad_token_id": 1})
+    )
+    assert train.tokens(home).max_length == 8  # its positions begin at 2
+    assert train.tokens(home).pad_id == 1
+
+
+def test_blocks_are_a_stream_cut_evenly(llama: Path, tmp_path: Path) -> None:
+    texts = ["the film was good .", "the end", "a very bad book !"]
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    data = train.language(tmp_path / "x.jsonl", tokenizer=llama, block=4)
+    known = tiny_texts.fast(llama)
+    stream = [i for text in texts for i in (*known(text, add_special_tokens=False)["input_ids"], 3)]
+    assert np.concatenate(data.ids).tolist() == stream[:-1] and np.concatenate(data.target).tolist() == stream[1:]
+    assert [len(one) for one in data.ids] == [4, 4, 4, 2]
+    batch = data.batch(np.array([0, 3]))
+    assert batch["target"][1].tolist() == [*stream[-2:], -100, -100] and batch["mask"].sum(1).tolist() == [4, 2]
+    (tmp_path / "x.txt").write_text("the film\nwas good")
+    plain = train.language(tmp_path / "x.txt", tokenizer=llama, block=8)
+    assert len(plain) == 1 and len(plain.ids[0]) == 4
+
+
+def test_the_loss_of_blocks_is_that_of_transformers(llama: Path) -> None:
+    data = train.language(
+        [{"text": "the film was good . the plot was bad . it is a very good book !"}], tokenizer=llama
+    )
+    model = train.model(llama)
+    figures = train.evaluate(model, data, train.LanguageModel())
+    module = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    import torch
+
+    whole = torch.tensor(np.concatenate([data.ids[0], data.target[0][-1:]])).long()[None]
+    with torch.no_grad():
+        loss = float(module(whole, labels=whole).loss)
+    assert abs(figures["loss"] - loss) < 1e-5 and abs(figures["perplexity"] - np.exp(loss)) < 1e-3
+
+
+def test_nothing_is_learnt_from_a_prompt(llama: Path) -> None:
+    rows = [{"q": "it is a", "completion": "good book"}, {"q": "the", "completion": "end ."}]
+    data = train.language(rows, tokenizer=llama, prompt="q")
+    known = tiny_texts.fast(llama)
+    for i, row in enumerate(rows):
+        before = known(row["q"])["input_ids"]
+        after = [*known(row["completion"], add_special_tokens=False)["input_ids"], 3]
+        assert data.ids[i].tolist() == [*before, *after][:-1]
+        assert data.target[i].tolist() == [*[-100] * (len(before) - 1), *after]
+    with pytest.raises(SpecError, match=r"row:1: a prompt of 4 tokens leaves none .* in 3"):
+        train.language(rows, tokenizer=llama, prompt="q", block=3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"text": "a", "label": 1}, {"text": 3, "label": 1}], "row:2: 'text' is 3"),
+        ([{"text": "a"}], "row:1: no column 'label'"),
+        ([], "there are no rows"),
+        ([{"text": "a", "label": None}], "row:1: label 'label' is None"),
+    ],
+)
+def test_rows_that_are_wrong(bert: Path, rows: Any, said: str) -> None:
+    with pytest.raises(WeighttoolsError, match=said):
+        train.text(rows, tokenizer=bert)
+
+
+def test_texts_without_tokens_are_refused(llama: Path) -> None:
+    known = train.tokens(llama)
+    known.tokenizer.post_processor = tiny_texts.processors.TemplateProcessing(single="$A", special_tokens=[])
+    with pytest.raises(SpecError, match="row:2: the text has no tokens"):
+        train.text([("good", 0), ("  ", 1)], tokenizer=known)
+    with pytest.raises(SpecError, match="has 0 tokens"):
+        train.language([""], tokenizer=train.Tokens(known.tokenizer))
+
+
+def test_tokenizers_that_are_missing_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tiny_texts.bert(tmp_path / "bert")
+    (home / "tokenizer.json").rename(tmp_path / "tokenizer.json")
+    with pytest.raises(SourceError, match=r"has no tokenizer\.json.*--tokenizer"):
+        train.tokens(home)
+    assert train.tokens(tmp_path / "tokenizer.json").pad_id == 0
+    for content in (
+        "",
+        "{}",
+        "[1]",
+        '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}',
+    ):
+        (home / "tokenizer.json").write_text(content)
+        with pytest.raises(CorruptFileError, match="is no tokenizer") as caught:
+            train.tokens(home)
+        assert "\n" not in str(caught.value)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingDependencyError, match=r"weighttools\[text\]"):
+        train.tokens(home)

@@ -1,0 +1,126 @@
+"""Machine code that numba made, kept in the user's cache and loaded by llvmlite alone.
+
+Importing numba and its first call take most of a second and over 100 MB, every time; loading what it once compiled
+takes a tenth of either. A file of the cache is for one machine, one llvmlite and one text of the loops, all of which
+are in its name; it begins with its digest, is the user's own, and is made anew where anything about it is not so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_DIGEST_BYTES = 32
+_KEPT_ALIVE: list[Any] = []
+
+
+class Code(NamedTuple):
+    """Machine code of one function.
+
+    Parameters
+    ----------
+    symbol
+        The function's.
+    needs
+        Symbols that the code may refer to.
+    data
+        An object file.
+    """
+
+    symbol: str
+    needs: tuple[str, ...]
+    data: bytes
+
+
+def function(dtype: str, make: Callable[[str], Code]) -> Callable[..., Any] | None:
+    """Return the kernel of a dtype, which takes addresses; None where only numba itself can run it.
+
+    Parameters
+    ----------
+    dtype
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    make
+        Makes the code, if the cache has none.
+    """
+    if sys.platform != "linux":  # elsewhere loading object files so has not been tried
+        return None
+    try:
+        llvm = import_module("llvmlite.binding")
+        path = _directory() / f"{dtype}-{_key(llvm)}.bin"
+        found = _kept(path)
+        if found is None:  # where the cache cannot be written, numba's own may be
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            found = make(dtype)
+            _keep(path, found)
+        return _loaded(llvm, found)
+    except (ImportError, AttributeError, ValueError, RuntimeError, OSError):  # numba's insides are not promised
+        return None
+
+
+def _directory() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weighttools" / "kernels"
+
+
+def _key(llvm: Any) -> str:
+    """Return what the code depends on, as a digest."""
+    text = Path(__file__).with_name("loops.py").read_bytes()
+    version = import_module("llvmlite").__version__
+    machine = (llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    return hashlib.sha256(repr((text, version, machine)).encode()).hexdigest()[:24]
+
+
+def _kept(path: Path) -> Code | None:
+    """Return the code in a file: digest, a line of JSON, object file; None where there is none, or another's."""
+    try:
+        with path.open("rb") as file:
+            info = os.fstat(file.fileno())
+            if info.st_uid != os.getuid() or info.st_mode & 0o022:
+                return None
+            content = file.read()
+    except OSError:
+        return None
+    digest, rest = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(rest).digest() != digest:
+        return None
+    head, _, data = rest.partition(b"\n")
+    symbol, needs = json.loads(head)
+    return Code(symbol, tuple(needs), data)
+
+
+def _keep(path: Path, code: Code) -> None:
+    """Write the code, at once and whole."""
+    rest = json.dumps([code.symbol, code.needs]).encode() + b"\n" + code.data
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(hashlib.sha256(rest).digest() + rest)
+    os.replace(file.name, path)
+
+
+def _loaded(llvm: Any, code: Code) -> Callable[..., Any]:
+    """Link the code into this process. What it refers to only where numba would raise errors is never called."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    nowhere = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
+    for name in code.needs:
+        if llvm.address_of_symbol(name) is None:
+            llvm.add_symbol(name, nowhere)
+    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code.data))
+    engine.finalize_object()
+    address = engine.get_function_address(code.symbol)
+    if not address:
+        raise ValueError(f"there is no {code.symbol} in the code")
+    _KEPT_ALIVE.append(engine)
+    at, number = ctypes.c_void_p, ctypes.c_float
+    raw = ctypes.CFUNCTYPE(ctypes.c_int, at, at, at, ctypes.c_int64, at, number, number, at, at)(address)
+    result, error = ctypes.c_void_p(), ctypes.c_void_p()  # numba's first two arguments; neither is used here
+    places = ctypes.byref(result), ctypes.byref(error)
+    return lambda *arguments: raw(*places, *arguments)
