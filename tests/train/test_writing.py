@@ -302,6 +302,23 @@ def test_an_adapter_of_peft_is_added(tmp_path: Path, trained: Tokenizer) -> None
     assert text == expected(tuned.eval(), trained, "the cat", 10) != plain
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_a_model_writes_before_and_after_training(tmp_path: Path, trained: Tokenizer) -> None:
+    from peft import PeftModel
+
+    module = saved(tmp_path / "base", trained)
+    model = train.model(tmp_path / "base")
+    assert train.write(model, "the cat", 8) == expected(module, trained, "the cat", 8)
+    tuned = train.lora(model, r=2, targets="all-linear")
+    assert train.write(tuned, "the cat", 8) == train.write(model, "the cat", 8)
+    for name, array in tuned.params.items():
+        array[...] = np.random.default_rng(len(name)).standard_normal(array.shape)
+    train.save_lora(tmp_path / "adapter", tuned)
+    text = train.write(tuned, "the cat", 8)
+    theirs = PeftModel.from_pretrained(module, tmp_path / "adapter").eval()
+    assert text == expected(theirs, trained, "the cat", 8) != train.write(model, "the cat", 8)
+
+
 def test_text_ends_before_a_stop_token(tmp_path: Path, trained: Tokenizer) -> None:
     module = saved(tmp_path, trained)
     ids = trained.encode("the cat").ids

@@ -126,7 +126,7 @@ def generate(
     """
     start = np.asarray(ids)
     chosen = Sampling(temperature, top_p, top_k)
-    with threads_for(params.values()):
+    with threads_for(arrays_of(params)):
         new = list(stream(run, params, start, max_new_tokens, sampling=chosen, seed=seed, stop=stop, cache=cache))
     if not new:
         return start
@@ -157,6 +157,11 @@ def stream(
         last = np.where(ended, last, found)
         ended |= np.isin(last, stops)
         yield last
+
+
+def arrays_of(params: Mapping[str, Any]) -> list[Array]:
+    """Return what of `params` is plain arrays, and no low-rank weight."""
+    return [array for array in params.values() if isinstance(array, np.ndarray)]
 
 
 def _rows(ids: Any) -> Array:
