@@ -232,3 +232,11 @@ def test_a_model_says_what_it_is_trained_for(tmp_path: Path) -> None:
     assert isinstance(train.model(tmp_path / "llama").task(), train.LanguageModel)
     with pytest.raises(SpecError, match="no head that says what to learn"):
         train.model(tmp_path / "bert").task()
+
+
+def test_a_counter_is_not_a_layer(tmp_path: Path) -> None:
+    arrays = {"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32), "step": np.int64(7)}
+    save_file({name: np.asarray(array) for name, array in arrays.items()}, tmp_path / "m.safetensors")
+    model = train.model(tmp_path / "m.safetensors", train.Classifier(2))
+    assert set(model.params) == {"fc.weight", "fc.bias"} and model.notes[0] == "mlp: 2 tensors used; 1 not used: step"
+    assert train.saving.tensor_map(model)["step"].read() == 7

@@ -94,7 +94,8 @@ def of(tensor_map: TensorMap, config: Mapping[str, Any], activation: str | None 
     names = [*tensor_map, *tensor_map.aliases]
     if kind_of(config, names) is not None:
         return from_config(config, names)
-    shapes = {name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)}
+    specs = zip(tensor_map, tensor_map.specs(), strict=True)
+    shapes = {name: spec.shape for name, spec in specs if spec.dtype.is_float or spec.n_elements > 1}  # no counters
     return from_shapes(shapes, activation=activation or activation_of(tensor_map.metadata) or "relu")
 
 
