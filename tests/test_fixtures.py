@@ -41,3 +41,13 @@ def test_tiny_is_what_the_documentation_says() -> None:
     assert found["step"].shape == () and dict(found.metadata) == {"format": "pt"}
     record = wt.inspect(path)
     assert (record["n_parameters"], record["n_buffers"], record["n_elements"]) == (15, 1, 16)
+
+
+def test_the_table_is_scikit_learns_iris() -> None:
+    from sklearn.datasets import load_iris
+
+    found = np.genfromtxt(FIXTURES / "tables" / "iris.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
+    iris = load_iris()
+    columns = ("sepal_length", "sepal_width", "petal_length", "petal_width")
+    np.testing.assert_array_equal(np.stack([found[name] for name in columns], 1), iris.data)
+    assert found["species"].tolist() == iris.target_names[iris.target].tolist()
