@@ -241,10 +241,10 @@ def test_the_command_writes_what_transformers_does(tmp_path: Path, trained: Toke
     assert sampled[0] == sampled[1] != sampled[2]
 
 
-def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> None:
-    module = saved(tmp_path / "hf", trained, with_tokenizer=False)
-    translated = to_gguf(wt.open(tmp_path / "hf"))
-    out = GGUFWriter(tmp_path / "m.gguf", "llama")
+def as_gguf(path: Path, folder: Path, trained: Tokenizer) -> Path:
+    """Write a directory's model, and a tokenizer, as GGUF."""
+    translated = to_gguf(wt.open(folder))
+    out = GGUFWriter(path, "llama")
     for key, value in translated.metadata.items():
         if key.startswith("llama."):
             (out.add_uint32 if isinstance(value, int) else out.add_float32)(key, value)
@@ -257,6 +257,32 @@ def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> N
     for name, tensor in translated.items():
         out.add_tensor(name, tensor.read())
     finish(out)
+    return path
+
+
+def test_a_tuned_gguf_becomes_a_directory_that_transformers_loads(tmp_path: Path, trained: Tokenizer) -> None:
+    saved(tmp_path / "hf", trained, with_tokenizer=False)
+    gguf = as_gguf(tmp_path / "m.gguf", tmp_path / "hf", trained)
+    (tmp_path / "x.txt").write_text("the cat sat on the log and the dog sat on the mat")
+    args = ["--data", str(tmp_path / "x.txt"), "--steps", "2", "--lr", "0.01", "-o", str(tmp_path / "tuned")]
+    done = CliRunner().invoke(main, ["finetune", str(gguf), *args])
+    assert done.exit_code == 0, done.output
+    module, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tuned", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tuned/tokenizer.json"))
+    ids = torch.tensor([fast("the cat sat on the log and the dog sat on the mat")["input_ids"]])
+    with torch.no_grad():
+        logits = module(ids).logits.numpy()
+    ours = train.model(tmp_path / "tuned")
+    assert np.abs(ours.run(ours.params, {"ids": ids.numpy()}) - logits).max() < 2e-5
+    assert ids[0].tolist() == tokens(gguf).ids(["the cat sat on the log and the dog sat on the mat"])[0].tolist()
+    metadata_left = wt.open(tmp_path / "tuned").metadata
+    assert not [key for key in metadata_left if key.startswith("tokenizer.ggml.")]
+
+
+def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> None:
+    module = saved(tmp_path / "hf", trained, with_tokenizer=False)
+    as_gguf(tmp_path / "m.gguf", tmp_path / "hf", trained)
     known = tokens(tmp_path / "m.gguf")
     assert (known.end_id, known.max_length) == (trained.token_to_id(END), module.config.max_position_embeddings)
     done = run(str(tmp_path / "m.gguf"), "-p", "the dog", "-n", "8", "--json")
