@@ -267,7 +267,7 @@ def test_lines_tell_what_is_trained() -> None:
     )  # fmt: skip
     text = "\n".join(lines)
     assert "training 2 of 4 tensors, 170 of 1,210 elements" in text
-    assert "decay 0.01, rate x 1: 1 tensors, 160 parameters (fc2.weight)" in text
+    assert "decay 0.01, rate x 1: 1 tensor, 160 parameters (fc2.weight)" in text
     assert "validation: 60 of 300 samples, each label by its share, by seed 0" in text
     assert "equal samples" in text and "val_accuracy" in text and "samples/s" in text
 
