@@ -282,7 +282,7 @@ def test_binary_labels_are_split_by_their_share_and_balanced() -> None:
     result = train.fit(
         m, data, task=task, validation=0.2, epochs=1, batch_size=240, optimizer=train.sgd(0.1), log=lines.append
     )
-    learnt, held_out = data.asked[0], np.concatenate(data.asked[1:])
+    learnt, held_out = data.asked[1], np.concatenate(data.asked[2:])  # first, one batch is tried
     assert yes[held_out].sum() == round(0.2 * yes.sum()) and len(held_out) == 60
     n_yes = int(yes[learnt].sum())
     assert f"label 0: yes {n_yes} of 240 x {(240 - n_yes) / n_yes:.4g}" in "\n".join(lines)
@@ -388,6 +388,22 @@ def test_weights_that_cannot_be_trained_in_place_are_refused() -> None:
     params = start() | {"fc1.weight": np.asfortranarray(start()["fc1.weight"])}
     with pytest.raises(SpecError, match=r"fc1\.weight: the array is read-only or not contiguous"):
         train.fit(train.Model(run, params), digits(), task=TASK, log=None)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ((digits(20)[0], digits(20)[1] + 1), "label 10 of sample"),
+        ((digits(20)[0][:, :9], digits(20)[1]), "do not fit"),
+        ({"inputs": digits(20)[0]}, "no 'target'|no labels"),
+        (0.01, "no figure 'val_recall' to monitor; expected one of loss, val_loss, val_accuracy"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_said_before_training(validation: Any, message: str) -> None:
+    m = model()
+    with pytest.raises(SpecError, match=message):
+        train.fit(m, digits(), task=TASK, validation=validation, monitor="val_recall", log=None)
+    assert all((m.params[n] == p).all() for n, p in start().items())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])

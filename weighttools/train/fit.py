@@ -19,7 +19,7 @@ from weighttools.train.feeding import as_data, feed
 from weighttools.train.freezing import trained
 from weighttools.train.held import held
 from weighttools.train.history import History
-from weighttools.train.loop import Progress, Session, own_schedule, train
+from weighttools.train.loop import Progress, Session, check_measuring, own_schedule, train
 from weighttools.train.memory import keep_pages
 from weighttools.train.model import Model, weights
 from weighttools.train.optim import Optimizer, adamw
@@ -136,6 +136,7 @@ def fit(
             session = replace(session, store=store)
         for line in _lines(model, session, progress, options):
             session.log(line)
+        check_measuring(session)
         _begin(store, session, progress, resume)
         why = train(session, progress)
     return _result(model, session, progress, why, options)

@@ -178,6 +178,25 @@ def _reason(session: Session, progress: Progress) -> str | None:
     return "all epochs are done" if progress.epoch >= session.epochs else None
 
 
+def check_measuring(session: Session) -> None:
+    """Try the first validation batch and the monitor's name: better now than after an epoch.
+
+    Raises
+    ------
+    SpecError
+        The batch does not fit the model or the task, or there will be no such figure.
+    """
+    figures = {"loss": 0.0}
+    if isinstance(session.validation, Feed):
+        batch = cast(next(session.validation.batches(0)), session.dtype)
+        tally = session.task.tally(session.run(session.params, batch), batch)
+        found = session.task.metrics(tally) if session.task.weight(batch) else {session.monitor: 0.0}
+        figures |= {f"val_{name.removeprefix('val_')}": value for name, value in found.items()}
+    if session.monitor not in figures and not isinstance(session.validation, Given):
+        known = ", ".join(figures)
+        raise SpecError(f"there is no figure {session.monitor!r} to monitor", expected=f"one of {known}")
+
+
 def _run_epoch(session: Session, progress: Progress, meter: Meter) -> bool:
     """Make the updates of this epoch that are left, and say whether it came to its end."""
     batches = session.feed.batches(progress.epoch, progress.position)

@@ -56,6 +56,8 @@ def divided(source: Data | Given, validation: Any, task: Task, options: Recipe) 
         return Sides(training, held_out, task, weights, tuple(lines))
     own = labels[training.indices] if training is not source and isinstance(training, Subset) else labels
     ready = task.prepared(own)
+    if held_out is not None and not isinstance(held_out, (Subset, Given)):
+        task.unweighted().prepared(_labels(held_out, task))  # to check them
     sample_weight = column(training, "sample_weight")
     if ready.is_weighted or sample_weight is not None:
         lines += ready.report(own, sample_weight if own.ndim == 1 else None).splitlines()
