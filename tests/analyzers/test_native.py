@@ -59,6 +59,36 @@ def test_numba_is_loaded_once(file: Path, tmp_path: Path) -> None:
     assert native._kept(kept[0]) and native._kept(kept[1])
 
 
+def test_numba_is_none_the_worse(file: Path, tmp_path: Path) -> None:
+    """A process that has loaded the code can use numba as ever: arrays of its own, lists, errors."""
+    code = """
+import sys, numpy as np, weighttools as wt
+wt.stats(sys.argv[1], kernel="numba")
+wt.stats(sys.argv[1], kernel="numba")
+import numba
+@numba.njit
+def made(n):
+    arrays = [np.ones(3) for _ in range(n)]
+    if n > 9:
+        raise ValueError("too many")
+    return arrays[2].sum()
+print(made(5))
+try:
+    made(10)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(file)], env=clean_environment(tmp_path), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "3.0\ntoo many\n"), done.stderr
+
+
+def test_code_that_needs_more_is_refused() -> None:
+    with pytest.raises(ValueError, match="refers to elsewhere"):
+        native.stripped("f", "declare i32 @elsewhere()\ndefine i32 @f() { %r = call i32 @elsewhere() ret i32 %r }")
+
+
 def test_a_cache_that_cannot_be_written(file: Path, tmp_path: Path) -> None:
     (tmp_path / "blocked").write_text("a file where the folder would be")
     [_, loaded] = ran(tmp_path, file, XDG_CACHE_HOME=str(tmp_path / "blocked"))

@@ -242,6 +242,32 @@ def test_continuing_is_the_same_to_the_bit(inside, mlp: Path, flowers: Path, tmp
     assert all(np.array_equal(whole[name].view(np.uint32), resumed[name].view(np.uint32)) for name in whole)
 
 
+def test_a_tokenizer_from_elsewhere_comes_along(inside, bert: Path, reviews: Path, tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "bare").mkdir(exist_ok=True)
+        (tmp_path / "bare" / name).write_bytes((bert / name).read_bytes())
+    args = ("finetune", tmp_path / "bare", "--data", reviews, *COLUMNS, "--steps", "1", "-o", tmp_path / "tuned")
+    missing = inside(*args)
+    assert missing.code == 2 and "has no tokenizer.json" in missing.err and "--tokenizer" in missing.err
+    assert inside(*args, "--tokenizer", bert).code == 0
+    assert inside("evaluate", tmp_path / "tuned", "--data", reviews, *COLUMNS).code == 0
+
+
+def test_pruning_on_the_way_and_averages(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    options = ("--label-column", "kind", "--standardize", "--epochs", "20", "--prune", "0.5", "--sampler", "weighted")
+    ran = inside(
+        "finetune", mlp, "--data", flowers, *options, "--class-weight", "balanced", "-o", tmp_path / "p.safetensors"
+    )
+    assert ran.code == 0, ran.err
+    assert [int((a == 0).sum()) for a in load_file(tmp_path / "p.safetensors").values() if a.ndim == 2] == [12, 12]
+    ran = inside("finetune", mlp, "--data", flowers, *options[:5], "--ema", "0.9", "-o", tmp_path / "e.safetensors")
+    assert ran.code == 0, ran.err
+    assert (
+        inside("finetune", mlp, "--data", flowers, *options[:5], "--ema", "2", "-o", tmp_path / "x.safetensors").code
+        == 2
+    )
+
+
 def test_a_picture_of_the_losses(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
     args = ("--label-column", "kind", "--steps", "2", "-o", tmp_path / "x.safetensors", "--plot", tmp_path / "x.png")
     assert inside("finetune", mlp, "--data", flowers, *args).code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
@@ -14,6 +15,7 @@ import torch
 from tests.train.digits import digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError
+from weighttools.train import loop
 
 CLASS_WEIGHT = {0: 3.0, 7: 0.25}
 Maker = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
@@ -265,7 +267,7 @@ def test_lines_tell_what_is_trained() -> None:
     )  # fmt: skip
     text = "\n".join(lines)
     assert "training 2 of 4 tensors, 170 of 1,210 elements" in text
-    assert "decay 0.01, rate x 1: 1 tensors, 160 parameters (fc2.weight)" in text
+    assert "decay 0.01, rate x 1: 1 tensor, 160 parameters (fc2.weight)" in text
     assert "validation: 60 of 300 samples, each label by its share, by seed 0" in text
     assert "equal samples" in text and "val_accuracy" in text and "samples/s" in text
 
@@ -295,6 +297,23 @@ def test_binary_labels_are_split_by_their_share_and_balanced() -> None:
     drawn = Recorded(train.arrays(x, yes))
     train.fit(m, drawn, task=task, sampler="weighted", epochs=10, batch_size=300, log=None)
     assert abs(yes[np.concatenate(drawn.asked)].mean() - 0.5) < 4 * 0.5 / np.sqrt(3000)
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens"])
+def test_progress_is_told_inside_an_epoch(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SECONDS", 0.0)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    x, y = digits(60)
+    ids = {"ids": np.zeros((60, 5), int), "mask": np.arange(5) < 3 + np.zeros((60, 1), int)} if unit == "tokens" else {}
+    lines: list[str] = []
+    result = train.fit(model(), train.arrays(x, y, **ids), task=TASK, batch_size=20, accumulate=2, log=lines.append)
+    inside = [line for line in lines if line.startswith("step ")]
+    assert len(inside) == 2 and inside[0].startswith("step 1/2: loss ") and inside[0].endswith(f" {unit}/s")
+    assert f"loss {result.history.steps['loss'][0]:.4g}," in inside[0]
+    n = [float(line.split()[-2].replace(",", "")) for line in inside]
+    per = 3 if unit == "tokens" else 1
+    assert n == [round(40 * per / 4), round(60 * per / 7)], "units over the clock's readings since the epoch began"
 
 
 def test_finding_a_rate_leaves_the_model_alone() -> None:

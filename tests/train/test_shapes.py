@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import weighttools as wt
+from weighttools import TensorMap
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train import models, value_and_grad
 
@@ -179,3 +180,12 @@ def test_a_map_gives_its_shapes_alone() -> None:
     p = {"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32)}
     checkpoint = models.load(wt.TensorMap.from_arrays(p))
     assert checkpoint.architecture(checkpoint.params, np.ones((1, 3), np.float32)).tolist() == [[3, 3]]
+
+
+def test_a_counter_is_no_layer() -> None:
+    counted = TensorMap.from_arrays({"step": np.array(7), "fc.weight": np.zeros((3, 4), np.float32)})
+    net = models.from_shapes({name: tensor.spec for name, tensor in counted.items()}, layout="torch")
+    assert net.required == ("fc.weight",)
+    learnt = TensorMap.from_arrays({"scale": np.array(7.0), "fc.weight": np.zeros((3, 4), np.float32)})
+    with pytest.raises(UnsupportedError, match="not understood: scale"):
+        models.from_shapes({name: tensor.spec for name, tensor in learnt.items()}, layout="torch")

@@ -9,6 +9,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from weighttools.train import blas, ops, parallel, value_and_grad
+from weighttools.train.ops.dense import column_sums
 from weighttools.train.ops.product import product
 
 R = np.random.default_rng(0)
@@ -102,3 +103,24 @@ def test_a_cut_step_is_the_uncut_one_and_the_same_each_time() -> None:
         assert again == pytest.approx(float(value), rel=1e-6)
         assert all(np.allclose(grads[n], others[n], rtol=1e-4, atol=1e-8) for n in p)
         assert all(others[n].tobytes() == runs[0][1][n].tobytes() for n in p)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_large_arrays_are_cut_without_a_gap() -> None:
+    """Sums, rotations, norms and activations of an odd number of rows, against NumPy's float64."""
+    n, size = 1031, 512
+    a, b = (R.standard_normal((n, size)).astype(np.float32) for _ in range(2))
+    assert a.size > parallel.CHEAP
+    assert (ops.add(a, b) == a + b).all() and (ops.add(a, b[0]) == a + b[0]).all()
+    total = a.copy()
+    assert parallel.added(total, b, total) is total and (total == a + b).all()
+    assert (parallel.added(a.T, b.T) == (a + b).T).all()
+    with blas.one_thread():
+        assert np.allclose(column_sums(a), a.sum(0, dtype=float), rtol=0, atol=1e-3)
+        assert np.allclose(column_sums(a[:, ::2]), a[:, ::2].sum(0, dtype=float), rtol=0, atol=1e-3)
+    heads, (cos, sin) = a.reshape(n, 8, 64), ops.rope_tables(np.arange(n), 64)
+    turned = (heads[..., :32] + 1j * heads[..., 32:]) * (cos + 1j * sin)[:, None]
+    assert np.allclose(ops.rope(heads, cos=cos, sin=sin), np.concatenate([turned.real, turned.imag], -1), atol=1e-5)
+    exact = (a - a.mean(1, keepdims=True, dtype=float)) / np.sqrt(a.var(1, keepdims=True, dtype=float) + 1e-5)
+    assert np.allclose(ops.layer_norm(a, np.ones(size, "f4"), np.zeros(size, "f4")), exact, atol=1e-5)
+    assert (ops.relu(a) == np.maximum(a, 0)).all() and np.allclose(ops.tanh(a), np.tanh(a.astype(float)), atol=1e-6)

@@ -23,6 +23,7 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 
 import weighttools as wt
 from tests.formats.gguf_golden import finish
+from weighttools import train
 from weighttools.cli.main import main
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, UnsupportedError
 from weighttools.train.gguf_tokenizer import gguf_tokenizer, merges_by_score
@@ -240,10 +241,10 @@ def test_the_command_writes_what_transformers_does(tmp_path: Path, trained: Toke
     assert sampled[0] == sampled[1] != sampled[2]
 
 
-def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> None:
-    module = saved(tmp_path / "hf", trained, with_tokenizer=False)
-    translated = to_gguf(wt.open(tmp_path / "hf"))
-    out = GGUFWriter(tmp_path / "m.gguf", "llama")
+def as_gguf(path: Path, folder: Path, trained: Tokenizer) -> Path:
+    """Write a directory's model, and a tokenizer, as GGUF."""
+    translated = to_gguf(wt.open(folder))
+    out = GGUFWriter(path, "llama")
     for key, value in translated.metadata.items():
         if key.startswith("llama."):
             (out.add_uint32 if isinstance(value, int) else out.add_float32)(key, value)
@@ -256,6 +257,32 @@ def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> N
     for name, tensor in translated.items():
         out.add_tensor(name, tensor.read())
     finish(out)
+    return path
+
+
+def test_a_tuned_gguf_becomes_a_directory_that_transformers_loads(tmp_path: Path, trained: Tokenizer) -> None:
+    saved(tmp_path / "hf", trained, with_tokenizer=False)
+    gguf = as_gguf(tmp_path / "m.gguf", tmp_path / "hf", trained)
+    (tmp_path / "x.txt").write_text("the cat sat on the log and the dog sat on the mat")
+    args = ["--data", str(tmp_path / "x.txt"), "--steps", "2", "--lr", "0.01", "-o", str(tmp_path / "tuned")]
+    done = CliRunner().invoke(main, ["finetune", str(gguf), *args])
+    assert done.exit_code == 0, done.output
+    module, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tuned", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tuned/tokenizer.json"))
+    ids = torch.tensor([fast("the cat sat on the log and the dog sat on the mat")["input_ids"]])
+    with torch.no_grad():
+        logits = module(ids).logits.numpy()
+    ours = train.model(tmp_path / "tuned")
+    assert np.abs(ours.run(ours.params, {"ids": ids.numpy()}) - logits).max() < 2e-5
+    assert ids[0].tolist() == tokens(gguf).ids(["the cat sat on the log and the dog sat on the mat"])[0].tolist()
+    metadata_left = wt.open(tmp_path / "tuned").metadata
+    assert not [key for key in metadata_left if key.startswith("tokenizer.ggml.")]
+
+
+def test_gguf_files_write_by_themselves(tmp_path: Path, trained: Tokenizer) -> None:
+    module = saved(tmp_path / "hf", trained, with_tokenizer=False)
+    as_gguf(tmp_path / "m.gguf", tmp_path / "hf", trained)
     known = tokens(tmp_path / "m.gguf")
     assert (known.end_id, known.max_length) == (trained.token_to_id(END), module.config.max_position_embeddings)
     done = run(str(tmp_path / "m.gguf"), "-p", "the dog", "-n", "8", "--json")
@@ -273,6 +300,23 @@ def test_an_adapter_of_peft_is_added(tmp_path: Path, trained: Tokenizer) -> None
     done = run(str(tmp_path / "base"), "--adapter", str(tmp_path / "adapter"), "-p", "the cat", "-n", "10", "--json")
     text = json.loads(done.stdout)["text"]
     assert text == expected(tuned.eval(), trained, "the cat", 10) != plain
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_a_model_writes_before_and_after_training(tmp_path: Path, trained: Tokenizer) -> None:
+    from peft import PeftModel
+
+    module = saved(tmp_path / "base", trained)
+    model = train.model(tmp_path / "base")
+    assert train.write(model, "the cat", 8) == expected(module, trained, "the cat", 8)
+    tuned = train.lora(model, r=2, targets="all-linear")
+    assert train.write(tuned, "the cat", 8) == train.write(model, "the cat", 8)
+    for name, array in tuned.params.items():
+        array[...] = np.random.default_rng(len(name)).standard_normal(array.shape)
+    train.save_lora(tmp_path / "adapter", tuned)
+    text = train.write(tuned, "the cat", 8)
+    theirs = PeftModel.from_pretrained(module, tmp_path / "adapter").eval()
+    assert text == expected(theirs, trained, "the cat", 8) != train.write(model, "the cat", 8)
 
 
 def test_text_ends_before_a_stop_token(tmp_path: Path, trained: Tokenizer) -> None:

@@ -33,8 +33,9 @@ def nearest(value: Fraction, dtype: np.dtype) -> float:
 
 
 @given(
-    st.sampled_from(["float32", "float16", "bfloat16"]), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.9, 1 / 3])
-)
+    st.sampled_from(["float32", "float16", "bfloat16"]), st.integers(0, 2**32 - 1),
+    st.sampled_from([0.1, 0.9, 1 / 3, 0.5, 1 + 2**-28, 1 + 2**-29, 1 - 2**-29, 1 - 2**-30]),
+)  # fmt: skip
 def test_results_are_correctly_rounded(dtype, seed, factor):
     array = normal((3, 5), dtype, seed)
     found = wt.scale(wt.TensorMap.from_arrays({"fc.weight": array}), by=factor)["fc.weight"].read()

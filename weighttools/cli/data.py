@@ -22,22 +22,27 @@ OPTIONS = (
         "--task", type=click.Choice(["classify", "regress", "lm"]),
         help="What to learn: classes, numbers, or the next token. [default: what model and data speak for]",
     ),
-    click.option("--text-column", "text", default="text", show_default=True, metavar="NAME", help="Of the text."),
-    click.option("--pair-column", "pair", metavar="NAME", help="Of a second text, for pairs."),
     click.option(
-        "--label-column", "label", metavar="NAME", help="Of the label. [default: label, target, class, y or score]",
+        "--text-column", "text", default="text", show_default=True, metavar="NAME", help="The column of the text.",
     ),
-    click.option("--weight-column", "weight", metavar="NAME", help="Of each row's weight."),
+    click.option("--pair-column", "pair", metavar="NAME", help="The column of a second text, for pairs."),
+    click.option(
+        "--label-column", "label", metavar="NAME",
+        help="The column of the label. [default: label, target, class, y or score]",
+    ),
+    click.option("--weight-column", "weight", metavar="NAME", help="The column of each row's weight."),
     click.option(
         "--feature-column", "features", multiple=True, metavar="NAME",
-        help="Of a table: predict from these, in this order. Repeatable. [default: all others]",
+        help="A column of a table to predict from, in order. Repeatable. [default: all others]",
     ),
-    click.option("--prompt-column", "prompt", metavar="NAME", help="Of a language model: what nothing is learnt from."),
+    click.option(
+        "--prompt-column", "prompt", metavar="NAME",
+        help="The column that a language model is given, and does not learn.",
+    ),
     click.option(
         "--completion-column", "completion", default="completion", show_default=True, metavar="NAME",
-        help="What follows the prompt.",
+        help="The column to learn after it.",
     ),
-    click.option("--standardize", "is_scaled", is_flag=True, help="Bring a table's features to mean 0, deviation 1."),
     click.option("--tokenizer", type=click.Path(), metavar="PATH", help="Where tokenizer.json is. [default: CKPT]"),
     click.option("--max-length", type=click.IntRange(min=1), metavar="N", help="Tokens of a text at most."),
     click.option(
@@ -70,7 +75,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
     from weighttools.train.reading import Columns
     from weighttools.train.tuning import Settings
 
-    columns = Columns(**{name: given.pop(name) for name in _COLUMNS})
+    columns = Columns(**{name: given.pop(name) for name in _COLUMNS if name in given})
     known = {field.name for field in fields(Settings)} & given.keys()
     taken = {name: given.pop(name) for name in known}
     if "clip_norm" in taken:

@@ -38,8 +38,7 @@ def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str |
     if as_json:
         output.emit_json([{"schema": SCHEMA, "path": src, "data": data, **found}])
         return
-    rows = [[name, f"{value:.4g}"] for name, value in found["metrics"].items()]
-    output.echo("\n".join(output.table(["figure", "value"], rows, " r")))
+    output.figures(found["metrics"])
     if "confusion" in found and len(found["classes"]) <= 12:
         cells = [[name, *map(str, row)] for name, row in zip(found["classes"], found["confusion"], strict=True)]
         output.echo()

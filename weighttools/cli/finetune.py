@@ -68,6 +68,12 @@ OPTIONS = (
         help="Train these only. Repeatable.",
     ),
     click.option("--masks", metavar="FILE", help="Hold weights at 0 where `prune --mask-out` wrote false."),
+    click.option("--prune", type=float, metavar="SHARE", help="Prune matrices on the way, up to this share of zeros."),
+    click.option(
+        "--sampler", type=click.Choice(["shuffle", "weighted"]), default="shuffle", show_default=True,
+        help="Each sample once an epoch, or drawn by its weight and its class's, which then leave the loss.",
+    ),
+    click.option("--ema", type=float, metavar="DECAY", help="Keep the moving average of the weights, e.g. 0.999."),
     click.option("--class-weight", metavar="balanced|A=1,B=5", help="What each class counts for in the loss."),
     click.option("--label-smoothing", type=float, default=0.0, show_default=True, help="Spread over all classes."),
     click.option("--focal", "focal_gamma", type=float, metavar="GAMMA", help="Use the focal loss."),
@@ -115,6 +121,7 @@ def training(command: options.F) -> options.F:
 @click.command()
 @click.argument("src", metavar="CKPT", type=click.Path())
 @data_options
+@click.option("--standardize", "is_scaled", is_flag=True, help="Bring a table's features to mean 0, deviation 1.")
 @training
 @options.output
 @options.reading

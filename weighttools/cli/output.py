@@ -103,6 +103,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -
     return [line.rstrip() for line in [aligned[0], "  ".join("─" * w for w in widths), *aligned[1:]]]
 
 
+def figures(found: Record) -> None:
+    """Print named figures as a table."""
+    echo("\n".join(table(["figure", "value"], [[name, f"{value:.4g}"] for name, value in found.items()], " r")))
+
+
 def size(n_bytes: int) -> str:
     """Return a size in decimal and binary units.
 

@@ -16,6 +16,7 @@ from weighttools.train.history import History
 from weighttools.train.planning import plan
 from weighttools.train.tuning import Prepared, Settings, prepare, tune, written
 
+TOKENIZER = "tokenizer.json"
 SCHEMA = "weighttools.finetune/1"
 
 
@@ -31,7 +32,7 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
 
     base = api.open(src, assume=rest.pop("assume"), root=rest.pop("root"))
     prepared = prepare(base, data, settings, say)
-    target = {**rest, "beside": _beside(prepared)}
+    target = {**rest, "beside": {**_beside(prepared), **_tokenizer(settings.columns.tokenizer)}}
     api.convert(_planned(prepared), dst, **{**target, "dry_run": True, "dequantize": True})
     _refuse_existing(dst, rest["force"])
     if rest["dry_run"]:
@@ -62,6 +63,14 @@ def _beside(prepared: Prepared) -> dict[str, bytes]:
     if base is None or prepared.settings.is_merged:
         return companions(base or prepared.model, pad_id)
     return adapter_companions(prepared.model, base, prepared.task.name, pad_id)
+
+
+def _tokenizer(path: str | None) -> dict[str, bytes]:
+    """Return the tokenizer that was named, so that the tuned model has it beside it."""
+    if path is None:
+        return {}
+    file = Path(path) / TOKENIZER if Path(path).is_dir() else Path(path)
+    return {TOKENIZER: file.read_bytes()} if file.is_file() and file.name == TOKENIZER else {}
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:

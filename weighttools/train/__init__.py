@@ -25,7 +25,7 @@ The parts:
 - `ops`: operations on arrays and variables alike; `losses`: scalars, with normalised weights.
 - `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
 - `optim`: optimisers over `transforms`; `schedules`; `averages` (accumulation, EMA, SWA); `groups` (decay rules).
-- `weights`: class and sample weights; `models`: architectures by their files' names; `generation`: writing on.
+- `weights`: class and sample weights; `models`: architectures by their files' names; `generation`, `writing`: text.
 - `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
   `evaluate`; freezing, masks, checkpoints and resuming, history.
 - `lora`: low-rank adapters beside a frozen model, as PEFT's files have them.
@@ -142,3 +142,4 @@ from weighttools.train.transforms import Penalty as Penalty
 from weighttools.train.weights import class_weights as class_weights
 from weighttools.train.weights import effective_weights as effective_weights
 from weighttools.train.weights import sampled as sampled
+from weighttools.train.writing import write as write

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from weighttools.adapters import CONFIG as ADAPTER
-from weighttools.errors import SourceError
+from weighttools.errors import SourceError, WeighttoolsError
 from weighttools.io.beside import is_inside
 from weighttools.train.adapting import peft_config
+from weighttools.train.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.loading import CONFIG, OURS, SEQUENCES, Loaded
 from weighttools.train.tokens import home_of
@@ -70,7 +71,7 @@ def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
     """
     if not model.config or model.origin is None:
         return {}
-    files = {} if os.path.isdir(model.origin.origin.path) else _tokenizer(model)
+    files = {} if os.path.isdir(model.origin.origin.path) else _tokenizer(model) or _carried(model)
     return files | {CONFIG: (json.dumps(told(model, pad_id), indent=2, ensure_ascii=False) + "\n").encode()}
 
 
@@ -89,16 +90,27 @@ def _tokenizer(model: Loaded) -> dict[str, bytes]:
     }
 
 
+def _carried(model: Loaded) -> dict[str, bytes]:
+    """Return the tokenizer of a GGUF file's metadata, as a tokenizer.json; nothing if it has none that can be built."""
+    metadata = model.origin.metadata if model.origin is not None else {}
+    try:
+        return {TOKENIZER[0]: gguf_tokenizer(metadata).to_str().encode()} if has_tokenizer(metadata) else {}
+    except WeighttoolsError:
+        return {}
+
+
 def told(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
     """Return a model's config.json with its head in it, as transformers reads it.
 
     A head with a pooling of one's own is none that transformers has: then ``architectures`` stays, and the pooling
     stands under ``weighttools``.
     """
-    config, head = dict(model.config), model.head
+    architecture, head = model.architecture, model.head
+    config = dict(model.config) | _ties(model)
+    if head is None and architecture.family in CLASSES:
+        config.setdefault("architectures", [f"{CLASSES[architecture.family]}ForCausalLM"])
     if head is None or isinstance(head, Embedder):
         return config
-    architecture = model.architecture
     own = form_of(architecture.family, architecture.kind, None) == form_of(
         architecture.family, architecture.kind, head.pooling
     )
@@ -110,6 +122,12 @@ def told(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
     if architecture.kind == "decoder" and config.get("pad_token_id") is None and pad_id is not None:
         config["pad_token_id"] = pad_id
     return config | _labels(head)
+
+
+def _ties(model: Loaded) -> dict[str, bool]:
+    """Return what GGUF's metadata does not say, and transformers asks for: the output layer is the table of words."""
+    is_tied = model.origin is not None and any(name.endswith("lm_head.weight") for name in model.origin.aliases)
+    return {"tie_word_embeddings": True} if is_tied else {}
 
 
 def _labels(head: Classifier | Regressor) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train.models import Architecture, Cache
+from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
 
 
@@ -125,7 +126,8 @@ def generate(
     """
     start = np.asarray(ids)
     chosen = Sampling(temperature, top_p, top_k)
-    new = list(stream(run, params, start, max_new_tokens, sampling=chosen, seed=seed, stop=stop, cache=cache))
+    with threads_for(arrays_of(params)):
+        new = list(stream(run, params, start, max_new_tokens, sampling=chosen, seed=seed, stop=stop, cache=cache))
     if not new:
         return start
     added = np.stack(new, 1)
@@ -155,6 +157,11 @@ def stream(
         last = np.where(ended, last, found)
         ended |= np.isin(last, stops)
         yield last
+
+
+def arrays_of(params: Mapping[str, Any]) -> list[Array]:
+    """Return what of `params` is plain arrays, and no low-rank weight."""
+    return [array for array in params.values() if isinstance(array, np.ndarray)]
 
 
 def _rows(ids: Any) -> Array:

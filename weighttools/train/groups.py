@@ -62,5 +62,6 @@ def describe(
     for (decay, rate), names in groups.items():
         n = sum(params[name].size for name in names)
         examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        lines.append(f"decay {decay:g}, rate x {rate:g}: {len(names):,} tensors, {n:,} parameters ({examples})")
+        count = f"{len(names):,} tensor{'' if len(names) == 1 else 's'}, {n:,} parameters"
+        lines.append(f"decay {decay:g}, rate x {rate:g}: {count} ({examples})")
     return "\n".join(lines)

@@ -310,8 +310,8 @@ def _line(session: Session, record: Mapping[str, Any]) -> str:
 class Meter:
     """Lines inside an epoch, not more than one in some seconds: the mean loss so far, and the speed."""
 
-    began: float = field(default_factory=time.perf_counter)
-    told: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=lambda: time.perf_counter())
+    told: float = field(default_factory=lambda: time.perf_counter())
     units: int = 0
     unit: str = "samples"
 

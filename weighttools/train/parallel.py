@@ -14,18 +14,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weighttools.train import blas
-from weighttools.train.variable import Array
+
+if TYPE_CHECKING:
+    from weighttools.train.variable import Array
 
 BLOCK = 1 << 16
 """Elements a kernel handles at once: 256 KiB of float32, so that several operands stay in the second-level cache."""
-SPLIT = 1 << 17
+SPLIT = 1 << 16
 """Fewer elements than this are not worth a second thread."""
-CHEAP = 1 << 20
+CHEAP = 1 << 19
 """As `SPLIT`, for kernels of a sweep or two: a thread is handed work in 50 microseconds."""
 LARGE = 1 << 22
 """Models of so many parameters are large."""
@@ -65,6 +67,20 @@ def blocks(n_rows: int, row_elements: int = 1, target: int = BLOCK, split: int =
     if n_rows * row_elements > split:
         step = min(step, -(-n_rows // n_threads()))
     return [(start, min(n_rows, start + step)) for start in range(0, n_rows, step)]
+
+
+def added(a: Array, b: Array, out: Array | None = None) -> Any:
+    """Return ``a + b``, in `out` if that is given, on all threads if both are plain and large."""
+    if np.size(a) < CHEAP or a.shape != b.shape or not (a.flags.c_contiguous and b.flags.c_contiguous):
+        return np.add(a, b, out=out)
+    y = np.empty(a.shape, np.result_type(a, b)) if out is None else out
+    flat_a, flat_b, flat_y = a.reshape(-1), b.reshape(-1), y.reshape(-1)
+
+    def kernel(start: int, stop: int) -> None:
+        np.add(flat_a[start:stop], flat_b[start:stop], out=flat_y[start:stop])
+
+    spread(kernel, blocks(a.size, split=CHEAP))
+    return y
 
 
 def spread(kernel: Callable[..., object], spans: Sequence[tuple[Any, ...]]) -> None:

@@ -116,7 +116,7 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
     pad_id = _pad_id(tokenizer, config, settings)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return Tokens(tokenizer, pad_id, _token_id(tokenizer, (settings.get("eos_token"), *_ENDS)), bound)
+    return Tokens(tokenizer, pad_id, _end_id(tokenizer, config, settings), bound)
 
 
 def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any]]:
@@ -125,10 +125,7 @@ def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any]]:
     carried = None if path.exists() else _gguf(base)
     if carried is None:
         return _loaded(path), _settings(path.parent / "config.json"), _settings(path.parent / "tokenizer_config.json")
-    tokenizer, config = gguf_tokenizer(carried.metadata, carried.origin.path), described(carried)[1]
-    end = config.get("eos_token_id")
-    is_known = isinstance(end, int) and 0 <= end < tokenizer.get_vocab_size()
-    return tokenizer, config, {"eos_token": tokenizer.id_to_token(end)} if is_known else {}
+    return gguf_tokenizer(carried.metadata, carried.origin.path), described(carried)[1], {}
 
 
 def _gguf(base: Base) -> TensorMap | None:
@@ -193,6 +190,15 @@ def _pad_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, An
         return int(padding["pad_id"])
     found = _token_id(tokenizer, (settings.get("pad_token"), *_PADS))
     return 0 if found is None else found
+
+
+def _end_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    """Return the token that ends a text: the tokenizer's own settings go before the model's, and these before habit."""
+    named, said = _token_id(tokenizer, (settings.get("eos_token"),)), config.get("eos_token_id")
+    number = next((i for i in (said if isinstance(said, list) else [said]) if isinstance(i, int)), -1)
+    if named is None and 0 <= number < tokenizer.get_vocab_size():
+        return number
+    return _token_id(tokenizer, _ENDS) if named is None else named
 
 
 def _token_id(tokenizer: Any, candidates: Sequence[Any]) -> int | None:

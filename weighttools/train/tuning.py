@@ -14,12 +14,15 @@ from weighttools.errors import SpecError
 from weighttools.opening import open as open_checkpoint
 from weighttools.train import choosing
 from weighttools.train.adapting import merged, peft_name
+from weighttools.train.averages import ema
 from weighttools.train.classification import Binary, Classification
 from weighttools.train.companions import adapter_prefix
 from weighttools.train.feeding import Subset, column, split
 from weighttools.train.fit import Result, fit
 from weighttools.train.freezing import trained
+from weighttools.train.gguf_tokenizer import KEY as TOKENIZER
 from weighttools.train.heads import Classifier, Embedder, Head, Regressor
+from weighttools.train.held import gradual
 from weighttools.train.language import Sequences
 from weighttools.train.loading import SEQUENCES, Loaded, head_of, model
 from weighttools.train.lora import lora
@@ -46,12 +49,17 @@ class Settings:
         Where the data has what.
     validation
         A file, or the share of the data (below 1) to hold out.
-    epochs, steps, batch_size, accumulate, clip_norm, freeze, only, masks, seed, patience, checkpoint, every, resume
+    epochs, steps, batch_size, accumulate, clip_norm, freeze, only, masks, sampler, seed, patience, monitor,
+    checkpoint, every, resume
         As of `fit`.
     lr
         The peak rate; None: 5e-5 for models of texts, 1e-3 for others.
     optimizer, schedule, warmup, weight_decay, momentum
         As of `choosing.optimizer`.
+    prune
+        The share of the matrices' weights to be zero in the end, by gradual magnitude pruning.
+    ema
+        The decay of the moving average of the weights that is kept instead of the last ones.
     class_weight
         None, ``"balanced"``, or a weight for some classes, by number or name.
     label_smoothing, focal_gamma
@@ -89,6 +97,9 @@ class Settings:
     freeze: Sequence[str] = ()
     only: Sequence[str] = ()
     masks: Mapping[str, Any] | None = None
+    prune: float | None = None
+    sampler: str = "shuffle"
+    ema: float | None = None
     class_weight: str | Mapping[str, float] | None = None
     label_smoothing: float = 0.0
     focal_gamma: float | None = None
@@ -108,6 +119,10 @@ class Settings:
     checkpoint: str | None = None
     every: int | None = None
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +336,8 @@ def tune(prepared: Prepared, log: Log | None = None) -> Result:
         optimizer=prepared.optimizer(), checkpoint=s.checkpoint, resume=s.resume, log=log, epochs=s.epochs,
         steps=s.steps, batch_size=s.batch_size, accumulate=s.accumulate, clip_norm=s.clip_norm, freeze=s.freeze,
         only=s.only, masks=s.masks, seed=s.seed, patience=s.patience, monitor=s.monitor, every=s.every,
+        prune=None if s.prune is None else gradual(s.prune), sampler=s.sampler,
+        average=None if s.ema is None else ema(s.ema),
     )  # fmt: skip
 
 
@@ -332,4 +349,5 @@ def written(prepared: Prepared, result: Result) -> TensorMap:
         found = found.rename(lambda name: peft_name(name, prefix))
         if prepared.settings.is_merged:
             found = merged(prepared.base, result.model, found.metadata)
-    return found.replace(metadata={**found.metadata, **metadata(prepared.source, prepared.settings.activation)})
+    kept = {key: value for key, value in found.metadata.items() if not key.startswith(TOKENIZER)}
+    return found.replace(metadata={**kept, **metadata(prepared.source, prepared.settings.activation)})

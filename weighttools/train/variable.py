@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from weighttools.train.parallel import added
+
 if TYPE_CHECKING:
     from weighttools.train.tape import Tape
 
@@ -34,9 +36,9 @@ class Slot:
         if self.grad is None:
             self.grad, self.owned = grad, owned
         elif self.owned:
-            self.grad += grad
+            self.grad = added(self.grad, grad, self.grad)
         else:
-            self.grad, self.owned = self.grad + grad, True
+            self.grad, self.owned = added(self.grad, grad), True
 
 
 def _basic(name: str, *args: Any, **options: Any) -> Any:

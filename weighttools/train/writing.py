@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from weighttools.adapters import merge_lora
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike
-from weighttools.train.adapting import merge_lora
-from weighttools.train.generation import Sampling, stream
+from weighttools.opening import open as open_checkpoint
+from weighttools.train.generation import Sampling, arrays_of, stream
+from weighttools.train.loading import Loaded
+from weighttools.train.lora import weights_of
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
+from weighttools.train.parallel import threads_for
 from weighttools.train.tokens import home_of, tokens
 
 
@@ -67,7 +71,7 @@ class Writer:
         run, params = self.checkpoint.architecture, self.checkpoint.params
         new: list[int] = []
         told = ""
-        with keep_pages():
+        with threads_for(arrays_of(params)), keep_pages():
             for token in stream(run, params, ids, max_tokens, sampling=sampling, seed=seed, stop=self.stops):
                 new.append(int(token[0]))
                 text = self._text(ids, new)
@@ -108,9 +112,48 @@ def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapte
     return Writer(checkpoint, known.tokenizer, frozenset(_stops(checkpoint)))
 
 
+def write(
+    model: Loaded,
+    prompt: str,
+    max_tokens: int = 50,
+    *,
+    tokenizer: PathLike | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    seed: int = 0,
+) -> str:
+    """Return what a model of `train.model`, trained or not, with an adapter or without, writes after `prompt`.
+
+    Parameters
+    ----------
+    max_tokens, temperature, top_p, top_k, seed
+        As for `Writer.write`.
+    tokenizer
+        As for `writer`.
+
+    Raises
+    ------
+    UnsupportedError
+        It is no language model.
+    """
+    params = weights_of(model)
+    ties = getattr(getattr(model.run, "run", model.run), "ties", {})
+    whole = {**params, **{name: params[kept] for name, kept in ties.items()}}
+    origin = TensorMap({}) if model.origin is None else model.origin
+    base = getattr(model.run, "config", {}).get("base_model_name_or_path")
+    if base and not origin.origin.path:  # an adapter is saved by itself, and says where its base is
+        origin = open_checkpoint(base)
+    checkpoint = Checkpoint(model.architecture, whole, model.config, origin)
+    known = tokens(origin if tokenizer is None else tokenizer)
+    made = Writer(checkpoint, known.tokenizer, frozenset(_stops(checkpoint)))
+    return "".join(made.write(prompt, max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed))
+
+
 def _stops(checkpoint: Checkpoint) -> Iterator[int]:
     """Yield the tokens that end a text, as the configurations have them."""
-    file = home_of(checkpoint.origin) / "generation_config.json"
-    for settings in (checkpoint.config, read_json(file) if file.is_file() else {}):
+    path = checkpoint.origin.origin.path
+    file = home_of(checkpoint.origin) / "generation_config.json" if path else None
+    for settings in (checkpoint.config, read_json(file) if file and file.is_file() else {}):
         found = settings.get("eos_token_id")
         yield from (i for i in (found if isinstance(found, list) else [found]) if isinstance(i, int))

@@ -57,7 +57,11 @@ class Rounded:
 
     def __call__(self, start: int, block: Array) -> Array:
         out = np.empty_like(block)
-        careful = getattr(self.fn, "careful", None) if self.dtype.bits < 64 else None
+        careful = (
+            getattr(self.fn, "careful", None)
+            if self.dtype.bits < 64 and getattr(self.fn, "is_rounded", False)
+            else None
+        )
         doubtful = np.empty(block.size if careful else 0, bool)
         with np.errstate(all="ignore"):
             step = getattr(self.fn, "piece_elements", PIECE_ELEMENTS)
@@ -68,6 +72,7 @@ class Rounded:
                 if careful:
                     np.equal(found.view(np.int64) & _LOW, 0, out=doubtful[piece])
             where = np.flatnonzero(doubtful)
+            where = where[block.view(f"u{block.itemsize}")[where] != 0]  # zeros, of a pruned tensor most, are exact
             if careful and where.size:
                 out[where] = cast_block(careful(widened(block[where])), self.dtype)
         finite = is_finite(block)

@@ -41,6 +41,12 @@ class Shrunk:
             found -= np.clip(found, -self.threshold, self.threshold)
         return found
 
+    @property
+    def is_rounded(self) -> bool:
+        """Whether float64 may round; 24 bits of x times 29 bits of a factor fit into 53."""
+        significand, _ = math.frexp(self.factor)
+        return self.threshold > 0 or not (significand * 2**29).is_integer()
+
     def careful(self, wide: Array) -> Array:
         """Return results one unit in the last place of float64 towards the exact ones, for x of float32 or less."""
         found = self(0, wide)

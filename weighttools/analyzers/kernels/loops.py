@@ -5,7 +5,6 @@ Sums are made as in the NumPy kernel, to the same exactness: rows of 256 element
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import numba
 import numpy as np
 from numba import njit, types
 
-from weighttools.analyzers.kernels.native import Code
+from weighttools.analyzers.kernels import native
 
 ROW = 256
 CHUNK = 4096
@@ -103,7 +102,7 @@ KERNELS: dict[str, tuple[Callable[..., Any], Any]] = {
 """Each of (values, buffer, eps, tiny, ints, totals), and how it takes the elements."""
 
 
-def code(dtype: str) -> Code:
+def code(dtype: str) -> native.Code:
     """Compile the kernel of a dtype to machine code that takes addresses (and the number of elements) for arrays."""
     kernel, element = KERNELS[dtype]
     pointer: Callable[[Any], Any] = types.CPointer
@@ -116,8 +115,6 @@ def code(dtype: str) -> Code:
         arrays = _array(at, (n,)), _array(buffer, (CHUNK,)), _array(ints, (6,)), _array(totals, (3,))
         kernel(arrays[0], arrays[1], eps, tiny, arrays[2], arrays[3])
 
-    compiled = _njit(signature, **_HOW)(by_address)
-    [result] = compiled.overloads.values()
-    declared = re.findall(r'declare [^@]*@"?([\w.$]+)"?\(', result.library.get_llvm_str())
-    needs = sorted({name for name in declared if not name.startswith("llvm.")})
-    return Code(result.fndesc.llvm_func_name, tuple(needs), result.library._get_compiled_object())
+    [result] = _njit(signature, **_HOW)(by_address).overloads.values()
+    symbol = result.fndesc.llvm_func_name
+    return native.stripped(symbol, result.library.get_llvm_str())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -23,20 +22,9 @@ _KEPT_ALIVE: list[Any] = []
 
 
 class Code(NamedTuple):
-    """Machine code of one function.
-
-    Parameters
-    ----------
-    symbol
-        The function's.
-    needs
-        Symbols that the code may refer to.
-    data
-        An object file.
-    """
+    """Machine code of one function, which refers to nothing but itself: its symbol, and an object file."""
 
     symbol: str
-    needs: tuple[str, ...]
     data: bytes
 
 
@@ -78,7 +66,7 @@ def _key(llvm: Any) -> str:
 
 
 def _kept(path: Path) -> Code | None:
-    """Return the code in a file: digest, a line of JSON, object file; None where there is none, or another's."""
+    """Return the code in a file: digest, symbol and newline, object file; None where there is none, or another's."""
     try:
         with path.open("rb") as file:
             info = os.fstat(file.fileno())
@@ -90,29 +78,56 @@ def _kept(path: Path) -> Code | None:
     digest, rest = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(rest).digest() != digest:
         return None
-    head, _, data = rest.partition(b"\n")
-    symbol, needs = json.loads(head)
-    return Code(symbol, tuple(needs), data)
+    symbol, _, data = rest.partition(b"\n")
+    return Code(symbol.decode(), data)
 
 
 def _keep(path: Path, code: Code) -> None:
     """Write the code, at once and whole."""
-    rest = json.dumps([code.symbol, code.needs]).encode() + b"\n" + code.data
+    rest = code.symbol.encode() + b"\n" + code.data
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(hashlib.sha256(rest).digest() + rest)
     os.replace(file.name, path)
 
 
-def _loaded(llvm: Any, code: Code) -> Callable[..., Any]:
-    """Link the code into this process. What it refers to only where numba would raise errors is never called."""
+_NO_DESTRUCTOR = "define void @NRT_MemInfo_call_dtor(ptr %info) { ret void }"
+"""What numba calls to free an array: here all arrays are views of memory that is not its own."""
+
+
+def stripped(symbol: str, text: str) -> Code:
+    """Return machine code of one function of a module in LLVM's language, and of what it calls.
+
+    Raises
+    ------
+    ValueError
+        It refers to something outside.
+    """
+    llvm = import_module("llvmlite.binding")
+    module, machine = llvm.parse_assembly(text), _machine(llvm)
+    module.link_in(llvm.parse_assembly(_NO_DESTRUCTOR))
+    for item in (*module.functions, *module.global_variables):
+        if not item.is_declaration and item.name != symbol:
+            item.linkage = "internal"
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    outside = [item.name for item in module.functions if item.is_declaration and not item.name.startswith("llvm.")]
+    if outside:
+        raise ValueError(f"{symbol} refers to {', '.join(outside)}")
+    return Code(symbol, machine.emit_object(module))
+
+
+def _machine(llvm: Any) -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    nowhere = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
-    for name in code.needs:
-        if llvm.address_of_symbol(name) is None:
-            llvm.add_symbol(name, nowhere)
-    machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    features = llvm.get_host_cpu_features().flatten()
+    how = {"cpu": llvm.get_host_cpu_name(), "features": features, "opt": 3, "jit": True}
+    return llvm.Target.from_default_triple().create_target_machine(**how)
+
+
+def _loaded(llvm: Any, code: Code) -> Callable[..., Any]:
+    """Link the code into this process."""
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(llvm))
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.data))
     engine.finalize_object()
     address = engine.get_function_address(code.symbol)

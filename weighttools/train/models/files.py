@@ -94,8 +94,8 @@ def of(tensor_map: TensorMap, config: Mapping[str, Any], activation: str | None 
     names = [*tensor_map, *tensor_map.aliases]
     if kind_of(config, names) is not None:
         return from_config(config, names)
-    shapes = {name: spec.shape for name, spec in zip(tensor_map, tensor_map.specs(), strict=True)}
-    return from_shapes(shapes, activation=activation or activation_of(tensor_map.metadata) or "relu")
+    specs = dict(zip(tensor_map, tensor_map.specs(), strict=True))
+    return from_shapes(specs, activation=activation or activation_of(tensor_map.metadata) or "relu")
 
 
 def floats(tensor_map: TensorMap, name: str, dtype: Any = np.float32) -> Array:

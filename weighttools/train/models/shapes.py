@@ -72,7 +72,7 @@ def from_shapes(
     >>> net.kind, net.size, net.n_layers
     ('mlp', 8, 2)
     """
-    shapes = {name: tuple(getattr(spec, "shape", spec)) for name, spec in specs.items()}
+    shapes = {name: tuple(getattr(spec, "shape", spec)) for name, spec in specs.items() if not _is_counter(spec)}
     layers = _ordered(_layers(shapes, layout), list(shapes), order)
     convolutions = [layer for layer in layers if layer.window]
     sums = layers[len(convolutions) :]
@@ -94,6 +94,11 @@ def from_shapes(
         required=tuple(n for layer in layers for n in (layer.weight, layer.bias) if n),
         optional=(),
     )
+
+
+def _is_counter(spec: Any) -> bool:
+    """Whether a tensor is one integer, such as a number of steps, which no layer uses."""
+    return getattr(spec, "shape", None) == () and not spec.dtype.is_float
 
 
 def _body(p: Mapping[str, Any], x: Any, mask: Any = None, **options: Any) -> Any:

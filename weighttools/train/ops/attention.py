@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weighttools.train.ops.basic import Result
-from weighttools.train.parallel import BLOCK, SPLIT, n_threads, scratch, spread
+from weighttools.train.parallel import BLOCK, SPLIT, blocks, n_threads, scratch, spread
 from weighttools.train.tape import Array, operation
 
 _BANNED = -1e30
@@ -235,13 +235,18 @@ def rope(x: Array, /, *, cos: Array, sin: Array) -> Result:
 
 
 def _turn(x: Array, cos: Array, sin: Array) -> Array:
-    y, half = np.empty(x.shape, x.dtype), x.shape[-1] // 2
-    c, s = cos[:, None], sin[:, None]
-    a, b = x[..., :half], x[..., half:]
-    np.multiply(a, c, out=y[..., :half])
-    y[..., :half] -= b * s
-    np.multiply(b, c, out=y[..., half:])
-    y[..., half:] += a * s
+    y, half, n_positions = np.empty(x.shape, x.dtype), x.shape[-1] // 2, x.shape[-3]
+
+    def kernel(start: int, stop: int) -> None:
+        at, out = x[..., start:stop, :, :], y[..., start:stop, :, :]
+        c, s = cos[start:stop, None], sin[start:stop, None]
+        a, b = at[..., :half], at[..., half:]
+        np.multiply(a, c, out=out[..., :half])
+        out[..., :half] -= b * s
+        np.multiply(b, c, out=out[..., half:])
+        out[..., half:] += a * s
+
+    spread(kernel, blocks(n_positions, x.size // max(1, n_positions)))
     return y
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.train.parallel import added
 from weighttools.train.tape import Array, Pullback, operation
 
 Result = tuple[Any, Pullback]
@@ -29,7 +30,8 @@ def unbroadcast(grad: Any, shape: tuple[int, ...]) -> Any:
 def add(a: Array, b: Array, /) -> Result:
     """Return ``a + b``, broadcast."""
     shapes = np.shape(a), np.shape(b)
-    return a + b, lambda dy, need: [unbroadcast(dy, s) if n else None for s, n in zip(shapes, need, strict=True)]
+    y = added(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else a + b
+    return y, lambda dy, need: [unbroadcast(dy, s) if n else None for s, n in zip(shapes, need, strict=True)]
 
 
 @operation
