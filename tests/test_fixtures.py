@@ -46,7 +46,7 @@ def test_tiny_is_what_the_documentation_says() -> None:
 def test_the_table_is_scikit_learns_iris() -> None:
     from sklearn.datasets import load_iris
 
-    found = np.genfromtxt(FIXTURES / "tables" / "iris.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
+    found = np.genfromtxt(FIXTURES / "training" / "iris.csv", delimiter=",", names=True, dtype=None, encoding="utf-8")
     iris = load_iris()
     columns = ("sepal_length", "sepal_width", "petal_length", "petal_width")
     np.testing.assert_array_equal(np.stack([found[name] for name in columns], 1), iris.data)
