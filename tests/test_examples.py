@@ -20,6 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)] * (__name__ == "__main__")
 
+import weighttools.train  # noqa: E402, F401  # first: pytest would set `train.fit` to the module of that name
 from tests.real import beside, real_file  # noqa: E402
 from tests.test_docs import rewritten  # noqa: E402
 

@@ -346,6 +346,15 @@ def merge_adapter(base: Source, adapter: PathLike) -> TensorMap:
     return merge_lora(_opened(base), adapter)
 
 
+def configuration(base: TensorMap) -> dict[str, bytes]:
+    """Return the config.json that a GGUF file's metadata stands for, as files to write beside its tensors."""
+    import json
+
+    from weighttools.train.models.gguf import from_gguf, is_gguf
+
+    return {"config.json": (json.dumps(from_gguf(base)[1], indent=2) + "\n").encode()} if is_gguf(base) else {}
+
+
 def masks(pruned: TensorMap) -> TensorMap:
     """Return the masks of a map that was just pruned: booleans, true where a weight is kept; lazy too."""
     from weighttools.transforms.prune import masks as of

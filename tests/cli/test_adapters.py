@@ -112,6 +112,27 @@ def test_a_language_model_s_adapter(inside: Callable[..., Any], decoder: Path, t
     assert torch.allclose(module(ids).logits, whole(ids).logits, atol=1e-4)
 
 
+def test_a_gguf_base_becomes_a_directory_that_transformers_loads(
+    inside: Callable[..., Any], decoder: Path, tmp_path: Path
+) -> None:
+    module = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained(decoder), peft.LoraConfig(r=2)).eval()
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            if "lora_B" in name:
+                p += torch.randn_like(p)
+    module.save_pretrained(tmp_path / "adapter")
+    ran = inside("convert", decoder, tmp_path / "m.gguf", "--names", "gguf")
+    assert ran.code == 0, ran.err
+    args = ("merge-adapter", tmp_path / "m.gguf", tmp_path / "adapter", "-o", tmp_path / "merged")
+    other = inside(*args)
+    assert other.code == 2 and "--names hf" in other.err
+    ran = inside(*args, "--names", "hf")
+    assert ran.code == 0, ran.err
+    whole = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    ids = torch.arange(20).reshape(2, 10)
+    assert torch.allclose(module(ids).logits, whole(ids).logits, atol=1e-4)
+
+
 def test_a_classifier_s_adapter_brings_its_head(inside: Callable[..., Any], encoder: Path, tmp_path: Path) -> None:
     rows = [
         ("good day", "pos"),

@@ -80,7 +80,7 @@ def test_a_new_head_is_one_that_transformers_loads(kind: str, task: str, tmp_pat
     line = next(note for note in model.notes if note.startswith("new"))
     assert all(name in line for name in model.added)
     tuned = (
-        train.fit(model, texts(kind), task=_task(task), steps=2, batch_size=4, log=None) if task == "classes" else None
+        train.fit(model, texts(kind), task=model.task(), steps=2, batch_size=4, log=None) if task == "classes" else None
     )
     tensor_map = tuned.tensor_map if tuned else train.saving.tensor_map(model)
     wt.save(tmp_path / "tuned", tensor_map, beside=train.companions(model, pad_id=0))
@@ -95,10 +95,6 @@ def test_a_new_head_is_one_that_transformers_loads(kind: str, task: str, tmp_pat
     assert type(again.head) is type(head) and np.array_equal(again.run(again.params, batch), ours)
     if task == "classes":
         assert module.config.id2label == {0: "a", 1: "b", 2: "c"} == dict(enumerate(again.head.names))
-
-
-def _task(task: str) -> Any:
-    return train.Classification(3) if task == "classes" else train.Regression()
 
 
 def test_the_mean_of_the_states_is_pooled_without_padding(tmp_path: Path) -> None:
@@ -221,3 +217,26 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(bad))
     with pytest.raises(WeighttoolsError, match=r"config\.json: the pooling 'max'"):
         train.model(tmp_path)
+
+
+def test_a_model_says_what_it_is_trained_for(tmp_path: Path) -> None:
+    transformers.AutoModel.from_config(CONFIGS["bert"]).save_pretrained(tmp_path / "bert")
+    transformers.AutoModelForCausalLM.from_config(CONFIGS["llama"]).save_pretrained(tmp_path / "llama")
+    classes = train.model(tmp_path / "bert", train.Classifier(2, names=("no", "yes"))).task(label_smoothing=0.1)
+    assert isinstance(classes, train.Classification) and (classes.names, classes.label_smoothing) == (
+        ("no", "yes"),
+        0.1,
+    )
+    numbers = train.model(tmp_path / "bert", train.Regressor()).task(error="huber")
+    assert isinstance(numbers, train.Regression) and numbers.error == "huber"
+    assert isinstance(train.model(tmp_path / "llama").task(), train.LanguageModel)
+    with pytest.raises(SpecError, match="no head that says what to learn"):
+        train.model(tmp_path / "bert").task()
+
+
+def test_a_counter_is_not_a_layer(tmp_path: Path) -> None:
+    arrays = {"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.zeros(2, np.float32), "step": np.int64(7)}
+    save_file({name: np.asarray(array) for name, array in arrays.items()}, tmp_path / "m.safetensors")
+    model = train.model(tmp_path / "m.safetensors", train.Classifier(2))
+    assert set(model.params) == {"fc.weight", "fc.bias"} and model.notes[0] == "mlp: 2 tensors used; 1 not used: step"
+    assert train.saving.tensor_map(model)["step"].read() == 7

@@ -112,6 +112,8 @@ def test_tables_and_their_scaling(tmp_path: Path) -> None:
     assert np.abs(scaled.x[:, 2]).max() < 1e-6  # a constant column has no deviation to divide by
     other = table(tmp_path / "x.csv", target="c", task="regress", features=["b", "a"])
     assert other.target.dtype == np.float32 and np.array_equal(other.x[:, 0], x[:, 1].astype(np.float32))
+    with pytest.raises(WeighttoolsError, match="'c' is to be predicted from itself"):
+        table(tmp_path / "x.csv", target="c", task="regress", features=["c", "a"])
     with pytest.raises(WeighttoolsError, match="trained on the columns a, b, c"):
         other.scaled(scaled.scaling)
 
@@ -146,3 +148,17 @@ def test_archives_of_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", features=np.ones(3))
     with pytest.raises(WeighttoolsError, match="no array 'x'; expected x and y; there is features"):
         npz(tmp_path / "x.npz")
+
+
+NOISE = st.one_of(st.binary(max_size=120), st.text('{}[]",:\n\t01a \0\r;e-.', max_size=80).map(str.encode))
+
+
+@settings(max_examples=60)
+@given(content=NOISE, suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".npz"]))
+def test_whatever_is_in_a_file_is_data_or_one_line(content: bytes, suffix: str, tmp_path_factory: Any) -> None:
+    path = written(tmp_path_factory.mktemp("noise") / f"x{suffix}", content)
+    try:
+        data = npz(path) if suffix == ".npz" else table(path, target="a", task="regress")
+        assert len(data) and np.isfinite(data.x).all() and np.isfinite(data.target).all()
+    except WeighttoolsError as error:
+        assert "\n" not in str(error)

@@ -42,6 +42,7 @@ def merge_adapter(
     from weighttools.changes import recodings, taken
     from weighttools.cli import writing
 
-    opened = taken(api.open(base, assume=assume, root=root), {"names": names})
-    merged = edits.merge_adapter(opened.pipe(*recodings({"dequantize": dequantize})), adapter)
-    writing.edited(merged, dst, "changed", as_json, **settings)
+    opened = api.open(base, assume=assume, root=root)
+    plain = taken(opened, {"names": names}).pipe(*recodings({"dequantize": dequantize}))
+    beside = edits.configuration(opened) if names else {}
+    writing.edited(edits.merge_adapter(plain, adapter), dst, "changed", as_json, beside=beside, **settings)

@@ -17,6 +17,7 @@ import numpy as np
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.train.batches import Batch
+from weighttools.train.classification import Classification
 from weighttools.train.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
 from weighttools.train.model import Model
 from weighttools.train.models.architecture import BUFFERS
@@ -24,9 +25,10 @@ from weighttools.train.models.files import described, floats, of
 from weighttools.train.models.stack import Layer
 from weighttools.train.ops import dropout
 from weighttools.train.pooling import POOLINGS, pooled
+from weighttools.train.regression import LanguageModel, Regression
 from weighttools.train.stored import stored_names
 from weighttools.train.tape import Array
-from weighttools.train.tasks import wanted
+from weighttools.train.tasks import Task, wanted
 from weighttools.train.tokens import Base
 
 CONFIG = "config.json"
@@ -51,6 +53,22 @@ class Loaded(Model):
     architecture: Any = None
     config: Mapping[str, Any] = field(default_factory=dict)
     head: Head | None = None
+
+    def task(self, **options: Any) -> Task:
+        """Return what its outputs are trained for, with options of `Classification`, `Regression`, `LanguageModel`.
+
+        Raises
+        ------
+        SpecError
+            There is no head that says so.
+        """
+        if isinstance(self.head, Classifier):
+            return Classification(self.head.n_classes, names=self.head.names, **options)
+        if isinstance(self.head, Regressor):
+            return Regression(**options)
+        if self.head is None and getattr(self.architecture, "kind", None) == "decoder":
+            return LanguageModel(**options)
+        raise SpecError("the model has no head that says what to learn", expected="train.model(base, head)")
 
 
 def model(

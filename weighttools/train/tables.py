@@ -173,6 +173,9 @@ def table(
     for name in targets:
         rows.column(name)
     chosen = list(features) if features else [c for c in rows.columns if c not in (*targets, weight)]
+    both = next((name for name in chosen if name in targets), None)
+    if both is not None:
+        raise SpecError(f"column {both!r} is to be predicted from itself", subject=rows.name, expected="other features")
     if not chosen:
         raise SpecError("there is no column to predict from", subject=rows.name, expected="features beside the target")
     x = np.array([rows.numbers(name) for name in chosen], np.float64).T.astype(np.float32, order="C")

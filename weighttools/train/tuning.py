@@ -124,6 +124,17 @@ class Settings:
         if self.ema is not None and not 0 <= self.ema < 1:
             raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
 
+    def refuse_for(self, task: str) -> None:
+        """Raise SpecError for an option that `task` does not know."""
+        kinds = {
+            "class weights": ("classify", self.class_weight is not None),
+            "the focal loss": ("classify", self.focal_gamma is not None),
+            f"the error {self.error}": ("regress", self.error != "mse"),
+        }
+        for option, (wanted, is_given) in kinds.items():
+            if is_given and wanted != task:
+                raise SpecError(f"{option} with --task {task}", expected=f"--task {wanted}")
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
@@ -204,6 +215,7 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     origin, config = described(opened)
     architecture = of(origin, config, settings.activation)
     task = task_of(settings.task, architecture.kind, settings.columns, data)
+    settings.refuse_for(task)
     found = read(data, opened, architecture.kind, task, settings.columns)
     own = None if settings.is_new_head else head_of(origin, config, architecture, task)
     if task == "classify" and isinstance(own, Regressor) and architecture.kind in SEQUENCES:
@@ -309,6 +321,11 @@ def task_for(task: str, loaded: Loaded, settings: Settings) -> Task:
     if task == "regress":
         return Regression(settings.error)
     if not isinstance(head, Classifier):
+        if settings.class_weight is not None or settings.label_smoothing:
+            raise SpecError(
+                "class weights and label smoothing need a score for each class", expected="a head of two outputs",
+                remedy="give --new-head",
+            )  # fmt: skip
         return Binary(focal_gamma=settings.focal_gamma)
     names = head.names or tuple(map(str, range(head.n_classes)))
     weight = _class_weight(settings.class_weight, names)
