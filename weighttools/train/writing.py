@@ -12,7 +12,6 @@ from weighttools.errors import SpecError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike
 from weighttools.opening import open as open_checkpoint
-from weighttools.train.adapting import merge_lora
 from weighttools.train.generation import Sampling, arrays_of, stream
 from weighttools.train.loading import Loaded
 from weighttools.train.lora import weights_of
