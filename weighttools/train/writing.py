@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from weighttools.adapters import merge_lora
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.io.text import read_json
