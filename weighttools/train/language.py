@@ -14,7 +14,7 @@ from weighttools.errors import SpecError
 from weighttools.train.batches import Batch
 from weighttools.train.rows import Source, read_rows, text_of
 from weighttools.train.tape import Array
-from weighttools.train.texts import padded
+from weighttools.train.texts import lengths_of, padded, tokens_of
 from weighttools.train.tokens import Base, Tokens, tokens
 
 IGNORED = -100
@@ -48,17 +48,13 @@ class Sequences:
     @property
     def lengths(self) -> Array:
         """Return each sequence's number of tokens."""
-        return np.array([len(one) for one in self.ids], np.int64)
+        return lengths_of(self.ids)
 
     def batch(self, indices: Array) -> Batch:
         """Return sequences filled up to the longest: ``ids``, ``target``, ``mask`` where any is filled."""
         chosen = [int(i) for i in np.asarray(indices).reshape(-1)]
-        rows = [self.ids[i] for i in chosen]
-        found = {"ids": padded(rows, self.pad_id), "target": padded([self.target[i] for i in chosen], IGNORED)}
-        lengths = np.array([len(row) for row in rows], np.int64)
-        if (lengths != found["ids"].shape[1]).any():
-            found["mask"] = np.arange(found["ids"].shape[1]) < lengths[:, None]
-        return found
+        target = padded([self.target[i] for i in chosen], IGNORED)
+        return {**tokens_of([self.ids[i] for i in chosen], self.pad_id), "target": target}
 
 
 def language(

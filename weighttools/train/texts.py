@@ -54,15 +54,12 @@ class Texts:
     @property
     def lengths(self) -> Array:
         """Return each text's number of tokens."""
-        return np.array([len(one) for one in self.ids], np.int64)
+        return lengths_of(self.ids)
 
     def batch(self, indices: Array) -> Batch:
         """Return texts filled up to the longest: ``ids``, ``mask`` where any is filled, ``segments``, targets."""
         chosen = [int(i) for i in np.asarray(indices).reshape(-1)]
-        found: dict[str, Array] = {"ids": padded([self.ids[i] for i in chosen], self.pad_id)}
-        lengths = np.array([len(self.ids[i]) for i in chosen], np.int64)
-        if (lengths != found["ids"].shape[1]).any():
-            found["mask"] = np.arange(found["ids"].shape[1]) < lengths[:, None]
+        found = tokens_of([self.ids[i] for i in chosen], self.pad_id)
         if self.segments is not None:
             found["segments"] = padded([self.segments[i] for i in chosen], 0)
         if self.target is not None:
@@ -82,6 +79,20 @@ def padded(rows: Sequence[Array], fill: int) -> Array:
     for i, row in enumerate(rows):
         out[i, : len(row)] = row
     return out
+
+
+def lengths_of(rows: Sequence[Array]) -> Array:
+    """Return the rows' numbers of tokens."""
+    return np.array([len(row) for row in rows], np.int64)
+
+
+def tokens_of(rows: Sequence[Array], fill: int) -> dict[str, Array]:
+    """Return ``ids`` filled up to the longest row and, where any is filled, ``mask``, True at real tokens."""
+    found, lengths = {"ids": padded(rows, fill)}, lengths_of(rows)
+    longest = found["ids"].shape[1]
+    if (lengths != longest).any():
+        found["mask"] = np.arange(longest) < lengths[:, None]
+    return found
 
 
 def text(
