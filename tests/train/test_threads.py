@@ -108,9 +108,9 @@ def test_a_cut_step_is_the_uncut_one_and_the_same_each_time() -> None:
 @pytest.mark.usefixtures("two_threads")
 def test_large_arrays_are_cut_without_a_gap() -> None:
     """Sums, rotations, norms and activations of an odd number of rows, against NumPy's float64."""
-    n, size = 1031, 512
+    n, size = 2063, 512
     a, b = (R.standard_normal((n, size)).astype(np.float32) for _ in range(2))
-    assert a.size > parallel.CHEAP
+    assert a.size > 2 * parallel.CHEAP
     assert (ops.add(a, b) == a + b).all() and (ops.add(a, b[0]) == a + b[0]).all()
     total = a.copy()
     assert parallel.added(total, b, total) is total and (total == a + b).all()

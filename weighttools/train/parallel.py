@@ -62,9 +62,12 @@ def threads_for(params: Iterable[Array]) -> Iterator[None]:
 
 
 def blocks(n_rows: int, row_elements: int = 1, target: int = BLOCK, split: int = SPLIT) -> list[tuple[int, int]]:
-    """Cut rows into (start, stop) of about `target` elements, and, from `split` on, into at least one a thread."""
+    """Cut rows into (start, stop) of about `target` elements, and, from `split` on, into at least one a thread.
+
+    While OpenBLAS has its own threads, which may be spinning, it takes twice as much.
+    """
     step = max(1, target // max(1, row_elements))
-    if n_rows * row_elements > split:
+    if n_rows * row_elements > split * (1 if blas.is_single() else 2):
         step = min(step, -(-n_rows // n_threads()))
     return [(start, min(n_rows, start + step)) for start in range(0, n_rows, step)]
 
