@@ -257,7 +257,7 @@ def llama_torch(update: bool = False) -> Step:
 def lora_ours() -> Step:
     from weighttools import train
     from weighttools.train import models
-    from weighttools.train.model import weights
+    from weighttools.train.fitting.model import weights
     from weighttools.train.parallel import threads_for
 
     c = Llama()
@@ -298,7 +298,7 @@ def lora_torch() -> Step:
 
 def without_numba() -> None:
     """Take the chain of NumPy sweeps even where numba is installed."""
-    from weighttools.train import fused
+    from weighttools.train.optimizers import fused
 
     fused._compiled = lambda: None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from weighttools import train
-from weighttools.train.tokens import tokens
+from weighttools.train.data.tokens import tokens
 
 LINES = """\
 Log of the lighthouse at Cape Orrin, first of March. Wind north, sea high. Lamp lit at six. Oil: nine cans.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.train.digits import digits, model
 from weighttools import train
 from weighttools.errors import SourceError, SpecError
-from weighttools.train import feeding
+from weighttools.train.fitting import feeding
 
 TASK = train.Classification(10)
 

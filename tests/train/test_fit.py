@@ -15,7 +15,7 @@ import torch
 from tests.train.digits import digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError
-from weighttools.train import loop
+from weighttools.train.fitting import loop
 
 CLASS_WEIGHT = {0: 3.0, 7: 0.25}
 Maker = Callable[[list[torch.Tensor]], torch.optim.Optimizer]

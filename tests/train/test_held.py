@@ -16,7 +16,8 @@ import weighttools as wt
 from tests.train.digits import SHAPES, digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError, TensorNotFoundError
-from weighttools.train import freezing, held, optim
+from weighttools.train.fitting import freezing, held
+from weighttools.train.optimizers import optim
 
 TASK = train.Classification(10)
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 import weighttools as wt
 from weighttools import train
 from weighttools.errors import SpecError, UnsupportedError, WeighttoolsError
-from weighttools.train.texts import Texts
+from weighttools.train.data.texts import Texts
 
 SIZES: dict[str, Any] = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 ENCODER = {**SIZES, "intermediate_size": 40, "max_position_embeddings": 20}

@@ -33,8 +33,8 @@ from weighttools.train import (
     transpose,
     value_and_grad,
 )
-from weighttools.train.low_rank import LowRank, low_rank_linear
-from weighttools.train.model import Model
+from weighttools.train.adapters.low_rank import LowRank, low_rank_linear
+from weighttools.train.fitting.model import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's own
 TARGETS = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from weighttools.errors import SpecError
-from weighttools.train import averages, groups, optim, schedules, transforms
+from weighttools.train.optimizers import averages, groups, optim, schedules, transforms
 
 UNIT = 2.0**-23
 SHAPES = {"fc.weight": (7, 5), "conv.weight": (4, 3, 2), "out.weight": (250, 140)}

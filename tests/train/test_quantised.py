@@ -9,8 +9,8 @@ import pytest
 
 from weighttools import train
 from weighttools.errors import SpecError
-from weighttools.train import optim, quantised, transforms
-from weighttools.train.choosing import optimizer as by_name
+from weighttools.train.commands.choosing import optimizer as by_name
+from weighttools.train.optimizers import optim, quantised, transforms
 
 R = np.random.default_rng(0)
 

@@ -22,7 +22,7 @@ from tests.train.digits import digits, model, run, start
 from tests.train.resumed import CASES, state, trained
 from weighttools import train
 from weighttools.errors import CorruptFileError, SourceError, SpecError, WeighttoolsError
-from weighttools.train import loop
+from weighttools.train.fitting import loop
 
 TASK = train.Classification(10)
 

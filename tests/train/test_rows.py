@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weighttools.errors import WeighttoolsError
-from weighttools.train.labels import class_names, classes
-from weighttools.train.rows import read_rows
-from weighttools.train.tables import Scaling, npz, table
+from weighttools.train.data.labels import class_names, classes
+from weighttools.train.data.rows import read_rows
+from weighttools.train.data.tables import Scaling, npz, table
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12)
 

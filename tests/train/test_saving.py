@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import weighttools as wt
 from tests.train.digits import digits, model, run, start
 from weighttools import train
-from weighttools.train import saving
+from weighttools.train.fitting import saving
 
 TASK = train.Classification(10)
 IDS = torch.arange(7)

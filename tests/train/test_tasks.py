@@ -15,8 +15,8 @@ from sklearn import metrics
 from tests.train.digits import digits, model
 from weighttools import train
 from weighttools.errors import SpecError
-from weighttools.train.evaluation import task_metrics
-from weighttools.train.tasks import added
+from weighttools.train.fitting.evaluation import task_metrics
+from weighttools.train.tasks.task import added
 
 RNG = np.random.default_rng(5)
 LOGITS, LABELS = RNG.standard_normal((83, 4)), RNG.integers(0, 3, 83)  # class 3 is never true

@@ -10,7 +10,7 @@ import pytest
 from tests.train.digits import digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError, TrainingError
-from weighttools.train.arrays import Columns
+from weighttools.train.data.arrays import Columns
 
 TASK = train.Classification(10)
 

@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weighttools.train.tuning import Settings
+    from weighttools.train.commands.tuning import Settings
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -72,8 +72,8 @@ def settings_of(given: dict[str, Any]) -> Settings:
     """Take what training is told out of a command's options."""
     from dataclasses import fields
 
-    from weighttools.train.reading import Columns
-    from weighttools.train.tuning import Settings
+    from weighttools.train.commands.tuning import Settings
+    from weighttools.train.data.reading import Columns
 
     columns = Columns(**{name: given.pop(name) for name in _COLUMNS if name in given})
     known = {field.name for field in fields(Settings)} & given.keys()

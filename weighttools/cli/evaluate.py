@@ -29,7 +29,7 @@ def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str |
       weighttools evaluate SmolLM2-135M/ --data held-out.txt --adapter adapter/
     """
     from weighttools import api
-    from weighttools.train.measuring import measure
+    from weighttools.train.commands.measuring import measure
 
     def say(line: str) -> None:
         click.echo(printable(line), err=as_json)

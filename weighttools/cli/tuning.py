@@ -11,10 +11,10 @@ import click
 
 from weighttools.cli import output, writing
 from weighttools.errors import SourceError, SpecError, printable
-from weighttools.train.companions import adapter_companions, companions
-from weighttools.train.history import History
-from weighttools.train.planning import plan
-from weighttools.train.tuning import Prepared, Settings, prepare, tune, written
+from weighttools.train.checkpoints.companions import adapter_companions, companions
+from weighttools.train.commands.planning import plan
+from weighttools.train.commands.tuning import Prepared, Settings, prepare, tune, written
+from weighttools.train.fitting.history import History
 
 TOKENIZER = "tokenizer.json"
 SCHEMA = "weighttools.finetune/1"
@@ -80,7 +80,7 @@ def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 def _planned(prepared: Prepared) -> Any:
     """Return a map as it will be written, so that a target that cannot be is known before training begins."""
-    from weighttools.train.saving import tensor_map
+    from weighttools.train.fitting.saving import tensor_map
 
     return tensor_map(prepared.model)
 

@@ -24,43 +24,54 @@ The parts:
 - `tape`: `value_and_grad`, `operation` (to write a new one), `Variable`; `checkpointing`: `checkpoint`.
 - `ops`: operations on arrays and variables alike; `losses`: scalars, with normalised weights.
 - `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
-- `optim`: optimisers over `transforms`; `schedules`; `averages` (accumulation, EMA, SWA); `groups` (decay rules).
-- `weights`: class and sample weights; `models`: architectures by their files' names; `generation`, `writing`: text.
-- `fit`: training on `arrays`, other `batches.Data` or batches, for a task (`tasks`, `classification`, `regression`);
-  `evaluate`; freezing, masks, checkpoints and resuming, history.
-- `lora`: low-rank adapters beside a frozen model, as PEFT's files have them.
-- `memory`: `keep_pages`, around training; `parallel`: kernels over rows, on all threads.
+- `optimizers`: chains of transforms; schedules, averages (accumulation, EMA, SWA), groups (decay rules).
+- `weights`: class and sample weights; `tasks`: losses and figures of what is learnt.
+- `models`: architectures by their files' names; `generation`: text; `checkpoints`: a file's model with a head.
+- `data`: texts, tables and arrays; `fitting`: `fit`, `evaluate`, freezing, masks, resuming, history.
+- `adapters`: low-rank weights beside a frozen model, as PEFT's files have them.
+- `commands`: what finetune, evaluate and generate do; `parallel`, `blas`, `memory`: who gets cores and pages.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
 """
 
-from weighttools.train.adapting import adapter_of as adapter_of
-from weighttools.train.adapting import load_lora as load_lora
-from weighttools.train.adapting import merge_lora as merge_lora
-from weighttools.train.adapting import save_lora as save_lora
-from weighttools.train.arrays import arrays as arrays
-from weighttools.train.averages import Accumulation as Accumulation
-from weighttools.train.averages import Average as Average
-from weighttools.train.averages import ema as ema
-from weighttools.train.averages import swa as swa
-from weighttools.train.batches import Batch as Batch
-from weighttools.train.batches import Data as Data
+from weighttools.train.adapters.adapting import adapter_of as adapter_of
+from weighttools.train.adapters.adapting import load_lora as load_lora
+from weighttools.train.adapters.adapting import merge_lora as merge_lora
+from weighttools.train.adapters.adapting import save_lora as save_lora
+from weighttools.train.adapters.lora import lora as lora
+from weighttools.train.adapters.lora import weights_of as weights_of
 from weighttools.train.checkpointing import checkpoint as checkpoint
-from weighttools.train.classification import Binary as Binary
-from weighttools.train.classification import Classification as Classification
-from weighttools.train.companions import companions as companions
-from weighttools.train.evaluation import evaluate as evaluate
-from weighttools.train.evaluation import predict as predict
-from weighttools.train.fit import Result as Result
-from weighttools.train.fit import fit as fit
+from weighttools.train.checkpoints.companions import companions as companions
+from weighttools.train.checkpoints.heads import Classifier as Classifier
+from weighttools.train.checkpoints.heads import Embedder as Embedder
+from weighttools.train.checkpoints.heads import Regressor as Regressor
+from weighttools.train.checkpoints.loading import Loaded as Loaded
+from weighttools.train.checkpoints.loading import model as model
+from weighttools.train.commands.writing import write as write
+from weighttools.train.data.arrays import arrays as arrays
+from weighttools.train.data.batches import Batch as Batch
+from weighttools.train.data.batches import Data as Data
+from weighttools.train.data.language import Sequences as Sequences
+from weighttools.train.data.language import language as language
+from weighttools.train.data.tables import Scaling as Scaling
+from weighttools.train.data.tables import Table as Table
+from weighttools.train.data.tables import npz as npz
+from weighttools.train.data.tables import table as table
+from weighttools.train.data.texts import Texts as Texts
+from weighttools.train.data.texts import text as text
+from weighttools.train.data.tokens import Tokens as Tokens
+from weighttools.train.data.tokens import tokens as tokens
+from weighttools.train.fitting.evaluation import evaluate as evaluate
+from weighttools.train.fitting.evaluation import predict as predict
+from weighttools.train.fitting.fit import Result as Result
+from weighttools.train.fitting.fit import fit as fit
+from weighttools.train.fitting.held import gradual as gradual
+from weighttools.train.fitting.history import History as History
+from weighttools.train.fitting.model import Model as Model
+from weighttools.train.fitting.rates import find_rate as find_rate
+from weighttools.train.fitting.recipe import Recipe as Recipe
+from weighttools.train.fitting.saving import tensor_map as tensor_map
 from weighttools.train.generation import generate as generate
-from weighttools.train.groups import decays as decays
-from weighttools.train.groups import layerwise as layerwise
-from weighttools.train.heads import Classifier as Classifier
-from weighttools.train.heads import Embedder as Embedder
-from weighttools.train.heads import Regressor as Regressor
-from weighttools.train.held import gradual as gradual
-from weighttools.train.history import History as History
 from weighttools.train.init import INITIALIZERS as INITIALIZERS
 from weighttools.train.init import Initializer as Initializer
 from weighttools.train.init import depth_scaled as depth_scaled
@@ -78,12 +89,6 @@ from weighttools.train.init import uniform as uniform
 from weighttools.train.init import xavier_normal as xavier_normal
 from weighttools.train.init import xavier_uniform as xavier_uniform
 from weighttools.train.init import zeros as zeros
-from weighttools.train.language import Sequences as Sequences
-from weighttools.train.language import language as language
-from weighttools.train.loading import Loaded as Loaded
-from weighttools.train.loading import model as model
-from weighttools.train.lora import lora as lora
-from weighttools.train.lora import weights_of as weights_of
 from weighttools.train.losses import binary_cross_entropy as binary_cross_entropy
 from weighttools.train.losses import binary_focal as binary_focal
 from weighttools.train.losses import contrastive as contrastive
@@ -96,50 +101,45 @@ from weighttools.train.losses import mae as mae
 from weighttools.train.losses import mse as mse
 from weighttools.train.losses import perplexity as perplexity
 from weighttools.train.memory import keep_pages as keep_pages
-from weighttools.train.model import Model as Model
 from weighttools.train.ops import *  # noqa: F403
-from weighttools.train.optim import Optimizer as Optimizer
-from weighttools.train.optim import State as State
-from weighttools.train.optim import adafactor as adafactor
-from weighttools.train.optim import adagrad as adagrad
-from weighttools.train.optim import adam as adam
-from weighttools.train.optim import adamw as adamw
-from weighttools.train.optim import lion as lion
-from weighttools.train.optim import muon as muon
-from weighttools.train.optim import rmsprop as rmsprop
-from weighttools.train.optim import sgd as sgd
-from weighttools.train.rates import find_rate as find_rate
-from weighttools.train.recipe import Recipe as Recipe
-from weighttools.train.regression import LanguageModel as LanguageModel
-from weighttools.train.regression import Pairs as Pairs
-from weighttools.train.regression import Regression as Regression
-from weighttools.train.saving import tensor_map as tensor_map
-from weighttools.train.schedules import Plateau as Plateau
-from weighttools.train.schedules import Schedule as Schedule
-from weighttools.train.schedules import constant as constant
-from weighttools.train.schedules import inverse_sqrt as inverse_sqrt
-from weighttools.train.schedules import one_cycle as one_cycle
-from weighttools.train.schedules import range_test as range_test
-from weighttools.train.schedules import step_decay as step_decay
-from weighttools.train.schedules import warmup_cosine as warmup_cosine
-from weighttools.train.schedules import warmup_linear as warmup_linear
+from weighttools.train.optimizers.averages import Accumulation as Accumulation
+from weighttools.train.optimizers.averages import Average as Average
+from weighttools.train.optimizers.averages import ema as ema
+from weighttools.train.optimizers.averages import swa as swa
+from weighttools.train.optimizers.groups import decays as decays
+from weighttools.train.optimizers.groups import layerwise as layerwise
+from weighttools.train.optimizers.optim import Optimizer as Optimizer
+from weighttools.train.optimizers.optim import State as State
+from weighttools.train.optimizers.optim import adafactor as adafactor
+from weighttools.train.optimizers.optim import adagrad as adagrad
+from weighttools.train.optimizers.optim import adam as adam
+from weighttools.train.optimizers.optim import adamw as adamw
+from weighttools.train.optimizers.optim import lion as lion
+from weighttools.train.optimizers.optim import muon as muon
+from weighttools.train.optimizers.optim import rmsprop as rmsprop
+from weighttools.train.optimizers.optim import sgd as sgd
+from weighttools.train.optimizers.schedules import Plateau as Plateau
+from weighttools.train.optimizers.schedules import Schedule as Schedule
+from weighttools.train.optimizers.schedules import constant as constant
+from weighttools.train.optimizers.schedules import inverse_sqrt as inverse_sqrt
+from weighttools.train.optimizers.schedules import one_cycle as one_cycle
+from weighttools.train.optimizers.schedules import range_test as range_test
+from weighttools.train.optimizers.schedules import step_decay as step_decay
+from weighttools.train.optimizers.schedules import warmup_cosine as warmup_cosine
+from weighttools.train.optimizers.schedules import warmup_linear as warmup_linear
+from weighttools.train.optimizers.transforms import ClipNorm as ClipNorm
+from weighttools.train.optimizers.transforms import ClipValue as ClipValue
+from weighttools.train.optimizers.transforms import Penalty as Penalty
 from weighttools.train.signal import signal_report as signal_report
-from weighttools.train.tables import Scaling as Scaling
-from weighttools.train.tables import Table as Table
-from weighttools.train.tables import npz as npz
-from weighttools.train.tables import table as table
 from weighttools.train.tape import Variable as Variable
 from weighttools.train.tape import operation as operation
 from weighttools.train.tape import value_and_grad as value_and_grad
-from weighttools.train.tasks import Task as Task
-from weighttools.train.texts import Texts as Texts
-from weighttools.train.texts import text as text
-from weighttools.train.tokens import Tokens as Tokens
-from weighttools.train.tokens import tokens as tokens
-from weighttools.train.transforms import ClipNorm as ClipNorm
-from weighttools.train.transforms import ClipValue as ClipValue
-from weighttools.train.transforms import Penalty as Penalty
+from weighttools.train.tasks.classification import Binary as Binary
+from weighttools.train.tasks.classification import Classification as Classification
+from weighttools.train.tasks.regression import LanguageModel as LanguageModel
+from weighttools.train.tasks.regression import Pairs as Pairs
+from weighttools.train.tasks.regression import Regression as Regression
+from weighttools.train.tasks.task import Task as Task
 from weighttools.train.weights import class_weights as class_weights
 from weighttools.train.weights import effective_weights as effective_weights
 from weighttools.train.weights import sampled as sampled
-from weighttools.train.writing import write as write

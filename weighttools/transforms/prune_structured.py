@@ -272,7 +272,10 @@ def _smallest_units(tensor_map: TensorMap, cluster: Cluster, p: float, sparsity:
 
 
 def _scores(tensor: Tensor, units: Units, p: float, progress: Progress) -> Array:
-    """Return the sum of |x|^p, or the largest |x|, of each unit; Inf where a unit holds NaN or Inf."""
+    """Return the sum of |x|^p, or the largest |x|, of each unit; Inf where a unit holds NaN or Inf.
+
+    A float64 weight beyond 1e154, whose square is beyond float64, counts as Inf too: its unit is kept.
+    """
     scores = np.zeros(units.n_units)
     for found in over(partial(_score, units, p), [tensor], progress):
         scores = np.maximum(scores, found) if p == math.inf else scores + found
@@ -287,4 +290,5 @@ def _score(units: Units, p: float, job: Job) -> Array:
         largest = np.zeros(units.n_units)
         np.maximum.at(largest, at, wide)
         return largest
-    return np.bincount(at, wide if p == 1 else wide * wide, units.n_units)
+    with np.errstate(over="ignore", under="ignore"):
+        return np.bincount(at, wide if p == 1 else wide * wide, units.n_units)

@@ -1,0 +1,1 @@
+"""Low-rank weights that stand in for arrays, trained beside a frozen model."""

@@ -1,0 +1,1 @@
+"""From a checkpoint to a model with a head, and back to files that others load."""

@@ -1,0 +1,179 @@
+"""What lies beside a tuned model's weights, so that other programs load it: config.json, the tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from weighttools.adapters import CONFIG as ADAPTER
+from weighttools.errors import SourceError, WeighttoolsError
+from weighttools.io.beside import is_inside
+from weighttools.train.adapters.adapting import peft_config
+from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
+from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
+from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.data.tokens import home_of
+
+CLASSES: Mapping[str, str] = {
+    "albert": "Albert",
+    "bert": "Bert",
+    "camembert": "Camembert",
+    "distilbert": "DistilBert",
+    "electra": "Electra",
+    "gemma": "Gemma",
+    "gemma2": "Gemma2",
+    "gemma3_text": "Gemma3Text",
+    "gpt2": "GPT2",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "phi3": "Phi3",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+}
+"""What ``…ForSequenceClassification`` of transformers begins with, by config.json's ``model_type``."""
+
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+_LARGEST = 100_000_000
+
+
+def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
+    """Return the files to write into a tuned model's directory, by name.
+
+    Parameters
+    ----------
+    model
+        The model.
+    pad_id
+        The token that fills up texts, for a config.json that does not say.
+
+    Returns
+    -------
+    dict
+        config.json, told of the head; of a model that was a single file also what makes up its tokenizer (a
+        directory's other files are copied when it is written). Empty for a model without config.json.
+    """
+    if not model.config or model.origin is None:
+        return {}
+    files = {} if os.path.isdir(model.origin.origin.path) else _tokenizer(model) or _carried(model)
+    return files | {CONFIG: (json.dumps(told(model, pad_id), indent=2, ensure_ascii=False) + "\n").encode()}
+
+
+def _tokenizer(model: Loaded) -> dict[str, bytes]:
+    try:
+        home = home_of(model.origin) if model.origin is not None else None
+    except SourceError:
+        return {}
+    if home is None:
+        return {}
+    paths = [home / name for name in TOKENIZER]
+    return {
+        path.name: path.read_bytes()
+        for path in paths
+        if path.is_file() and is_inside(home, path) and path.stat().st_size <= _LARGEST
+    }
+
+
+def _carried(model: Loaded) -> dict[str, bytes]:
+    """Return the tokenizer of a GGUF file's metadata, as a tokenizer.json; nothing if it has none that can be built."""
+    metadata = model.origin.metadata if model.origin is not None else {}
+    try:
+        return {TOKENIZER[0]: gguf_tokenizer(metadata).to_str().encode()} if has_tokenizer(metadata) else {}
+    except WeighttoolsError:
+        return {}
+
+
+def told(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
+    """Return a model's config.json with its head in it, as transformers reads it.
+
+    A head with a pooling of one's own is none that transformers has: then ``architectures`` stays, and the pooling
+    stands under ``weighttools``.
+    """
+    architecture, head = model.architecture, model.head
+    config = dict(model.config) | _ties(model)
+    if head is None and architecture.family in CLASSES:
+        config.setdefault("architectures", [f"{CLASSES[architecture.family]}ForCausalLM"])
+    if head is None or isinstance(head, Embedder):
+        return config
+    own = form_of(architecture.family, architecture.kind, None) == form_of(
+        architecture.family, architecture.kind, head.pooling
+    )
+    config.pop(OURS, None)
+    if own and architecture.family in CLASSES:
+        config["architectures"] = [f"{CLASSES[architecture.family]}ForSequenceClassification"]
+    if not own:
+        config[OURS] = {"pooling": head.pooling}
+    if architecture.kind == "decoder" and config.get("pad_token_id") is None and pad_id is not None:
+        config["pad_token_id"] = pad_id
+    return config | _labels(head)
+
+
+def _ties(model: Loaded) -> dict[str, bool]:
+    """Return what GGUF's metadata does not say, and transformers asks for: the output layer is the table of words."""
+    is_tied = model.origin is not None and any(name.endswith("lm_head.weight") for name in model.origin.aliases)
+    return {"tie_word_embeddings": True} if is_tied else {}
+
+
+def _labels(head: Classifier | Regressor) -> dict[str, Any]:
+    if isinstance(head, Regressor):
+        names = tuple(f"LABEL_{i}" for i in range(head.n_targets))
+        problem = "regression"
+    else:
+        names, problem = head.names or tuple(map(str, range(head.n_classes))), "single_label_classification"
+    table = {str(i): name for i, name in enumerate(names)}
+    return {"id2label": table, "label2id": {name: i for i, name in enumerate(names)}, "problem_type": problem}
+
+
+_BODIES: Mapping[str, str] = {
+    "albert": "albert.",
+    "bert": "bert.",
+    "camembert": "roberta.",
+    "distilbert": "distilbert.",
+    "electra": "electra.",
+    "gpt2": "transformer.",
+    "roberta": "roberta.",
+    "xlm-roberta": "roberta.",
+}
+"""What transformers puts before a body's names where a head stands on it; decoders other than GPT-2 have ``model.``."""
+_TASKS = {"language model": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
+"""peft's words for tasks."""
+
+
+def adapter_prefix(base: Loaded) -> str:
+    """Return what peft's model has before the names of a file that has no prefix."""
+    architecture = base.architecture
+    is_body = isinstance(base.head, Embedder) or (base.head is None and architecture.kind != "decoder")
+    if architecture.kind not in SEQUENCES or architecture.prefix or is_body:
+        return ""
+    return _BODIES.get(architecture.family, "model." if architecture.kind == "decoder" else "")
+
+
+def adapter_companions(tuned: Loaded, base: Loaded, task: str, pad_id: int | None = None) -> dict[str, bytes]:
+    """Return the files to write beside an adapter: adapter_config.json, and a config.json that names the classes.
+
+    Parameters
+    ----------
+    tuned, base
+        The model with its adapter, and without it.
+    task
+        What was learnt, as `Task.name` says.
+    """
+    task_type = _TASKS.get(task) if base.architecture.kind in SEQUENCES else None
+    config = json.dumps(peft_config(tuned, adapter_prefix(base), task_type), indent=2) + "\n"
+    return companions(tuned, pad_id) | {ADAPTER: config.encode()}

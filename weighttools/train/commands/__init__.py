@@ -1,0 +1,1 @@
+"""What the commands finetune, evaluate and generate do, without their printing."""

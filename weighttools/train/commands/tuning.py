@@ -1,0 +1,370 @@
+"""From a checkpoint and data files to a tuned model, and to figures: what the commands finetune and evaluate do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.opening import open as open_checkpoint
+from weighttools.train.adapters.adapting import merged, peft_name
+from weighttools.train.adapters.lora import lora
+from weighttools.train.checkpoints.companions import adapter_prefix
+from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Regressor
+from weighttools.train.checkpoints.loading import SEQUENCES, Loaded, head_of, model
+from weighttools.train.checkpoints.stored import metadata, stored_scaling
+from weighttools.train.commands import choosing
+from weighttools.train.data.gguf_tokenizer import KEY as TOKENIZER
+from weighttools.train.data.language import Sequences
+from weighttools.train.data.reading import Columns, Read, onto, read, task_of
+from weighttools.train.data.tables import Table
+from weighttools.train.data.tokens import Base
+from weighttools.train.fitting.feeding import Subset, column, split
+from weighttools.train.fitting.fit import Result, fit
+from weighttools.train.fitting.freezing import trained
+from weighttools.train.fitting.held import gradual
+from weighttools.train.models.files import described, of
+from weighttools.train.optimizers.averages import ema
+from weighttools.train.tasks.classification import Binary, Classification
+from weighttools.train.tasks.regression import LanguageModel, Regression
+from weighttools.train.tasks.task import Task
+
+Log = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to tune.
+
+    Parameters
+    ----------
+    task
+        ``"classify"``, ``"regress"`` or ``"lm"``; None: what the model and the data speak for.
+    columns
+        Where the data has what.
+    validation
+        A file, or the share of the data (below 1) to hold out.
+    epochs, steps, batch_size, accumulate, clip_norm, freeze, only, masks, sampler, seed, patience, monitor,
+    checkpoint, every, resume
+        As of `fit`.
+    lr
+        The peak rate; None: 5e-5 for models of texts, 1e-3 for others.
+    optimizer, schedule, warmup, weight_decay, momentum
+        As of `choosing.optimizer`.
+    prune
+        The share of the matrices' weights to be zero in the end, by gradual magnitude pruning.
+    ema
+        The decay of the moving average of the weights that is kept instead of the last ones.
+    class_weight
+        None, ``"balanced"``, or a weight for some classes, by number or name.
+    label_smoothing, focal_gamma
+        As of `Classification`.
+    error
+        As of `Regression`.
+    pooling, init, dropout, is_new_head
+        Of a new head; the last asks for one even where the checkpoint's fits.
+    activation
+        Between the layers of a plain stack; None: what the file says, else ReLU.
+    recompute
+        As of `model`.
+    lora
+        Train a low-rank adapter instead of the checkpoint's own weights: options of `lora`.
+    is_merged
+        Write the checkpoint with the adapter's change added, and not the adapter.
+    adapter
+        The directory of an adapter to measure with.
+    """
+
+    task: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    validation: str | float | None = None
+    epochs: int = 3
+    steps: int | None = None
+    batch_size: int = 32
+    accumulate: int = 1
+    lr: float | None = None
+    optimizer: str = "adamw"
+    schedule: str = "linear"
+    warmup: float = 0.0
+    weight_decay: float = 0.01
+    momentum: float = 0.0
+    clip_norm: float | None = 1.0
+    freeze: Sequence[str] = ()
+    only: Sequence[str] = ()
+    masks: Mapping[str, Any] | None = None
+    prune: float | None = None
+    sampler: str = "shuffle"
+    ema: float | None = None
+    class_weight: str | Mapping[str, float] | None = None
+    label_smoothing: float = 0.0
+    focal_gamma: float | None = None
+    error: str = "mse"
+    pooling: str | None = None
+    init: str = "xavier_normal"
+    dropout: float = 0.0
+    is_new_head: bool = False
+    activation: str | None = None
+    recompute: bool = False
+    lora: Mapping[str, Any] | None = None
+    is_merged: bool = False
+    adapter: str | None = None
+    seed: int = 0
+    patience: int | None = None
+    monitor: str | None = None
+    checkpoint: str | None = None
+    every: int | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
+
+    def refuse_for(self, task: str) -> None:
+        """Raise SpecError for an option that `task` does not know."""
+        kinds = {
+            "class weights": ("classify", self.class_weight is not None),
+            "the focal loss": ("classify", self.focal_gamma is not None),
+            f"the error {self.error}": ("regress", self.error != "mse"),
+        }
+        for option, (wanted, is_given) in kinds.items():
+            if is_given and wanted != task:
+                raise SpecError(f"{option} with --task {task}", expected=f"--task {wanted}")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that training needs, before it begins.
+
+    Parameters
+    ----------
+    settings
+        As they were given.
+    model
+        The model.
+    task
+        What to learn.
+    data, validation
+        Samples to learn from, and to measure by, if any.
+    source
+        The data as it was read.
+    names
+        The arrays that learn.
+    base
+        The model without the adapter that is trained; None where there is none.
+    """
+
+    settings: Settings
+    model: Loaded
+    task: Task
+    data: Any
+    validation: Any
+    source: Read
+    names: tuple[str, ...]
+    base: Loaded | None = None
+
+    @property
+    def n_steps(self) -> int:
+        """Updates in all."""
+        s = self.settings
+        batches = math.ceil(len(self.data) / s.batch_size)
+        return s.steps or s.epochs * math.ceil(batches / s.accumulate)
+
+    @property
+    def lr(self) -> float:
+        """The peak rate."""
+        if self.settings.lr is not None:
+            return self.settings.lr
+        if self.base is not None:
+            return 5e-4
+        return 5e-5 if self.model.architecture.kind in SEQUENCES else 1e-3
+
+    def optimizer(self) -> Any:
+        """Return the optimiser, its schedule told the number of updates."""
+        s = self.settings
+        return choosing.optimizer(
+            s.optimizer, lr=self.lr, schedule=s.schedule, warmup=s.warmup, weight_decay=s.weight_decay,
+            momentum=s.momentum, n_steps=self.n_steps,
+        )  # fmt: skip
+
+
+def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: None) -> Prepared:
+    """Read the data, load the model with the head that the data asks for, and check that all fits.
+
+    Parameters
+    ----------
+    base
+        The checkpoint.
+    data
+        A data file.
+    settings
+        How to tune.
+    log
+        Takes lines that tell what was read.
+
+    Raises
+    ------
+    WeighttoolsError
+        One clear line for whatever does not fit.
+    """
+    opened = base if isinstance(base, TensorMap) else open_checkpoint(base)
+    origin, config = described(opened)
+    architecture = of(origin, config, settings.activation)
+    task = task_of(settings.task, architecture.kind, settings.columns, data)
+    settings.refuse_for(task)
+    found = read(data, opened, architecture.kind, task, settings.columns)
+    own = None if settings.is_new_head else head_of(origin, config, architecture, task)
+    if task == "classify" and isinstance(own, Regressor) and architecture.kind in SEQUENCES:
+        own = None
+    fitted, head = _head(found, own, task, settings)
+    loaded = model(opened, head, activation=settings.activation, recompute=settings.recompute)
+    learn, held = _parts(fitted, opened, architecture.kind, task, settings)
+    check_width(architecture, fitted)
+    learn, held, fitted = scaled(learn, held, fitted, origin, settings.columns.is_scaled)
+    others = held.notes if isinstance(settings.validation, str) else ()
+    for line in (*fitted.notes, *others, *_scaling_told(fitted, origin)):
+        log(line)
+    chosen = loaded if settings.lora is None else lora(loaded, **{"seed": settings.seed, **settings.lora})
+    names = tuple(trained(chosen.params, settings.freeze, settings.only, origin.aliases))
+    plain = None if chosen is loaded else loaded
+    return Prepared(settings, chosen, task_for(task, loaded, settings), learn, held, fitted, names, plain)
+
+
+def _head(data: Read, own: Head | None, task: str, settings: Settings) -> tuple[Read, Head | None]:
+    """Return the data, its labels as the head numbers them, and the head: the checkpoint's own if it fits."""
+    if isinstance(data, Sequences) or task == "lm" or data.target is None:
+        return data, None
+    options: dict[str, Any] = {"pooling": settings.pooling, "init": settings.init, "seed": settings.seed}
+    options |= {"dropout": settings.dropout}
+    if task == "regress":
+        n = 1 if data.target.ndim == 1 else data.target.shape[1]
+        fits = isinstance(own, Regressor) and own.n_targets == n and settings.pooling in (None, own.pooling)
+        return data, own if fits else Regressor(n, **options)
+    if own is not None and not isinstance(own, Embedder) and settings.pooling in (None, own.pooling):
+        names = own.names if isinstance(own, Classifier) else ("0", "1") * (own.n_targets == 1)
+        known = onto(data, names)
+        if known is not None:
+            return known, own
+    if len(data.names) < 2:
+        raise SpecError(f"every label is {data.names[0]!r}", subject="the data", expected="two classes or more")
+    return data, Classifier(len(data.names), names=data.names, **options)
+
+
+def _parts(data: Read, base: Base, kind: str, task: str, settings: Settings) -> tuple[Any, Any]:
+    """Return the samples to learn from, and those to measure by."""
+    given = settings.validation
+    if given is None:
+        return data, None
+    if isinstance(given, str):
+        return data, read(given, base, kind, task, settings.columns, getattr(data, "names", None) or None)
+    labels = column(data, "target") if task == "classify" else None
+    return split(data, given, settings.seed, labels)
+
+
+def scaled(learn: Any, held: Any, data: Read, origin: TensorMap, is_wanted: bool) -> tuple[Any, Any, Read]:
+    """Scale a table's features: as the model's file says, or by what is learnt from; never by what is held out."""
+    known = stored_scaling(origin) if isinstance(data, Table) else None
+    if not isinstance(data, Table) or (known is None and not is_wanted):
+        return learn, held, data
+    rows = data if not isinstance(learn, Subset) else replace(data, x=data.x[learn.indices])
+    chosen = known or rows.scaled().scaling
+    whole = data.scaled(chosen)
+
+    def of_part(part: Any) -> Any:
+        if isinstance(part, Subset):
+            return Subset(whole, part.indices)
+        return whole if part is data else part.scaled(chosen) if isinstance(part, Table) else part
+
+    return of_part(learn), of_part(held), whole
+
+
+def check_width(architecture: Any, data: Read) -> None:
+    """Raise SpecError where a table has more or fewer features than a plain stack takes."""
+    if not isinstance(data, Table) or architecture.kind != "mlp":
+        return
+    first = architecture.body.keywords["sums"][0]
+    if data.x.ndim != 2 or data.x.shape[1] != first.n_in:
+        names = f" ({', '.join(data.columns[:20])})" if data.columns else ""
+        raise SpecError(
+            f"the data has {' × '.join(map(str, data.x.shape[1:]))} features{names}",
+            expected=f"{first.n_in}, as {first.weight} takes", remedy="name them with --feature-column",
+        )  # fmt: skip
+
+
+def _scaling_told(data: Read, origin: TensorMap) -> list[str]:
+    if not isinstance(data, Table) or data.scaling is None:
+        return _unscaled_told(data)
+    where = "as the model's file says" if stored_scaling(origin) else "by the rows to learn from"
+    return [f"features are scaled {where}:", *(f"  {line}" for line in str(data.scaling).splitlines())]
+
+
+def _unscaled_told(data: Read) -> list[str]:
+    """Say that features differ much in scale, which makes learning slow."""
+    if not isinstance(data, Table) or data.x.ndim != 2 or len(data) < 2:
+        return []
+    size = np.abs(data.x).mean(0, dtype=np.float64)
+    size = size[size > 0]
+    if not size.size or (size.max() < 100 and size.max() < 100 * size.min()):
+        return []
+    return [f"features are from {size.min():.3g} to {size.max():.3g} in size: --standardize brings them to one scale"]
+
+
+def task_for(task: str, loaded: Loaded, settings: Settings) -> Task:
+    """Return the loss and metrics for a model's outputs."""
+    head = loaded.head
+    if task == "lm":
+        return LanguageModel(label_smoothing=settings.label_smoothing)
+    if task == "regress":
+        return Regression(settings.error)
+    if not isinstance(head, Classifier):
+        if settings.class_weight is not None or settings.label_smoothing:
+            raise SpecError(
+                "class weights and label smoothing need a score for each class", expected="a head of two outputs",
+                remedy="give --new-head",
+            )  # fmt: skip
+        return Binary(focal_gamma=settings.focal_gamma)
+    names = head.names or tuple(map(str, range(head.n_classes)))
+    weight = _class_weight(settings.class_weight, names)
+    return Classification(head.n_classes, weight, settings.label_smoothing, settings.focal_gamma, names)
+
+
+def _class_weight(given: str | Mapping[str, float] | None, names: Sequence[str]) -> str | dict[int, float] | None:
+    """Return class weights by number."""
+    if given is None or isinstance(given, str):
+        return given
+    numbers = {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
+    unknown = next((name for name in given if str(name) not in numbers), None)
+    if unknown is not None:
+        raise SpecError(
+            f"a weight for {unknown!r}", subject="class weights", expected=f"one of {', '.join(names[:20])}"
+        )
+    return {numbers[str(name)]: float(weight) for name, weight in given.items()}
+
+
+def tune(prepared: Prepared, log: Log | None = None) -> Result:
+    """Train, and return what came of it; its `tensor_map` has what data to come needs in its metadata."""
+    s = prepared.settings
+    return fit(
+        prepared.model, prepared.data, task=prepared.task, validation=prepared.validation,
+        optimizer=prepared.optimizer(), checkpoint=s.checkpoint, resume=s.resume, log=log, epochs=s.epochs,
+        steps=s.steps, batch_size=s.batch_size, accumulate=s.accumulate, clip_norm=s.clip_norm, freeze=s.freeze,
+        only=s.only, masks=s.masks, seed=s.seed, patience=s.patience, monitor=s.monitor, every=s.every,
+        prune=None if s.prune is None else gradual(s.prune), sampler=s.sampler,
+        average=None if s.ema is None else ema(s.ema),
+    )  # fmt: skip
+
+
+def written(prepared: Prepared, result: Result) -> TensorMap:
+    """Return the tuned checkpoint, for `weighttools.save`."""
+    found = result.tensor_map
+    if prepared.base is not None:
+        prefix = adapter_prefix(prepared.base)
+        found = found.rename(lambda name: peft_name(name, prefix))
+        if prepared.settings.is_merged:
+            found = merged(prepared.base, result.model, found.metadata)
+    kept = {key: value for key, value in found.metadata.items() if not key.startswith(TOKENIZER)}
+    return found.replace(metadata={**kept, **metadata(prepared.source, prepared.settings.activation)})

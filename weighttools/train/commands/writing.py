@@ -1,0 +1,159 @@
+"""From a checkpoint and a prompt to text, piece by piece."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from weighttools.adapters import merge_lora
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.io.text import read_json
+from weighttools.opening import PathLike
+from weighttools.opening import open as open_checkpoint
+from weighttools.train.adapters.lora import weights_of
+from weighttools.train.checkpoints.loading import Loaded
+from weighttools.train.data.tokens import home_of, tokens
+from weighttools.train.generation import Sampling, arrays_of, stream
+from weighttools.train.memory import keep_pages
+from weighttools.train.models import Checkpoint, load
+from weighttools.train.parallel import threads_for
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A language model and its tokenizer.
+
+    Parameters
+    ----------
+    checkpoint
+        The model.
+    tokenizer
+        A ``tokenizers.Tokenizer``.
+    stops
+        Tokens that end a text.
+    """
+
+    checkpoint: Checkpoint
+    tokenizer: Any = field(repr=False)
+    stops: frozenset[int] = frozenset()
+
+    def write(
+        self,
+        prompt: str,
+        max_tokens: int = 50,
+        *,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+    ) -> Iterator[str]:
+        """Yield what the model writes after `prompt`, in pieces that are whole characters.
+
+        Parameters
+        ----------
+        max_tokens
+            At most so many tokens; less where one of `stops` comes, which is not part of the text.
+        temperature, top_p, top_k, seed
+            As for `generate`.
+
+        Raises
+        ------
+        SpecError
+            A number is out of range, or the prompt is empty and the tokenizer begins texts with nothing.
+        """
+        ids = self.tokenizer.encode(prompt).ids
+        if not ids:
+            raise SpecError("the prompt has no tokens", expected="some text")
+        sampling = Sampling(temperature, top_p, top_k)
+        run, params = self.checkpoint.architecture, self.checkpoint.params
+        new: list[int] = []
+        told = ""
+        with threads_for(arrays_of(params)), keep_pages():
+            for token in stream(run, params, ids, max_tokens, sampling=sampling, seed=seed, stop=self.stops):
+                new.append(int(token[0]))
+                text = self._text(ids, new)
+                if len(text) > len(told) and not text.endswith("\ufffd"):
+                    yield text[len(told) :]
+                    told = text
+        yield self._text(ids, new)[len(told) :]
+
+    def _text(self, ids: list[int], new: list[int]) -> str:
+        """Return the text of the new tokens. The prompt's last goes before: some spell a space by what precedes."""
+        kept = new[:-1] if new and new[-1] in self.stops else new
+        before = str(self.tokenizer.decode(ids[-1:]))
+        return str(self.tokenizer.decode([*ids[-1:], *kept]))[len(before) :]
+
+
+def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapter: PathLike | None = None) -> Writer:
+    """Load a language model and its tokenizer.
+
+    Parameters
+    ----------
+    base
+        The checkpoint.
+    tokenizer
+        A tokenizer.json or the directory it is in; by default the one beside the checkpoint, or in its GGUF metadata.
+    adapter
+        A LoRA adapter, as PEFT saves it, whose changes are added to the weights.
+
+    Raises
+    ------
+    SourceError
+        There is no tokenizer, or no adapter.
+    UnsupportedError
+        No function is known for the checkpoint, or for its tokenizer.
+    """
+    change = None if adapter is None else functools.partial(merge_lora, adapter=adapter)
+    checkpoint = load(base, change=change)
+    known = tokens(checkpoint.origin if tokenizer is None else tokenizer)
+    return Writer(checkpoint, known.tokenizer, frozenset(_stops(checkpoint)))
+
+
+def write(
+    model: Loaded,
+    prompt: str,
+    max_tokens: int = 50,
+    *,
+    tokenizer: PathLike | None = None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    seed: int = 0,
+) -> str:
+    """Return what a model of `train.model`, trained or not, with an adapter or without, writes after `prompt`.
+
+    Parameters
+    ----------
+    max_tokens, temperature, top_p, top_k, seed
+        As for `Writer.write`.
+    tokenizer
+        As for `writer`.
+
+    Raises
+    ------
+    UnsupportedError
+        It is no language model.
+    """
+    params = weights_of(model)
+    ties = getattr(getattr(model.run, "run", model.run), "ties", {})
+    whole = {**params, **{name: params[kept] for name, kept in ties.items()}}
+    origin = TensorMap({}) if model.origin is None else model.origin
+    base = getattr(model.run, "config", {}).get("base_model_name_or_path")
+    if base and not origin.origin.path:  # an adapter is saved by itself, and says where its base is
+        origin = open_checkpoint(base)
+    checkpoint = Checkpoint(model.architecture, whole, model.config, origin)
+    known = tokens(origin if tokenizer is None else tokenizer)
+    made = Writer(checkpoint, known.tokenizer, frozenset(_stops(checkpoint)))
+    return "".join(made.write(prompt, max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed))
+
+
+def _stops(checkpoint: Checkpoint) -> Iterator[int]:
+    """Yield the tokens that end a text, as the configurations have them."""
+    path = checkpoint.origin.origin.path
+    file = home_of(checkpoint.origin) / "generation_config.json" if path else None
+    for settings in (checkpoint.config, read_json(file) if file and file.is_file() else {}):
+        found = settings.get("eos_token_id")
+        yield from (i for i in (found if isinstance(found, list) else [found]) if isinstance(i, int))

@@ -1,0 +1,155 @@
+"""Choosing how to read a data file: by its suffix, by what the model takes, and by what there is to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from weighttools.errors import SpecError
+from weighttools.train.data.language import Sequences, language
+from weighttools.train.data.rows import PARSERS, Rows, read_rows
+from weighttools.train.data.tables import Table, npz, table
+from weighttools.train.data.texts import Texts, text
+from weighttools.train.data.tokens import Base, tokens
+
+TASKS = ("classify", "regress", "lm")
+LABELS = ("label", "labels", "target", "class", "y", "score")
+"""What a label's column is called where nobody says, in this order."""
+Read = Texts | Sequences | Table
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a data file has what, and how its texts become tokens.
+
+    Parameters
+    ----------
+    text, pair, label, weight
+        Column names; `label` None: the first of `LABELS` that there is.
+    prompt, completion
+        Of a language model: what is given, and what is to be learnt after it.
+    features
+        Of a table; none: all other columns.
+    tokenizer
+        Where the tokenizer.json is; None: beside the checkpoint.
+    max_length, block
+        The most tokens of a text, and the tokens of a language model's sequence.
+    is_scaled
+        Whether a table's features are brought to mean 0 and deviation 1.
+    """
+
+    text: str = "text"
+    pair: str | None = None
+    label: str | None = None
+    weight: str | None = None
+    prompt: str | None = None
+    completion: str = "completion"
+    features: Sequence[str] = ()
+    tokenizer: str | None = None
+    max_length: int | None = None
+    block: int = 256
+    is_scaled: bool = False
+
+
+def task_of(task: str | None, kind: str, columns: Columns, path: str) -> str:
+    """Return what there is to learn: what was asked for, else the next token of a decoder without labels, else classes.
+
+    Raises
+    ------
+    SpecError
+        The model cannot learn that.
+    """
+    is_text = kind in ("encoder", "decoder")
+    if task is None:
+        is_plain = is_text and Path(path).suffix.lower() not in PARSERS
+        task = "lm" if kind == "decoder" and (columns.label is None or columns.prompt or is_plain) else "classify"
+    if task not in TASKS:
+        raise SpecError(f"--task {task}", expected=f"one of {', '.join(TASKS)}")
+    if task == "lm" and kind != "decoder":
+        raise SpecError("--task lm needs a model that predicts the next token", subject=f"a model of kind {kind}")
+    return task
+
+
+def read(path: str, base: Base, kind: str, task: str, columns: Columns, names: Sequence[str] | None = None) -> Read:
+    """Read a data file for a model.
+
+    Parameters
+    ----------
+    path
+        The file.
+    base
+        The model's checkpoint.
+    kind
+        What the model takes: ``"encoder"`` and ``"decoder"`` take texts, others arrays.
+    task
+        One of `TASKS`.
+    columns
+        Where the file has what.
+    names
+        The classes, if they are known.
+
+    Raises
+    ------
+    SpecError, CorruptFileError, SourceError, MissingDependencyError
+        As the readers say.
+    """
+    if kind not in ("encoder", "decoder"):
+        return _arrays(path, task, columns, names)
+    known = tokens(columns.tokenizer or base, columns.max_length)
+    if task == "lm":
+        return language(
+            path, tokenizer=known, block=columns.block, text=columns.text,
+            prompt=columns.prompt, completion=columns.completion,
+        )  # fmt: skip
+    rows = read_rows(path)
+    return text(
+        rows, tokenizer=known, text=columns.text, pair=columns.pair, label=label_of(rows, columns),
+        weight=columns.weight, task=task, names=names,
+    )  # fmt: skip
+
+
+def _arrays(path: str, task: str, columns: Columns, names: Sequence[str] | None) -> Table:
+    if path.lower().endswith(".npz"):
+        return npz(path, task=task, names=names)
+    rows = read_rows(path)
+    return table(
+        rows, target=label_of(rows, columns), features=columns.features, weight=columns.weight, task=task, names=names
+    )
+
+
+def label_of(rows: Rows, columns: Columns) -> str:
+    """Return the column of the label.
+
+    Raises
+    ------
+    SpecError
+        None was named, and there is none of a usual name.
+    """
+    if columns.label is not None:
+        return columns.label
+    found = next((name for name in LABELS if name in rows.columns), None)
+    if found is None:
+        known = ", ".join(map(str, rows.columns[:20]))
+        raise SpecError(
+            "which column is the label?", subject=rows.name, expected=f"one of {known}", remedy="give --label-column"
+        )
+    return found
+
+
+def onto(data: Read, names: Sequence[str]) -> Read | None:
+    """Return labelled data with its labels numbered as a model has them; None if the model lacks one of the classes.
+
+    A model's classes are told by name, or, where the data's are numbers, by number.
+    """
+    if isinstance(data, Sequences) or not data.names:
+        return data
+    numbers = {name: i for i, name in enumerate(names)}
+    if not set(data.names) <= set(names):
+        numbers = {str(i): i for i in range(len(names))}
+    if not set(data.names) <= set(numbers) or data.target is None:
+        return None
+    table = np.array([numbers[name] for name in data.names], np.int64)
+    return replace(data, target=table[data.target], names=tuple(names))

@@ -1,0 +1,272 @@
+"""Numbers as training data: a CSV of features with a target column, or an NPZ with ``x`` and ``y``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from weighttools.errors import SpecError
+from weighttools.train.data import labels as labelling
+from weighttools.train.data.batches import Batch
+from weighttools.train.data.rows import Rows, Source, read_rows
+from weighttools.train.data.texts import weights
+from weighttools.train.tape import Array
+
+FLAT = 1e-12
+"""Below this share of its mean a column's deviation is rounding: the column is constant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """``(x - mean) / scale``, column by column: stored with the model, for data to come.
+
+    Parameters
+    ----------
+    columns
+        The features' names.
+    mean, scale
+        A number each; a constant column has scale 1.
+    """
+
+    columns: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    @classmethod
+    def of(cls, x: Array, columns: Sequence[str]) -> Scaling:
+        """Measure the columns of `x` (n, n_features)."""
+        mean, std = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+        scale = np.where(std > FLAT * np.maximum(np.abs(mean), 1e-300), std, 1.0)
+        return cls(tuple(columns), tuple(mean.tolist()), tuple(scale.tolist()))
+
+    def apply(self, x: Array) -> Array:
+        """Return `x` scaled, float32."""
+        found: Array = ((x - np.array(self.mean)) / np.array(self.scale)).astype(np.float32)
+        return found
+
+    def record(self) -> dict[str, list[Any]]:
+        """Return it as JSON can hold it."""
+        return {"columns": list(self.columns), "mean": list(self.mean), "scale": list(self.scale)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Scaling:
+        """Return what `record` gave.
+
+        Raises
+        ------
+        SpecError
+            It is no such record.
+        """
+        try:
+            parts = [tuple(record[key]) for key in ("columns", "mean", "scale")]
+            numbers = [tuple(float(n) for n in part) for part in parts[1:]]
+        except (KeyError, TypeError, ValueError):
+            raise SpecError("the stored scaling is damaged", expected="columns, mean, scale") from None
+        if len({len(part) for part in parts}) != 1 or not np.isfinite(numbers).all() or not all(numbers[1]):
+            raise SpecError("the stored scaling is damaged", expected="as many finite numbers as columns")
+        return cls(tuple(str(name) for name in parts[0]), *numbers)
+
+    def __str__(self) -> str:
+        rows = [
+            f"{name}: (x - {mean:.6g}) / {scale:.6g}"
+            for name, mean, scale in zip(self.columns, self.mean, self.scale, strict=True)
+        ]
+        return "\n".join([*rows[:20], *([f"… {len(rows) - 20:,} more columns"] if len(rows) > 20 else [])])
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Features with their targets.
+
+    Parameters
+    ----------
+    x
+        (n, …), float32.
+    target
+        (n,) labels, integers, or (n,) or (n, n_targets) numbers, float32.
+    names
+        The classes' names, by label.
+    columns
+        The features' names.
+    scaling
+        What was done to the features, if anything.
+    sample_weight
+        (n,), or None.
+    notes
+        What was read, as lines.
+    """
+
+    x: Array
+    target: Array
+    names: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    scaling: Scaling | None = None
+    sample_weight: Array | None = None
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, indices: Array) -> Batch:
+        """Return samples: ``inputs``, ``target``, ``sample_weight`` where there are any."""
+        found = {"inputs": self.x[indices], "target": self.target[indices]}
+        return found if self.sample_weight is None else found | {"sample_weight": self.sample_weight[indices]}
+
+    def column(self, name: str) -> Array | None:
+        """Return what all samples have under a name; None if they have nothing."""
+        return {"inputs": self.x, "target": self.target, "sample_weight": self.sample_weight}.get(name)
+
+    def scaled(self, scaling: Scaling | None = None) -> Table:
+        """Return it with its features scaled: by `scaling`, or to mean 0 and deviation 1.
+
+        Raises
+        ------
+        SpecError
+            `scaling` is one of other columns.
+        """
+        if self.x.ndim != 2:
+            raise SpecError(f"features of shape {self.x.shape[1:]}", expected="one axis, to be scaled column by column")
+        names = self.columns or tuple(f"x{i}" for i in range(self.x.shape[1]))
+        chosen = scaling or Scaling.of(self.x, names)
+        if len(chosen.columns) != len(names) or (self.columns and chosen.columns != names):
+            raise SpecError(f"the model was trained on the columns {', '.join(chosen.columns)}", expected="the same")
+        return replace(self, x=chosen.apply(self.x), scaling=chosen)
+
+
+def table(
+    source: Source,
+    *,
+    target: str | Sequence[str] = "target",
+    features: Sequence[str] | None = None,
+    weight: str | None = None,
+    task: str = "classify",
+    names: Sequence[str] | None = None,
+) -> Table:
+    """Read a table of numbers.
+
+    Parameters
+    ----------
+    source
+        A path (``.csv``, ``.tsv``, ``.jsonl``), or mappings.
+    target
+        The column to predict; several, for regression.
+    features
+        The columns to predict from, in the order of the model's inputs; by default all others.
+    weight
+        The column of sample weights.
+    task
+        ``"classify"`` takes targets as classes, ``"regress"`` as numbers.
+    names
+        The classes, if they are known: the training data's for the validation data.
+
+    Raises
+    ------
+    SpecError
+        A column is missing, or a cell is no finite number; the line is named.
+    """
+    rows = read_rows(source)
+    targets = [target] if isinstance(target, str) else list(target)
+    for name in targets:
+        rows.column(name)
+    chosen = list(features) if features else [c for c in rows.columns if c not in (*targets, weight)]
+    both = next((name for name in chosen if name in targets), None)
+    if both is not None:
+        raise SpecError(f"column {both!r} is to be predicted from itself", subject=rows.name, expected="other features")
+    if not chosen:
+        raise SpecError("there is no column to predict from", subject=rows.name, expected="features beside the target")
+    x = np.array([rows.numbers(name) for name in chosen], np.float64).T.astype(np.float32, order="C")
+    y, classes = _targets(rows, targets, task, names)
+    notes = [f"{rows.name}: {len(rows):,} rows, {len(chosen):,} features ({_listed(chosen)})", told(y, classes)]
+    return Table(x, y, classes, tuple(chosen), None, weights(rows, weight), tuple(notes))
+
+
+def _targets(
+    rows: Rows, targets: Sequence[str], task: str, names: Sequence[str] | None
+) -> tuple[Array, tuple[str, ...]]:
+    if task == "regress":
+        columns = np.array([rows.numbers(name) for name in targets], np.float32)
+        return (columns[0] if len(targets) == 1 else np.ascontiguousarray(columns.T)), ()
+    if len(targets) > 1:
+        raise SpecError(f"{len(targets)} columns of classes", expected="one", remedy="numbers are --task regress")
+    return labelling.classes(rows, targets[0], names)
+
+
+def told(target: Array, names: Sequence[str]) -> str:
+    """Return what there is to predict, as a line."""
+    if names:
+        return labelling.counted(target, names)
+    return f"targets from {target.min():g} to {target.max():g}, mean {target.mean():g}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join([*names[:8], *(["…"] if len(names) > 8 else [])])
+
+
+def npz(path: str | os.PathLike[str], *, task: str = "classify", names: Sequence[str] | None = None) -> Table:
+    """Read an NPZ archive with ``x`` (n, …), ``y`` (n,) or (n, n_targets), and perhaps ``sample_weight`` (n,).
+
+    Raises
+    ------
+    SpecError
+        An array is missing, they are not of one length, or hold NaN, infinities, or labels that are no integers.
+    CorruptFileError
+        It is no NPZ archive, or holds pickled objects.
+    """
+    from weighttools.opening import open as open_archive
+
+    subject, held = os.fspath(path), open_archive(path)
+    missing = next((key for key in ("x", "y") if key not in held), None)
+    if missing:
+        fact = f"no array {missing!r}"
+        raise SpecError(fact, subject=subject, expected=f"x and y; there is {', '.join(list(held)[:10]) or 'nothing'}")
+    arrays = {key: held[key].read() for key in ("x", "y", "sample_weight") if key in held}
+    _check_lengths(arrays, subject)
+    x = _finite(arrays["x"], "x", subject)
+    y, classes = _npz_target(arrays["y"], task, names, subject)
+    given = arrays.get("sample_weight")
+    weight = None if given is None else _finite(given, "sample_weight", subject)
+    if weight is not None and weight.min() < 0:
+        raise SpecError(f"sample_weight of {weight.min():g}", subject=subject, expected="0 or more")
+    notes = (f"{subject}: {len(x):,} samples of shape {x.shape[1:]}", told(y, classes))
+    return Table(x, y, classes, (), None, weight, notes)
+
+
+def _check_lengths(arrays: Mapping[str, Array], subject: str) -> None:
+    flat = next((key for key, array in arrays.items() if not array.ndim), None)
+    if flat is not None:
+        raise SpecError(f"{flat} is a single number", subject=subject, expected="an array with a row a sample")
+    lengths = {key: len(array) for key, array in arrays.items()}
+    if len(set(lengths.values())) > 1 or not len(arrays["x"]):
+        fact = ", ".join(f"{key} has {n:,}" for key, n in lengths.items())
+        raise SpecError(f"{fact} rows", subject=subject, expected="one number of them, above 0")
+
+
+def _finite(array: Array, name: str, subject: str) -> Array:
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        raise SpecError(f"{name} is of {array.dtype}", subject=subject, expected="numbers")
+    found = np.ascontiguousarray(array, np.float32)
+    bad = np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(1))
+    if bad.size:
+        fact = f"{name} holds NaN or infinity in {bad.size:,} rows, first {bad[0]:,}"
+        raise SpecError(fact, subject=subject, expected="finite numbers")
+    return found
+
+
+def _npz_target(y: Array, task: str, names: Sequence[str] | None, subject: str) -> tuple[Array, tuple[str, ...]]:
+    if task == "regress":
+        return _finite(y, "y", subject), ()
+    if y.ndim != 1 or y.dtype.kind not in "iub":
+        fact = f"y is of {y.dtype} and shape {y.shape}"
+        raise SpecError(fact, subject=subject, expected="integers, one a row", remedy="numbers are --task regress")
+    labels = y.astype(np.int64)
+    if labels.min() < 0 or (names is None and labels.max() >= labelling.MOST_CLASSES):
+        at = labels.min() if labels.min() < 0 else labels.max()
+        raise SpecError(f"label {at}", subject=subject, expected=f"0 to {labelling.MOST_CLASSES - 1:,}")
+    known = tuple(names) if names is not None else tuple(str(i) for i in range(int(labels.max()) + 1))
+    if labels.max() >= len(known):
+        raise SpecError(f"label {labels.max()}", subject=subject, expected=f"0 to {len(known) - 1}")
+    return labels, known

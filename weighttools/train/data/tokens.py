@@ -1,0 +1,208 @@
+"""The tokenizer beside a checkpoint (tokenizer.json), or in its GGUF metadata, by the package ``tokenizers``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
+from weighttools.io.text import MAX_JSON, read_json
+from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.models.files import described
+from weighttools.train.tape import Array
+
+FILE = "tokenizer.json"
+_PADS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<|im_end|>")
+_ENDS = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>", "<|end_of_text|>", "[SEP]")
+_UNBOUNDED = 1_000_000
+"""A model_max_length above this says that nobody set one."""
+
+Base = str | os.PathLike[str] | TensorMap
+"""A checkpoint: its path, its directory, or the open map."""
+
+
+def home_of(base: Base) -> Path:
+    """Return the directory that a checkpoint lies in, where its configuration and tokenizer are looked for.
+
+    Raises
+    ------
+    SourceError
+        An open map came from no file.
+    """
+    from weighttools.opening import located
+
+    place = base.origin.path if isinstance(base, TensorMap) else os.fspath(base)
+    if not place or place == "-":
+        raise SourceError("comes from no file, so that nothing lies beside it", subject="the checkpoint")
+    path = Path(located(place))
+    return path if path.is_dir() else path.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A tokenizer and what the data needs to know of it.
+
+    Parameters
+    ----------
+    tokenizer
+        A ``tokenizers.Tokenizer`` that neither pads nor truncates.
+    pad_id
+        What shorter texts of a batch are filled with.
+    end_id
+        The token that ends a text; None where the tokenizer has none.
+    max_length
+        The most tokens of a text, those that the tokenizer adds included; None without a bound.
+    """
+
+    tokenizer: Any = field(repr=False)
+    pad_id: int = 0
+    end_id: int | None = None
+    max_length: int | None = None
+
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
+        """Return the encodings of texts, or of pairs of texts, cut to `max_length`."""
+        if self.max_length is not None:
+            self.tokenizer.enable_truncation(self.max_length)
+        try:
+            inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
+            found: list[Any] = self.tokenizer.encode_batch(inputs)
+            return found
+        except Exception as error:
+            raise SpecError(f"a text cannot be tokenized: {_line(error)}") from None
+        finally:
+            self.tokenizer.no_truncation()
+
+    def ids(self, texts: Sequence[str], special: bool = False) -> list[Array]:
+        """Return the token numbers (int32) of texts, uncut; `special` adds what the tokenizer adds to each."""
+        found = self.tokenizer.encode_batch(list(texts), add_special_tokens=special)
+        return [np.array(one.ids, np.int32) for one in found]
+
+    def decode(self, ids: Any) -> str:
+        """Return the text of token numbers."""
+        return str(self.tokenizer.decode([int(i) for i in ids]))
+
+
+def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
+    """Read the tokenizer beside a checkpoint, or the one that a GGUF file carries where none lies beside it.
+
+    Parameters
+    ----------
+    base
+        The checkpoint, a directory with a tokenizer.json, that file itself, or what this function returned.
+    max_length
+        The most tokens of a text; by default what tokenizer.json, tokenizer_config.json and config.json allow.
+
+    Raises
+    ------
+    SourceError
+        There is no tokenizer.json.
+    CorruptFileError
+        It is none.
+    MissingDependencyError
+        The package ``tokenizers`` is not installed.
+    """
+    if max_length is not None and max_length < 1:
+        raise SpecError(f"max_length {max_length}", expected="1 or more")
+    if isinstance(base, Tokens):
+        return base if max_length is None else Tokens(base.tokenizer, base.pad_id, base.end_id, max_length)
+    tokenizer, config, settings = _read(base)
+    bound = max_length or _bound(tokenizer, config, settings)
+    pad_id = _pad_id(tokenizer, config, settings)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return Tokens(tokenizer, pad_id, _end_id(tokenizer, config, settings), bound)
+
+
+def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any]]:
+    """Return the tokenizer, what the model's configuration says, and what its own does."""
+    path = Path(base) if not isinstance(base, TensorMap) and Path(base).name == FILE else home_of(base) / FILE
+    carried = None if path.exists() else _gguf(base)
+    if carried is None:
+        return _loaded(path), _settings(path.parent / "config.json"), _settings(path.parent / "tokenizer_config.json")
+    return gguf_tokenizer(carried.metadata, carried.origin.path), described(carried)[1], {}
+
+
+def _gguf(base: Base) -> TensorMap | None:
+    """Return the map of a GGUF file that carries a tokenizer; None for any other checkpoint."""
+    from weighttools.opening import open as open_checkpoint
+
+    if not isinstance(base, TensorMap) and not str(base).endswith(".gguf"):
+        return None
+    found = base if isinstance(base, TensorMap) else open_checkpoint(base)
+    return found if has_tokenizer(found.metadata) else None
+
+
+def _loaded(path: Path) -> Any:
+    from weighttools.io.source import LocalFile
+
+    if not path.exists():
+        raise SourceError(
+            f"has no {FILE}",
+            subject=path.parent,
+            remedy="name the tokenizer's directory (--tokenizer), or save one there",
+        )
+    source = LocalFile(path)
+    if source.size > MAX_JSON:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {MAX_JSON:,}")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise MissingDependencyError(
+            "reading text needs tokenizers", remedy="pip install 'weighttools[text]'"
+        ) from None
+    try:
+        return Tokenizer.from_buffer(source.read(0, source.size))
+    except BaseException as error:  # a panic of the package is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+            raise
+        raise CorruptFileError(f"is no tokenizer: {_line(error)}", subject=path) from None
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _bound(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    """Return the least bound that any of the files gives."""
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    if isinstance(positions, int) and config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
+        positions -= int(config.get("pad_token_id") or 0) + 1  # their positions begin behind the padding's
+    said = [(tokenizer.truncation or {}).get("max_length"), settings.get("model_max_length"), positions]
+    return min((int(n) for n in said if isinstance(n, (int, float)) and 0 < n < _UNBOUNDED), default=None)
+
+
+def _pad_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
+    said = config.get("pad_token_id")
+    if isinstance(said, int) and not isinstance(said, bool) and said >= 0:
+        return said
+    padding = tokenizer.padding
+    if padding:
+        return int(padding["pad_id"])
+    found = _token_id(tokenizer, (settings.get("pad_token"), *_PADS))
+    return 0 if found is None else found
+
+
+def _end_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
+    """Return the token that ends a text: the tokenizer's own settings go before the model's, and these before habit."""
+    named, said = _token_id(tokenizer, (settings.get("eos_token"),)), config.get("eos_token_id")
+    number = next((i for i in (said if isinstance(said, list) else [said]) if isinstance(i, int)), -1)
+    if named is None and 0 <= number < tokenizer.get_vocab_size():
+        return number
+    return _token_id(tokenizer, _ENDS) if named is None else named
+
+
+def _token_id(tokenizer: Any, candidates: Sequence[Any]) -> int | None:
+    """Return the number of the first candidate that the tokenizer knows."""
+    contents = [c.get("content") if isinstance(c, Mapping) else c for c in candidates]
+    found = (tokenizer.token_to_id(c) for c in contents if isinstance(c, str))
+    return next((i for i in found if i is not None), None)

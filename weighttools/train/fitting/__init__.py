@@ -1,0 +1,1 @@
+"""The loop: order, updates, what is frozen or held, what is watched, kept, and continued."""

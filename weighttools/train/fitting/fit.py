@@ -1,0 +1,268 @@
+"""Training a model on data: everything around the loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SourceError, SpecError
+from weighttools.train.fitting import saving
+from weighttools.train.fitting.evaluation import model_dtype
+from weighttools.train.fitting.feeding import as_data, feed
+from weighttools.train.fitting.freezing import trained
+from weighttools.train.fitting.held import held
+from weighttools.train.fitting.history import History
+from weighttools.train.fitting.loop import Progress, Session, check_measuring, own_schedule, train
+from weighttools.train.fitting.model import Model, weights
+from weighttools.train.fitting.recipe import Options, Recipe, optimizer_words
+from weighttools.train.fitting.resume import Fingerprint, Store, fingerprint
+from weighttools.train.fitting.sides import divided
+from weighttools.train.memory import keep_pages
+from weighttools.train.optimizers.averages import Average
+from weighttools.train.optimizers.optim import Optimizer, adamw
+from weighttools.train.optimizers.transforms import ClipNorm
+from weighttools.train.parallel import threads_for
+from weighttools.train.tape import Array
+from weighttools.train.tasks.task import Task
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+Log = Callable[[str], object]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What came of a training.
+
+    Parameters
+    ----------
+    model
+        With the weights that were kept: the best, or the last; averaged ones if an average was asked for.
+    history
+        What happened; `History.csv`, `History.json`, `History.plot`.
+    metrics
+        The record of the epoch whose weights were kept.
+    stopped
+        Why training ended.
+    trained
+        The names of the arrays that learnt.
+    record
+        What was done, as it goes into the file's metadata.
+    """
+
+    model: Model
+    history: History
+    metrics: Mapping[str, float]
+    stopped: str
+    trained: tuple[str, ...] = ()
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tensor_map(self) -> TensorMap:
+        """The checkpoint with the new weights, in its names, order and dtypes; for `weighttools.save`."""
+        return saving.tensor_map(self.model, self.trained, self.record)
+
+
+def fit(
+    model: Model,
+    data: Any,
+    *,
+    task: Task,
+    validation: Any = None,
+    optimizer: Optimizer | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    log: Log | None = print,
+    **recipe: Unpack[Options],
+) -> Result:
+    """Train a model's arrays, in place.
+
+    Parameters
+    ----------
+    model
+        The function and its arrays.
+    data
+        `arrays`, other `Data`, a tuple (x, y) of arrays, or an iterable of batches.
+    task
+        What to learn: `Classification`, `Binary`, `Regression`, `LanguageModel`, `Pairs`, or a `Task` of your own.
+    validation
+        Data to measure by after each epoch; or the share of `data` to hold out for that, chosen by the seed, of each
+        label the same.
+    optimizer
+        AdamW at 1e-3 by default. A schedule is told the number of updates; a `Plateau` watches the monitor.
+    checkpoint
+        A directory to keep the state in: after each epoch, and after every `every` updates.
+    resume
+        Continue from the checkpoint, to the bit; begin anew if there is none yet.
+    log
+        Takes lines to show; None for none.
+    recipe
+        How to train: ``epochs``, ``batch_size``, ``freeze``, ``clip_norm`` and all that `Recipe` lists.
+
+    Raises
+    ------
+    SpecError
+        Options, shapes, labels or data do not fit, or the checkpoint is of another training.
+    TensorNotFoundError
+        A pattern or a mask matches nothing.
+    TrainingError
+        A loss, gradient or weight is NaN or infinite. The update that it would have led to is not made; weights that
+        the one before has spoilt show in the next loss, and are in no checkpoint.
+
+    Examples
+    --------
+    >>> from weighttools import train
+    >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
+    >>> start = {"fc.weight": np.zeros((1, 1), np.float32), "fc.bias": np.zeros(1, np.float32)}
+    >>> line = train.Model(lambda p, batch: train.linear(batch["inputs"], p["fc.weight"], p["fc.bias"]), start)
+    >>> result = train.fit(line, (x, 3 * x + 1), task=train.Regression(), epochs=30, optimizer=train.sgd(0.5), log=None)
+    >>> result.model.params["fc.weight"].round(3).tolist()
+    [[3.0]]
+    """
+    options = Recipe.of(**recipe)
+    with keep_pages(), threads_for(weights(model.run, model.params)):
+        session = session_of(model, data, validation, task, optimizer or adamw(), options, log or _silent)
+        progress, store = progress_of(session, options), None
+        if checkpoint is not None:
+            found = _fingerprint(model, data, validation, task, session, options)
+            store = Store(Path(checkpoint), found)
+            session = replace(session, store=store)
+        for line in _lines(model, session, progress, options):
+            session.log(line)
+        check_measuring(session)
+        _begin(store, session, progress, resume)
+        why = train(session, progress)
+    return _result(model, session, progress, why, options)
+
+
+def _silent(line: str) -> None:
+    """Show nothing."""
+
+
+def session_of(
+    model: Model, data: Any, validation: Any, task: Task, optimizer: Optimizer, options: Recipe, log: Log = _silent
+) -> Session:
+    """Return what stays the same while training."""
+    names = trained(model.params, options.freeze, options.only, model.origin.aliases if model.origin else None)
+    sides = divided(as_data(data), validation, task, options)
+    batches = feed(sides.training, options.batch_size, int(options.seed), sides.weights)
+    n_steps = options.n_steps(batches.n_batches)
+    optimizer = own_schedule(optimizer if options.clip_norm is None else optimizer.after(ClipNorm(options.clip_norm)))
+    held_out = sides.validation
+    return Session(
+        run=model.run,
+        params=model.params,
+        names=names,
+        task=sides.task,
+        feed=batches,
+        validation=None if held_out is None else feed(held_out, options.batch_size),
+        optimizer=optimizer if n_steps is None else optimizer.with_steps(n_steps),
+        dtype=model_dtype({name: model.params[name] for name in names}),
+        n_steps=n_steps,
+        epochs=0 if options.steps else options.epochs,
+        accumulate=options.accumulate,
+        seed=int(options.seed),
+        patience=options.patience,
+        monitor=options.monitor or ("loss" if held_out is None else "val_loss"),
+        keep_best=(options.keep or ("last" if held_out is None else "best")) == "best",
+        every=options.every,
+        log=log,
+        notes=sides.lines,
+    )
+
+
+def progress_of(session: Session, options: Recipe) -> Progress:
+    """Return the start: no updates made, masks applied."""
+    _check_arrays(session.trained)
+    keeps = held(options.masks, options.prune, session.trained, session.n_steps)
+    average = None if options.average is None else Average(options.average.decay)
+    return Progress(session.optimizer.init(session.trained), keeps, average)
+
+
+def _check_arrays(params: Mapping[str, Array]) -> None:
+    """Refuse arrays that cannot be changed in place, each by itself."""
+    at: dict[int, str] = {}
+    for name, p in params.items():
+        if not (p.flags.c_contiguous and p.flags.writeable):
+            raise SpecError("the array is read-only or not contiguous", subject=name, remedy="copy it first")
+        other = at.setdefault(p.__array_interface__["data"][0], name) if p.size else name
+        if other != name:
+            fix = "give a tied tensor once, and let the model's function use it twice"
+            raise SpecError(f"is the same memory as {other}", subject=name, remedy=fix)
+
+
+def _begin(store: Store | None, session: Session, progress: Progress, resume: bool) -> None:
+    """Continue from the checkpoint, or make sure that there is none to be lost, and hold what is to be held."""
+    if store is None:
+        if resume:
+            raise SpecError("resume=True without a checkpoint", subject="fit", remedy="name its directory")
+    elif resume and store.is_there:
+        store.restore(session, progress)
+        session.log(f"continuing from {store.directory} after step {progress.step:,}")
+    elif store.is_there:
+        raise SourceError(
+            "holds a checkpoint", subject=store.directory, remedy="resume=True continues it; or name another directory"
+        )
+    elif resume:
+        session.log(f"there is no checkpoint in {store.directory} yet: beginning anew")
+    if not progress.step:
+        progress.held.apply(session.trained)
+        progress.held.prune(session.trained, 0)
+
+
+def _fingerprint(
+    model: Model, data: Any, validation: Any, task: Task, session: Session, options: Recipe
+) -> Fingerprint:
+    """Tell this training from others: by all that decides what it gives."""
+    names = ("batch_size", "accumulate", "seed", "sampler", "patience", "prune")
+    found: dict[str, Any] = {name: getattr(options, name) for name in names}
+    masks = {name: np.asarray(options.masks[name]) for name in options.masks} if options.masks is not None else {}
+    average = None if options.average is None else options.average.decay or "swa"
+    found |= {"task": task, "monitor": session.monitor, "keep_best": session.keep_best, "average": average}
+    source, held_out = as_data(data), validation
+    if validation is not None and not isinstance(validation, (int, float)):
+        held_out = as_data(validation)
+    return fingerprint(
+        model.params, session.optimizer, session.names, source, held_out, **found, masks=sorted(masks.items())
+    )
+
+
+def _lines(model: Model, session: Session, progress: Progress, options: Recipe) -> Iterator[str]:
+    """Yield what to say before the first update."""
+    yield from model.notes
+    n_trained = sum(p.size for p in session.trained.values())
+    n_all = sum(p.size for p in model.params.values())
+    yield f"training {len(session.names):,} of {len(model.params):,} tensors, {n_trained:,} of {n_all:,} elements"
+    yield from session.optimizer.describe(session.trained).splitlines()
+    yield from session.notes
+    for name, kept in progress.held.kept.items():
+        yield f"held at zero: {kept.size - int(np.count_nonzero(kept)):,} of {kept.size:,} in {name}"
+    if session.n_steps is not None:
+        yield f"{session.n_steps:,} updates of {session.accumulate} x {options.batch_size} samples"
+
+
+def _result(model: Model, session: Session, progress: Progress, why: str, options: Recipe) -> Result:
+    """Put the weights to keep in place, and tell what was done."""
+    average = progress.average.arrays if progress.average else {}
+    for name, p in (progress.best.arrays or average).items():
+        np.copyto(model.params[name], p)
+    metrics = progress.best.metrics if progress.best.arrays else progress.history.epochs[-1]
+    session.log(f"stopped: {why}; kept the weights of step {metrics['step']:,}")
+    record = {
+        "task": session.task.name,
+        "optimizer": optimizer_words(session.optimizer),
+        "n_trained": len(session.names),
+        "n_frozen": len(model.params) - len(session.names),
+        "steps": progress.step,
+        "batch_size": options.batch_size * options.accumulate,
+        "seed": int(options.seed),
+        "kept": {name: float(f"{value:.6g}") for name, value in metrics.items()},
+    }
+    return Result(model, progress.history, metrics, why, tuple(session.names), record)

@@ -1,0 +1,164 @@
+"""How to train: the options of `fit`, checked, and told in words that are the same in every process."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from weighttools.errors import SpecError
+from weighttools.train.fitting.held import Gradual
+from weighttools.train.optimizers.averages import Average
+from weighttools.train.optimizers.optim import Optimizer
+from weighttools.train.optimizers.schedules import Plateau
+from weighttools.train.tape import Array
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+
+class Options(TypedDict, total=False):
+    """The options of `fit` that a `Recipe` holds; see there."""
+
+    epochs: int
+    steps: int | None
+    batch_size: int
+    freeze: Sequence[str]
+    only: Sequence[str]
+    masks: Mapping[str, Any] | None
+    prune: Gradual | None
+    sampler: str
+    clip_norm: float | None
+    accumulate: int
+    average: Average | None
+    seed: int
+    patience: int | None
+    monitor: str | None
+    keep: str | None
+    every: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recipe:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs, steps
+        Passes over the data; or updates, instead.
+    batch_size, accumulate
+        Samples a batch, and batches an update; the last update of an epoch may have fewer.
+    freeze, only
+        Name patterns of arrays that stay as they are, and of those to train.
+    masks
+        True where a weight is kept, by name; the others are held at zero. See ``weighttools prune --mask-out``.
+    prune
+        `gradual` magnitude pruning.
+    sampler
+        ``"shuffle"``: each sample once an epoch. ``"weighted"``: drawn in proportion to sample weight times class
+        weight, which then are left out of the loss.
+    clip_norm
+        The largest joint 2-norm of the gradients.
+    average
+        `ema` (each update) or `swa` (each epoch of the last quarter): the weights to measure and to keep.
+    seed
+        Decides the split, the order and the dropout; the same seed gives the same bits.
+    patience
+        Stop after so many epochs without a better `monitor`.
+    monitor
+        ``"val_loss"``, or another figure of the record, such as ``"val_accuracy"``; ``"loss"`` without validation.
+    keep
+        ``"best"`` weights by the monitor (the default with validation), or the ``"last"``.
+    every
+        Updates between checkpoints, beside those after each epoch.
+
+    Raises
+    ------
+    SpecError
+        An option is out of range.
+    """
+
+    epochs: int = 1
+    steps: int | None = None
+    batch_size: int = 32
+    freeze: Sequence[str] = ()
+    only: Sequence[str] = ()
+    masks: Mapping[str, Any] | None = None
+    prune: Gradual | None = None
+    sampler: str = "shuffle"
+    clip_norm: float | None = None
+    accumulate: int = 1
+    average: Average | None = None
+    seed: int = 0
+    patience: int | None = None
+    monitor: str | None = None
+    keep: str | None = None
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps", "batch_size", "accumulate", "patience", "every"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+                raise SpecError(f"{name}={value!r}", subject="fit", expected="a whole number, 1 or more")
+        if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
+            raise SpecError(f"seed={self.seed!r}", subject="fit", expected="a whole number, 0 or more")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise SpecError(f"clip_norm={self.clip_norm!r}", subject="fit", expected="a number above 0")
+        for name, known in (("sampler", ("shuffle", "weighted")), ("keep", (None, "best", "last"))):
+            if getattr(self, name) not in known:
+                raise SpecError(f"{name}={getattr(self, name)!r}", subject="fit", expected=f"one of {known}")
+
+    @classmethod
+    def of(cls, **options: Unpack[Options]) -> Recipe:
+        """Return the recipe with these options."""
+        return cls(**options)
+
+    def n_steps(self, n_batches: int | None) -> int | None:
+        """Return the updates in all, for so many batches an epoch; None if that is not known."""
+        if self.steps is not None or n_batches is None:
+            return self.steps
+        return self.epochs * -(-n_batches // self.accumulate)
+
+
+def words(value: Any) -> str:
+    """Return a text that is the same for equal options in every process."""
+    if isinstance(value, np.ndarray):
+        return digest({"": value})
+    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
+        parts = ", ".join(f"{n}={words(getattr(value, n))}" for n in value.__dataclass_fields__)
+        return f"{type(value).__name__}({parts})"
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(words, value))}]"
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def rate_words(lr: Any) -> str:
+    """Tell a rate by its number, and a schedule by what it gives at some steps."""
+    if isinstance(lr, Plateau):
+        return words({k: v for k, v in asdict(lr).items() if k not in ("best", "n_bad", "n_cool")})
+    if not callable(lr):
+        return f"{lr:.12g}"
+    steps = sorted({0, 1, 2, *(math.ceil(1.5**i) for i in range(1, 30))})
+    return "at " + ", ".join(f"{step}: {float(lr(step)):.9g}" for step in steps)
+
+
+def optimizer_words(optimizer: Optimizer) -> str:
+    """Return an optimiser's stages and rates in one line, without its schedule."""
+    stages = " > ".join(map(words, (*optimizer.chain, *optimizer.others)))
+    return f"{stages}, weight decay {optimizer.weight_decay:g}, proximal L1 {optimizer.proximal_l1:g}"
+
+
+def digest(arrays: Mapping[str, Any]) -> str:
+    """Return a hash of names, dtypes, shapes and values, whatever the order."""
+    import xxhash
+
+    state = xxhash.xxh3_128()
+    for name, value in sorted(arrays.items()):
+        array: Array = np.ascontiguousarray(value)
+        state.update(f"{name}\0{array.dtype.str}\0{np.shape(value)}\0".encode("utf-8", "surrogatepass"))
+        state.update(array.reshape(-1).view(np.uint8).data)
+    return state.hexdigest()

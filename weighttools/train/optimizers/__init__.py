@@ -1,0 +1,1 @@
+"""Optimisers as chains of small transforms, their schedules, groups and averages."""
