@@ -125,7 +125,7 @@ def test_the_recipe_in_torch_gives_the_same_accuracy_and_a_frozen_model_less(
     assert abs(np.mean(mine) - np.mean(same)) <= 0.01, (mine, same)
     assert np.mean(mine) > frozen(minilm, news) + 0.02 and min(mine) > 0.8
     model = found[0][1]
-    wt.save(tmp_path / "tuned", train.saving.tensor_map(model), beside=train.companions(model))
+    wt.save(tmp_path / "tuned", train.tensor_map(model), beside=train.companions(model))
     module = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "tuned").eval()
     batch = news[1].batch(np.arange(8))
     with torch.no_grad():

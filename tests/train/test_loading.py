@@ -82,7 +82,7 @@ def test_a_new_head_is_one_that_transformers_loads(kind: str, task: str, tmp_pat
     tuned = (
         train.fit(model, texts(kind), task=model.task(), steps=2, batch_size=4, log=None) if task == "classes" else None
     )
-    tensor_map = tuned.tensor_map if tuned else train.saving.tensor_map(model)
+    tensor_map = tuned.tensor_map if tuned else train.tensor_map(model)
     wt.save(tmp_path / "tuned", tensor_map, beside=train.companions(model, pad_id=0))
     load = transformers.AutoModelForSequenceClassification.from_pretrained
     module, info = load(tmp_path / "tuned", output_loading_info=True)
@@ -111,7 +111,7 @@ def test_the_mean_of_the_states_is_pooled_without_padding(tmp_path: Path) -> Non
     embedder = train.model(tmp_path / "base")
     unit = means / np.linalg.norm(means, axis=1, keepdims=True)
     assert np.abs(embedder.run(embedder.params, batch) - unit).max() < 3e-6
-    wt.save(tmp_path / "tuned", train.saving.tensor_map(model), beside=train.companions(model))
+    wt.save(tmp_path / "tuned", train.tensor_map(model), beside=train.companions(model))
     again = train.model(tmp_path / "tuned")
     assert again.head is not None and again.head.pooling == "mean" and again.added == ()
     config = json.loads((tmp_path / "tuned/config.json").read_text())
@@ -127,7 +127,7 @@ def test_pooling_is_differentiated_rightly(pooling: str) -> None:
     (torch.stack([pick(part) for part in parts]) * torch.tensor(weights)).sum().backward()
 
     def loss(p: Any) -> Any:
-        return (train.pooling.pooled(p["x"], [2, 1, 6], pooling) * weights).sum()
+        return (train.checkpoints.pooling.pooled(p["x"], [2, 1, 6], pooling) * weights).sum()
 
     value, grads = train.value_and_grad(loss, {"x": x.detach().numpy()})
     assert np.isfinite(value) and np.abs(grads["x"] - x.grad.numpy()).max() < 1e-14
@@ -155,7 +155,7 @@ def test_stored_dtypes_and_ties_and_what_is_not_used(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = module.float()(torch.tensor(ids).long()).logits.numpy()
     assert np.abs(model.run(model.params, {"ids": ids}) - expected).max() < 3e-6
-    saved = train.saving.tensor_map(model)
+    saved = train.tensor_map(model)
     assert {name: t.dtype.name for name, t in saved.items()} == dict.fromkeys(arrays, "bfloat16")
     headed = train.model(tmp_path, train.Classifier(2))
     assert headed.params["score.weight"].shape == (2, 24) and headed.params["score.weight"].dtype == np.float32
@@ -167,7 +167,7 @@ def test_a_head_of_another_shape_is_drawn_anew_and_said(tmp_path: Path) -> None:
     model = train.model(tmp_path, train.Classifier(2))
     assert model.added == ("classifier.weight", "classifier.bias")
     assert "classifier.weight is 5 × 24 in the file, and 2 × 24 is wanted" in model.notes
-    saved = train.saving.tensor_map(model)
+    saved = train.tensor_map(model)
     assert saved["classifier.weight"].shape == (2, 24) and saved["pre_classifier.weight"].shape == (24, 24)
 
 
@@ -184,7 +184,7 @@ def test_plain_stacks_and_their_last_layer(tmp_path: Path) -> None:
     assert np.array_equal(two.params["fc1.weight"], p["fc1.weight"]) and two.params["fc2.weight"].shape == (2, 8)
     expected = hidden @ two.params["fc2.weight"].T
     assert np.abs(two.run(two.params, {"inputs": x}) - expected).max() < 1e-6
-    saved = train.saving.tensor_map(two)
+    saved = train.tensor_map(two)
     assert (
         list(saved) == list(two.origin or ())
         and saved["fc2.bias"].shape == (2,)
@@ -239,4 +239,4 @@ def test_a_counter_is_not_a_layer(tmp_path: Path) -> None:
     save_file({name: np.asarray(array) for name, array in arrays.items()}, tmp_path / "m.safetensors")
     model = train.model(tmp_path / "m.safetensors", train.Classifier(2))
     assert set(model.params) == {"fc.weight", "fc.bias"} and model.notes[0] == "mlp: 2 tensors used; 1 not used: step"
-    assert train.saving.tensor_map(model)["step"].read() == 7
+    assert train.tensor_map(model)["step"].read() == 7
