@@ -132,7 +132,7 @@ def measure_cold(path: Path, dtype: str, gib: float, rounds: int) -> None:
     print(f"{dtype}, {gib} GiB, cold")
     for name, result in results.items():
         print(f"  {name:<34} {result.seconds * 1e3:9.1f} ms")
-    for name in ("stats", "numpy"):
+    for name in ("stats", "numba"):
         print(f"  cat / {name}: {results['cat'].seconds / results[name].seconds:.2f}  (aim 0.85 or more)")
 
 
