@@ -174,11 +174,18 @@ def _settings(path: Path) -> Mapping[str, Any]:
 
 def _bound(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
     """Return the least bound that any of the files gives."""
-    positions = config.get("max_position_embeddings", config.get("n_positions"))
-    if isinstance(positions, int) and config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
-        positions -= int(config.get("pad_token_id") or 0) + 1  # their positions begin behind the padding's
-    said = [(tokenizer.truncation or {}).get("max_length"), settings.get("model_max_length"), positions]
+    said = [(tokenizer.truncation or {}).get("max_length"), settings.get("model_max_length"), context_of(config)]
     return min((int(n) for n in said if isinstance(n, (int, float)) and 0 < n < _UNBOUNDED), default=None)
+
+
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model takes; None where its configuration does not say."""
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
+        positions -= int(config.get("pad_token_id") or 0) + 1  # their positions begin behind the padding's
+    return positions
 
 
 def _pad_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
