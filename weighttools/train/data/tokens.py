@@ -12,8 +12,9 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
-from weighttools.io.text import MAX_JSON, read_json
+from weighttools.io.text import MAX_JSON, parse_json, read_json
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.data.tokenizer_bounds import check_bounds
 from weighttools.train.models.files import described
 from weighttools.train.tape import Array
 
@@ -156,8 +157,10 @@ def _loaded(path: Path) -> Any:
         raise MissingDependencyError(
             "reading text needs tokenizers", remedy="pip install 'weighttools[text]'"
         ) from None
+    data = source.read(0, source.size)
+    check_bounds(parse_json(data, path), path)
     try:
-        return Tokenizer.from_buffer(source.read(0, source.size))
+        return Tokenizer.from_buffer(data)
     except BaseException as error:  # a panic of the package is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
