@@ -154,7 +154,7 @@ def test_tokenizers_that_are_missing_or_none(tmp_path: Path, monkeypatch: pytest
         '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}',
     ):
         (home / "tokenizer.json").write_text(content)
-        with pytest.raises(CorruptFileError, match="is no tokenizer") as caught:
+        with pytest.raises(CorruptFileError, match="is no tokenizer|is not valid JSON|is not a JSON object") as caught:
             train.tokens(home)
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
