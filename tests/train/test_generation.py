@@ -15,7 +15,7 @@ from tests.train.test_models import CONFIGS, arrays, is_encoder, reference
 from weighttools import train
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train import models
-from weighttools.train.generation import Sampling, stream
+from weighttools.train.generation import Sampling, _scorer, stream
 
 PROMPT = np.array([[7, 3, 9, 12], [4, 4, 30, 2]])
 DECODERS = [kind for kind in CONFIGS if not is_encoder(kind)]
@@ -42,6 +42,24 @@ def test_greedy_tokens_are_those_of_transformers(kind: str) -> None:
         found = train.generate(model, p, PROMPT, 10, cache=cache)
         assert found.tolist() == theirs.tolist()
     assert train.generate(model, p, PROMPT[0], 10).tolist() == theirs[0].tolist()
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_long_prompts_run_in_blocks(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, p = loaded(kind)
+    ids = np.random.default_rng(0).integers(1, 30, (2, 11))
+    whole = model(p, ids)[:, -1]
+    widths: list[int] = []
+    real = models.Architecture.hidden
+
+    def hidden(self: Any, params: Any, inputs: Any, **options: Any) -> Any:
+        widths.append(inputs.shape[1])
+        return real(self, params, inputs, **options)
+
+    monkeypatch.setattr("weighttools.train.generation.PROMPT_BLOCK", 4)
+    monkeypatch.setattr(models.Architecture, "hidden", hidden)
+    scores = _scorer(model, p, ids, True)(None)
+    assert widths == [4, 4, 3] and np.abs(scores - whole).max() < 1e-5
 
 
 def test_a_text_ends_at_a_stop_token() -> None:

@@ -16,6 +16,7 @@ from weighttools.errors import WeighttoolsError
 from weighttools.train.data.labels import class_names, classes
 from weighttools.train.data.rows import read_rows
 from weighttools.train.data.tables import Scaling, npz, table
+from weighttools.train.weights import class_weights
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=12)
 
@@ -162,3 +163,47 @@ def test_whatever_is_in_a_file_is_data_or_one_line(content: bytes, suffix: str, 
         assert len(data) and np.isfinite(data.x).all() and np.isfinite(data.target).all()
     except WeighttoolsError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("x.jsonl", '{"text": "a"}\n{"text": "b \\ud800"}\n', "x.jsonl:2: 'text' holds half of a surrogate pair"),
+        ("x.jsonl", '{"text": ' + "9" * 50_000 + "}", "x.jsonl:1: holds a number of 50,000 digits; expected 4,300"),
+        ("x.jsonl", '{"text": ' + "9" * 4_000 + "}", "'text' is a whole number of more than 40 digits"),
+    ],
+)
+def test_texts_that_are_none_are_named_by_their_line(tmp_path: Path, name: str, content: str, said: str) -> None:
+    with pytest.raises(WeighttoolsError) as caught:
+        read_rows(written(tmp_path / name, content)).texts("text")
+    assert said in str(caught.value) and "limit" not in str(caught.value)
+
+
+def test_cells_are_as_long_as_texts_of_json_lines(tmp_path: Path) -> None:
+    long = "ab " * 100_000
+    assert read_rows(written(tmp_path / "x.csv", f"text,label\n{long},1\n")).texts("text") == [long]
+
+
+def test_numbers_beyond_float32_are_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "big.csv", "a,y\n1e300,1\n2,3e39\n")
+    with pytest.raises(WeighttoolsError, match=r"big.csv:2: column 'a' is 1e\+300, beyond float32"):
+        table(path, target="y")
+    with pytest.raises(WeighttoolsError, match=r"big.csv:3: column 'y' is 3e\+39, beyond float32"):
+        table(written(path, "a,y\n1,1\n2,3e39\n"), target="y", task="regress")
+    with pytest.raises(WeighttoolsError, match=r"weight 1e\+300 for class 1 is beyond float32"):
+        class_weights({1: 1e300}, [0, 1], 2)
+
+
+def test_files_that_are_none_are_told_before_their_suffix(tmp_path: Path) -> None:
+    with pytest.raises(WeighttoolsError, match="nonexist: no such file"):
+        read_rows(tmp_path / "nonexist")
+    with pytest.raises(WeighttoolsError, match="is a directory"):
+        read_rows(tmp_path)
+
+
+@pytest.mark.parametrize("labels", [np.array(["a", "b"]), np.array(["a", 1], object)])
+def test_labels_of_text_in_an_archive_are_told(tmp_path: Path, labels: Any) -> None:
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 2)), y=labels)
+    with pytest.raises(WeighttoolsError) as caught:
+        npz(tmp_path / "x.npz")
+    assert "y holds text or objects; expected numbers" in str(caught.value) or "object" in str(caught.value)

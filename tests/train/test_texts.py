@@ -14,6 +14,7 @@ import transformers
 from tests.train import tiny_texts
 from weighttools import train
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, WeighttoolsError
+from weighttools.train.data.tokenizer_bounds import check_bounds
 
 ROWS = [
     {"text": "good film !", "label": "pos", "other": "it was a very good book", "w": 2},
@@ -153,9 +154,62 @@ def test_tokenizers_that_are_missing_or_none(tmp_path: Path, monkeypatch: pytest
         '{"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}',
     ):
         (home / "tokenizer.json").write_text(content)
-        with pytest.raises(CorruptFileError, match="is no tokenizer") as caught:
+        with pytest.raises(CorruptFileError, match="is no tokenizer|is not valid JSON|is not a JSON object") as caught:
             train.tokens(home)
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(MissingDependencyError, match=r"weighttools\[text\]"):
         train.tokens(home)
+
+
+E1000 = {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 1000}
+E60 = {**E1000, "content": "e" * 60}
+EMPTY = {"type": "Replace", "pattern": {"Regex": ""}, "content": "e"}
+
+
+@pytest.mark.parametrize(
+    ("part", "steps", "said"),
+    [
+        ("normalizer", [E1000] * 4, "its normalizer puts in a text of 1,000 characters; expected 64 at most"),
+        ("normalizer", [E60] * 2, "its normalizer can make a text 3.6e+03 times as long; expected 256 times at most"),
+        ("normalizer", [EMPTY] * 9, "its normalizer can make a text 512 times as long"),
+        ("decoder", [E60] * 2, "its decoder can make a text"),
+        ("pre_tokenizer", [{"type": "Whitespace"}] * 64, "its pre_tokenizer has 65 steps; expected 64 at most"),
+        ("normalizer", [{"type": "Prepend", "prepend": "e" * 65}], "puts in a text of 65 characters"),
+    ],
+)
+def test_tokenizers_that_let_texts_grow_without_bound_are_refused(
+    bert: Path, tmp_path: Path, part: str, steps: list[Any], said: str
+) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    inner = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "decoder": "decoders"}[part]
+    whole[part] = {"type": "Sequence", inner: steps}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(CorruptFileError) as caught:
+        train.text(ROWS, tokenizer=tmp_path / "tokenizer.json")
+    assert said in str(caught.value)
+
+
+def test_tokenizers_as_models_have_them_are_kept(bert: Path, tmp_path: Path) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    space = [
+        {"type": "Prepend", "prepend": "\u2581"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+        {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+        {"type": "NFKC"},
+    ]
+    for steps in (space, [{"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}]):
+        whole["normalizer"] = {"type": "Sequence", "normalizers": steps}
+        check_bounds(whole, "x")
+
+
+@pytest.mark.parametrize("where", ["vocab", "added"])
+def test_token_numbers_beyond_int32_are_refused(bert: Path, tmp_path: Path, where: str) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    if where == "vocab":
+        whole["model"]["vocab"]["good"] = 4_000_000_000
+    else:
+        whole["added_tokens"].append({"id": 4_000_000_000, "content": "good"})
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(CorruptFileError, match="token 'good' has the number 4,000,000,000; expected at most"):
+        train.text(ROWS, tokenizer=tmp_path / "tokenizer.json")

@@ -366,3 +366,21 @@ def test_what_is_missing_is_said(tmp_path: Path, trained: Tokenizer, monkeypatch
         writer(tmp_path / "a", tmp_path)
     with pytest.raises(MissingDependencyError, match=r"weighttools\[text\]"):
         gguf_tokenizer(metadata(trained, "gpt-2"))
+
+
+def test_prompts_that_a_model_cannot_take_are_one_line(tmp_path: Path, trained: Tokenizer) -> None:
+    saved(tmp_path, trained)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"max_position_embeddings": 40}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    n = len(trained.encode("the cat").ids)
+    assert run(str(tmp_path), "-p", "the cat", "-n", str(40 - n)).exit_code == 0
+    said = f"a prompt of {n} tokens, and {41 - n} to follow; the model takes 40"
+    for arguments, message in (
+        (("-p", "the cat", "-n", str(41 - n)), said),
+        (("-p", "x", "-n", "2", "--seed", "-1"), "seed -1; expected 0 or more"),
+        (("-p", "x \udcff", "-n", "2"), "the prompt is not UTF-8: character 3"),
+    ):
+        error = run(str(tmp_path), *arguments).exception
+        assert isinstance(error, SpecError) and message in str(error)
+    error = run(str(tmp_path), "-p", "-", input=b"ab\xff\xfe").exception
+    assert isinstance(error, SourceError) and "standard input: byte 0xff is not UTF-8" in str(error)

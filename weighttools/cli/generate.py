@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from weighttools.cli import output
+from weighttools.errors import SourceError
 
 
 @click.command()
@@ -40,7 +41,7 @@ def generate(
 
     if max_tokens < 1:
         raise click.BadParameter("1 at least", param_hint="--max-tokens")
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = _from_stdin() if prompt == "-" else prompt
     pieces = writer(path, tokenizer, adapter).write(text, max_tokens, **how)
     if as_json:
         record = {"schema": "weighttools.generate/1", "path": path, "prompt": text, "text": "".join(pieces)}
@@ -49,3 +50,13 @@ def generate(
     for piece in pieces:
         output.piece(piece)
     output.echo()
+
+
+def _from_stdin() -> str:
+    if sys.stdin is None:
+        raise SourceError("is closed", subject="standard input")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        fact = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+        raise SourceError(fact, subject="standard input", remedy="give the prompt as UTF-8") from None

@@ -14,6 +14,9 @@ from weighttools.train.models import Architecture, Cache
 from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
 
+PROMPT_BLOCK = 256
+"""Positions of a prompt that run at once: scores of attention are so many rows, and not the prompt's square."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -120,7 +123,7 @@ def generate(
     Raises
     ------
     SpecError
-        `ids` are no whole numbers or none at all, or the scores are NaN.
+        `ids` are no whole numbers or none at all, the seed is negative, or the scores are NaN.
     UnsupportedError
         The model is no decoder.
     """
@@ -148,6 +151,8 @@ def stream(
     """Yield the next token of every text, (batch,), as soon as it is chosen; parameters as those of `generate`."""
     rows = _rows(ids)
     scores = _scorer(run, params, rows, cache)
+    if seed < 0:
+        raise SpecError(f"seed {seed}", expected="0 or more")
     rng, stops = np.random.default_rng(seed), np.array(sorted(stop), np.int64)
     last, ended = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
     for step in itertools.count():
@@ -187,7 +192,13 @@ def _scorer(run: Any, params: Mapping[str, Any], rows: Array, cached: bool) -> C
         if not isinstance(run, Architecture):
             return np.asarray(run(params, new))[:, -1]
         assert run.output is not None
-        x = run.hidden(params, new, **({"cache": seen} if is_cached else {}))
+        x = _in_blocks(run, params, new, seen) if is_cached else run.hidden(params, new)
         return np.asarray(run.output(params, x[:, -1]))
 
     return scores
+
+
+def _in_blocks(run: Architecture, params: Mapping[str, Any], new: Array, seen: Cache) -> Any:
+    """Run new tokens through the cache, some at a time, and return the last block's hidden states."""
+    starts = range(0, new.shape[1], PROMPT_BLOCK)
+    return [run.hidden(params, new[:, start : start + PROMPT_BLOCK], cache=seen)[:, -1:] for start in starts][-1]

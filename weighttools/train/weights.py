@@ -43,8 +43,10 @@ def class_weights(spec: str | Mapping[int, float] | None, labels: Any, n_classes
         return np.where(counts, counts.sum() / present, 0).astype(np.float32)
     weights = np.ones(n_classes, np.float32)
     for label, weight in spec.items():
-        if not 0 <= label < n_classes or not (math.isfinite(weight) and weight >= 0):
+        if not 0 <= label < n_classes or not 0 <= weight < math.inf:
             raise SpecError(f"weight {weight} for class {label}", expected=f"a number >= 0 for 0 to {n_classes - 1}")
+        if weight > float(np.finfo(np.float32).max):
+            raise SpecError(f"weight {weight:g} for class {label} is beyond float32", expected="3.4e38 at most")
         weights[label] = weight
     return weights
 

@@ -15,7 +15,7 @@ from weighttools.opening import PathLike
 from weighttools.opening import open as open_checkpoint
 from weighttools.train.adapters.lora import weights_of
 from weighttools.train.checkpoints.loading import Loaded
-from weighttools.train.data.tokens import home_of, tokens
+from weighttools.train.data.tokens import context_of, home_of, tokens
 from weighttools.train.generation import Sampling, arrays_of, stream
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
@@ -62,11 +62,10 @@ class Writer:
         Raises
         ------
         SpecError
-            A number is out of range, or the prompt is empty and the tokenizer begins texts with nothing.
+            A number is out of range, the prompt is no text, longer than the model takes, or empty where the tokenizer
+            begins texts with nothing.
         """
-        ids = self.tokenizer.encode(prompt).ids
-        if not ids:
-            raise SpecError("the prompt has no tokens", expected="some text")
+        ids = self._ids(prompt, max_tokens)
         sampling = Sampling(temperature, top_p, top_k)
         run, params = self.checkpoint.architecture, self.checkpoint.params
         new: list[int] = []
@@ -79,6 +78,22 @@ class Writer:
                     yield text[len(told) :]
                     told = text
         yield self._text(ids, new)[len(told) :]
+
+    def _ids(self, prompt: str, max_tokens: int) -> list[int]:
+        """Return the prompt's tokens, which have room in the model with those that are to follow."""
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            fact = f"the prompt is not UTF-8: character {error.start + 1:,}"
+            raise SpecError(fact, remedy="give it as UTF-8") from None
+        ids: list[int] = self.tokenizer.encode(prompt).ids
+        if not ids:
+            raise SpecError("the prompt has no tokens", expected="some text")
+        most = context_of(self.checkpoint.config)
+        if most is not None and len(ids) + max_tokens > most:
+            fact = f"a prompt of {len(ids):,} tokens, and {max_tokens:,} to follow; the model takes {most:,}"
+            raise SpecError(fact, remedy="shorten the prompt, or ask for fewer tokens (--max-tokens)")
+        return ids
 
     def _text(self, ids: list[int], new: list[int]) -> str:
         """Return the text of the new tokens. The prompt's last goes before: some spell a space by what precedes."""

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weighttools.errors import CorruptFileError, SpecError, UnsupportedError
+import numpy as np
+
+from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
+from weighttools.train.tape import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,24 @@ class Rows:
         for i, value in enumerate(values):
             if not isinstance(value, str):
                 raise SpecError(f"{name!r} is {_kind(value)}", subject=self.place(i), expected="a text")
+            if _has_surrogate(value):
+                fact = f"{name!r} holds half of a surrogate pair, which is no character"
+                raise SpecError(fact, subject=self.place(i), expected="a text", remedy="leave it out")
         return values
 
     def numbers(self, name: str) -> list[float]:
         """Return one column's values as finite numbers; as `column` otherwise."""
         return [self._number(name, i, value) for i, value in enumerate(self.column(name))]
+
+    def singles(self, name: str) -> Array:
+        """Return one column's values as finite float32; as `numbers` otherwise."""
+        values = np.array(self.numbers(name), np.float64)
+        beyond = np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)
+        if beyond.size:
+            at = int(beyond[0])
+            fact = f"column {name!r} is {values[at]:g}, beyond float32"
+            raise SpecError(fact, subject=self.place(at), expected="3.4e38 at most", remedy="rescale the column")
+        return values.astype(np.float32)
 
     def _number(self, name: str, i: int, value: Any) -> float:
         try:
@@ -92,7 +108,17 @@ class Rows:
         return number
 
 
+def _has_surrogate(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def _kind(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**40:
+        return "a whole number of more than 40 digits"
     kinds = {dict: "an object", list: "a list", bool: "true or false", type(None): "null", str: "a text"}
     return kinds.get(type(value), repr(value)[:40])
 
@@ -144,10 +170,18 @@ Records = Iterator[tuple[int, Mapping[str, Any]]]
 def _parser(name: str) -> Callable[[str], Records]:
     suffix = Path(name).suffix.lower()
     if suffix not in PARSERS:
+        _check_there(name)
         raise UnsupportedError(
             f"no rows are read from {suffix or 'no suffix'}", subject=name, expected=", ".join(PARSERS)
         )
     return PARSERS[suffix]
+
+
+def _check_there(name: str) -> None:
+    if not os.path.exists(name):
+        raise SourceError("no such file", subject=name)
+    if os.path.isdir(name):
+        raise SourceError("is a directory", subject=name, expected=f"a file: {', '.join(PARSERS)}")
 
 
 def text_of(name: str) -> str:
@@ -188,9 +222,21 @@ def _json_list(name: str) -> Records:
         yield i, _object(value, f"{name}: item {i}")
 
 
+class _TooLongError(Exception):
+    """A whole number that no computation takes."""
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 4300:
+        raise _TooLongError(f"{len(digits):,}")
+    return int(digits)
+
+
 def _parsed(text: str, subject: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_int=_integer)
+    except _TooLongError as error:
+        raise CorruptFileError(f"holds a number of {error} digits", subject=subject, expected="4,300 at most") from None
     except RecursionError:
         raise CorruptFileError("its JSON is nested too deeply", subject=subject) from None
     except ValueError as error:
@@ -205,6 +251,7 @@ def _object(value: Any, subject: str) -> Mapping[str, Any]:
 
 def _separated(delimiter: str) -> Callable[[str], Records]:
     def parse(name: str) -> Records:
+        csv.field_size_limit(2**31 - 1)  # its own is 131,072, and JSON lines have none
         reader = csv.reader(io.StringIO(text_of(name), newline=""), delimiter=delimiter, strict=True)
         try:
             header = [cell.strip() for cell in next(reader, [])]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
@@ -178,7 +180,7 @@ def table(
         raise SpecError(f"column {both!r} is to be predicted from itself", subject=rows.name, expected="other features")
     if not chosen:
         raise SpecError("there is no column to predict from", subject=rows.name, expected="features beside the target")
-    x = np.array([rows.numbers(name) for name in chosen], np.float64).T.astype(np.float32, order="C")
+    x = np.ascontiguousarray(np.array([rows.singles(name) for name in chosen]).T)
     y, classes = _targets(rows, targets, task, names)
     notes = [f"{rows.name}: {len(rows):,} rows, {len(chosen):,} features ({_listed(chosen)})", told(y, classes)]
     return Table(x, y, classes, tuple(chosen), None, weights(rows, weight), tuple(notes))
@@ -188,7 +190,7 @@ def _targets(
     rows: Rows, targets: Sequence[str], task: str, names: Sequence[str] | None
 ) -> tuple[Array, tuple[str, ...]]:
     if task == "regress":
-        columns = np.array([rows.numbers(name) for name in targets], np.float32)
+        columns = np.array([rows.singles(name) for name in targets])
         return (columns[0] if len(targets) == 1 else np.ascontiguousarray(columns.T)), ()
     if len(targets) > 1:
         raise SpecError(f"{len(targets)} columns of classes", expected="one", remedy="numbers are --task regress")
@@ -219,10 +221,8 @@ def npz(path: str | os.PathLike[str], *, task: str = "classify", names: Sequence
     from weighttools.opening import open as open_archive
 
     subject, held = os.fspath(path), open_archive(path)
-    missing = next((key for key in ("x", "y") if key not in held), None)
-    if missing:
-        fact = f"no array {missing!r}"
-        raise SpecError(fact, subject=subject, expected=f"x and y; there is {', '.join(list(held)[:10]) or 'nothing'}")
+    for key in ("x", "y", "sample_weight"):
+        _check_held(held, key, subject)
     arrays = {key: held[key].read() for key in ("x", "y", "sample_weight") if key in held}
     _check_lengths(arrays, subject)
     x = _finite(arrays["x"], "x", subject)
@@ -233,6 +233,20 @@ def npz(path: str | os.PathLike[str], *, task: str = "classify", names: Sequence
         raise SpecError(f"sample_weight of {weight.min():g}", subject=subject, expected="0 or more")
     notes = (f"{subject}: {len(x):,} samples of shape {x.shape[1:]}", told(y, classes))
     return Table(x, y, classes, (), None, weight, notes)
+
+
+def _check_held(held: TensorMap, key: str, subject: str) -> None:
+    """Refuse an archive without an array that is needed, or with one that holds no numbers."""
+    if key in held:
+        return
+    with zipfile.ZipFile(subject) as archive:
+        is_there = f"{key}.npy" in archive.namelist()
+    if is_there:
+        remedy = "number classes by numpy.unique(labels, return_inverse=True)" if key == "y" else None
+        raise SpecError(f"{key} holds text or objects", subject=subject, expected="numbers", remedy=remedy)
+    if key != "sample_weight":
+        names = ", ".join(list(held)[:10]) or "nothing"
+        raise SpecError(f"no array {key!r}", subject=subject, expected=f"x and y; there is {names}")
 
 
 def _check_lengths(arrays: Mapping[str, Array], subject: str) -> None:

@@ -160,7 +160,7 @@ def _targets(
     if label is None:
         return None, ()
     if task == "regress":
-        return np.array(rows.numbers(label), np.float32), ()
+        return rows.singles(label), ()
     return labelling.classes(rows, label, names)
 
 
@@ -174,7 +174,7 @@ def weights(rows: Rows, column: str | None) -> Array | None:
     """
     if column is None:
         return None
-    found = np.array(rows.numbers(column), np.float32)
+    found = rows.singles(column)
     if found.min() < 0:
         at = int(found.argmin())
         raise SpecError(f"weight {found[at]:g}", subject=rows.place(at), expected="0 or more")

@@ -12,8 +12,9 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
-from weighttools.io.text import MAX_JSON, read_json
+from weighttools.io.text import MAX_JSON, parse_json, read_json
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
+from weighttools.train.data.tokenizer_bounds import check_bounds
 from weighttools.train.models.files import described
 from weighttools.train.tape import Array
 
@@ -156,8 +157,10 @@ def _loaded(path: Path) -> Any:
         raise MissingDependencyError(
             "reading text needs tokenizers", remedy="pip install 'weighttools[text]'"
         ) from None
+    data = source.read(0, source.size)
+    check_bounds(parse_json(data, path), path)
     try:
-        return Tokenizer.from_buffer(source.read(0, source.size))
+        return Tokenizer.from_buffer(data)
     except BaseException as error:  # a panic of the package is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
@@ -174,11 +177,18 @@ def _settings(path: Path) -> Mapping[str, Any]:
 
 def _bound(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
     """Return the least bound that any of the files gives."""
-    positions = config.get("max_position_embeddings", config.get("n_positions"))
-    if isinstance(positions, int) and config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
-        positions -= int(config.get("pad_token_id") or 0) + 1  # their positions begin behind the padding's
-    said = [(tokenizer.truncation or {}).get("max_length"), settings.get("model_max_length"), positions]
+    said = [(tokenizer.truncation or {}).get("max_length"), settings.get("model_max_length"), context_of(config)]
     return min((int(n) for n in said if isinstance(n, (int, float)) and 0 < n < _UNBOUNDED), default=None)
+
+
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model takes; None where its configuration does not say."""
+    positions = config.get("max_position_embeddings", config.get("n_positions"))
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    if config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
+        positions -= int(config.get("pad_token_id") or 0) + 1  # their positions begin behind the padding's
+    return positions
 
 
 def _pad_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
