@@ -15,6 +15,7 @@ from tests.train import tiny_texts
 from weighttools import train
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, WeighttoolsError
 from weighttools.train.data.tokenizer_bounds import check_bounds
+from weighttools.train.data.tokens import _cuts_words
 
 ROWS = [
     {"text": "good film !", "label": "pos", "other": "it was a very good book", "w": 2},
@@ -213,3 +214,38 @@ def test_token_numbers_beyond_int32_are_refused(bert: Path, tmp_path: Path, wher
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(CorruptFileError, match="token 'good' has the number 4,000,000,000; expected at most"):
         train.text(ROWS, tokenizer=tmp_path / "tokenizer.json")
+
+
+def test_of_a_long_text_only_the_beginning_is_tokenized(bert: Path) -> None:
+    known = train.tokens(bert, 7)
+    seen: list[int] = []
+
+    class Watched:
+        """A tokenizer that counts the characters it is given."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(known.tokenizer, name)
+
+        def encode_batch(self, texts: list[str]) -> Any:
+            seen.extend(map(len, texts))
+            return known.tokenizer.encode_batch(texts)
+
+    texts = ["it is not a good book , is it . " * 1000, " " * 2000 + "good film " * 99, "x" * 5000, "bad"]
+    found = train.Tokens(Watched(), known.pad_id, known.end_id, 7).encode(texts)
+    known.tokenizer.enable_truncation(7)
+    whole = known.tokenizer.encode_batch(texts)
+    known.tokenizer.no_truncation()
+    assert [one.ids for one in found] == [one.ids for one in whole]
+    assert [bool(one.overflowing) for one in found] == [bool(one.overflowing) for one in whole]
+    assert seen[0] <= 7 * 64 and seen[3] == 3
+
+
+def test_tokenizers_that_merge_across_words_get_the_whole_text() -> None:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    found = Tokenizer(models.BPE())
+    assert not _cuts_words(found)
+    found.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    assert _cuts_words(found)
+    found.normalizer = normalizers.Replace(" ", "\u2581")  # as Gemma has it: no space is left to split at
+    assert not _cuts_words(found)

@@ -24,6 +24,9 @@ _ENDS = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>", "<|end_of_text|>", "[SE
 _UNBOUNDED = 1_000_000
 """A model_max_length above this says that nobody set one."""
 
+_CHARACTERS = 64
+"""Of a long text so many characters for each token that is wanted are looked at first; words have fewer."""
+
 Base = str | os.PathLike[str] | TensorMap
 """A checkpoint: its path, its directory, or the open map."""
 
@@ -71,13 +74,29 @@ class Tokens:
         if self.max_length is not None:
             self.tokenizer.enable_truncation(self.max_length)
         try:
-            inputs = list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
-            found: list[Any] = self.tokenizer.encode_batch(inputs)
+            if pairs is not None:
+                return list(self.tokenizer.encode_batch(list(zip(texts, pairs, strict=True))))
+            cut = [self._cut(text) for text in texts]
+            found: list[Any] = self.tokenizer.encode_batch(cut)
+            for i, text in enumerate(texts):
+                if cut[i] is not text and not found[i].overflowing:  # its beginning has too few tokens to do
+                    found[i] = self.tokenizer.encode(text)
             return found
         except Exception as error:
             raise SpecError(f"a text cannot be tokenized: {_line(error)}") from None
         finally:
             self.tokenizer.no_truncation()
+
+    def _cut(self, text: str) -> str:
+        """Return the beginning of a text that is far longer than `max_length` tokens need, up to a word's end.
+
+        Only for tokenizers that cut texts into words before anything else: a word's tokens depend on it alone.
+        """
+        room = (self.max_length or len(text)) * _CHARACTERS
+        if len(text) <= room or not _cuts_words(self.tokenizer):
+            return text
+        words = text[:room].rsplit(None, 1)
+        return words[0] if len(words) == 2 else text
 
     def ids(self, texts: Sequence[str], special: bool = False) -> list[Array]:
         """Return the token numbers (int32) of texts, uncut; `special` adds what the tokenizer adds to each."""
@@ -87,6 +106,14 @@ class Tokens:
     def decode(self, ids: Any) -> str:
         """Return the text of token numbers."""
         return str(self.tokenizer.decode([int(i) for i in ids]))
+
+
+def _cuts_words(tokenizer: Any) -> bool:
+    """Return whether words are told apart before they become tokens; some tokenizers merge across spaces."""
+    if tokenizer.pre_tokenizer is None:
+        return False
+    text = tokenizer.normalizer.normalize_str("a b") if tokenizer.normalizer is not None else "a b"
+    return len(tokenizer.pre_tokenizer.pre_tokenize_str(text)) > 1
 
 
 def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
