@@ -332,6 +332,39 @@ def test_targets_are_checked_before_training(inside, mlp: Path, flowers: Path, t
         assert ran.code == 2 and said in ran.err and "epoch" not in ran.out, ran.err
 
 
+def test_figures_replace_nothing_unasked(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    out, before = tmp_path / "x.safetensors", flowers.read_bytes()
+    args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "--steps", "2", "-o", out)
+    (tmp_path / "h.csv").write_text("mine")
+    os.link(flowers, tmp_path / "link.csv")
+    for options, said in (
+        (("--history", tmp_path / "h.csv"), "h.csv: exists already; give --force"),
+        (("--history", flowers, "--force"), "flowers.csv: is read too"),
+        (("--history", tmp_path / "link.csv", "--force"), "link.csv: is read too"),
+        (("--plot", tmp_path / "p.foo"), "p.foo: a plot is .png, .svg or .pdf"),
+        (("-o", tmp_path / "same.csv", "--history", tmp_path / "same.csv"), "same.csv: is the output too"),
+    ):
+        ran = inside(*args, *options)
+        assert ran.code == 2 and said in ran.err and ran.err.count("\n") == 1 and "epoch" not in ran.out, ran.err
+    assert (tmp_path / "h.csv").read_text() == "mine" and flowers.read_bytes() == before and not out.exists()
+    assert inside(*args, "--history", tmp_path / "h.csv", "--force").code == 0
+    assert (tmp_path / "h.csv").read_text().startswith("epoch,step")
+
+
+def test_a_plot_that_fails_leaves_the_weights(
+    inside, mlp: Path, flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fails)
+    out = tmp_path / "x.safetensors"
+    options = ("--label-column", "kind", "--steps", "2", "-o", out, "--plot", tmp_path / "p.png")
+    ran = inside("finetune", mlp, "--data", flowers, *options)
+    assert ran.code == 2 and "p.png" in ran.err and "wrote" in ran.out
+    assert set(load_file(out)) == set(load_file(mlp))
+
+
 def test_a_model_without_a_head_is_not_evaluated(inside, bert: Path, reviews: Path) -> None:
     ran = inside("evaluate", bert, "--data", reviews, *COLUMNS)
     assert ran.code == 2 and "has no head" in ran.err and "finetune" in ran.err

@@ -145,7 +145,7 @@ def test_a_checkpoint_of_something_else_is_refused(case: str, tmp_path: Path) ->
 def test_it_is_not_overwritten_unasked(tmp_path: Path) -> None:
     checkpoint(tmp_path / "c")
     before = {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
-    with pytest.raises(SourceError, match="holds a checkpoint; resume=True"):
+    with pytest.raises(SourceError, match="holds a checkpoint; resume to continue it"):
         checkpoint(tmp_path / "c")
     assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == before
     (tmp_path / "d").mkdir()

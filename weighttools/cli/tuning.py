@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from weighttools.cli import output, writing
 from weighttools.errors import SourceError, SpecError, printable
+from weighttools.io.sink import explained
 from weighttools.train.checkpoints.companions import adapter_companions, companions
 from weighttools.train.commands.planning import plan
 from weighttools.train.commands.tuning import Prepared, Settings, prepare, tune, written
@@ -18,6 +20,7 @@ from weighttools.train.fitting.history import History
 
 TOKENIZER = "tokenizer.json"
 SCHEMA = "weighttools.finetune/1"
+HISTORIES, PLOTS = (".csv", ".json"), (".png", ".svg", ".pdf")
 
 
 def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: dict[str, Any]) -> None:
@@ -25,7 +28,8 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
     from weighttools import api
 
     history, plot = rest.pop("history"), rest.pop("plot")
-    _check_outputs(history, plot)
+    inputs = (src, data, settings.validation, settings.columns.tokenizer)
+    _check_outputs(history, plot, dst, [path for path in inputs if isinstance(path, str)], rest["force"])
 
     def say(line: str) -> None:
         click.echo(printable(line), err=as_json or dst == "-")
@@ -42,7 +46,6 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
         return
     result = tune(prepared, say)
     record = writing.write(written(prepared, result), dst, "finetune", **target, dequantize=True)
-    _write_history(result.history, history, plot)
     record = {
         **record, "schema": SCHEMA, "task": prepared.task.name, "n_samples": len(prepared.data),
         "n_steps": prepared.n_steps, "n_trained": sum(prepared.model.params[n].size for n in prepared.names),
@@ -55,6 +58,7 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
         writing.report(record)
         _tell_files(dst, record, target["beside"])
     output.notes(record)
+    _write_history(result.history, history, plot)
 
 
 def _beside(prepared: Prepared) -> dict[str, bytes]:
@@ -85,15 +89,31 @@ def _planned(prepared: Prepared) -> Any:
     return tensor_map(prepared.model)
 
 
-def _check_outputs(history: str | None, plot: str | None) -> None:
-    """Refuse what could only fail after training."""
-    if history is not None and Path(history).suffix not in (".csv", ".json"):
-        raise SpecError("a history is .csv or .json", subject=history)
-    for path in (history, plot):
-        if path is not None and not Path(path).absolute().parent.is_dir():
+def _check_outputs(history: str | None, plot: str | None, dst: str, inputs: Sequence[str], force: bool) -> None:
+    """Refuse what could only fail after training, and what would be lost."""
+    for path, what, known in ((history, "a history", HISTORIES), (plot, "a plot", PLOTS)):
+        if path is None:
+            continue
+        if Path(path).suffix.lower() not in known:
+            raise SpecError(f"{what} is {', '.join(known[:-1])} or {known[-1]}", subject=path)
+        if not Path(path).absolute().parent.is_dir():
             raise SourceError("its directory does not exist", subject=path, remedy="make it first")
+        _refuse_taken(path, dst, inputs)
+        if Path(path).is_dir() or (os.path.lexists(path) and not force):
+            raise SourceError("exists already", subject=path, remedy="give --force to replace it, or another name")
     if plot is not None:
         History().plot()
+
+
+def _refuse_taken(path: str, dst: str, inputs: Sequence[str]) -> None:
+    """Refuse to write figures to what is read, to a file of a directory that is read, or to the output."""
+    real = Path(os.path.realpath(path))
+    if dst != "-" and real == Path(os.path.realpath(dst)):
+        raise SpecError("is the output too", subject=path, expected="a file of its own", remedy="give another name")
+    for given in map(Path, inputs):
+        is_inside = real.exists() and Path(os.path.realpath(given)) in real.parents
+        if is_inside or (given.exists() and real.exists() and given.samefile(real)):
+            raise SpecError("is read too", subject=path, expected="a file of its own", remedy="give another name")
 
 
 def _refuse_existing(dst: str, force: bool) -> None:
@@ -106,9 +126,10 @@ def _refuse_existing(dst: str, force: bool) -> None:
 
 def _write_history(history: History, file: str | None, plot: str | None) -> None:
     if file is not None:
-        history.csv(file) if file.endswith(".csv") else history.json(file)
+        history.csv(file) if file.lower().endswith(".csv") else history.json(file)
     if plot is not None:
-        history.plot(plot)
+        with explained(plot):
+            history.plot(plot)
 
 
 def _tell_files(dst: str, record: dict[str, Any], beside: dict[str, bytes]) -> None:

@@ -202,13 +202,13 @@ def _begin(store: Store | None, session: Session, progress: Progress, resume: bo
     """Continue from the checkpoint, or make sure that there is none to be lost, and hold what is to be held."""
     if store is None:
         if resume:
-            raise SpecError("resume=True without a checkpoint", subject="fit", remedy="name its directory")
+            raise SpecError("resume without a checkpoint", remedy="name the checkpoint's directory")
     elif resume and store.is_there:
         store.restore(session, progress)
         session.log(f"continuing from {store.directory} after step {progress.step:,}")
     elif store.is_there:
         raise SourceError(
-            "holds a checkpoint", subject=store.directory, remedy="resume=True continues it; or name another directory"
+            "holds a checkpoint", subject=store.directory, remedy="resume to continue it, or name another directory"
         )
     elif resume:
         session.log(f"there is no checkpoint in {store.directory} yet: beginning anew")

@@ -15,7 +15,7 @@ from weighttools.train.tape import Array
 
 Saved = Callable[[], str]
 """Says where the last good checkpoint is, or nothing."""
-LOWER = "lower the learning rate, or clip the gradients (clip_norm=1.0)"
+LOWER = "lower the learning rate, or clip the gradients to a smaller norm"
 
 
 def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch, where: str, saved: Saved) -> None:
