@@ -269,6 +269,15 @@ def test_a_square_weight_among_both_kinds_is_not_guessed(tmp_path: Path) -> None
         ({"lora_alpha": True}, "lora_alpha is True"),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan"),
         ({"lora_alpha": 10**400}, "lora_alpha is 1"),
+        *[({"r": r}, f"r is {r!r}") for r in (0, -4, 10**12, "x", None, float("nan"), 4.5, True)],
+        ({"r": 8}, "has factors of rank 3, and adapter_config.json says r = 8"),
+        ({"r": 8, "rank_pattern": {"q_proj": 3}}, "down_proj' has factors of rank 3"),
+        ({"rank_pattern": [3]}, "rank_pattern is [3]"),
+        ({"rank_pattern": {"q_proj": -3}}, "rank_pattern is {'q_proj': -3}"),
+        ({"use_rslora": "x"}, "use_rslora is 'x'"),
+        ({"lora_alpha": None}, "lora_alpha is None"),
+        ({"layers_to_transform": [7]}, "no factor is of such a layer"),
+        ({"layers_to_transform": "x"}, "layers_to_transform is 'x'"),
         ({"lora_dropout": "much"}, "lora_dropout is 'much'"),
         ({"lora_dropout": 1}, "lora_dropout is 1"),
         ({"target_modules": 5}, "target_modules is 5"),
@@ -321,7 +330,7 @@ def test_tensors_that_are_not_plain_lora(names: dict[str, Any], error: Any, mess
         {f"base_model.model.{n}": np.ones(s, np.float32) for n, s in names.items()},
         tmp_path / "adapter_model.safetensors",
     )
-    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 8}')
     base = wt.TensorMap.from_arrays({"q.weight": np.ones((4, 4), np.float32)})
     with pytest.raises(error, match=message):
         merge_lora(base, tmp_path)
@@ -338,6 +347,51 @@ def test_what_is_no_adapter(tmp_path: Path) -> None:
         open_adapter(tmp_path)
 
 
+def test_an_alpha_is_needed_and_ranks_of_regular_expressions_are_not_guessed(tmp_path: Path) -> None:
+    home = plain(tmp_path, np.ones((2, 4)), np.ones((4, 2)), r=8, rank_pattern={"(q|v)": 2})
+    assert [update.rank for update in open_adapter(home).updates.values()] == [2]
+    (home / "adapter_config.json").write_text('{"r": 2}')
+    with pytest.raises(CorruptFileError, match="has no lora_alpha"):
+        open_adapter(home)
+
+
+def test_a_tensor_that_belongs_to_nothing_is_refused(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    home = plain(tmp_path / "a", np.ones((2, 4)), np.ones((4, 2)))
+    file = home / "adapter_model.safetensors"
+    save_file({**load_file(file), "base_model.model.stray.weight": np.ones(3)}, file)
+    save_file({"q.weight": np.ones((4, 4))}, tmp_path / "base.safetensors")
+    args = ("merge-adapter", tmp_path / "base.safetensors", home, "-o", tmp_path / "out.safetensors")
+    ran = run_cli(*args)
+    assert ran.code == 2 and "'stray.weight'" in ran.err and len(ran.err.splitlines()) == 1
+    assert not (tmp_path / "out.safetensors").exists()
+    plain(home, np.ones((2, 4)), np.ones((4, 2)), modules_to_save=["stray"])
+    save_file({**load_file(file), "base_model.model.stray.weight": np.ones(3)}, file)
+    assert run_cli(*args).code == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_factors_that_are_not_finite_are_refused(value: float, run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    home = plain(tmp_path / "a", np.ones((2, 4)), np.array([[1.0, 1]] * 3 + [[1, value]]))
+    save_file({"q.weight": np.ones((4, 4))}, tmp_path / "base.safetensors")
+    ran = run_cli("merge-adapter", tmp_path / "base.safetensors", home, "-o", tmp_path / "out.safetensors")
+    assert ran.code == 2 and "lora_B of 'q.weight' holds NaN or Inf" in ran.err and len(ran.err.splitlines()) == 1
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_result_that_overflows_is_told(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    home = plain(tmp_path / "a", np.ones((2, 4)), np.ones((4, 2)), lora_alpha=1e30)
+    save_file({"q.weight": np.ones((4, 4), np.float16)}, tmp_path / "base.safetensors")
+    ran = run_cli("merge-adapter", tmp_path / "base.safetensors", home, "-o", tmp_path / "out.safetensors")
+    assert ran.code == 0 and "0 NaN and 16 Inf, first in q.weight" in ran.err
+
+
+def test_no_such_directory(run_cli: Callable[..., Any], tmp_path: Path) -> None:
+    save_file({"q.weight": np.ones((4, 4))}, tmp_path / "base.safetensors")
+    none = tmp_path / "nowhere"
+    ran = run_cli("merge-adapter", tmp_path / "base.safetensors", none, "-o", tmp_path / "out.safetensors")
+    assert ran.code == 2 and f"{none}: does not exist" in ran.err and len(ran.err.splitlines()) == 1
+
+
 def test_names_of_megabytes_cost_no_time(tmp_path: Path) -> None:
     """Prefixes are tried up to a bound, and a name's dots are not walked through."""
     long = "a." * 20_000 + "q"
@@ -345,7 +399,7 @@ def test_names_of_megabytes_cost_no_time(tmp_path: Path) -> None:
         {f"{long}.lora_A.weight": np.ones((1, 2), np.float32), f"{long}.lora_B.weight": np.ones((2, 1), np.float32)},
         tmp_path / "adapter_model.safetensors",
     )
-    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 8}')
     with pytest.raises(SpecError, match="which the base does not have"):
         merge_lora(wt.TensorMap.from_arrays({"q.weight": np.ones((2, 2), np.float32)}), tmp_path)
 

@@ -23,23 +23,16 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike, located, open
-from weighttools.transforms.low_rank import Update, merged
+from weighttools.transforms.adapter_config import check_config, is_number, listed
+from weighttools.transforms.low_rank import Update, all_finite, merged
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 CONFIG = "adapter_config.json"
 WRAPPER = "base_model.model."
-_HARMLESS = {
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
-    "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern",
-    "layers_to_transform", "loftq_config", "lora_alpha", "lora_dropout", "megatron_core", "modules_to_save",
-    "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config",
-    "target_modules", "task_type", "use_rslora",
-}  # fmt: skip
-"""Entries of adapter_config.json that are used here, or that do not change what the factors mean."""
-_MOVES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
-"""Initialisations after which the base is no longer the file's: the factors alone do not tell the change."""
 _PLAIN = re.compile(r"\^?(?:[\w-]|\\?\.)+\$?")
 _MAX_PREFIXES = 16
+_HEADS = ("classifier", "score", "qa_outputs")
+"""What peft saves whole for the tasks of its Auto classes; early versions did not add it to ``modules_to_save``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,51 +85,14 @@ def open_adapter(path: PathLike) -> Adapter:
         Its configuration or its tensors contradict themselves.
     """
     place = Path(located(os.fspath(path)))
+    if not place.exists():
+        raise SourceError("does not exist", subject=path, expected=f"a directory with {WEIGHTS[0]} and {CONFIG}")
     file = next((place / n for n in WEIGHTS if (place / n).is_file()), None) if place.is_dir() else place
     if file is None:
         raise SourceError("holds no adapter", subject=path, expected=f"{WEIGHTS[0]} and {CONFIG}")
     config = read_json(file.with_name(CONFIG))
-    _check_config(config, str(file.with_name(CONFIG)))
+    check_config(config, str(file.with_name(CONFIG)))
     return _adapter(open(file), config, os.fspath(path))
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # an integer beyond float64
-        return False
-
-
-def _are_names(value: Any) -> bool:
-    return value is None or isinstance(value, str) or (isinstance(value, list) and all(type(v) is str for v in value))
-
-
-_TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "lora_alpha": (lambda v: v is None or _is_number(v), "a number"),
-    "lora_dropout": (lambda v: v is None or (_is_number(v) and 0 <= v < 1), "a number from 0, below 1"),
-    "alpha_pattern": (lambda v: v is None or isinstance(v, dict), "a table"),
-    "target_modules": (_are_names, "names"),
-    "modules_to_save": (_are_names, "names"),
-}
-"""What entries that are used must be."""
-
-
-def _check_config(config: Mapping[str, Any], subject: str) -> None:
-    kind, init = config.get("peft_type", "LORA"), str(config.get("init_lora_weights", True)).lower()
-    if kind != "LORA":
-        raise UnsupportedError(f"is an adapter of type {kind!r}", subject=subject, expected="'LORA'")
-    odd = [key for key, value in config.items() if value and key not in _HARMLESS]
-    if odd:
-        raise UnsupportedError(f"asks for {', '.join(odd)}, which is not plain LoRA", subject=subject)
-    for key, (fits, expected) in _TYPES.items():
-        if not fits(config.get(key)):
-            raise CorruptFileError(f"{key} is {config[key]!r}", subject=subject, expected=expected)
-    if init.startswith(_MOVES_BASE):
-        raise UnsupportedError(
-            f"was begun by {init!r}, which moves the base's weights too",
-            subject=subject,
-            remedy="save it as plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=…)",
-        )
 
 
 def _adapter(tensor_map: TensorMap, config: Mapping[str, Any], path: str) -> Adapter:
@@ -150,10 +106,30 @@ def _adapter(tensor_map: TensorMap, config: Mapping[str, Any], path: str) -> Ada
             raise CorruptFileError(f"{bare(module)!r} has one factor without the other", subject=path)
         a, b = (tensor_map[pair[side][0]] for side in "AB")
         rank = a.shape[0] if a.shape else 0
+        _check_rank(config, bare(module), rank, path)
         scale = _scale(config, bare(module), rank, path)
         updates[bare(module)] = Update(a, b, scale, is_turned="lora_embedding_A" in pair["A"][0])
+    _check_layers(config, updates, path)
     whole = {_whole_name(name, path): tensor_map[name] for name in tensor_map if name not in factors}
     return Adapter(updates, whole, config, path)
+
+
+def _check_rank(config: Mapping[str, Any], module: str, rank: int, path: str) -> None:
+    """Refuse factors of another rank than the configuration says; a regular expression may say any module's."""
+    table = config.get("rank_pattern") or {}
+    told = [n for key, n in table.items() if _PLAIN.fullmatch(key) and _matches(key, module, path)]
+    allowed = {*(told[:1] or [config.get("r", rank)]), *(n for key, n in table.items() if not _PLAIN.fullmatch(key))}
+    if rank and rank not in allowed:
+        fact = f"{module!r} has factors of rank {rank}, and {CONFIG} says r = {min(allowed)}"
+        raise CorruptFileError(fact, subject=path, expected="equal ranks, or the module's in rank_pattern")
+
+
+def _check_layers(config: Mapping[str, Any], modules: Iterable[str], path: str) -> None:
+    layers = config.get("layers_to_transform")
+    wanted = set(map(str, [] if layers is None else listed(layers)))
+    if wanted and not any(wanted & set(module.split(".")) for module in modules):
+        fact = f"layers_to_transform is {layers!r}, and no factor is of such a layer"
+        raise CorruptFileError(fact, subject=path, expected="numbers of layers that have factors")
 
 
 def bare(name: str) -> str:
@@ -168,10 +144,10 @@ def _whole_name(name: str, path: str) -> str:
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int, path: str) -> float:
-    alpha = 8 if config.get("lora_alpha") is None else config["lora_alpha"]
+    alpha = config["lora_alpha"]
     table = config.get("alpha_pattern") or {}
     alpha = next((value for key, value in table.items() if _matches(str(key), module, path)), alpha)
-    if not _is_number(alpha):
+    if not is_number(alpha):
         raise CorruptFileError(f"lora_alpha is {alpha!r}", subject=path, expected="a number")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank) if rank else 0.0
 
@@ -221,8 +197,29 @@ def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Ite
     turned = _turned(targets, shapes, bool(adapter.config.get("fan_in_fan_out")))
     for name, update in turned.items():
         update.check(name, shapes[name])
+        _check_finite(name, update, adapter.path)
+    for name in adapter.whole:
+        _check_owner(name, change(name) in names.values(), adapter)
     kept = {name: tensor for name, tensor in whole.items() if name in shapes}
     return Placed(turned, kept, {name: tensor for name, tensor in whole.items() if name not in shapes})
+
+
+def _check_finite(name: str, update: Update, path: str) -> None:
+    for factor, side in ((update.a, "A"), (update.b, "B")):
+        if not all_finite(factor):
+            fact = f"lora_{side} of {name!r} holds NaN or Inf"
+            raise SpecError(fact, subject=path or None, expected="finite factors", remedy="train the adapter again")
+
+
+def _check_owner(name: str, is_known: bool, adapter: Adapter) -> None:
+    """Refuse a tensor that neither takes the place of the base's nor is of a module that was saved whole."""
+    saved = [*_HEADS, *listed(adapter.config.get("modules_to_save") or [])]
+    if not is_known and not any(not module or f".{module}." in f".{name}." for module in saved):
+        raise SpecError(
+            f"brings {name!r}, which is no factor, nor the base's, nor in modules_to_save",
+            subject=adapter.path or None,
+            remedy="name its module in modules_to_save if it is meant",
+        )
 
 
 def _prefix_change(modules: list[str], names: Mapping[str, str], path: str) -> Callable[[str], str]:
@@ -279,7 +276,7 @@ def beside(adapter: Adapter, config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, **{key: found[key] for key in _OF_HEADS if key in found}}
 
 
-_OF_HEADS = ("id2label", "label2id", "problem_type", "weighttools")
+_OF_HEADS = ("architectures", "id2label", "label2id", "num_labels", "pad_token_id", "problem_type", "weighttools")
 
 
 def merge_lora(base: TensorMap, adapter: Adapter | PathLike) -> TensorMap:

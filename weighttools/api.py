@@ -44,7 +44,8 @@ def save(
         The format cannot hold the map.
     """
     if not isinstance(tensor_map, TensorMap):
-        raise SpecError(f"{type(tensor_map).__name__} is no TensorMap", subject="save", expected="save(path, map)")
+        fact, remedy = f"{type(tensor_map).__name__} is no TensorMap", "TensorMap.from_arrays(...) makes one of arrays"
+        raise SpecError(fact, subject="save", expected="save(path, map)", remedy=remedy)
     return convert(tensor_map, path, format=format, force=force, dequantize=dequantize, store=store, beside=beside)
 
 

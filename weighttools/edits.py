@@ -334,12 +334,12 @@ def merge_adapter(base: Source, adapter: PathLike) -> TensorMap:
     Returns
     -------
     TensorMap
-        With a `report`. Sums are float64, rounded once to the base's dtypes; nothing is read yet.
+        With a `report`. Sums are float64, rounded once to the base's dtypes; only the factors are read now.
 
     Raises
     ------
     SpecError
-        The adapter does not fit the base, or a weight to change is quantised.
+        The adapter does not fit the base, a factor holds NaN or Inf, or a weight to change is quantised.
     """
     from weighttools.adapters import merge_lora
 
@@ -353,6 +353,21 @@ def configuration(base: TensorMap) -> dict[str, bytes]:
     from weighttools.train.models.gguf import from_gguf, is_gguf
 
     return {"config.json": (json.dumps(from_gguf(base)[1], indent=2) + "\n").encode()} if is_gguf(base) else {}
+
+
+def adapter_configuration(base: TensorMap, adapter: PathLike) -> dict[str, bytes]:
+    """Return the config.json of a base, told of the classes that an adapter's own names, to write beside them merged.
+
+    Empty where one of both has none: then the base's, if any, is copied.
+    """
+    import json
+
+    from weighttools.adapters import beside, open_adapter
+    from weighttools.analyzers.configuration import read_beside
+
+    config = read_beside(base.origin, "config.json") or {}
+    told = beside(open_adapter(adapter), config) if config else config
+    return {"config.json": (json.dumps(told, indent=2) + "\n").encode()} if told != config else {}
 
 
 def masks(pruned: TensorMap) -> TensorMap:

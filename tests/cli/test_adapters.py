@@ -78,6 +78,9 @@ def test_a_language_model_s_adapter(inside: Callable[..., Any], decoder: Path, t
     args = ("finetune", decoder, "--data", data, "--lora", "r=4,alpha=8,dropout=0.05", "--lora-targets", "*_proj.weight",
             "--epochs", "8", "--batch-size", "4", "--block", "16", "--lr", "0.02")  # fmt: skip
     planned = inside(*args, "-o", tmp_path / "adapter", "--dry-run")
+    plan = json.loads(inside(*args, "-o", tmp_path / "adapter", "--dry-run", "--json").out)
+    base_bytes = sum(array.nbytes for array in load_file(decoder / "model.safetensors").values())
+    assert plan["weights_bytes"] == base_bytes + 2_880 * 4  # the frozen weights too
     assert planned.code == 0 and "would train 2,880 of " in planned.out and not (tmp_path / "adapter").exists()
     ran = inside(*args, "-o", tmp_path / "adapter")
     assert ran.code == 0, ran.err
@@ -97,6 +100,8 @@ def test_a_language_model_s_adapter(inside: Callable[..., Any], decoder: Path, t
     assert merged.code == 0, merged.err
     assert figures(inside, tmp_path / "merged", *data_args)["loss"] == pytest.approx(after["loss"], rel=1e-4)
 
+    wrong = inside("generate", tmp_path / "adapter", "--prompt", "the lamp")
+    assert wrong.code == 2 and "is a LoRA adapter, and no model" in wrong.err and "--adapter" in wrong.err
     prompt = ("--prompt", "the lamp", "-n", "12", "--json")
     texts = [
         json.loads(inside("generate", *which, *prompt).out)["text"]
@@ -157,6 +162,11 @@ def test_a_classifier_s_adapter_brings_its_head(inside: Callable[..., Any], enco
     assert said == [label for _, label in rows]
     found = figures(inside, encoder, "--data", data, "--adapter", tmp_path / "adapter")
     assert found["accuracy"] == 1
+    ran = inside("merge-adapter", encoder, tmp_path / "adapter", "-o", tmp_path / "merged")
+    assert ran.code == 0, ran.err
+    loaded = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    assert loaded.config.id2label == {0: "neg", 1: "pos"}
+    assert torch.allclose(loaded(ids).logits, module(ids).logits, atol=1e-4)
     ran = inside(*args, "-o", tmp_path / "whole", "--merge")
     assert ran.code == 0, ran.err
     whole = figures(inside, tmp_path / "whole", "--data", data)

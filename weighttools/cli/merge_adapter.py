@@ -31,6 +31,8 @@ def merge_adapter(
 
     ADAPTER is a directory with adapter_model.safetensors and adapter_config.json. W + alpha / r * B A is computed in
     float64 and rounded once to the base's dtype; what the adapter does not change is copied.
+    Factors that hold NaN or Inf are refused; a result that overflows the dtype is written, and a note counts its
+    elements. A classifier's classes come from the adapter's config.json.
 
     \b
     Examples:
@@ -44,5 +46,5 @@ def merge_adapter(
 
     opened = api.open(base, assume=assume, root=root)
     plain = taken(opened, {"names": names}).pipe(*recodings({"dequantize": dequantize}))
-    beside = edits.configuration(opened) if names else {}
+    beside = edits.configuration(opened) if names else edits.adapter_configuration(opened, adapter)
     writing.edited(edits.merge_adapter(plain, adapter), dst, "changed", as_json, beside=beside, **settings)

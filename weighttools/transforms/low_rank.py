@@ -82,6 +82,12 @@ def _read(factor: Tensor, start: int, stop: int) -> Array:
     return widened(aligned_read(factor.reader, start, stop, factor.n_elements))
 
 
+def all_finite(factor: Tensor) -> bool:
+    """Whether a factor holds no NaN and no Inf; it is read a block at a time."""
+    n, step = factor.n_elements, 1 << 20
+    return all(np.isfinite(_read(factor, at, min(n, at + step))).all() for at in range(0, n, step))
+
+
 @dataclass(frozen=True, slots=True)
 class Changed:
     """Adds an update to a block that begins at an element of its weight."""

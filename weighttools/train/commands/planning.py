@@ -38,12 +38,17 @@ def plan(prepared: Prepared) -> dict[str, Any]:
         "n_trained": sum(p.size for p in params.values()),
         "groups": groups.describe(params, decay).splitlines(),
         "class_weights": _weights_told(prepared),
-        "weights_bytes": sum(p.nbytes for p in prepared.model.params.values()),
+        "weights_bytes": sum(p.nbytes for p in prepared.model.params.values()) + _frozen_bytes(prepared),
         "gradient_bytes": n_bytes,
         "state_bytes": _nbytes(state),
         "step_peak_bytes": peak,
         "step_seconds": seconds,
     }
+
+
+def _frozen_bytes(prepared: Prepared) -> int:
+    """Return the bytes of the weights beside which an adapter is trained."""
+    return sum(p.nbytes for p in prepared.base.params.values()) if prepared.base is not None else 0
 
 
 def _nbytes(state: Any) -> int:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from weighttools.adapters import merge_lora
+from weighttools.adapters import CONFIG as ADAPTER
+from weighttools.adapters import WEIGHTS, merge_lora
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.io.text import read_json
-from weighttools.opening import PathLike
+from weighttools.opening import PathLike, located
 from weighttools.opening import open as open_checkpoint
 from weighttools.train.adapters.lora import weights_of
 from weighttools.train.checkpoints.loading import Loaded
@@ -121,10 +124,21 @@ def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapte
     UnsupportedError
         No function is known for the checkpoint, or for its tokenizer.
     """
+    _refuse_adapter(base)
     change = None if adapter is None else functools.partial(merge_lora, adapter=adapter)
     checkpoint = load(base, change=change)
     known = tokens(checkpoint.origin if tokenizer is None else tokenizer)
     return Writer(checkpoint, known.tokenizer, frozenset(_stops(checkpoint)))
+
+
+def _refuse_adapter(base: PathLike | TensorMap) -> None:
+    """Say that a directory is an adapter, where it holds nothing else."""
+    path = None if isinstance(base, TensorMap) else Path(located(os.fspath(base)))
+    if path is None or not (path / ADAPTER).is_file() or (path / "model.safetensors").exists():
+        return
+    if any((path / name).is_file() for name in WEIGHTS):
+        remedy = f"give the base that it changes, and --adapter {base}"
+        raise SpecError("is a LoRA adapter, and no model", subject=base, remedy=remedy)
 
 
 def write(
