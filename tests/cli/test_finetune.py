@@ -368,3 +368,11 @@ def test_a_plot_that_fails_leaves_the_weights(
 def test_a_model_without_a_head_is_not_evaluated(inside, bert: Path, reviews: Path) -> None:
     ran = inside("evaluate", bert, "--data", reviews, *COLUMNS)
     assert ran.code == 2 and "has no head" in ran.err and "finetune" in ran.err
+
+
+def test_divergence_is_said_and_overflow_writes_nothing(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "--steps", "3", "--clip-norm", "0")
+    ran = inside(*args, "--standardize", "--lr", "1e6", "-o", tmp_path / "far.safetensors")
+    assert ran.code == 0 and "training diverged; give a lower --lr" in ran.err
+    ran = inside(*args, "--standardize", "--lr", "1e39", "-o", tmp_path / "never.safetensors")
+    assert ran.code == 2 and ran.err.count("\n") == 1 and not (tmp_path / "never.safetensors").exists()

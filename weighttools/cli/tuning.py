@@ -58,7 +58,17 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
         writing.report(record)
         _tell_files(dst, record, target["beside"])
     output.notes(record)
+    _tell_divergence(result.history.steps.get("loss", []))
     _write_history(result.history, history, plot)
+
+
+def _tell_divergence(losses: Sequence[float]) -> None:
+    """Say that training made the model worse, by far; what was asked for is written all the same."""
+    if losses and losses[-1] > _DIVERGED * losses[0] > 0:
+        output.note(f"the loss rose from {losses[0]:.4g} to {losses[-1]:.4g}: training diverged; give a lower --lr")
+
+
+_DIVERGED = 100
 
 
 def _beside(prepared: Prepared) -> dict[str, bytes]:

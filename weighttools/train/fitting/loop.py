@@ -162,6 +162,7 @@ def train(session: Session, progress: Progress) -> str:
             meter = Meter()
             is_whole = _run_epoch(session, progress, meter)
             _finish_epoch(session, progress, is_whole, meter)
+            watching.check_weights(session.trained, f"after step {progress.step}", session.saved)
             if session.store:
                 session.store.save(session, progress)
     return why
