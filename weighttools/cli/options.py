@@ -138,6 +138,7 @@ def progress(total: int | Callable[[], int], label: str) -> Iterator[Callable[[i
         total=total() if callable(total) else total, desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False
     ) as bar:
         yield lambda n: (bar.update(n), None)[1]
+        bar.refresh()  # a pass shorter than tqdm's interval has drawn nothing but the beginning
 
 
 @contextmanager
