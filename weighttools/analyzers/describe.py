@@ -77,6 +77,11 @@ class Request:
         return replace(self, norms=tuple(name for name in norms.SINGULAR if name in self.norms))
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the sums of blocks are all that the passes need."""
+        return self == Request(near_zero=self.near_zero, norms=self.norms)
+
+    @property
     def distribution(self) -> Asked:
         """What it asks of distributions."""
         return Asked(self.quantiles, self.bins, self.entropy)

@@ -126,12 +126,23 @@ def rows_of(groups: list[Labelled], request: Request, means: Means) -> tuple[lis
     """Return the rows of all groups, and the total over them."""
     n_bytes = sum(tensor.spec.nbytes for labelled in groups for tensor in labelled.tensors)
     with _executor(means, n_bytes) as pool:
-        recipe = Recipe(chosen(means.kernel, n_bytes), means.eps)
+        recipe = _recipe(chosen(means.kernel, n_bytes), means.eps, request)
         how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress, means.threads)
         rows, total = describe([labelled.group for labelled in groups], request, how)
     n_tensors = sum(len(labelled.tensors) for labelled in groups)
     labelled_rows = [{**labelled.label, **row} for labelled, row in zip(groups, rows, strict=True)]
     return labelled_rows, {"n_tensors": n_tensors, **total}
+
+
+COMPILED_BLOCK_ELEMENTS = 1 << 20
+"""Elements that compiled code takes at a time: with fewer, threads wait for the interpreter more than they compute."""
+
+
+def _recipe(kernel: str, eps: float, request: Request) -> Recipe:
+    """Return how to compute; what keeps more of a block than its sums keeps to small ones."""
+    if kernel == "numba" and request.is_plain:
+        return Recipe(kernel, eps, COMPILED_BLOCK_ELEMENTS)
+    return Recipe(kernel, eps)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ numba compiles it once; see `weighttools.analyzers.kernels.native` for how it is
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,7 @@ from weighttools.core.registry import need
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
-    Kernel = Callable[[Array, Array, Any, Any, Array, Array], None]
-
-CHUNK = 4096
-"""Elements that are widened at a time: they stay in the first-level cache."""
+    Kernel = Callable[[Array, Any, Any, Array, Array], None]
 
 _BITS = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.int16}
 _LOCK = threading.Lock()
@@ -34,23 +32,22 @@ _KERNELS: dict[str, Kernel] = {}
 def sums(values: Array, eps: float, tiny: float, scratch: Scratch) -> Sums | None:
     """Return the sums of float32, bfloat16 or float16 values; None where float64 is needed; as the NumPy kernel."""
     name = values.dtype.name
-    buffer = scratch.get("chunk", np.float32, CHUNK)
-    ints, totals = np.zeros(6, np.int64), np.zeros(3)
+    ints, totals = np.zeros(5, np.int64), np.zeros(3)
     bits = values.view(_BITS[name])
-    _kernel(name)(bits, buffer, np.float32(float32_below(eps)), np.float32(tiny), ints, totals)
+    _kernel(name)(bits, np.float32(float32_below(eps)), np.float32(tiny), ints, totals)
     least, greatest, largest = _values(ints)
     if not LEAST_SAFE <= largest <= LIMITS.get(name, GREATEST_SAFE):
         return None
     total, sq, l1 = totals.tolist()
-    n_zero, n_near, n_subnormal = ints[3:].tolist()
+    n_zero, n_near, n_subnormal = ints[2:].tolist()
     return Sums(least, greatest, total, sq, l1, n_zero, n_near, n_subnormal - n_zero if n_subnormal else 0)
 
 
 def _values(ints: Array) -> tuple[float, float, float]:
     """Return the extremes and the largest magnitude from their sortable integers."""
-    keys = ints[:3].astype(np.int32)
-    keys ^= (keys >> 31) & 0x7FFFFFFF
-    least, greatest, largest = keys.view(np.float32).tolist()
+    bits = [key if key >= 0 else key ^ 0x7FFFFFFF for key in ints[:2].tolist()]
+    largest_bits = max(one & 0x7FFFFFFF for one in bits)  # as bits, NaN is the largest
+    least, greatest, largest = struct.unpack("=fff", struct.pack("=iii", *bits, largest_bits))
     return least, greatest, largest
 
 
@@ -75,9 +72,8 @@ def _native(dtype: str) -> Kernel | None:
     if run is None:
         return None
 
-    def kernel(values: Array, buffer: Array, eps: Any, tiny: Any, ints: Array, totals: Array) -> None:
-        n, addresses = values.size, [array.ctypes.data for array in (values, buffer, ints, totals)]
-        run(addresses[0], n, addresses[1], eps, tiny, addresses[2], addresses[3])
+    def kernel(values: Array, eps: Any, tiny: Any, ints: Array, totals: Array) -> None:
+        run(values.ctypes.data, values.size, eps, tiny, ints.ctypes.data, totals.ctypes.data)
 
     return kernel
 

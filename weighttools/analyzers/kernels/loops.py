@@ -15,91 +15,94 @@ from numba import njit, types
 from weighttools.analyzers.kernels import native
 
 ROW = 256
-CHUNK = 4096
 
 _f32, _i32, _u32 = np.float32, np.int32, np.uint32
 _HOW = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract", "arcp"}}
 _njit: Callable[..., Any] = njit
 _array: Any = numba.carray  # type: ignore[attr-defined]
 _compiled: Callable[..., Any] = _njit(cache=True, **_HOW)
+_inlined: Callable[..., Any] = _njit(inline="always")
 
 
-@_compiled
-def _float32(values: Any, buffer: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-    _start(ints)
-    for first in range(0, values.size, CHUNK):
-        _add(values[first : min(first + CHUNK, values.size)], eps, tiny, ints, totals)
+@_inlined
+def _same(value: Any) -> Any:
+    return value
 
 
-@_compiled
-def _bfloat16(values: Any, buffer: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-    _start(ints)
-    bits = buffer.view(np.uint32)
-    for first in range(0, values.size, CHUNK):
-        part = values[first : min(first + CHUNK, values.size)]
-        for i in range(part.size):
-            bits[i] = _u32(_u32(part[i]) << _u32(16))
-        _add(buffer[: part.size], eps, tiny, ints, totals)
+@_inlined
+def _widened(bits: Any) -> Any:
+    return _u32(_u32(bits) << _u32(16)).view(np.float32)
 
 
-@_compiled
-def _float16(values: Any, buffer: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
+@_inlined
+def _from_half(bits: Any) -> Any:
     """Move the bits into place and make up for the exponent bias, as the NumPy kernel does."""
-    _start(ints)
-    for first in range(0, values.size, CHUNK):
-        part = values[first : min(first + CHUNK, values.size)]
-        for i in range(part.size):
-            bits = _u32(_u32(_i32(part[i]) << _i32(13)) & _u32(0x8FFFE000))
-            buffer[i] = bits.view(np.float32) * _f32(2.0**112)
-        _add(buffer[: part.size], eps, tiny, ints, totals)
+    moved = _u32(_u32(_i32(bits) << _i32(13)) & _u32(0x8FFFE000))
+    return moved.view(np.float32) * _f32(2.0**112)
 
 
-@_compiled
-def _start(ints: Any) -> None:
-    ints[0], ints[1], ints[2] = 0x7FFFFFFF, -0x80000000, 0
+@_inlined
+def _magnitude(value: Any) -> Any:
+    return _u32(_f32(value).view(np.uint32) & _u32(0x7FFFFFFF))
 
 
-@_compiled
-def _add(x: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-    """Add a chunk that stays in the first-level cache: least, greatest, largest magnitude and counts; sums by rows.
+def _kernel(load: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Make the loops for elements that `load` takes to float32.
 
-    A float's bits, all but the sign flipped where the sign is set, sort as integers do, NaN and Inf at the ends:
-    so these vectorise, and no comparison with NaN is made.
+    A float's bits, all but the sign flipped where the sign is set, sort as integers do, NaN and Inf at the ends: so
+    these vectorise, and no comparison with NaN is made. One loop does what every row needs and keeps it in registers;
+    magnitudes near zero are rare, and counted in a second one only where the row's least says that there are any.
     """
-    eps_bits, tiny_bits = _f32(eps).view(np.uint32), _f32(tiny).view(np.uint32)
-    least, greatest, largest = _i32(0x7FFFFFFF), _i32(-0x80000000), _u32(0)
-    n_zero, n_near, n_small = _u32(0), _u32(0), _u32(0)
-    for i in range(x.size):
-        bits = _f32(x[i]).view(np.uint32)
-        magnitude = _u32(bits & _u32(0x7FFFFFFF))
-        key = _u32(bits).view(np.int32)
-        key = _i32(key ^ _i32(_u32(key >> _i32(31)) >> _u32(1)))
-        least, greatest, largest = min(least, key), max(greatest, key), max(largest, magnitude)
-        n_zero = _u32(n_zero + _u32(magnitude == _u32(0)))
-        n_near = _u32(n_near + _u32(magnitude <= eps_bits))
-        n_small = _u32(n_small + _u32(magnitude < tiny_bits))
-    ints[0], ints[1], ints[2] = min(ints[0], least), max(ints[1], greatest), max(ints[2], largest)
-    ints[3] += n_zero
-    ints[4] += n_near
-    ints[5] += n_small
-    for first in range(0, x.size, ROW):
-        row = x[first : min(first + ROW, x.size)]
-        total, sq, l1 = _f32(0), _f32(0), _f32(0)
-        for i in range(row.size):
-            total += row[i]
-            sq += row[i] * row[i]
-            l1 += abs(row[i])
-        totals[0] += total
-        totals[1] += sq
-        totals[2] += l1
+
+    def kernel(values: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
+        eps_bits, tiny_bits = _f32(eps).view(np.uint32), _f32(tiny).view(np.uint32)
+        least, greatest = _i32(0x7FFFFFFF), _i32(-0x80000000)
+        total: Any = 0.0
+        sq: Any = 0.0
+        l1: Any = 0.0
+        n_zero: Any = 0
+        n_near: Any = 0
+        n_small: Any = 0
+        for first in range(0, values.size, ROW):
+            row = values[first : min(first + ROW, values.size)]
+            row_least, row_greatest, nearest = _i32(0x7FFFFFFF), _i32(-0x80000000), _u32(0xFFFFFFFF)
+            row_total, row_sq, row_l1 = _f32(0), _f32(0), _f32(0)
+            for i in range(row.size):
+                x = load(row[i])
+                magnitude, key = _magnitude(x), _f32(x).view(np.int32)
+                key = _i32(key ^ _i32(_u32(key >> _i32(31)) >> _u32(1)))
+                row_least, row_greatest = min(row_least, key), max(row_greatest, key)
+                nearest = min(nearest, magnitude)
+                row_total += x
+                row_sq += x * x
+                row_l1 += magnitude.view(np.float32)
+            least, greatest = min(least, row_least), max(greatest, row_greatest)
+            total += row_total
+            sq += row_sq
+            l1 += row_l1
+            if nearest <= eps_bits or nearest < tiny_bits:
+                row_zero, row_near, row_small = _u32(0), _u32(0), _u32(0)
+                for i in range(row.size):
+                    magnitude = _magnitude(load(row[i]))
+                    row_zero = _u32(row_zero + _u32(magnitude == _u32(0)))
+                    row_near = _u32(row_near + _u32(magnitude <= eps_bits))
+                    row_small = _u32(row_small + _u32(magnitude < tiny_bits))
+                n_zero += row_zero
+                n_near += row_near
+                n_small += row_small
+        ints[0], ints[1], ints[2], ints[3], ints[4] = least, greatest, n_zero, n_near, n_small
+        totals[0], totals[1], totals[2] = total, sq, l1
+
+    compiled: Callable[..., Any] = _compiled(kernel)
+    return compiled
 
 
 KERNELS: dict[str, tuple[Callable[..., Any], Any]] = {
-    "float32": (_float32, types.float32),
-    "bfloat16": (_bfloat16, types.uint16),
-    "float16": (_float16, types.int16),
+    "float32": (_kernel(_same), types.float32),
+    "bfloat16": (_kernel(_widened), types.uint16),
+    "float16": (_kernel(_from_half), types.int16),
 }
-"""Each of (values, buffer, eps, tiny, ints, totals), and how it takes the elements."""
+"""Each of (values, eps, tiny, ints, totals), and how it takes the elements."""
 
 
 def code(dtype: str) -> native.Code:
@@ -107,13 +110,11 @@ def code(dtype: str) -> native.Code:
     kernel, element = KERNELS[dtype]
     pointer: Callable[[Any], Any] = types.CPointer
     signature = types.void(
-        pointer(element), types.int64, pointer(types.float32), types.float32, types.float32,
-        pointer(types.int64), pointer(types.float64),
-    )  # fmt: skip
+        pointer(element), types.int64, types.float32, types.float32, pointer(types.int64), pointer(types.float64)
+    )
 
-    def by_address(at: Any, n: Any, buffer: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-        arrays = _array(at, (n,)), _array(buffer, (CHUNK,)), _array(ints, (6,)), _array(totals, (3,))
-        kernel(arrays[0], arrays[1], eps, tiny, arrays[2], arrays[3])
+    def by_address(at: Any, n: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
+        kernel(_array(at, (n,)), eps, tiny, _array(ints, (5,)), _array(totals, (3,)))
 
     [result] = _njit(signature, **_HOW)(by_address).overloads.values()
     symbol = result.fndesc.llvm_func_name

@@ -135,7 +135,7 @@ def _loaded(llvm: Any, code: Code) -> Callable[..., Any]:
         raise ValueError(f"there is no {code.symbol} in the code")
     _KEPT_ALIVE.append(engine)
     at, number = ctypes.c_void_p, ctypes.c_float
-    raw = ctypes.CFUNCTYPE(ctypes.c_int, at, at, at, ctypes.c_int64, at, number, number, at, at)(address)
+    raw = ctypes.CFUNCTYPE(ctypes.c_int, at, at, at, ctypes.c_int64, number, number, at, at)(address)
     result, error = ctypes.c_void_p(), ctypes.c_void_p()  # numba's first two arguments; neither is used here
     places = ctypes.byref(result), ctypes.byref(error)
     return lambda *arguments: raw(*places, *arguments)
