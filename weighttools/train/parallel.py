@@ -23,8 +23,9 @@ from weighttools.train import blas
 if TYPE_CHECKING:
     from weighttools.train.variable import Array
 
-BLOCK = 1 << 16
-"""Elements a kernel handles at once: 256 KiB of float32, so that several operands stay in the second-level cache."""
+BLOCK = 1 << 18
+"""Elements a kernel handles at once: a MiB of float32. With fewer, threads wait for the interpreter's lock, which
+costs more than the second-level cache saves."""
 SPLIT = 1 << 16
 """Fewer elements than this are not worth a second thread."""
 CHEAP = 1 << 19
@@ -62,13 +63,14 @@ def threads_for(params: Iterable[Array]) -> Iterator[None]:
 
 
 def blocks(n_rows: int, row_elements: int = 1, target: int = BLOCK, split: int = SPLIT) -> list[tuple[int, int]]:
-    """Cut rows into (start, stop) of about `target` elements, and, from `split` on, into at least one a thread.
+    """Cut rows into (start, stop) of about `target` elements, and, from `split` on, into equally many a thread.
 
     While OpenBLAS has its own threads, which may be spinning, it takes twice as much.
     """
     step = max(1, target // max(1, row_elements))
     if n_rows * row_elements > split * (1 if blas.is_single() else 2):
-        step = min(step, -(-n_rows // n_threads()))
+        n = -(-n_rows // step)
+        step = max(1, -(-n_rows // (n + -n % n_threads())))
     return [(start, min(n_rows, start + step)) for start in range(0, n_rows, step)]
 
 

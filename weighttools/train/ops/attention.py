@@ -9,11 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weighttools.train.ops.basic import Result
-from weighttools.train.parallel import BLOCK, SPLIT, blocks, n_threads, scratch, spread
+from weighttools.train.parallel import SPLIT, blocks, n_threads, scratch, spread
 from weighttools.train.tape import Array, operation
 
 _BANNED = -1e30
 """Added to a score that must not count; finite, so that differences of two stay numbers."""
+
+
+_SCORES = 1 << 16
+"""Scores of a job, at most, unless one head has more: they stay in the cache from one step to the next."""
 
 
 class _Job(NamedTuple):
@@ -119,7 +123,7 @@ def _jobs(views: Sequence[Sequence[Array]]) -> tuple[list[_Job], int]:
         n_keys, n_groups, n_queries, _ = q.shape
         one = n_groups * n_queries * k.shape[2]
         share = n_keys if is_small else -(-len(views) * n_keys // n_threads())
-        step = max(1, min(n_keys, BLOCK // max(1, one), share))
+        step = max(1, min(n_keys, _SCORES // max(1, one), share))
         for start in range(0, n_keys, step):
             n = min(step, n_keys - start)
             jobs.append(_Job(i, slice(start, start + n), offset, (n, n_groups, n_queries, k.shape[2])))
