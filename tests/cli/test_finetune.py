@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from tests.conftest import clean_environment
 from tests.train import tiny_texts
 from weighttools import train
 
@@ -332,15 +337,44 @@ def test_targets_are_checked_before_training(inside, mlp: Path, flowers: Path, t
         assert ran.code == 2 and said in ran.err and "epoch" not in ran.out, ran.err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+@pytest.mark.parametrize("keeps", [True, False])
+def test_who_interrupts_is_told_where_to_go_on(mlp: Path, flowers: Path, tmp_path: Path, keeps: bool) -> None:
+    state, out = tmp_path / "state", tmp_path / "out.safetensors"
+    args = ("--data", flowers, "--label-column", "kind", "--epochs", "100000", "-o", out)
+    more = ("--checkpoint", state, "--every", "1") if keeps else ()
+    with subprocess.Popen(
+        [sys.executable, "-m", "weighttools", "finetune", mlp, *args, *more], env=clean_environment(tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (state / "training.json").exists():
+            if "epoch 2" in process.stdout.readline():
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and not out.exists()
+    [told] = [line for line in err.splitlines() if "interrupted" in line]
+    if keeps:
+        assert f"the last good checkpoint is {state}, after step " in told and "with --resume" in told
+    else:
+        assert told.endswith("interrupted: nothing is kept without --checkpoint")
+
+
 def test_figures_replace_nothing_unasked(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
     out, before = tmp_path / "x.safetensors", flowers.read_bytes()
     args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "--steps", "2", "-o", out)
     (tmp_path / "h.csv").write_text("mine")
     os.link(flowers, tmp_path / "link.csv")
+    masks = tmp_path / "masks.safetensors"
+    save_file({name: np.ones(a.shape, bool) for name, a in load_file(mlp).items()}, masks)
+    os.link(masks, tmp_path / "masks.csv")
     for options, said in (
         (("--history", tmp_path / "h.csv"), "h.csv: exists already; give --force"),
         (("--history", flowers, "--force"), "flowers.csv: is read too"),
         (("--history", tmp_path / "link.csv", "--force"), "link.csv: is read too"),
+        (("--masks", masks, "--history", tmp_path / "masks.csv", "--force"), "masks.csv: is read too"),
         (("--plot", tmp_path / "p.foo"), "p.foo: a plot is .png, .svg or .pdf"),
         (("-o", tmp_path / "same.csv", "--history", tmp_path / "same.csv"), "same.csv: is the output too"),
     ):

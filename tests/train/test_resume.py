@@ -170,6 +170,16 @@ def _without(key: str) -> Callable[[Path], None]:
     return change
 
 
+def _with(key: str, value: Any) -> Callable[[Path], None]:
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 16
+    path.write_bytes(content)
+
+
 def _other_shape(path: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -180,6 +190,8 @@ def _other_shape(path: Path) -> None:
 DAMAGE: list[tuple[str, Callable[[Path], None]]] = [
     ("training.json", _cut), ("training.json", lambda p: p.write_text("[]")), ("training.json", _without("step")),
     ("training.json", _without("best")), ("training.json", _without("epochs")), ("training.json", _without("schema")),
+    ("training.json", _with("step", -1)), ("training.json", _with("position", 1e30)), ("training.json", Path.unlink),
+    ("training.json", _without("digests")), ("model.safetensors", _flip), ("training.safetensors", _flip),
     ("model.safetensors", _cut), ("training.safetensors", _cut), ("model.safetensors", _other_shape),
     ("training.safetensors", _other_shape), ("model.safetensors", Path.unlink), ("training.safetensors", Path.unlink),
 ]  # fmt: skip

@@ -143,9 +143,9 @@ def finetune(src: str, dst: str, data: str, as_json: bool, **settings: Any) -> N
     """
     from weighttools.cli import tuning
 
-    targets = settings.pop("lora_targets")
+    targets, masks = settings.pop("lora_targets"), settings["masks"]
     if settings["lora"] is None and (targets or settings["is_merged"]):
         raise click.UsageError("--lora-targets and --merge go with --lora")
     if targets:
         settings["lora"]["targets"] = "all-linear" if targets == ("all-linear",) else targets
-    tuning.run(src, dst, data, as_json, settings_of(settings), settings)
+    tuning.run(src, dst, data, as_json, settings_of(settings), settings, masks)

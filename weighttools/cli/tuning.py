@@ -23,12 +23,14 @@ SCHEMA = "weighttools.finetune/1"
 HISTORIES, PLOTS = (".csv", ".json"), (".png", ".svg", ".pdf")
 
 
-def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: dict[str, Any]) -> None:
-    """Prepare, train and write; `rest` are the options of reading and writing."""
+def run(
+    src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: dict[str, Any], masks: str | None = None
+) -> None:
+    """Prepare, train and write; `rest` are the options of reading and writing, `masks` the file that they came from."""
     from weighttools import api
 
     history, plot = rest.pop("history"), rest.pop("plot")
-    inputs = (src, data, settings.validation, settings.columns.tokenizer)
+    inputs = (src, data, settings.validation, settings.columns.tokenizer, masks)
     _check_outputs(history, plot, dst, [path for path in inputs if isinstance(path, str)], rest["force"])
 
     def say(line: str) -> None:
@@ -44,7 +46,11 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
             say(line)
         _tell_plan(plan(prepared), src, as_json)
         return
-    result = tune(prepared, say)
+    try:
+        result = tune(prepared, say)
+    except KeyboardInterrupt:
+        _tell_saved(settings)
+        raise
     record = writing.write(written(prepared, result), dst, "finetune", **target, dequantize=True)
     record = {
         **record, "schema": SCHEMA, "task": prepared.task.name, "n_samples": len(prepared.data),
@@ -60,6 +66,18 @@ def run(src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: 
     output.notes(record)
     _tell_divergence(result.history.steps.get("loss", []))
     _write_history(result.history, history, plot)
+
+
+def _tell_saved(settings: Settings) -> None:
+    """Say where a training that was interrupted can go on."""
+    from weighttools.train.fitting.resume import Store
+
+    if settings.checkpoint is None:
+        output.note("interrupted: nothing is kept without --checkpoint")
+        return
+    store = Store(Path(settings.checkpoint), {})
+    more = "; the same command with --resume goes on from there" if store.is_there else ""
+    output.note(f"interrupted: {store.saved()}{more}")
 
 
 def _tell_divergence(losses: Sequence[float]) -> None:

@@ -7,6 +7,7 @@ There is no generator's state in it: the order of batches and the seeds follow f
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ from weighttools.train.tape import Array
 
 SCHEMA = "weighttools.training/1"
 WEIGHTS, REST, NUMBERS = "model.safetensors", "training.safetensors", "training.json"
-FILES = (WEIGHTS, REST, NUMBERS)
+ARRAYS = (WEIGHTS, REST)
+FILES = (*ARRAYS, NUMBERS)
 Fingerprint = Mapping[str, Mapping[str, str]]
 
 
@@ -54,12 +56,12 @@ class Store:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is a checkpoint."""
-        return (self.directory / NUMBERS).is_file()
+        """Whether there is a checkpoint, whole or not."""
+        return any((self.directory / name).is_file() for name in FILES)
 
     def saved(self) -> str:
         """Say where the last good checkpoint is."""
-        if not self.is_there:
+        if not (self.directory / NUMBERS).is_file():
             return f"there is no checkpoint in {self.directory} yet"
         step = read_json(self.directory / NUMBERS).get("step")
         return f"the last good checkpoint is {self.directory}, after step {step}"
@@ -78,12 +80,13 @@ class Store:
         """
         trained = session.trained
         watching.check_weights(trained, f"after step {progress.step}", self.saved)
-        numbers = json.dumps(_numbers(session, progress) | {"fingerprint": self.fingerprint}, indent=1)
+        numbers = _numbers(session, progress) | {"fingerprint": self.fingerprint}
         _check_place(self.directory)
         with atomic_directory(self.directory, force=True) as new:
             conversion.write(TensorMap.from_arrays(trained), str(new / WEIGHTS))
             conversion.write(TensorMap.from_arrays(_rest(progress)), str(new / REST))
-            (new / NUMBERS).write_text(numbers + "\n", encoding="utf-8")
+            numbers["digests"] = {name: _digest(new / name) for name in ARRAYS}
+            (new / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
     def restore(self, session: Session, progress: Progress) -> None:
         """Continue: fill the arrays that learn and `progress`, which is that of a fresh start.
@@ -95,17 +98,38 @@ class Store:
         CorruptFileError
             It is damaged.
         """
+        missing = [name for name in FILES if not (self.directory / name).is_file()]
+        if missing:
+            remedy = "bring it back, or remove the directory to begin anew"
+            raise CorruptFileError(f"has no {missing[0]}", subject=self.directory, remedy=remedy)
         numbers = read_json(self.directory / NUMBERS)
         if numbers.get("schema") != SCHEMA:
             raise CorruptFileError("is no checkpoint of a training", subject=self.directory, expected=SCHEMA)
         _compare(self.directory, numbers.get("fingerprint"), self.fingerprint)
         try:
+            _check_digests(self.directory, numbers["digests"])
             _restore_arrays(self.directory, session, progress)
             _restore_numbers(numbers, session, progress)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, WeighttoolsError) and not isinstance(error, TensorNotFoundError):
                 raise
             raise CorruptFileError(f"a part is missing or wrong: {error}", subject=self.directory) from None
+
+
+def _check_digests(directory: Path, digests: Mapping[str, Any]) -> None:
+    """Refuse arrays that are not those that were written: trained on, one flipped bit would never be noticed."""
+    for name in ARRAYS:
+        if _digest(directory / name) != digests[name]:
+            raise CorruptFileError(
+                "is not what was written", subject=directory / name, expected=f"XXH3 {digests[name]}, as in {NUMBERS}"
+            )
+
+
+def _digest(path: Path) -> str:
+    import xxhash
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 def _check_place(directory: Path) -> None:
@@ -179,17 +203,24 @@ def _like(array: Array, other: Array) -> Array:
 
 def _restore_numbers(numbers: Mapping[str, Any], session: Session, progress: Progress) -> None:
     for name in ("step", "epoch", "position", "recorded", "n_bad"):
-        setattr(progress, name, int(numbers[name]))
+        setattr(progress, name, _count(numbers, name))
     progress.loss_sum, progress.weight_sum = _value(numbers["loss_sum"]), _value(numbers["weight_sum"])
-    progress.state.step = int(numbers["optimizer_step"])
+    progress.state.step = _count(numbers, "optimizer_step")
     if progress.average is not None:
-        progress.average.n_updates = int(numbers["n_averaged"])
+        progress.average.n_updates = _count(numbers, "n_averaged")
     if isinstance(session.optimizer.lr, Plateau):
         session.optimizer.lr.restore({k: _value(v) for k, v in numbers["plateau"].items()})
     best = numbers["best"]
     metrics = {k: _value(v) for k, v in best["metrics"].items()}
     progress.best = Best(_value(best["value"]), int(best["step"]), metrics, progress.best.arrays)
     progress.history.epochs = [{k: _value(v) for k, v in record.items()} for record in numbers["epochs"]]
+
+
+def _count(numbers: Mapping[str, Any], name: str) -> int:
+    n, least = numbers[name], -1 if name == "recorded" else 0
+    if type(n) is not int or n < least:
+        raise ValueError(f"{name} is {n!r}")
+    return n
 
 
 _KINDS = {"model": "another model", "data": "other data", "recipe": "another recipe"}
