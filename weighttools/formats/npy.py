@@ -144,7 +144,8 @@ def _fields(text: str, length: int, subject: str) -> Header:
         )
     shape = tuple(int(n) for n in re.findall(r"[0-9]+", values["shape"])[:65])
     descr, fortran = values["descr"], values["fortran_order"] == "True"
-    return Header(descr.strip("'\""), fortran, shape, true_dtype[1] if true_dtype else None, length)
+    descr = descr if descr.startswith("[") else descr[1:-1]  # one pair of quotes: what is inside may have others
+    return Header(descr, fortran, shape, true_dtype[1] if true_dtype else None, length)
 
 
 def element_type(header: Header, subject: str, assume: str | None = None) -> tuple[DType, str]:
