@@ -17,7 +17,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
 from weighttools.formats import huggingface, load
 from weighttools.formats.base import WriteOptions
-from weighttools.io.beside import is_inside
+from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.io.directory import atomic_directory, keep_others
 from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
@@ -151,40 +151,45 @@ def _write_directory(
     old = Path(planned.target)
     with atomic_directory(planned.target, force=force) as new:
         huggingface.write(tensor_map, new, planned.files, options, progress)
-        copied = [name for name in _copy_companions(tensor_map, new) if name not in options.beside]
+        found = {name: why for name, why in _copy_companions(tensor_map, new).items() if name not in options.beside}
         for name, content in options.beside.items():
             (new / name).write_bytes(content)
         if old.is_dir():
             keep_others(old, new, huggingface.is_weight_file)
-    if copied:
-        planned.notes.append(f"copied with the weights: {', '.join(copied)}")
+        lacking = {name: why for name, why in found.items() if why and not os.path.lexists(new / name)}
+    copied = [name for name, why in found.items() if not why]
+    planned.notes += [f"copied with the weights: {', '.join(copied)}"] if copied else []
+    planned.notes += not_copied(lacking)
 
 
-def _copy_companions(tensor_map: TensorMap, new: Path) -> list[str]:
-    """Copy what lies beside the weights of a source directory (configuration, tokenizer), but no other weights."""
+def _copy_companions(tensor_map: TensorMap, new: Path) -> dict[str, str]:
+    """Copy what lies beside the weights of a source directory (configuration, tokenizer), but no other weights.
+
+    Each one's name is returned, with why it was not copied, or nothing if it was.
+    """
     import shutil
 
     origin = Path(tensor_map.origin.path)
     if not tensor_map.origin.path or not origin.is_dir():
-        return []
-    copied = []
+        return {}
+    found = {}
     for path in _companions(origin):
         inside = path.relative_to(origin)
-        (new / inside).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, new / inside)
-        copied.append(str(inside))
-    return copied
+        why = found[str(inside)] = why_not_copied(origin, path, _COMPANION_BYTES)
+        if not why:
+            (new / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, new / inside)
+    return found
 
 
 def _companions(directory: Path) -> Iterable[Path]:
+    """Yield the files beside the weights, and links to folders, which are not looked into."""
     for folder, folders, names in os.walk(directory, onerror=_fail):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(folder) / name
-            if name.startswith(".") or name.lower().endswith((*_WEIGHTS, ".index.json")) or not path.is_file():
-                continue
-            if path.stat().st_size <= _COMPANION_BYTES and is_inside(directory, path):
-                yield path
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in sorted([*names, *links]):
+            if not (name.startswith(".") or name.lower().endswith((*_WEIGHTS, ".index.json"))):
+                yield Path(folder) / name
 
 
 def _fail(error: OSError) -> None:

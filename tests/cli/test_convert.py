@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tests.conftest import TINY
 
@@ -232,3 +232,42 @@ def test_rules_that_do_not_fit(inside, make, tmp_path: Path, rule: str, message:
     ran = inside("convert", path, tmp_path / "o.npz", "--rename", rule)
     assert (ran.code, ran.out) == (2, "") and len(ran.err.splitlines()) == 1 and message in ran.err
     assert not (tmp_path / "o.npz").exists()
+
+
+def linked(home: Path, place: Path, to: str) -> Path:
+    """A checkpoint whose files are links: `home` holds them, `place` the links, each to `to` and the file's name."""
+    home.mkdir(parents=True)
+    place.mkdir(parents=True)
+    save_file({"w": np.ones(4, np.float32)}, home / "model.safetensors")
+    for name in ("config.json", "tokenizer.json"):
+        (home / name).write_text(f'{{"{name}": 1}}')
+    for path in home.iterdir():
+        (place / path.name).symlink_to(f"{to}{path.name}")
+    return place
+
+
+COMPANIONS = ("config.json", "tokenizer.json")
+
+
+def test_links_of_a_cache_are_copied_as_what_they_lead_to(run_cli, tmp_path: Path) -> None:
+    cache = tmp_path / "models--a--b"
+    place = linked(cache / "blobs", cache / "snapshots" / "abc", "../../blobs/")
+    ran = run_cli("convert", place, tmp_path / "out")
+    assert ran.code == 0 and ran.err == "weighttools: note: copied with the weights: config.json, tokenizer.json\n"
+    for name in COMPANIONS:
+        found = tmp_path / "out" / name
+        assert not found.is_symlink() and found.read_bytes() == (cache / "blobs" / name).read_bytes()
+
+
+def test_links_that_leave_the_directory_are_not_copied_and_named(run_cli, tmp_path: Path) -> None:
+    place = linked(tmp_path / "elsewhere", tmp_path / "model", f"{tmp_path}/elsewhere/")
+    (place / "more").symlink_to(tmp_path / "elsewhere")
+    ran = run_cli("convert", place, tmp_path / "out")
+    assert ran.code == 0 and [p.name for p in (tmp_path / "out").iterdir()] == ["model.safetensors"]
+    why = "a link that leaves its directory"
+    listed = ", ".join(f"{name} ({why})" for name in sorted((*COMPANIONS, "more")))
+    line = f"weighttools: note: not copied with the weights: {listed}; copy what is needed yourself"
+    assert ran.err.splitlines().count(line) == 1
+    again = run_cli("convert", place, place, "--force")
+    assert again.code == 0 and "not copied" not in again.err, "what the target has already is not missing"
+    assert all((place / name).is_symlink() for name in COMPANIONS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -256,6 +257,34 @@ def test_a_tokenizer_from_elsewhere_comes_along(inside, bert: Path, reviews: Pat
     assert missing.code == 2 and "has no tokenizer.json" in missing.err and "--tokenizer" in missing.err
     assert inside(*args, "--tokenizer", bert).code == 0
     assert inside("evaluate", tmp_path / "tuned", "--data", reviews, *COLUMNS).code == 0
+
+
+def links(home: Path, place: Path, to: str) -> Path:
+    """Make links in `place`, each to `to` and the name of one of the files of `home`."""
+    place.mkdir(parents=True)
+    for path in home.iterdir():
+        (place / path.name).symlink_to(f"{to}{path.name}")
+    return place
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_a_tokenizer_behind_a_link(inside, bert: Path, reviews: Path, tmp_path: Path, single: bool) -> None:
+    """What a cache links to comes along, what lies elsewhere is named."""
+    cache, name = tmp_path / "models--a--b", "model.safetensors" if single else ""
+    shutil.copytree(bert, cache / "blobs")
+    places = {
+        "cached": links(bert, cache / "snapshots" / "abc", "../../blobs/"),
+        "linked": links(bert, tmp_path / "linked", f"{bert}/"),
+    }
+    wanted = (bert / "tokenizer.json").read_bytes()
+    for kind, place in places.items():
+        out, options = tmp_path / kind / "tuned", (*COLUMNS, "--steps", "1", "--json")
+        out.parent.mkdir(exist_ok=True)
+        ran = inside("finetune", place / name, "--data", reviews, *options, "-o", out)
+        assert ran.code == 0 and (out / "config.json").is_file(), ran.err
+        said = "not copied with the weights: tokenizer.json (a link that leaves its directory); copy" in ran.err
+        assert said == (kind == "linked") and (out / "tokenizer.json").is_file() == (kind == "cached")
+        assert kind == "linked" or (out / "tokenizer.json").read_bytes() == wanted
 
 
 def test_pruning_on_the_way_and_averages(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from weighttools.errors import SourceError, UnsafeFileError
-from weighttools.io.beside import inside
+from weighttools.io.beside import inside, not_copied, why_not_copied
 
 BAD = ["", "..", "../x", "a/../../x", "/x", "//x", "a\\x", "..\\x", "x\0", "C:x", "C:/x"]
 
@@ -56,3 +57,23 @@ def test_a_missing_file_is_named_in_one_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match=r"is named by m\.index, but there is no such file; fetch") as caught:
         inside(tmp_path, name, tmp_path / "m.index")
     assert str(caught.value).isprintable()
+
+
+def test_what_is_copied_with_weights_and_why_not(tmp_path: Path) -> None:
+    home = tmp_path / "snapshots" / "abc"
+    home.mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    for place in (home / "plain", tmp_path / "blobs" / "1", tmp_path / "elsewhere"):
+        place.write_bytes(b"1234")
+    targets = {"same": "plain", "cached": "../../blobs/1", "out": "../../elsewhere", "gone": "../../nowhere", "no": "x"}
+    for name, target in targets.items():
+        (home / name).symlink_to(target)
+    os.mkfifo(home / "pipe")
+    leaves, odd = "a link that leaves its directory", "no regular file"
+    wanted = {"plain": "", "same": "", "cached": "", "out": leaves, "gone": leaves, "no": odd, "pipe": odd}
+    assert {name: why_not_copied(home, home / name, 4) for name in wanted} == wanted
+    assert why_not_copied(home, home / "cached", 3) == "more than 3 bytes"
+    assert not_copied({}) == []
+    assert not_copied({"a": leaves, "b": odd}) == [
+        f"not copied with the weights: a ({leaves}), b ({odd}); copy what is needed yourself"
+    ]

@@ -13,7 +13,7 @@ import click
 from weighttools.cli import output, writing
 from weighttools.errors import SourceError, SpecError, printable
 from weighttools.io.sink import explained
-from weighttools.train.checkpoints.companions import adapter_companions, companions
+from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
 from weighttools.train.commands.planning import plan
 from weighttools.train.commands.tuning import Prepared, Settings, prepare, tune, written
 from weighttools.train.fitting.history import History
@@ -63,7 +63,7 @@ def run(
     elif dst != "-":
         writing.report(record)
         _tell_files(dst, record, target["beside"])
-    output.notes(record)
+    output.notes({"notes": [*record["notes"], *_left_out(prepared, record, target["beside"])]})
     _tell_divergence(result.history.steps.get("loss", []))
     _write_history(result.history, history, plot)
 
@@ -95,6 +95,12 @@ def _beside(prepared: Prepared) -> dict[str, bytes]:
     if base is None or prepared.settings.is_merged:
         return companions(base or prepared.model, pad_id)
     return adapter_companions(prepared.model, base, prepared.task.name, pad_id)
+
+
+def _left_out(prepared: Prepared, record: Mapping[str, Any], beside: Mapping[str, bytes]) -> list[str]:
+    """Say which of the tokenizer's files a directory lacks, and why."""
+    is_directory = record["format"] == "huggingface"
+    return left_out(prepared.base or prepared.model, beside) if is_directory else []
 
 
 def _tokenizer(path: str | None) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from weighttools.errors import SourceError, UnsafeFileError
@@ -52,3 +53,31 @@ def is_inside(directory: Path, path: Path) -> bool:
     real, home = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
     caches = [above.parent / "blobs" for above in home.parents if above.name == "snapshots"]
     return any(real.is_relative_to(place) for place in (home, *caches))
+
+
+def why_not_copied(directory: Path, path: Path, largest: int) -> str:
+    """Return why a file that lies beside weights is not copied with them; empty where it is.
+
+    Links within the directory, or into the blobs of the cache it is part of, are copied as what they lead to. What
+    leads elsewhere is not: a directory from a stranger could so have a private file put into what is given away.
+
+    Parameters
+    ----------
+    directory
+        The weights' directory.
+    path
+        A file in it.
+    largest
+        The most bytes that are copied.
+    """
+    if not is_inside(directory, path):  # first of all, so that no answer tells whether a file elsewhere exists
+        return "a link that leaves its directory"
+    if not path.is_file():
+        return "no regular file"
+    return f"more than {largest:,} bytes" if path.stat().st_size > largest else ""
+
+
+def not_copied(reasons: Mapping[str, str]) -> list[str]:
+    """Return the line that says which files were not copied, and why; none where all were."""
+    listed = ", ".join(f"{name} ({why})" for name, why in reasons.items())
+    return [f"not copied with the weights: {listed}; copy what is needed yourself"] if reasons else []

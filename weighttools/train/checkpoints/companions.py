@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from weighttools.adapters import CONFIG as ADAPTER
 from weighttools.errors import SourceError, WeighttoolsError
-from weighttools.io.beside import is_inside
+from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
@@ -75,19 +76,33 @@ def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
     return files | {CONFIG: (json.dumps(told(model, pad_id), indent=2, ensure_ascii=False) + "\n").encode()}
 
 
+def left_out(model: Loaded, beside: Mapping[str, bytes]) -> list[str]:
+    """Return the line that says which files of a tokenizer `companions` leaves out, and why; none where that is none.
+
+    Parameters
+    ----------
+    model
+        The model. Of one that was a directory, it is told when that is written.
+    beside
+        What is written beside the weights after all.
+    """
+    if not model.config or model.origin is None or os.path.isdir(model.origin.origin.path):
+        return []
+    return not_copied({path.name: why for path, why in _found(model).items() if why and path.name not in beside})
+
+
 def _tokenizer(model: Loaded) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path, why in _found(model).items() if not why}
+
+
+def _found(model: Loaded) -> dict[Path, str]:
+    """Return the files of the tokenizer beside a model, each with why it is not copied, or nothing if it is."""
     try:
         home = home_of(model.origin) if model.origin is not None else None
     except SourceError:
         return {}
-    if home is None:
-        return {}
-    paths = [home / name for name in TOKENIZER]
-    return {
-        path.name: path.read_bytes()
-        for path in paths
-        if path.is_file() and is_inside(home, path) and path.stat().st_size <= _LARGEST
-    }
+    paths = [] if home is None else [home / name for name in TOKENIZER]
+    return {path: why_not_copied(path.parent, path, _LARGEST) for path in paths if os.path.lexists(path)}
 
 
 def _carried(model: Loaded) -> dict[str, bytes]:
