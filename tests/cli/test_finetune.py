@@ -414,18 +414,41 @@ def test_figures_replace_nothing_unasked(inside, mlp: Path, flowers: Path, tmp_p
     assert (tmp_path / "h.csv").read_text().startswith("epoch,step")
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError("findfont: no font\nat all"), "findfont: no font"),
+        (ValueError(), "ValueError"),
+        (KeyError("agg"), "'agg'"),
+    ],
+)
 def test_a_plot_that_fails_leaves_the_weights(
-    inside, mlp: Path, flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inside, mlp: Path, flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
 ) -> None:
+    out, history, there = tmp_path / "x.safetensors", tmp_path / "h.json", []
+
     def fails(*args: Any, **options: Any) -> None:
-        raise OSError(28, "No space left on device")
+        there.append(out.is_file() and history.is_file())
+        raise error
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fails)
-    out = tmp_path / "x.safetensors"
-    options = ("--label-column", "kind", "--steps", "2", "-o", out, "--plot", tmp_path / "p.png")
+    options = ("--label-column", "kind", "--steps", "2", "-o", out, "--history", history, "--plot", tmp_path / "p.png")
     ran = inside("finetune", mlp, "--data", flowers, *options)
-    assert ran.code == 2 and "p.png" in ran.err and "wrote" in ran.out
-    assert set(load_file(out)) == set(load_file(mlp))
+    line = f"weighttools: {tmp_path / 'p.png'}: the plot cannot be drawn: matplotlib says {said}; all else is as it"
+    assert ran.code == 2 and ran.err.startswith(line) and ran.err.count("\n") == 1 and "wrote" in ran.out
+    assert set(load_file(out)) == set(load_file(mlp)) and there == [True]
+
+
+def test_a_matplotlib_that_is_not_there_is_said_before_training(
+    inside, mlp: Path, flowers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "x.safetensors"
+    args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "-o", out, "--plot", tmp_path / "p.png")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    ran = inside(*args)
+    assert ran.code == 2 and "plotting needs matplotlib" in ran.err and "weighttools[plot]" in ran.err
+    assert ran.err.count("\n") == 1 and not out.exists() and "epoch" not in ran.out
 
 
 def test_a_model_without_a_head_is_not_evaluated(inside, bert: Path, reviews: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weighttools.errors import MissingDependencyError
+from weighttools.errors import MissingDependencyError, SourceError
 
 SCHEMA = "weighttools.history/1"
 STEPS = ("loss", "lr", "grad_norm")
@@ -74,13 +74,24 @@ class History:
         ------
         MissingDependencyError
             matplotlib is not installed.
+        SourceError
+            It cannot draw, or the file cannot be written.
         """
         try:
-            from matplotlib.figure import Figure
-        except ImportError:
+            return self._drawn(path, format)
+        except ImportError as error:
             raise MissingDependencyError(
-                "plotting needs matplotlib", remedy="pip install 'weighttools[plot]'"
+                f"plotting needs matplotlib: {_line(error)}", remedy="pip install 'weighttools[plot]'"
             ) from None
+        except MemoryError:
+            raise
+        except Exception as error:  # of fonts, styles, settings and versions: anything
+            fact = f"the plot cannot be drawn: matplotlib says {_line(error)}"
+            raise SourceError(fact, subject=path, remedy=path and "all else is as it was written") from None
+
+    def _drawn(self, path: str | os.PathLike[str] | None, format: str | None) -> Any:
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(7, 4), layout="constrained")
         axes = figure.add_subplot(xlabel="update", ylabel="loss")
         axes.plot(range(1, len(self.steps["loss"]) + 1), self.steps["loss"], lw=0.6, alpha=0.5, label="batch")
@@ -92,6 +103,12 @@ class History:
         if path is not None:
             figure.savefig(path, format=format)
         return figure
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error; an operating system's without its number."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return (said.splitlines() or [type(error).__name__])[0][:200]
 
 
 def _number(value: Any) -> Any:
