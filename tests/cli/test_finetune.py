@@ -462,3 +462,19 @@ def test_divergence_is_said_and_overflow_writes_nothing(inside, mlp: Path, flowe
     assert ran.code == 0 and "training diverged; give a lower --lr" in ran.err
     ran = inside(*args, "--standardize", "--lr", "1e39", "-o", tmp_path / "never.safetensors")
     assert ran.code == 2 and ran.err.count("\n") == 1 and not (tmp_path / "never.safetensors").exists()
+
+
+def test_an_adapter_merged_beyond_its_dtype_is_told(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    half, out = tmp_path / "half.safetensors", tmp_path / "merged.safetensors"
+    save_file({name: a.astype(np.float16) for name, a in load_file(mlp).items()}, half)
+    args = ("--label-column", "kind", "--standardize", "--steps", "3", "--lr", "1e4", "--lora", "r=2", "--merge",
+            "--lora-targets", "all-linear")  # fmt: skip
+    ran = inside("finetune", half, "--data", flowers, *args, "-o", out)
+    assert ran.code == 0, ran.err
+    n_inf = {name: int(np.isinf(a).sum()) for name, a in load_file(out).items()}
+    first, n_tensors = next(name for name, n in n_inf.items() if n), sum(map(bool, n_inf.values()))
+    tensors = f"{n_tensors} changed tensor{'s' * (n_tensors != 1)}"
+    line = (
+        f"not finite: {sum(n_inf.values())} elements in {tensors} (0 NaN, {sum(n_inf.values())} Inf), first in {first}"
+    )
+    assert f"weighttools: note: {line}\n" in ran.err

@@ -136,7 +136,11 @@ def test_weights_that_float16_cannot_hold_are_told_of(tmp_path: Path) -> None:
     assert saving.tensor_map(m).origin.notes == ()
     m.params["fc1.bias"][3] = -65520.0
     (note,) = saving.tensor_map(m).origin.notes
-    assert "1 tensors are too large for float16, first fc1.bias" in note
+    assert note.startswith("too large for float16: 1 element in 1 tensor, first in fc1.bias; convert the file to")
+    m.params["fc2.weight"][1] = 1e30
+    (note,) = saving.tensor_map(m).origin.notes
+    n = 1 + m.params["fc2.weight"][1].size
+    assert note.startswith(f"too large for float16: {n} elements in 2 tensors, first in fc1.bias; convert")
 
 
 def test_a_model_made_from_nothing_is_saved_whole(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import click
 
 from weighttools.cli import output, writing
 from weighttools.errors import SourceError, SpecError, printable
-from weighttools.io.sink import explained
 from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
 from weighttools.train.commands.planning import plan
 from weighttools.train.commands.tuning import Prepared, Settings, prepare, tune, written
@@ -63,7 +62,7 @@ def run(
     elif dst != "-":
         writing.report(record)
         _tell_files(dst, record, target["beside"])
-    output.notes({"notes": [*record["notes"], *_left_out(prepared, record, target["beside"])]})
+    _tell_notes(prepared, record, target["beside"])
     _tell_divergence(result.history.steps.get("loss", []))
     _write_history(result.history, history, plot)
 
@@ -97,10 +96,12 @@ def _beside(prepared: Prepared) -> dict[str, bytes]:
     return adapter_companions(prepared.model, base, prepared.task.name, pad_id)
 
 
-def _left_out(prepared: Prepared, record: Mapping[str, Any], beside: Mapping[str, bytes]) -> list[str]:
-    """Say which of the tokenizer's files a directory lacks, and why."""
+def _tell_notes(prepared: Prepared, record: Mapping[str, Any], beside: Mapping[str, bytes]) -> None:
+    """Say what writing brought: its notes, weights that a merge took beyond their dtype, files that are missing."""
+    infinite = [line for done in record.get("transforms", ())[-1:] for line in writing.not_finite(done)]
     is_directory = record["format"] == "huggingface"
-    return left_out(prepared.base or prepared.model, beside) if is_directory else []
+    missing = left_out(prepared.base or prepared.model, beside) if is_directory else []
+    output.notes({"notes": [*record["notes"], *infinite, *missing]})
 
 
 def _tokenizer(path: str | None) -> dict[str, bytes]:
@@ -162,8 +163,7 @@ def _write_history(history: History, file: str | None, plot: str | None) -> None
     if file is not None:
         history.csv(file) if file.lower().endswith(".csv") else history.json(file)
     if plot is not None:
-        with explained(plot):
-            history.plot(plot)
+        history.plot(plot)
 
 
 def _tell_files(dst: str, record: dict[str, Any], beside: dict[str, bytes]) -> None:

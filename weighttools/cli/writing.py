@@ -81,13 +81,15 @@ def tell(record: dict[str, Any], did: str, as_json: bool) -> None:
         for rule, n in done.get("left_alone", {}).items():
             output.echo(f"  left alone: {n:,} {rule}")
         report(record)
-    output.notes({"notes": [*record["notes"], *_not_finite(done)]})
+    output.notes({"notes": [*record["notes"], *not_finite(done)]})
 
 
-def _not_finite(done: Mapping[str, Any]) -> list[str]:
-    """Return a note if changed tensors hold NaN or Inf."""
+def not_finite(done: Mapping[str, Any]) -> list[str]:
+    """Return a note if changed tensors hold NaN or Inf: how many elements, in how many tensors, and where first."""
     n_nan, n_inf = done.get("n_nan", 0), done.get("n_inf", 0)
     if not n_nan + n_inf:
         return []
-    where = next(name for name, row in done["tensors"].items() if row["n_nan"] + row["n_inf"])
-    return [f"the changed tensors hold {n_nan:,} NaN and {n_inf:,} Inf, first in {where}"]
+    where = [name for name, row in done["tensors"].items() if row["n_nan"] + row["n_inf"]]
+    elements = output.counted(n_nan + n_inf, "element")
+    counts = f"{elements} in {output.counted(len(where), 'changed tensor')} ({n_nan:,} NaN, {n_inf:,} Inf)"
+    return [f"not finite: {counts}, first in {where[0]}"]

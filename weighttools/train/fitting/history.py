@@ -87,7 +87,7 @@ class History:
             raise
         except Exception as error:  # of fonts, styles, settings and versions: anything
             fact = f"the plot cannot be drawn: matplotlib says {_line(error)}"
-            raise SourceError(fact, subject=path, remedy=path and "all else is as it was written") from None
+            raise SourceError(fact, subject=path, remedy="all else is as it was written" if path else None) from None
 
     def _drawn(self, path: str | os.PathLike[str] | None, format: str | None) -> Any:
         from matplotlib.figure import Figure

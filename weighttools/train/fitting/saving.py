@@ -51,7 +51,7 @@ def tensor_map(
     tensors = {name: _tensor(params[name], t) if name in names else t for name, t in origin.items()}
     new = TensorMap.from_arrays({name: p for name, p in params.items() if name not in tensors})
     metadata = _with_record(origin.metadata, record)
-    notes = _overflow_notes(params, {name: tensors[name] for name in names if name in tensors})
+    notes = _overflow_notes(params, {name: t for name, t in tensors.items() if name in names})
     found = origin.replace(tensors={**tensors, **dict(new)}, metadata=metadata)
     return found.noted(*notes) if notes else found
 
@@ -85,8 +85,10 @@ def _overflow_notes(params: Mapping[str, Array], tensors: Mapping[str, Tensor]) 
     large = [name for name, t in tensors.items() if t.dtype.bits <= 16 and not _holds(t, params[name])]
     if not large:
         return []
+    n = sum(_n_beyond(tensors[name], params[name]) for name in large)
     kind, fix = tensors[large[0]].dtype.name, "convert the file to bfloat16 or float32 before training"
-    return [f"{len(large)} tensors are too large for {kind}, first {large[0]}: {fix}"]
+    counts = f"{n:,} element{'s' * (n != 1)} in {len(large):,} tensor{'s' * (len(large) != 1)}"
+    return [f"too large for {kind}: {counts}, first in {large[0]}; {fix}"]
 
 
 def _holds(tensor: Tensor, array: Array) -> bool:
@@ -95,3 +97,14 @@ def _holds(tensor: Tensor, array: Array) -> bool:
         return True
     ends = np.array([array.min(), array.max()], array.dtype)
     return bool(np.isfinite(cast_block(ends, tensor.dtype).astype(np.float32)).all())
+
+
+def _n_beyond(tensor: Tensor, array: Array) -> int:
+    """Return how many elements of an array a dtype has no room for."""
+    flat = array.reshape(-1)
+    parts = (cast_block(flat[i : i + _BLOCK], tensor.dtype) for i in range(0, len(flat), _BLOCK))
+    return sum(len(part) - int(np.isfinite(part.astype(np.float32)).sum()) for part in parts)
+
+
+_BLOCK = 1 << 20
+"""So many elements are cast at a time to be counted."""
