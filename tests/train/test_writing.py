@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import tokenizers
 import torch
@@ -241,23 +242,57 @@ def test_the_command_writes_what_transformers_does(tmp_path: Path, trained: Toke
     assert sampled[0] == sampled[1] != sampled[2]
 
 
-def as_gguf(path: Path, folder: Path, trained: Tokenizer) -> Path:
-    """Write a directory's model, and a tokenizer, as GGUF."""
+def add_tokenizer(out: GGUFWriter, entries: dict[str, Any]) -> None:
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre(entries["tokenizer.ggml.pre"])
+    out.add_token_list(entries["tokenizer.ggml.tokens"])
+    out.add_token_types(entries["tokenizer.ggml.token_type"])
+    out.add_token_merges(entries["tokenizer.ggml.merges"])
+
+
+def as_gguf(path: Path, folder: Path, trained: Tokenizer, pre: str | None = "gpt-2") -> Path:
+    """Write a directory's model as GGUF, and a tokenizer that cuts as `pre` says, or None for none."""
     translated = to_gguf(wt.open(folder))
     out = GGUFWriter(path, "llama")
     for key, value in translated.metadata.items():
         if key.startswith("llama."):
             (out.add_uint32 if isinstance(value, int) else out.add_float32)(key, value)
-    own = metadata(trained, "gpt-2")
-    out.add_tokenizer_model("gpt2")
-    out.add_tokenizer_pre("gpt-2")
-    out.add_token_list(own["tokenizer.ggml.tokens"])
-    out.add_token_types(own["tokenizer.ggml.token_type"])
-    out.add_token_merges(own["tokenizer.ggml.merges"])
+    if pre is not None:
+        add_tokenizer(out, metadata(trained, pre))
     for name, tensor in translated.items():
         out.add_tensor(name, tensor.read())
     finish(out)
     return path
+
+
+@pytest.mark.filterwarnings("ignore")  # peft's own
+@pytest.mark.parametrize("kind", ["carried", "unknown", "none", "beside", "file"])
+def test_an_adapter_merged_into_gguf_brings_its_tokenizer(tmp_path: Path, trained: Tokenizer, kind: str) -> None:
+    """Made of the metadata, else that beside the file; where it cannot be, a line says so. A file has no companions."""
+    saved(tmp_path / "hf", trained, with_tokenizer=False)
+    pre = {"unknown": "nobody's", "none": None}.get(kind, "gpt-2")
+    gguf = as_gguf(tmp_path / "m.gguf", tmp_path / "hf", trained, pre)
+    llama = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    peft.get_peft_model(llama, peft.LoraConfig(r=2)).save_pretrained(tmp_path / "adapter")
+    if kind == "beside":
+        (tmp_path / "tokenizer.json").write_text("{}")
+    out = tmp_path / ("merged.safetensors" if kind == "file" else "merged")
+    args = ["merge-adapter", str(gguf), str(tmp_path / "adapter"), "-o", str(out), "--names", "hf"]
+    done = CliRunner().invoke(main, args)
+    assert done.exit_code == 0, done.output
+    said = [line for line in done.stderr.splitlines() if "no tokenizer.json is written" in line]
+    wanted = {
+        "unknown": "m.gguf: its tokenizer is 'gpt2', cut by \"nobody's\"",
+        "none": "none lies beside the checkpoint, and none is in its metadata",
+    }
+    assert len(said) == (kind in wanted) and all(wanted[kind] in line for line in said), done.stderr
+    if kind == "beside":
+        assert (out / "tokenizer.json").read_text() == "{}"
+    elif kind == "carried":
+        found = Tokenizer.from_file(str(out / "tokenizer.json"))
+        assert [found.encode(text).ids for text in CORPUS] == [trained.encode(text).ids for text in CORPUS]
+    else:
+        assert not (out / "tokenizer.json").exists()
 
 
 def test_a_tuned_gguf_becomes_a_directory_that_transformers_loads(tmp_path: Path, trained: Tokenizer) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
-from weighttools.cli import options
+from weighttools.cli import options, output
 
 
 @click.command(name="merge-adapter")
@@ -32,7 +33,8 @@ def merge_adapter(
     ADAPTER is a directory with adapter_model.safetensors and adapter_config.json. W + alpha / r * B A is computed in
     float64 and rounded once to the base's dtype; what the adapter does not change is copied.
     Factors that hold NaN or Inf are refused; a result that overflows the dtype is written, and a note counts its
-    elements. A classifier's classes come from the adapter's config.json.
+    elements. A classifier's classes come from the adapter's config.json. With --names hf a directory also gets the
+    config.json and the tokenizer.json that the GGUF file's metadata stand for.
 
     \b
     Examples:
@@ -43,8 +45,15 @@ def merge_adapter(
     from weighttools import api, edits
     from weighttools.changes import recodings, taken
     from weighttools.cli import writing
+    from weighttools.train.checkpoints.companions import tokenizer_files
 
     opened = api.open(base, assume=assume, root=root)
     plain = taken(opened, {"names": names}).pipe(*recodings({"dequantize": dequantize}))
-    beside = edits.configuration(opened) if names else edits.adapter_configuration(opened, adapter)
-    writing.edited(edits.merge_adapter(plain, adapter), dst, "changed", as_json, beside=beside, **settings)
+    merged = edits.merge_adapter(plain, adapter)
+    files, why = edits.configuration(opened) if names else edits.adapter_configuration(opened, adapter), ""
+    if files and names:
+        tokenizer, why = tokenizer_files(opened)
+        files |= tokenizer
+    writing.edited(merged, dst, "changed", as_json, beside=files, **settings)
+    if why and Path(dst).is_dir() and not (Path(dst) / "tokenizer.json").exists():
+        output.note(f"no tokenizer.json is written: {why}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weighttools.adapters import CONFIG as ADAPTER
+from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
 from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.train.adapters.adapting import peft_config
@@ -72,7 +73,7 @@ def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
     """
     if not model.config or model.origin is None:
         return {}
-    files = {} if os.path.isdir(model.origin.origin.path) else _tokenizer(model) or _carried(model)
+    files = {} if os.path.isdir(model.origin.origin.path) else tokenizer_files(model.origin)[0]
     return files | {CONFIG: (json.dumps(told(model, pad_id), indent=2, ensure_ascii=False) + "\n").encode()}
 
 
@@ -88,30 +89,46 @@ def left_out(model: Loaded, beside: Mapping[str, bytes]) -> list[str]:
     """
     if not model.config or model.origin is None or os.path.isdir(model.origin.origin.path):
         return []
-    return not_copied({path.name: why for path, why in _found(model).items() if why and path.name not in beside})
+    return not_copied({path.name: why for path, why in _found(model.origin).items() if why and path.name not in beside})
 
 
-def _tokenizer(model: Loaded) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path, why in _found(model).items() if not why}
+def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
+    """Return what makes up the tokenizer of a checkpoint that is a single file, and why there is none, if so.
+
+    Parameters
+    ----------
+    origin
+        The open checkpoint.
+
+    Returns
+    -------
+    files
+        Those beside it; if there are none, a tokenizer.json made of a GGUF file's metadata.
+    why
+        Empty if there are any.
+    """
+    files = {path.name: path.read_bytes() for path, why in _found(origin).items() if not why}
+    return (files, "") if files else _carried(origin)
 
 
-def _found(model: Loaded) -> dict[Path, str]:
-    """Return the files of the tokenizer beside a model, each with why it is not copied, or nothing if it is."""
+def _found(origin: TensorMap) -> dict[Path, str]:
+    """Return the files of the tokenizer beside a checkpoint, each with why it is not copied, or nothing if it is."""
     try:
-        home = home_of(model.origin) if model.origin is not None else None
+        home = home_of(origin)
     except SourceError:
         return {}
-    paths = [] if home is None else [home / name for name in TOKENIZER]
-    return {path: why_not_copied(path.parent, path, _LARGEST) for path in paths if os.path.lexists(path)}
+    paths = [home / name for name in TOKENIZER]
+    return {path: why_not_copied(home, path, _LARGEST) for path in paths if os.path.lexists(path)}
 
 
-def _carried(model: Loaded) -> dict[str, bytes]:
-    """Return the tokenizer of a GGUF file's metadata, as a tokenizer.json; nothing if it has none that can be built."""
-    metadata = model.origin.metadata if model.origin is not None else {}
+def _carried(origin: TensorMap) -> tuple[dict[str, bytes], str]:
+    """Return the tokenizer of a GGUF file's metadata, as a tokenizer.json; or nothing, and why it cannot be built."""
+    if not has_tokenizer(origin.metadata):
+        return {}, "none lies beside the checkpoint, and none is in its metadata"
     try:
-        return {TOKENIZER[0]: gguf_tokenizer(metadata).to_str().encode()} if has_tokenizer(metadata) else {}
-    except WeighttoolsError:
-        return {}
+        return {TOKENIZER[0]: gguf_tokenizer(origin.metadata, origin.origin.path).to_str().encode()}, ""
+    except WeighttoolsError as error:
+        return {}, str(error)
 
 
 def told(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
