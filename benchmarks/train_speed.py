@@ -1,5 +1,7 @@
 """Training steps against torch eager: MLP, MiniLM, SmolLM-135M, LoRA, AdamW; random weights of the real shapes.
 
+Workloads named after HIPS autograd are against that.
+
 ``python benchmarks/train_speed.py [--only NAME] [--threads N] [--rounds N] [--small]``
 
 Each contestant is a process of its own. They step in turn, with a pause between so that no thread of one still spins
@@ -35,7 +37,7 @@ def resident(key: str) -> float:
 
 def contestant(name: str, is_ours: bool, threads: int) -> None:
     """Make the step; then, for each number read, take that many steps and print their wall and CPU seconds."""
-    if not is_ours:
+    if not is_ours and not name.endswith("autograd"):
         import torch
 
         torch.set_num_threads(threads)

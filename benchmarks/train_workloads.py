@@ -330,6 +330,22 @@ def adamw_torch(**options: Any) -> Step:
     return torch.optim.AdamW(list(t.values()), 1e-3, **options).step
 
 
+# HIPS autograd
+
+
+def mlp_autograd() -> Step:
+    from autograd_workloads import mlp
+
+    return mlp(*mlp_data())
+
+
+def bert_autograd() -> Step:
+    from autograd_workloads import bert
+
+    c = Bert()
+    return bert(bert_params(c), bert_data(c, ragged=False)[0], c.layers, 12)
+
+
 @dataclass(frozen=True)
 class Workload:
     """Two contestants and the ratio of their times: what must hold, and the aim."""
@@ -351,4 +367,6 @@ WORKLOADS = {
     "adamw": Workload(adamw_ours, adamw_torch, 0.6, 0.6),
     "adamw-fused": Workload(adamw_ours, lambda: adamw_torch(fused=True), 2.8, 2.8),
     "adamw-fast": Workload(lambda: adamw_ours(fast=True), lambda: adamw_torch(fused=True), 1.1, 1.1),
+    "mlp-autograd": Workload(mlp_ours, mlp_autograd, 0.33, 0.33),
+    "minilm-autograd": Workload(bert_ours, bert_autograd, 0.33, 0.33),
 }

@@ -81,7 +81,7 @@ def _norm_back(dy: Array, h: Any, r: Array, w: Array, need: Any, centred: bool) 
     n = h.shape[1]
     d, dx, mean = dy.reshape(-1, n), np.empty(h.shape, h.dtype), np.full(n, 1 / max(1, n), h.dtype)
     spans = [(start, stop, i) for i, (start, stop) in enumerate(blocks(len(h), n))]
-    dw, db = np.zeros((2, max(1, len(spans)), n), h.dtype)
+    dw, db = np.zeros((2, max(1, len(spans)), n if any(need[1:]) else 0), h.dtype)
 
     def kernel(start: int, stop: int, i: int) -> None:
         at = slice(start, stop)
@@ -101,7 +101,8 @@ def _norm_back(dy: Array, h: Any, r: Array, w: Array, need: Any, centred: bool) 
             out *= r[at, None]
 
     spread(kernel, spans)
-    return dx.reshape(dy.shape) if need[0] else None, dw.sum(0), db.sum(0)
+    sums = (dw.sum(0), db.sum(0)) if any(need[1:]) else (None, None)
+    return dx.reshape(dy.shape) if need[0] else None, *sums
 
 
 @operation

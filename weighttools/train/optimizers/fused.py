@@ -12,8 +12,6 @@ from weighttools.train.parallel import LARGE
 from weighttools.train.tape import Array
 
 Stages = Sequence[tuple[Transform, Any]]
-PIECE = 1 << 18
-"""Elements a sweep handles at once."""
 
 
 def sweep(grads: Mapping[str, Array]) -> Callable[..., None] | None:

@@ -1,4 +1,4 @@
-"""Optimisers: chains of small transforms, applied in place, piece by piece, so that every operand stays in the cache.
+"""Optimisers: chains of small transforms, applied in place, piece by piece, on all threads.
 
 >>> params = {"fc.weight": np.ones((2, 2), np.float32)}
 >>> optimizer = adamw(lr=0.1, weight_decay=0.01)
@@ -27,11 +27,8 @@ from weighttools.train.optimizers.groups import Rule, decays, describe, is_hidde
 from weighttools.train.optimizers.quantised import QuantisedAdam
 from weighttools.train.optimizers.schedules import Schedule
 from weighttools.train.optimizers.transforms import Piece, Step, Transform
-from weighttools.train.parallel import SPLIT, scratch, spread
+from weighttools.train.parallel import BLOCK, scratch, spread
 from weighttools.train.tape import Array
-
-PIECE = 1 << 15
-"""Elements a chain handles at once: with five operands of float32, 640 KiB."""
 
 Rate = float | Callable[[int], float]
 Chain = tuple[Transform, ...]
@@ -151,12 +148,11 @@ class Optimizer:
         flat_p, flat_grad, flat_slots = p.reshape(-1), grad.reshape(-1), {k: v.reshape(-1) for k, v in slots.items()}
         run: Callable[..., None] = functools.partial(_run, is_decayed=is_decayed)
         strides = {slot: n for stage in chain for slot, n in stage.strides.items()}
-        size = PIECE if p.size > PIECE else SPLIT
         if sweep is not None and fused.fits(chain, p, ends[1]):
-            run, size = functools.partial(fused.run, sweep), fused.PIECE
-        for i in range(0, p.size, size):
-            at = slice(i, i + size)
-            part = {k: v[i // n : -(-(i + size) // n)] for k, v in flat_slots.items() for n in (strides.get(k, 1),)}
+            run = functools.partial(fused.run, sweep)
+        for i in range(0, p.size, BLOCK):
+            at = slice(i, i + BLOCK)
+            part = {k: v[i // n : -(-(i + BLOCK) // n)] for k, v in flat_slots.items() for n in (strides.get(k, 1),)}
             yield run, stages, rate, ends, flat_p[at], flat_grad[at], part
 
 
