@@ -478,3 +478,68 @@ def test_an_adapter_merged_beyond_its_dtype_is_told(inside, mlp: Path, flowers: 
         f"not finite: {sum(n_inf.values())} elements in {tensors} (0 NaN, {sum(n_inf.values())} Inf), first in {first}"
     )
     assert f"weighttools: note: {line}\n" in ran.err
+
+
+def positions(path: Path, kind: str) -> tuple[Path, int]:
+    """A model with a table of positions and a tokenizer that cuts nowhere; and the most tokens that it takes."""
+    path.mkdir()
+    torch.manual_seed(0)
+    size = {"vocab_size": len(tiny_texts.BERT), "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    size |= {"intermediate_size": 16, "max_position_embeddings": 20}
+    if kind == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=len(tiny_texts.BERT),
+            n_embd=16,
+            n_layer=1,
+            n_head=2,
+            n_positions=20,
+            bos_token_id=2,
+            eos_token_id=3,
+        )
+        transformers.GPT2LMHeadModel(config).save_pretrained(path)
+    elif kind == "roberta":
+        transformers.RobertaModel(transformers.RobertaConfig(**size, pad_token_id=1)).save_pretrained(path)
+    elif kind == "distilbert":
+        small = {"vocab_size": len(tiny_texts.BERT), "dim": 16, "n_heads": 2, "n_layers": 1, "hidden_dim": 16}
+        config = transformers.DistilBertConfig(**small, max_position_embeddings=20)
+        transformers.DistilBertModel(config).save_pretrained(path)
+    else:
+        transformers.BertModel(transformers.BertConfig(**size)).save_pretrained(path)
+    found = tiny_texts.tokenizer(tiny_texts.BERT, {}, "$A", "$A $B")
+    found.save(str(path / "tokenizer.json"))
+    return path, 20 - 2 * (kind == "roberta")
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "gpt2"])
+def test_more_tokens_than_positions_are_refused_at_the_start(inside, tmp_path: Path, kind: str) -> None:
+    path, most = positions(tmp_path / kind, kind)
+    data = jsonl(tmp_path / "long.jsonl", [{"text": "good film " * 20, "label": k} for k in ("x", "y")])
+    fits = jsonl(tmp_path / "fits.jsonl", [{"text": "good film", "label": k} for k in ("x", "y")])
+    args = ("finetune", path, "--steps", "1", "-o", tmp_path / "out", "--task", "classify")
+    line = (
+        f"--max-length {most + 1}; the model has positions for {most} tokens (max_position_embeddings); expected {most}"
+    )
+    for source in (data, tmp_path / "nowhere.jsonl"):  # it is said before the data is looked at
+        ran = inside(*args, "--data", source, "--max-length", most + 1)
+        assert ran.code == 2 and ran.err == f"weighttools: {line} or less\n" and not (tmp_path / "out").exists()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "tokenizer.json").write_bytes((path / "tokenizer.json").read_bytes())
+    line = (
+        f"a text of 40 tokens; the model has positions for {most} (max_position_embeddings); --max-length {most} cuts"
+    )
+    for sources in (("--data", data), ("--data", fits, "--validation", data)):
+        ran = inside(*args, *sources, "--tokenizer", elsewhere)
+        assert ran.code == 2 and ran.err.splitlines()[-1] == f"weighttools: {line} texts", ran.err
+    ran = inside(*args, "--data", data, "--max-length", most)
+    assert ran.code == 0 and f"2 cut to {most}" in ran.out, ran.err
+    assert inside("evaluate", tmp_path / "out", "--data", data, "--max-length", most).code == 0
+    ran = inside("evaluate", tmp_path / "out", "--data", data, "--max-length", most + 1)
+    assert ran.code == 2 and "the model has positions for" in ran.err
+
+
+def test_rotary_positions_have_no_end(inside, tmp_path: Path) -> None:
+    path = tiny_texts.llama(tmp_path / "llama")
+    data = jsonl(tmp_path / "long.jsonl", [{"text": "good film " * 20, "label": k} for k in ("x", "y")])
+    ran = inside("finetune", path, "--data", data, "--steps", "1", "--max-length", "36", "-o", tmp_path / "out")
+    assert ran.code == 0, ran.err

@@ -14,6 +14,7 @@ from weighttools.opening import open as open_checkpoint
 from weighttools.train.adapters.adapting import load_lora
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor
 from weighttools.train.checkpoints.loading import SEQUENCES, head_of, model
+from weighttools.train.commands.lengths import check_option, check_texts
 from weighttools.train.commands.tuning import Settings, check_width, scaled, task_for
 from weighttools.train.data.reading import read, task_of
 from weighttools.train.data.tokens import Base
@@ -47,8 +48,10 @@ def measure(
     if task != "lm" and isinstance(head, Embedder | None) and architecture.kind in SEQUENCES:
         raise SpecError("has no head", subject=origin.origin.path, remedy="weighttools finetune gives it one")
     names = (head.names or None) if isinstance(head, Classifier) else None
+    check_option(architecture, origin, settings.columns.max_length)
     found = read(data, opened, architecture.kind, task, settings.columns, names)
     check_width(architecture, found)
+    check_texts(architecture, origin, found)
     _, _, found = scaled(found, None, found, origin, False)
     loaded = model(opened, None if task == "lm" else head, activation=settings.activation)
     if adapter is not None:

@@ -19,6 +19,7 @@ from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Regr
 from weighttools.train.checkpoints.loading import SEQUENCES, Loaded, head_of, model
 from weighttools.train.checkpoints.stored import metadata, stored_scaling
 from weighttools.train.commands import choosing
+from weighttools.train.commands.lengths import check_option, check_texts
 from weighttools.train.data.gguf_tokenizer import KEY as TOKENIZER
 from weighttools.train.data.language import Sequences
 from weighttools.train.data.reading import Columns, Read, onto, read, task_of
@@ -216,6 +217,7 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     architecture = of(origin, config, settings.activation)
     task = task_of(settings.task, architecture.kind, settings.columns, data)
     settings.refuse_for(task)
+    check_option(architecture, origin, settings.columns.max_length)
     found = read(data, opened, architecture.kind, task, settings.columns)
     own = None if settings.is_new_head else head_of(origin, config, architecture, task)
     if task == "classify" and isinstance(own, Regressor) and architecture.kind in SEQUENCES:
@@ -224,6 +226,7 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     loaded = model(opened, head, activation=settings.activation, recompute=settings.recompute)
     learn, held = _parts(fitted, opened, architecture.kind, task, settings)
     check_width(architecture, fitted)
+    check_texts(architecture, origin, fitted, held)
     learn, held, fitted = scaled(learn, held, fitted, origin, settings.columns.is_scaled)
     others = held.notes if isinstance(settings.validation, str) else ()
     for line in (*fitted.notes, *others, *_scaling_told(fitted, origin)):
