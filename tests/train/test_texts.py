@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -238,6 +239,76 @@ def test_of_a_long_text_only_the_beginning_is_tokenized(bert: Path) -> None:
     assert [one.ids for one in found] == [one.ids for one in whole]
     assert [bool(one.overflowing) for one in found] == [bool(one.overflowing) for one in whole]
     assert seen[0] <= 7 * 64 and seen[3] == 3
+
+
+class Counting:
+    """A tokenizer that counts the characters it is given."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.seen = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def encode(self, text: Any, **options: Any) -> Any:
+        self.seen += len(text)
+        return self.tokenizer.encode(text, **options)
+
+    def encode_batch(self, texts: list[Any], **options: Any) -> Any:
+        self.seen += sum(len(part) for text in texts for part in ([text] if isinstance(text, str) else text))
+        return self.tokenizer.encode_batch(texts, **options)
+
+
+def spaced(n: int) -> str:
+    """So many words, far between: few tokens for many characters."""
+    return (" " * 28).join(tiny_texts.WORDS[i % 11] for i in range(n))
+
+
+PAIRED = (*map(spaced, (1, 4, 12, 13, 29, 30, 60)), "", " " * 2000 + "good film " * 9, "x" * 5000)
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 7, 8])
+def test_pairs_of_long_texts_are_cut_as_the_whole_would_be(bert: Path, length: int) -> None:
+    """The package's own cut of the whole pairs is the oracle: an odd token goes to the longer text."""
+    known = train.tokens(bert, length)
+    texts, others = ([pair[side] for pair in itertools.product(PAIRED, PAIRED)] for side in (0, 1))
+    found = known.encode(texts, others)
+    known.tokenizer.enable_truncation(length)
+    whole = known.tokenizer.encode_batch(list(zip(texts, others, strict=True)))
+    known.tokenizer.no_truncation()
+    assert [one.ids for one in found] == [one.ids for one in whole]
+    assert [one.type_ids for one in found] == [one.type_ids for one in whole]
+    assert [bool(one.overflowing) for one in found] == [bool(one.overflowing) for one in whole]
+
+
+@pytest.mark.parametrize("length", [7, 8])
+def test_of_a_long_pair_only_the_beginning_is_tokenized(bert: Path, length: int) -> None:
+    known = train.tokens(bert, length)
+    counting = Counting(known.tokenizer)
+    pairs = ([spaced(3000), "bad", spaced(3000)], ["bad", spaced(3000), spaced(60)])
+    train.Tokens(counting, known.pad_id, known.end_id, length).encode(*pairs)
+    assert counting.seen < len(spaced(3000))
+
+
+def test_of_prompts_and_completions_only_what_a_block_holds_is_tokenized(llama: Path) -> None:
+    known = train.tokens(llama)
+    counting = Counting(known.tokenizer)
+    watched = train.Tokens(counting, known.pad_id, known.end_id)
+    rows = [{"prompt": "good film", "completion": text} for text in (*PAIRED, spaced(3000)) if text]
+    data = train.language(rows, tokenizer=watched, block=9, prompt="prompt")
+    assert counting.seen < len(spaced(3000)) / 2
+    end = [known.end_id]
+    before = known.tokenizer.encode("good film").ids
+    for row, ids, target in zip(rows, data.ids, data.target, strict=True):
+        after = known.tokenizer.encode(row["completion"], add_special_tokens=False).ids
+        whole = [*before, *after, *end][:10]
+        assert ids.tolist() == whole[:-1] and target[len(before) - 1 :].tolist() == whole[len(before) :]
+    n_cut = sum(len(known.tokenizer.encode(row["completion"]).ids) + 2 > 10 for row in rows)
+    assert f"; {n_cut} cut to 9" in data.notes[0]
+    n_tokens = len(known.tokenizer.encode(spaced(3000)).ids)
+    with pytest.raises(SpecError, match=f"a prompt of {n_tokens:,} tokens leaves none"):
+        train.language([{"prompt": spaced(3000), "completion": "bad"}], tokenizer=watched, block=9, prompt="prompt")
 
 
 def test_tokenizers_that_merge_across_words_get_the_whole_text() -> None:

@@ -126,7 +126,8 @@ def _packed(name: str, pieces: Sequence[Array], known: Tokens, block: int) -> Se
 
 def _completions(source: Any, known: Tokens, block: int, prompt: str, completion: str) -> Sequences:
     rows = read_rows(source, (prompt, completion))
-    given, learnt = known.ids(rows.texts(prompt), special=True), known.ids(rows.texts(completion))
+    given = known.ids(rows.texts(prompt), special=True, most=block + 1)
+    learnt = known.ids(rows.texts(completion), most=block + 1)
     end = np.array([] if known.end_id is None else [known.end_id], np.int32)
     ids, target, n_cut = [], [], 0
     for i, (before, after) in enumerate(zip(given, learnt, strict=True)):
@@ -136,7 +137,8 @@ def _completions(source: Any, known: Tokens, block: int, prompt: str, completion
         follows = whole[1:].copy()
         follows[: max(0, len(before) - 1)] = IGNORED
         if len(whole) < 2 or (follows == IGNORED).all():
-            fact = f"a prompt of {len(before):,} tokens leaves none of the completion in {block:,}"
+            n_given = len(known.ids([rows.texts(prompt)[i]], special=True)[0])
+            fact = f"a prompt of {n_given:,} tokens leaves none of the completion in {block:,}"
             raise SpecError(fact, subject=rows.place(i), remedy="raise the block, or shorten the prompt")
         ids.append(whole[:-1])
         target.append(follows)

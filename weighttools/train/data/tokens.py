@@ -71,12 +71,13 @@ class Tokens:
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
         """Return the encodings of texts, or of pairs of texts, cut to `max_length`."""
-        if self.max_length is not None:
-            self.tokenizer.enable_truncation(self.max_length)
         try:
-            if pairs is not None:
-                return list(self.tokenizer.encode_batch(list(zip(texts, pairs, strict=True))))
-            cut = [self._cut(text) for text in texts]
+            together = None if pairs is None else self._pairs(texts, pairs)
+            if self.max_length is not None:
+                self.tokenizer.enable_truncation(self.max_length)
+            if together is not None:
+                return list(self.tokenizer.encode_batch(together))
+            cut = [self._cut(text, self.max_length) for text in texts]
             found: list[Any] = self.tokenizer.encode_batch(cut)
             for i, text in enumerate(texts):
                 if cut[i] is not text and not found[i].overflowing:  # its beginning has too few tokens to do
@@ -87,20 +88,75 @@ class Tokens:
         finally:
             self.tokenizer.no_truncation()
 
-    def _cut(self, text: str) -> str:
-        """Return the beginning of a text that is far longer than `max_length` tokens need, up to a word's end.
+    def _cut(self, text: str, n_tokens: int | None) -> str:
+        """Return the beginning of a text that is far longer than so many tokens need, up to a word's end.
 
         Only for tokenizers that cut texts into words before anything else: a word's tokens depend on it alone.
         """
-        room = (self.max_length or len(text)) * _CHARACTERS
+        room = (n_tokens or len(text)) * _CHARACTERS
         if len(text) <= room or not _cuts_words(self.tokenizer):
             return text
         words = text[:room].rsplit(None, 1)
         return words[0] if len(words) == 2 else text
 
-    def ids(self, texts: Sequence[str], special: bool = False) -> list[Array]:
-        """Return the token numbers (int32) of texts, uncut; `special` adds what the tokenizer adds to each."""
-        found = self.tokenizer.encode_batch(list(texts), add_special_tokens=special)
+    def _pairs(self, texts: Sequence[str], pairs: Sequence[str]) -> list[tuple[str, str]]:
+        together = list(zip(texts, pairs, strict=True))
+        if self.max_length is None or self.max_length <= self.tokenizer.num_special_tokens_to_add(True):
+            return together  # where nothing but what it adds has room, the package cuts nothing
+        room = self.max_length * _CHARACTERS
+        return [self._cut_pair(*both) if max(map(len, both)) > room else both for both in together]
+
+    def _cut_pair(self, text: str, other: str) -> tuple[str, str]:
+        """Return beginnings of a pair that are cut to the same tokens as the whole.
+
+        The package takes from the longer text first; of two that both exceed `max_length` it leaves halves, and if
+        one token is over, that goes to the longer: so the longer of the beginnings is the longer of the texts.
+        """
+        whole, most = (text, other), self.max_length or 1
+        found = [self._begun(part, most) for part in whole]
+        is_odd = (most - self.tokenizer.num_special_tokens_to_add(True)) % 2
+        if is_odd and all(n > most for _, n in found):
+            is_longer = self._is_longer(text, other)
+            while (found[0][1] > found[1][1]) != is_longer:
+                most *= 2
+                found[not is_longer] = self._begun(whole[not is_longer], most)
+        return found[0][0], found[1][0]
+
+    def _begun(self, text: str, most: int) -> tuple[str, int]:
+        """Return the beginning of a text and its number of tokens: more than `most`, or it is the whole text."""
+        for part in (self._cut(text, most), text):
+            n = len(self.tokenizer.encode(part, add_special_tokens=False).ids)
+            if n > most:
+                break
+        return part, n
+
+    def _is_longer(self, text: str, other: str) -> bool:
+        """Whether a text has more tokens than another; no more is looked at than tells it."""
+        most = self.max_length or 1
+        while True:
+            (part, n), (other_part, n_other) = self._begun(text, most), self._begun(other, most)
+            if (other_part is other and n > n_other) or (part is text and n_other >= n):
+                return n > n_other
+            most *= 2
+
+    def ids(self, texts: Sequence[str], special: bool = False, most: int | None = None) -> list[Array]:
+        """Return the token numbers (int32) of texts.
+
+        Parameters
+        ----------
+        texts
+            The texts.
+        special
+            Add what the tokenizer adds to each.
+        most
+            How many tokens of each matter: of a text that has far more, those that follow may be left out.
+        """
+        cut = [self._cut(text, most) for text in texts]
+        found = self.tokenizer.encode_batch(cut, add_special_tokens=special)
+        least = (most or 0) + (self.tokenizer.num_special_tokens_to_add(False) if special else 0)
+        for i, text in enumerate(texts):
+            if cut[i] is not text and len(found[i].ids) <= least:  # its beginning has too few tokens to do
+                found[i] = self.tokenizer.encode(text, add_special_tokens=special)
         return [np.array(one.ids, np.int32) for one in found]
 
     def decode(self, ids: Any) -> str:
