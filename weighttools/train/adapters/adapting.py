@@ -10,7 +10,7 @@ from weighttools.adapters import WRAPPER, Adapter, open_adapter
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.opening import PathLike
-from weighttools.train.adapters.lora import adapted, module_of, place_of, with_factors
+from weighttools.train.adapters.lora import Adapted, adapted, module_of, place_of, with_factors
 from weighttools.train.fitting.model import Model
 from weighttools.train.tape import Array
 from weighttools.transforms.low_rank import Update
@@ -72,7 +72,22 @@ def peft_config(model: Model, prefix: str = "", task_type: str | None = None) ->
     config = dict(adapted(model).config)
     for key in ("target_modules", "modules_to_save"):
         config[key] = [peft_name(module, prefix) for module in _listed(config.get(key))] or None
+    if task_type == "SEQ_CLS":
+        return config | _head_config(adapted(model), config["modules_to_save"] or [])
     return config if task_type is None else {**config, "task_type": task_type}
+
+
+def _head_config(run: Adapted, saved: list[str]) -> dict[str, Any]:
+    """Return what a classifier's adapter_config.json says of its head.
+
+    For this task peft replaces the modules of a head by what the file has, each as a whole: so all of RoBERTa's
+    ``classifier`` is one of them, not its layers; and where a head's tensors are not in the file, as those of one that
+    was not trained, the task stays unsaid: only then does peft leave the base's in their place.
+    """
+    if any(name.partition(".")[0] in HEADS for name in run.frozen if name not in run.whole):
+        return {}
+    roots = (name.partition(".")[0] if name.partition(".")[0] in HEADS else name for name in saved)
+    return {"task_type": "SEQ_CLS", "modules_to_save": list(dict.fromkeys(roots)) or None}
 
 
 def save_lora(
@@ -88,7 +103,8 @@ def save_lora(
         What peft's model has before the file's names, but for a head's: ``"transformer."`` for GPT-2's own files in
         GPT2LMHeadModel, ``"bert."`` for a BertModel's in BertForSequenceClassification.
     task_type
-        peft's word for the task, such as ``"CAUSAL_LM"``, for its Auto classes.
+        peft's word for the task, such as ``"CAUSAL_LM"``, for its Auto classes. ``"SEQ_CLS"`` stays unsaid where the
+        head was not trained: peft would look for it in the file.
 
     Raises
     ------
