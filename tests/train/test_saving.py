@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import weighttools as wt
 from tests.train.digits import digits, model, run, start
 from weighttools import train
+from weighttools.errors import SpecError
 from weighttools.train.fitting import saving
 
 TASK = train.Classification(10)
@@ -150,3 +151,32 @@ def test_a_model_made_from_nothing_is_saved_whole(tmp_path: Path) -> None:
     assert {n: p.numpy().tobytes() for n, p in saved.items()} == {
         n: p.tobytes() for n, p in result.model.params.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"w": np.ones(2, np.float32)}, "dict"),
+        ([("w", 1)], "list"),
+        (None, "NoneType"),
+        (np.ones(2), "ndarray"),
+        ("model.safetensors", "str"),
+    ],
+)
+def test_what_is_no_map_and_no_model_is_told_what_would_be(tmp_path: Path, given: Any, said: str) -> None:
+    """A dict of arrays is what most libraries save; the line names the call that makes a map of it."""
+    with pytest.raises(SpecError) as caught:
+        wt.save(tmp_path / "out.safetensors", given)
+    remedy = "TensorMap.from_arrays(...) makes one of arrays"
+    assert str(caught.value) == f"save: {said} is no TensorMap; expected save(path, map); {remedy}"
+    assert not (tmp_path / "out.safetensors").exists()
+    with pytest.raises(SpecError) as caught:
+        train.tensor_map(given)
+    remedy = "TensorMap.from_arrays(...) makes a map of arrays"
+    assert str(caught.value) == (f"tensor_map: {said} is no Model; expected a Model, as train.model loads; {remedy}")
+
+
+def test_the_remedy_that_is_named_works(tmp_path: Path) -> None:
+    arrays = {"w": np.arange(3, dtype=np.float32)}
+    wt.save(tmp_path / "out.safetensors", wt.TensorMap.from_arrays(arrays))
+    assert load_file(tmp_path / "out.safetensors")["w"].tolist() == [0, 1, 2]
