@@ -24,7 +24,6 @@ from weighttools.train.ops.basic import Result
 from weighttools.train.ops.dense import column_sums
 from weighttools.train.ops.dropout import dropout
 from weighttools.train.ops.product import product
-from weighttools.train.parallel import blocks
 from weighttools.train.tape import Array, Variable, operation
 from weighttools.train.variable import StandIn
 
@@ -46,38 +45,32 @@ def low_rank_linear(
     rate, seed
         The dropout before `a`; none where `seed` is None.
     """
-    rows, shape = x.reshape(-1, x.shape[-1]), x.shape
+    rows, shape, is_dropped = x.reshape(-1, x.shape[-1]), x.shape, bool(rate) and seed is not None
 
     def dropped(values: Array) -> Any:  # drawn again on the way back, not kept
-        return dropout(values, rate=rate, seed=seed)
+        return dropout(values, rate=rate, seed=seed) if is_dropped else values
 
     h = np.matmul(dropped(rows), a.T)
     h *= scale
-    y = product(rows, w.T)
-    _add_product(y, h, b.T, bias)
+    y = product(rows, w.T, bias, (h, b.T))
 
     def pullback(dy: Array, need: Any) -> Any:
         d = dy.reshape(-1, dy.shape[-1])
         g = np.matmul(d, b)
         g *= scale
-        dx = product(d, w) if need[0] else None
-        if dx is not None:
+        dx = product(d, w, None, None if is_dropped else (g, a)) if need[0] else None
+        if dx is not None and is_dropped:
             dx += dropped(np.matmul(g, a))
-            dx = dx.reshape(shape)
         dw = product(d.T, rows) if need[1] else None
         da = np.matmul(g.T, dropped(rows)) if need[2] else None
         db = np.matmul(d.T, h) if need[3] else None
-        return (dx, dw, da, db, column_sums(d) if bias is not None and need[4] else None)[: len(need)]
+        return (_shaped(dx, shape), dw, da, db, column_sums(d) if bias is not None and need[4] else None)[: len(need)]
 
     return y.reshape(*shape[:-1], w.shape[0]), pullback
 
 
-def _add_product(y: Array, left: Array, right: Array, row: Array | None = None) -> None:
-    """Add ``left @ right + row`` to `y` in place, a few rows at a time."""
-    for start, stop in blocks(len(y), y.shape[1]):
-        y[start:stop] += left[start:stop] @ right
-        if row is not None:
-            y[start:stop] += row
+def _shaped(a: Array | None, shape: tuple[int, ...]) -> Array | None:
+    return None if a is None else a.reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ _BANNED = -1e30
 """Added to a score that must not count; finite, so that differences of two stay numbers."""
 
 
-_SCORES = 1 << 16
+_SCORES = 1 << 17
 """Scores of a job, at most, unless one head has more: they stay in the cache from one step to the next."""
 
 

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from weighttools.train import blas
-from weighttools.train.parallel import n_threads, spread
+from weighttools.train.parallel import BLOCK, n_threads, spread
 from weighttools.train.tape import Array
 
 PIECE = 1 << 22
 """Multiplications that are worth a thread: some 80 microseconds, about what handing them over takes."""
 
 
-def product(a: Array, b: Array, row: Array | None = None) -> Any:
-    """Return ``a @ b + row`` for matrices (m, k) and (k, n) and a vector (n,).
+def product(a: Array, b: Array, row: Array | None = None, low: tuple[Array, Array] | None = None) -> Any:
+    """Return ``a @ b + row + left @ right`` for matrices (m, k) and (k, n), a vector (n,), and `low`, (left, right).
 
-    How the work is cut depends on the shapes and the number of threads alone, so equal runs give equal bits.
+    `low` is a product of low rank, (m, r) and (r, n), of which there is never more than a block. How the work is cut
+    depends on the shapes and the number of threads alone, so equal runs give equal bits.
     """
     (m, k), n = a.shape, b.shape[1]
     y = np.empty((m, n), np.result_type(a, b))
@@ -26,6 +27,8 @@ def product(a: Array, b: Array, row: Array | None = None) -> Any:
     def kernel(rows: slice, columns: slice) -> None:
         out = y[rows, columns]
         np.matmul(a[rows], b[:, columns], out=out)
+        if low is not None:
+            _add_product(out, low[0][rows], low[1][:, columns])
         if row is not None:
             out += row[columns]
 
@@ -35,6 +38,13 @@ def product(a: Array, b: Array, row: Array | None = None) -> Any:
     else:
         spread(kernel, [(everything, part) for part in _parts(n, pieces)])
     return y
+
+
+def _add_product(y: Array, left: Array, right: Array) -> None:
+    step = max(1, BLOCK // max(1, y.shape[1]))
+    for start in range(0, len(y), step):
+        at = slice(start, start + step)
+        y[at] += left[at] @ right
 
 
 def _parts(n: int, pieces: int) -> list[slice]:
