@@ -326,13 +326,13 @@ def test_finding_a_rate_leaves_the_model_alone() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "batch size": ({"batch_size": 0}, "batch_size=0; expected a whole number, 1 or more"),
-    "epochs": ({"epochs": 1.5}, "epochs=1.5"),
-    "accumulation": ({"accumulate": -1}, "accumulate=-1"),
-    "seed": ({"seed": -1}, "seed=-1"),
-    "clip": ({"clip_norm": 0.0}, "clip_norm=0.0"),
-    "sampler": ({"sampler": "best"}, "sampler='best'"),
-    "keep": ({"keep": "all"}, "keep='all'"),
+    "batch size": ({"batch_size": 0}, "batch size 0; expected a whole number, 1 or more"),
+    "epochs": ({"epochs": 1.5}, "epochs 1.5"),
+    "accumulation": ({"accumulate": -1}, "accumulate -1"),
+    "seed": ({"seed": -1}, "seed -1"),
+    "clip": ({"clip_norm": 0.0}, "clip norm 0.0"),
+    "sampler": ({"sampler": "best"}, "sampler 'best'"),
+    "keep": ({"keep": "all"}, "keep 'all'"),
     "sampler without weights": ({"sampler": "weighted"}, "no weights"),
     "share": ({"validation": 1.0}, "a share of 1"),
     "tiny share": ({"validation": 1e-9}, "samples on both sides"),

@@ -122,6 +122,10 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": 1}, "another recipe: seed was 0, now it is 1"),
     "rate": ({"optimizer": train.adamw(1e-4)}, "learning rate was 0.001, now it is 0.0001"),
     "schedule": ({"optimizer": train.adamw(train.warmup_linear(1e-3))}, "learning rate"),
+    "schedule's rate": (
+        {"optimizer": train.adamw(train.constant(2e-3, warmup=4))},
+        "learning rate was 0.001, now it is at 0: 0; ",
+    ),
     "optimiser": ({"optimizer": train.adam()}, "optimizer was Adam"),
     "decay rule": ({"optimizer": train.adamw(rule=lambda n, p: True)}, "decayed"),
     "clipping": ({"clip_norm": 1.0}, "optimizer was"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -22,6 +24,8 @@ SCHEMA = "weighttools.evaluate/1"
 def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
     """Measure a checkpoint on a file of texts or numbers: loss, accuracy, F1, error, perplexity.
 
+    Exits 1 where a figure is not finite.
+
     \b
     Examples:
       weighttools evaluate tuned/ --data test.jsonl
@@ -36,8 +40,18 @@ def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str |
 
     found = measure(api.open(src, assume=assume, root=root), data, settings_of(settings), say)
     if as_json:
-        output.emit_json([{"schema": SCHEMA, "path": src, "data": data, **found}])
-        return
+        output.emit_json(
+            [{"schema": SCHEMA, "path": src, "data": data, **found, "metrics": output.as_json(found["metrics"])}]
+        )
+    else:
+        _print(found)
+    broken = [name for name, value in found["metrics"].items() if not math.isfinite(value)]
+    if broken:
+        output.note(f"not finite: {', '.join(broken)}; weighttools check {src} says whether the weights are")
+        click.get_current_context().exit(1)
+
+
+def _print(found: Mapping[str, Any]) -> None:
     output.figures(found["metrics"])
     if "confusion" in found and len(found["classes"]) <= 12:
         cells = [[name, *map(str, row)] for name, row in zip(found["classes"], found["confusion"], strict=True)]

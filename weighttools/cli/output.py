@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -48,6 +49,11 @@ def dump(value: Any) -> str:
 def emit_json(records: Sequence[Record]) -> None:
     """Print one object for one record, an array for several."""
     echo(dump(records[0] if len(records) == 1 else list(records)))
+
+
+def as_json(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures as JSON can hold them: NaN and infinity are null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
 
 
 def emit_rows(rows: Iterable[Record], columns: Sequence[str], output: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +54,7 @@ def run(
         **record, "schema": SCHEMA, "task": prepared.task.name, "n_samples": len(prepared.data),
         "n_steps": prepared.n_steps, "n_trained": sum(prepared.model.params[n].size for n in prepared.names),
         "classes": list(getattr(prepared.source, "names", ())), "stopped": result.stopped,
-        "metrics": _plain(result.metrics), "epochs": [_plain(epoch) for epoch in result.history.epochs],
+        "metrics": output.as_json(result.metrics), "epochs": [output.as_json(epoch) for epoch in result.history.epochs],
     }  # fmt: skip
     if as_json:
         output.emit_json([record])
@@ -110,11 +109,6 @@ def _tokenizer(path: str | None) -> dict[str, bytes]:
         return {}
     file = Path(path) / TOKENIZER if Path(path).is_dir() else Path(path)
     return {TOKENIZER: file.read_bytes()} if file.is_file() and file.name == TOKENIZER else {}
-
-
-def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Return figures as JSON can hold them: NaN and infinity are null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
 
 
 def _planned(prepared: Prepared) -> Any:

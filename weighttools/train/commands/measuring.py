@@ -16,7 +16,7 @@ from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor
 from weighttools.train.checkpoints.loading import SEQUENCES, head_of, model
 from weighttools.train.commands.lengths import check_option, check_texts
 from weighttools.train.commands.tuning import Settings, check_width, scaled, task_for
-from weighttools.train.data.reading import read, task_of
+from weighttools.train.data.reading import check_options, read, task_of
 from weighttools.train.data.tokens import Base
 from weighttools.train.fitting.evaluation import task_metrics
 from weighttools.train.models.files import described, of
@@ -48,6 +48,7 @@ def measure(
     if task != "lm" and isinstance(head, Embedder | None) and architecture.kind in SEQUENCES:
         raise SpecError("has no head", subject=origin.origin.path, remedy="weighttools finetune gives it one")
     names = (head.names or None) if isinstance(head, Classifier) else None
+    check_options(data, architecture.kind, task, settings.columns)
     check_option(architecture, origin, settings.columns.max_length)
     found = read(data, opened, architecture.kind, task, settings.columns, names)
     check_width(architecture, found)

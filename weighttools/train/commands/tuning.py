@@ -22,7 +22,7 @@ from weighttools.train.commands import choosing
 from weighttools.train.commands.lengths import check_option, check_texts
 from weighttools.train.data.gguf_tokenizer import KEY as TOKENIZER
 from weighttools.train.data.language import Sequences
-from weighttools.train.data.reading import Columns, Read, onto, read, task_of
+from weighttools.train.data.reading import Columns, Read, check_options, onto, read, task_of
 from weighttools.train.data.tables import Table
 from weighttools.train.data.tokens import Base
 from weighttools.train.fitting.feeding import Subset, column, split
@@ -125,8 +125,14 @@ class Settings:
         if self.ema is not None and not 0 <= self.ema < 1:
             raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
 
-    def refuse_for(self, task: str) -> None:
-        """Raise SpecError for an option that `task` does not know."""
+    def refuse_for(self, task: str, kind: str) -> None:
+        """Raise SpecError for an option that `task`, or a head of a model of that kind, does not know."""
+        if self.pooling is not None and (task == "lm" or kind not in SEQUENCES):
+            raise SpecError("--pooling is for a new head of a model of texts")
+        if task == "lm" and (self.is_new_head or self.dropout):
+            raise SpecError("--new-head and --dropout are for heads; a language model's is its own")
+        if task == "regress" and self.label_smoothing:
+            raise SpecError("--label-smoothing with --task regress", expected="--task classify or lm")
         kinds = {
             "class weights": ("classify", self.class_weight is not None),
             "the focal loss": ("classify", self.focal_gamma is not None),
@@ -216,7 +222,8 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     origin, config = described(opened)
     architecture = of(origin, config, settings.activation)
     task = task_of(settings.task, architecture.kind, settings.columns, data)
-    settings.refuse_for(task)
+    settings.refuse_for(task, architecture.kind)
+    check_options(data, architecture.kind, task, settings.columns)
     check_option(architecture, origin, settings.columns.max_length)
     found = read(data, opened, architecture.kind, task, settings.columns)
     own = None if settings.is_new_head else head_of(origin, config, architecture, task)

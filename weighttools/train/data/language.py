@@ -120,7 +120,8 @@ def _packed(name: str, pieces: Sequence[Array], known: Tokens, block: int) -> Se
     ids = tuple(stream[start : min(start + block, len(stream) - 1)] for start in starts)
     target = tuple(stream[start + 1 : start + block + 1] for start in starts)
     where = "rows" if name == "row" else name
-    note = f"{where}: {len(pieces):,} texts, {len(stream):,} tokens in {len(ids):,} blocks of {block:,}"
+    texts = f"{len(pieces):,} text{'s' * (len(pieces) != 1)}"
+    note = f"{where}: {texts}, {len(stream):,} tokens in {len(ids):,} blocks of {block:,}"
     return Sequences(ids, target, known.pad_id, (note,))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,43 @@ class Columns:
     max_length: int | None = None
     block: int = 256
     is_scaled: bool = False
+
+
+_APPLIES = {
+    "text": ("--text-column", {"texts", "language"}),
+    "pair": ("--pair-column", {"texts"}),
+    "label": ("--label-column", {"texts", "table"}),
+    "weight": ("--weight-column", {"texts", "table"}),
+    "prompt": ("--prompt-column", {"language"}),
+    "completion": ("--completion-column", {"language"}),
+    "features": ("--feature-column", {"table"}),
+    "tokenizer": ("--tokenizer", {"texts", "language"}),
+    "max_length": ("--max-length", {"texts", "language"}),
+    "block": ("--block", {"language"}),
+    "is_scaled": ("--standardize", {"table", "arrays"}),
+}
+"""Each field's option, and the kinds of data that it says something of."""
+_KINDS = {
+    "texts": "texts with labels",
+    "language": "a language model's texts",
+    "table": "a table",
+    "arrays": "the arrays of an .npz",
+}
+
+
+def check_options(path: str, kind: str, task: str, columns: Columns) -> None:
+    """Raise SpecError for an option that says nothing of the data; parameters as of `read`."""
+    if kind in ("encoder", "decoder"):
+        found = "language" if task == "lm" else "texts"
+    else:
+        found = "arrays" if path.lower().endswith(".npz") else "table"
+    given = {field.name for field in fields(columns) if getattr(columns, field.name) != field.default}
+    for option, kinds in (_APPLIES[name] for name in _APPLIES if name in given):
+        if found not in kinds:
+            known = " or ".join(_KINDS[k] for k in _KINDS if k in kinds)
+            raise SpecError(f"{option} says nothing of {_KINDS[found]}", expected=f"it with {known}")
+    if "completion" in given and columns.prompt is None:
+        raise SpecError("--completion-column says nothing without --prompt-column")
 
 
 def task_of(task: str | None, kind: str, columns: Columns, path: str) -> str:

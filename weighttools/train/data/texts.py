@@ -192,7 +192,8 @@ def _told(rows: Rows, found: Sequence[Any], n_cut: int, bound: int | None) -> li
     cut = f"; {n_cut:,} cut to {bound:,}" if n_cut else ""
     middle = sorted(lengths)[len(lengths) // 2]
     where = "rows" if rows.name == "row" else rows.name
-    return [f"{where}: {len(rows):,} texts of {min(lengths):,} to {max(lengths):,} tokens (median {middle:,}){cut}"]
+    texts = f"{len(rows):,} text{'s' * (len(rows) != 1)}"
+    return [f"{where}: {texts} of {min(lengths):,} to {max(lengths):,} tokens (median {middle:,}){cut}"]
 
 
 def _classes_told(target: Array | None, names: Sequence[str]) -> list[str]:

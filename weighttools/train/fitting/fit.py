@@ -64,6 +64,10 @@ class Result:
     trained: tuple[str, ...] = ()
     record: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return f"Result({self.stopped}; {figures}; {len(self.trained):,} arrays trained)"
+
     @property
     def tensor_map(self) -> TensorMap:
         """The checkpoint with the new weights, in its names, order and dtypes; for `weighttools.save`."""
@@ -242,10 +246,25 @@ def _lines(model: Model, session: Session, progress: Progress, options: Recipe) 
     yield f"training {len(session.names):,} of {len(model.params):,} tensors, {n_trained:,} of {n_all:,} elements"
     yield from session.optimizer.describe(session.trained).splitlines()
     yield from session.notes
-    for name, kept in progress.held.kept.items():
-        yield f"held at zero: {kept.size - int(np.count_nonzero(kept)):,} of {kept.size:,} in {name}"
+    yield from _held_lines(progress.held.kept)
     if session.n_steps is not None:
-        yield f"{session.n_steps:,} updates of {session.accumulate} x {options.batch_size} samples"
+        updates = f"{session.n_steps:,} update{'s' * (session.n_steps != 1)}"
+        yield f"{updates} of {session.accumulate} x {options.batch_size} sample{'s' * (options.batch_size != 1)}"
+
+
+def _held_lines(kept: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how much is held at zero: of few tensors in each, of many in all."""
+    zeros = {name: mask.size - int(np.count_nonzero(mask)) for name, mask in kept.items()}
+    if len(kept) > _FEW:
+        total = sum(mask.size for mask in kept.values())
+        yield f"held at zero: {sum(zeros.values()):,} of {total:,} in {len(kept):,} tensors"
+        return
+    for name, n in zeros.items():
+        yield f"held at zero: {n:,} of {kept[name].size:,} in {name}"
+
+
+_FEW = 8
+"""Up to this many tensors have a line each."""
 
 
 def _result(model: Model, session: Session, progress: Progress, why: str, options: Recipe) -> Result:

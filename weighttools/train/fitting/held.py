@@ -63,7 +63,7 @@ class Gradual:
         for end in (self.start, self.stop):
             is_share = 0 < end < 1 or (isinstance(end, float) and end == 1)
             if is_share and n_steps is None:
-                raise SpecError("pruning does not know how many updates there are", remedy="give fit steps=")
+                raise SpecError("pruning does not know how many updates there are", remedy="give the number of steps")
             ends.append(round(end * (n_steps or 0)) if is_share else int(end))
         if ends[1] < ends[0]:
             raise SpecError(f"pruning from update {ends[0]} to {ends[1]}", expected="a stop after the start")
@@ -98,7 +98,11 @@ class Gradual:
         """
         wanted = matching(params, self.include) if self.include else {n for n, p in params.items() if decays(n, p)}
         if not wanted:
-            raise SpecError("there is no matrix to prune", subject="prune", remedy="name tensors by include=")
+            raise SpecError(
+                "there is no matrix to prune",
+                subject="pruning while training",
+                remedy="train a matrix too, or do not prune",
+            )
         return [name for name in params if name in wanted]
 
 

@@ -103,14 +103,14 @@ class Recipe:
         for name in ("epochs", "steps", "batch_size", "accumulate", "patience", "every"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise SpecError(f"{name}={value!r}", subject="fit", expected="a whole number, 1 or more")
+                raise SpecError(f"{_said(name)} {value!r}", subject="fit", expected="a whole number, 1 or more")
         if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
-            raise SpecError(f"seed={self.seed!r}", subject="fit", expected="a whole number, 0 or more")
+            raise SpecError(f"seed {self.seed!r}", subject="fit", expected="a whole number, 0 or more")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise SpecError(f"clip_norm={self.clip_norm!r}", subject="fit", expected="a number above 0")
+            raise SpecError(f"clip norm {self.clip_norm!r}", subject="fit", expected="a number above 0")
         for name, known in (("sampler", ("shuffle", "weighted")), ("keep", (None, "best", "last"))):
             if getattr(self, name) not in known:
-                raise SpecError(f"{name}={getattr(self, name)!r}", subject="fit", expected=f"one of {known}")
+                raise SpecError(f"{name} {getattr(self, name)!r}", subject="fit", expected=f"one of {known}")
 
     @classmethod
     def of(cls, **options: Unpack[Options]) -> Recipe:
@@ -122,6 +122,11 @@ class Recipe:
         if self.steps is not None or n_batches is None:
             return self.steps
         return self.epochs * -(-n_batches // self.accumulate)
+
+
+def _said(name: str) -> str:
+    """Return an option's name as words, which say the same to who calls `fit` and to who gives --batch-size."""
+    return name.replace("_", " ")
 
 
 def words(value: Any) -> str:

@@ -234,11 +234,19 @@ def _compare(directory: Path, then: Any, now: Fingerprint) -> None:
             continue
         names = [k for k in {**(old or {}), **parts} if (old or {}).get(k) != parts.get(k)]
         was, now_is = (old or {}).get(names[0], "nothing"), parts.get(names[0], "nothing")
+        if names[0] == "learning rate":
+            was, now_is = _first_difference(str(was), now_is)
         raise SpecError(
             f"is a checkpoint of {_KINDS[kind]}: {names[0]} was {was}, now it is {now_is}",
             subject=directory,
             remedy="train as then, or choose another directory",
         )
+
+
+def _first_difference(was: str, now: str) -> tuple[str, str]:
+    """Return of two schedules, told by their rates at some steps, the first rates that differ."""
+    pairs = zip(was.split(", "), now.split(", "), strict=False)
+    return next((pair for pair in pairs if pair[0] != pair[1]), (was, now))
 
 
 def fingerprint(

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train import ranges
 from weighttools.train.optimizers import fused, transforms
 from weighttools.train.optimizers.groups import Rule, decays, describe, is_hidden_matrix
 from weighttools.train.optimizers.quantised import QuantisedAdam
@@ -73,6 +74,10 @@ class Optimizer:
     others: Chain = ()
     is_main: Rule | None = None
     others_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        rate = {} if callable(self.lr) else {"learning_rate": self.lr}
+        ranges.amounts("the optimizer", **rate, weight_decay=self.weight_decay, proximal_l1=self.proximal_l1)
 
     def after(self, *first: Transform) -> Optimizer:
         """Return the optimiser with stages before its own, such as ``ClipNorm(1.0)``."""

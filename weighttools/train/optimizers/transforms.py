@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from weighttools.train import ranges
 from weighttools.train.parallel import BLOCK, blocks, spread, threads_for
 from weighttools.train.tape import Array
 
@@ -127,6 +128,9 @@ class Penalty(Stateless):
     l2: float = 0.0
     l1: float = 0.0
 
+    def __post_init__(self) -> None:
+        ranges.amounts("a penalty", l1=self.l1, l2=self.l2)
+
     def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
         """Add the penalties' gradients."""
         if piece.decays and self.l2:
@@ -144,6 +148,9 @@ class Momentum(Stateless):
 
     momentum: float = 0.9
     nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        ranges.shares("momentum", momentum=self.momentum)
 
     def slots(self, p: Array) -> Shapes:
         """Keep the running sum."""
@@ -177,6 +184,10 @@ class Adam(Stateless):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        ranges.shares("Adam", beta1=self.betas[0], beta2=self.betas[1])
+        ranges.amounts("Adam", eps=self.eps)
+
     def slots(self, p: Array) -> Shapes:
         """Keep the sums of the gradients and of their squares."""
         return {"first_moment_sum": p.shape, "second_moment_sum": p.shape}
@@ -208,6 +219,10 @@ class RootMeanSquare(Stateless):
     alpha: float | None = 0.99
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        ranges.shares("RMSprop", alpha=self.alpha or 0.0)
+        ranges.amounts("RMSprop", eps=self.eps)
+
     def slots(self, p: Array) -> Shapes:
         """Keep the squares."""
         return {"squares": p.shape}
@@ -235,6 +250,9 @@ class Lion(Stateless):
     """
 
     betas: tuple[float, float] = (0.9, 0.99)
+
+    def __post_init__(self) -> None:
+        ranges.shares("Lion", beta1=self.betas[0], beta2=self.betas[1])
 
     def slots(self, p: Array) -> Shapes:
         """Keep the momentum."""
@@ -309,6 +327,9 @@ class Muon(Stateless):
     n_iterations: int = 5
     match_adam: bool = False
     whole = True
+
+    def __post_init__(self) -> None:
+        ranges.shares("Muon", momentum=self.momentum)
 
     def slots(self, p: Array) -> Shapes:
         """Keep the momentum."""

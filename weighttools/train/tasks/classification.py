@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train import losses, weights
+from weighttools.train import losses, ranges, weights
 from weighttools.train.data.batches import Batch
 from weighttools.train.tape import Array
 from weighttools.train.tasks.task import loss_tally, mean_loss, ratio, row_weights, wanted, weight_sum
@@ -54,6 +54,7 @@ class Classification:
             raise SpecError(
                 f"label smoothing {self.label_smoothing:g}", expected="0 <= share < 1, and none with the focal loss"
             )
+        ranges.amounts("the focal loss", gamma=self.focal_gamma or 0.0)
         if self._weights is None and isinstance(self.class_weight, Mapping):
             found = weights.class_weights(self.class_weight, [], self.n_classes)
             object.__setattr__(self, "_weights", found)
@@ -196,6 +197,9 @@ class Binary:
     focal_alpha: float | None = None
     threshold: float = 0.5
     names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        ranges.amounts("the focal loss", gamma=self.focal_gamma or 0.0)
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train import losses
+from weighttools.train import losses, ranges
 from weighttools.train.data.batches import Batch
 from weighttools.train.tape import Array
 from weighttools.train.tasks.classification import IGNORED
@@ -94,6 +94,9 @@ class LanguageModel:
     """
 
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        ranges.shares("the language model's loss", label_smoothing=self.label_smoothing)
 
     @property
     def name(self) -> str:
