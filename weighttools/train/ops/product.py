@@ -12,6 +12,8 @@ from weighttools.train.tape import Array
 
 PIECE = 1 << 22
 """Multiplications that are worth a thread: some 80 microseconds, about what handing them over takes."""
+HEAD_START = 1 << 21
+"""Multiplications that the caller's thread has done before another one wakes: its share is larger by so many."""
 
 
 def product(a: Array, b: Array, row: Array | None = None, low: tuple[Array, Array] | None = None) -> Any:
@@ -34,9 +36,9 @@ def product(a: Array, b: Array, row: Array | None = None, low: tuple[Array, Arra
 
     everything = slice(None)
     if m >= n:
-        spread(kernel, [(part, everything) for part in _parts(m, pieces)])
+        spread(kernel, [(part, everything) for part in _parts(m, pieces, n * k)])
     else:
-        spread(kernel, [(everything, part) for part in _parts(n, pieces)])
+        spread(kernel, [(everything, part) for part in _parts(n, pieces, m * k)])
     return y
 
 
@@ -47,10 +49,10 @@ def _add_product(y: Array, left: Array, right: Array) -> None:
         y[at] += left[at] @ right
 
 
-def _parts(n: int, pieces: int) -> list[slice]:
-    """Cut n into runs of a multiple of 16, the width of BLAS's kernels."""
+def _parts(n: int, pieces: int, each: int) -> list[slice]:
+    """Cut n, of `each` multiplications, into runs of a multiple of 16, the width of BLAS's kernels."""
     if pieces < 2:
         return [slice(None)]
-    step = -(-n // pieces)
-    step += -step % 16
-    return [slice(start, min(n, start + step)) for start in range(0, n, step)]
+    step = max(16, round((n - HEAD_START / each) / pieces / 16) * 16)
+    first = max(n - step * (pieces - 1), n % step)
+    return [slice(0, first), *(slice(start, min(n, start + step)) for start in range(first, n, step))]
