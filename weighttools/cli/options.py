@@ -151,3 +151,4 @@ def late_progress(label: str) -> Iterator[tuple[Callable[[int], None], Callable[
 
     with tqdm(desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
         yield bar.reset, lambda n: (bar.update(n), None)[1]
+        bar.refresh()  # as in `progress`
