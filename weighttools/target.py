@@ -84,7 +84,7 @@ def plan_target(
     SpecError
         The options contradict the target, or its suffix names no format that is written.
     """
-    if _means_directory(dst, format_name):
+    if means_directory(dst, format_name):
         if format_name not in (None, huggingface.NAME, "safetensors"):
             raise SpecError(f"a directory is not written as {format_name}", subject=dst, remedy="name a file")
         limit = None if single else parse_size(max_shard_size or MAX_SHARD_SIZE)
@@ -117,7 +117,8 @@ def refuse_encodings(tensor_map: TensorMap, format_name: str) -> None:
         )
 
 
-def _means_directory(dst: str, format_name: str | None) -> bool:
+def means_directory(dst: str, format_name: str | None = None) -> bool:
+    """Return whether a target is a directory of shards: asked for, there already, or a name without a suffix."""
     if dst == "-" or (format_name and format_name != huggingface.NAME and not dst.endswith(os.sep)):
         return False
     return format_name == huggingface.NAME or Path(dst).is_dir() or dst.endswith(("/", os.sep)) or not Path(dst).suffix
@@ -138,9 +139,15 @@ def shard_notes(
     limit = parse_size(max_shard_size or MAX_SHARD_SIZE)
     large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
     notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
-    here = [Path(place) / "config.json" for place in (tensor_map.origin.path, planned.target) if place]
+    source = tensor_map.origin.path
+    here = [Path(place) / "config.json" for place in (source, planned.target) if place]
     if "config.json" not in beside and not any(path.is_file() for path in here):
-        notes.append("there is no config.json beside the source: transformers needs one in the directory")
+        found = source and (Path(source).parent / "config.json").is_file()
+        notes.append(
+            "config.json beside the source is not copied, for it may be another model's: give the directory"
+            if found
+            else "there is no config.json beside the source: transformers needs one in the directory"
+        )
     return notes
 
 
@@ -153,7 +160,8 @@ def tie_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
     ):
         return []
     n = len(tensor_map.aliases)
-    return [f"{n:,} tied names are recorded as ties ({next(iter(tensor_map.aliases))}); --tied copy writes them out"]
+    names = "tied name is recorded as a tie" if n == 1 else "tied names are recorded as ties"
+    return [f"{n:,} {names} ({next(iter(tensor_map.aliases))}); --tied copy writes {'it' if n == 1 else 'them'} out"]
 
 
 def cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:

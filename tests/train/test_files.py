@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 
 import weighttools as wt
 from tests.formats.gguf_golden import golden_write
-from tests.train.test_models import CONFIGS, IDS, MASK, outputs, reference
+from tests.train.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, reference
 from weighttools import api, train
+from weighttools.cli.main import main
 from weighttools.errors import SpecError, UnsupportedError, WeighttoolsError
 from weighttools.train import models
+from weighttools.train.models.classes import CLASSES, class_of
 from weighttools.train.models.gguf import MODEL_TYPES
 from weighttools.transforms.gguf_names import to_gguf
 
@@ -125,6 +128,54 @@ def test_gguf_files_run_as_they_are(kind: str, tmp_path: Path, monkeypatch: pyte
         model = train.model(path)
         z = model.run(model.params, {"ids": IDS, "mask": MASK})
         assert np.abs(z - expected(kind))[MASK].max() < EXACT * np.abs(z).max()
+
+
+@pytest.mark.parametrize("kind", GGUF)
+def test_gguf_files_become_directories_that_transformers_runs(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the class, the ties and the rotary rule that config.json must state for it."""
+    if kind in ("gemma2", "gemma3_text"):
+        monkeypatch.setattr(CONFIGS[kind], "query_pre_attn_scalar", 8)
+    if kind == "gemma3_text":
+        monkeypatch.setattr(CONFIGS[kind], "layer_types", ["sliding_attention"] * 2)
+    if kind == "llama llama3":  # The rule of the models that there are.
+        monkeypatch.setattr(CONFIGS[kind], "rope_parameters", {**LLAMA3, "original_max_position_embeddings": 8192})
+    path = as_gguf(kind, tmp_path)
+    done = CliRunner().invoke(main, ["convert", str(path), str(tmp_path / "out"), "--names", "hf"])
+    assert done.exit_code == 0 and "no tokenizer.json is written" in done.stderr, done.output
+    said = json.loads((tmp_path / "out" / "config.json").read_text())
+    make = transformers.AutoModel if kind == "bert" else transformers.AutoModelForCausalLM
+    assert hasattr(transformers, said["architectures"][0])
+    options = {"add_pooling_layer": False} if kind == "bert" else {}
+    module, info = make.from_pretrained(tmp_path / "out", output_loading_info=True, **options)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    theirs = expected(kind)
+    assert np.abs(outputs(module.eval()).detach().numpy() - theirs)[MASK].max() < EXACT * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_classes_are_those_of_transformers(kind: str) -> None:
+    for name in (class_of(kind, models.FAMILIES[kind].kind), f"{CLASSES[kind]}ForSequenceClassification"):
+        assert hasattr(transformers, name)
+
+
+def test_what_lies_beside_a_converted_file_is_said(tmp_path: Path) -> None:
+    path = as_gguf("llama llama3", tmp_path)  # Divisors of a rule that none of Llama 3 has.
+
+    def run(source: Path, target: str, *options: str) -> str:
+        done = CliRunner().invoke(main, ["convert", str(source), str(tmp_path / target), *options])
+        assert done.exit_code == 0, done.output
+        return str(done.stderr)
+
+    assert "follow no rule that transformers has" in run(path, "divided", "--names", "hf")
+    assert json.loads((tmp_path / "divided/config.json").read_text())["rope_scaling"]["rope_type"] == "divided"
+    assert "config.json" not in run(path, "one.safetensors", "--names", "hf")
+    assert "give the directory" in run(tmp_path / "hf/model.safetensors", "copied")
+    assert not (tmp_path / "copied/config.json").exists()
+    assert "give the directory" not in run(tmp_path / "hf", "whole")
+    golden_write(tmp_path / "odd.gguf", {"a.weight": np.zeros(2, np.float32)}, "falcon")
+    assert "a.gguf" not in run(tmp_path / "odd.gguf", "odd")
 
 
 def test_a_quantised_file_is_decoded(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from weighttools.errors import SpecError
-from weighttools.train.models.rotary import rotary, rotated
+from weighttools.train.models.rotary import llama3_of, rotary, rotated
 
 THETA = {"rope_theta": st.sampled_from([100.0, 1e4, 1e6])}
 FACTOR = {"factor": st.floats(1, 64)}
@@ -63,3 +63,29 @@ def test_only_the_first_part_of_a_head_turns() -> None:
 def test_divisors_that_do_not_fit_are_refused(divisors: Any) -> None:
     with pytest.raises(SpecError, match="divisors"):
         rotary({"rope_type": "divided", "divisors": divisors}, 8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    factor=st.sampled_from([8.0, 16.0, 32.0]), theta=st.sampled_from([1e4, 5e5]), size=st.sampled_from([32, 64, 128])
+)
+def test_the_rule_of_llama3_is_found_in_its_divisors(factor: float, theta: float, size: int) -> None:
+    rule = {
+        "rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    config = transformers.LlamaConfig(
+        hidden_size=size, num_attention_heads=1, rope_parameters={**rule, "rope_theta": theta}
+    )
+    after, _ = ROPE_INIT_FUNCTIONS["llama3"](config)
+    before = rotary({"rope_theta": theta}, size).frequencies
+    divisors = (before / after.double().numpy()).astype(np.float32).tolist()
+    assert llama3_of(divisors, theta) == rule
+    assert llama3_of([*divisors[:-1], 1.01 * divisors[-1]], theta) == {}
+    assert llama3_of(divisors[::-1], theta) == {}
+
+
+@pytest.mark.parametrize("divisors", [[], [0.0] * 4, ["a"] * 4, [float("nan")] * 4, [float("inf")] * 4, None])
+@pytest.mark.parametrize("theta", [1e4, None, "a", 0.0, float("nan")])
+def test_divisors_that_are_none_follow_no_rule(divisors: Any, theta: Any) -> None:
+    assert llama3_of(divisors, theta) == {}

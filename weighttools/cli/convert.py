@@ -67,7 +67,8 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
     DST with a suffix is a file (.safetensors, .npz, .npy, .pt, .h5, .gguf); without one it is a Hugging Face
     directory; - is standard output. Names, shapes, metadata, ties and every bit of every value are kept unless you
     ask otherwise; what the target cannot hold is said before a byte is written. An existing target is left as it was
-    until the new one is complete.
+    until the new one is complete. With --names hf a directory also gets the config.json and the tokenizer.json that
+    the GGUF file's metadata stand for.
 
     \b
     Examples:
@@ -81,8 +82,12 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
     """
     from weighttools import api
     from weighttools.cli import writing
+    from weighttools.target import means_directory
 
     opened = api.open(src, assume=assume, root=root)  # once: standard input is not read twice
+    lacking: list[str] = []
+    if settings["names"] == "hf" and means_directory(dst):
+        settings["beside"], lacking = writing.gguf_companions(opened)
     record = writing.write(opened, dst, "convert", **settings)
     if as_json:
         output.emit_json([record])
@@ -90,6 +95,8 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
         _report_layout(record)
         writing.report(record)
     output.notes(record)
+    for fact in lacking:
+        output.note(fact)
 
 
 def _report_layout(record: dict[str, Any]) -> None:

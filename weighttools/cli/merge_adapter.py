@@ -45,15 +45,12 @@ def merge_adapter(
     from weighttools import api, edits
     from weighttools.changes import recodings, taken
     from weighttools.cli import writing
-    from weighttools.train.checkpoints.companions import tokenizer_files
 
     opened = api.open(base, assume=assume, root=root)
     plain = taken(opened, {"names": names}).pipe(*recodings({"dequantize": dequantize}))
     merged = edits.merge_adapter(plain, adapter)
-    files, why = edits.configuration(opened) if names else edits.adapter_configuration(opened, adapter), ""
-    if files and names:
-        tokenizer, why = tokenizer_files(opened)
-        files |= tokenizer
+    files, lacking = writing.gguf_companions(opened) if names else (edits.adapter_configuration(opened, adapter), [])
     writing.edited(merged, dst, "changed", as_json, beside=files, **settings)
-    if why and Path(dst).is_dir() and not (Path(dst) / "tokenizer.json").exists():
-        output.note(f"no tokenizer.json is written: {why}")
+    if Path(dst).is_dir() and not (Path(dst) / "tokenizer.json").exists():
+        for fact in lacking:
+            output.note(fact)

@@ -207,7 +207,10 @@ def findings(machine: Machine) -> Iterator[Finding]:
 
 
 def _counted(use: Use) -> str:
-    return f" ({use.n_calls:,} times, up to {use.n_args:,} arguments)" if use.n_calls else ""
+    if not use.n_calls:
+        return ""
+    often, much = ("time", "times")[use.n_calls != 1], ("argument", "arguments")[use.n_args != 1]
+    return f" ({use.n_calls:,} {often}, {'up to ' * (use.n_calls != 1)}{use.n_args:,} {much})"
 
 
 def severity_of(found: Global) -> str:

@@ -17,26 +17,7 @@ from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor,
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.tokens import home_of
-
-CLASSES: Mapping[str, str] = {
-    "albert": "Albert",
-    "bert": "Bert",
-    "camembert": "Camembert",
-    "distilbert": "DistilBert",
-    "electra": "Electra",
-    "gemma": "Gemma",
-    "gemma2": "Gemma2",
-    "gemma3_text": "Gemma3Text",
-    "gpt2": "GPT2",
-    "llama": "Llama",
-    "mistral": "Mistral",
-    "phi3": "Phi3",
-    "qwen2": "Qwen2",
-    "qwen3": "Qwen3",
-    "roberta": "Roberta",
-    "xlm-roberta": "XLMRoberta",
-}
-"""What ``…ForSequenceClassification`` of transformers begins with, by config.json's ``model_type``."""
+from weighttools.train.models.classes import CLASSES, class_of
 
 TOKENIZER = (
     "tokenizer.json",
@@ -138,9 +119,9 @@ def told(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
     stands under ``weighttools``.
     """
     architecture, head = model.architecture, model.head
-    config = dict(model.config) | _ties(model)
+    config = dict(model.config)
     if head is None and architecture.family in CLASSES:
-        config.setdefault("architectures", [f"{CLASSES[architecture.family]}ForCausalLM"])
+        config.setdefault("architectures", [class_of(architecture.family, architecture.kind)])
     if head is None or isinstance(head, Embedder):
         return config
     own = form_of(architecture.family, architecture.kind, None) == form_of(
@@ -154,12 +135,6 @@ def told(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
     if architecture.kind == "decoder" and config.get("pad_token_id") is None and pad_id is not None:
         config["pad_token_id"] = pad_id
     return config | _labels(head)
-
-
-def _ties(model: Loaded) -> dict[str, bool]:
-    """Return what GGUF's metadata does not say, and transformers asks for: the output layer is the table of words."""
-    is_tied = model.origin is not None and any(name.endswith("lm_head.weight") for name in model.origin.aliases)
-    return {"tie_word_embeddings": True} if is_tied else {}
 
 
 def _labels(head: Classifier | Regressor) -> dict[str, Any]:

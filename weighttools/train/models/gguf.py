@@ -7,6 +7,8 @@ from typing import Any
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import UnsupportedError
+from weighttools.train.models.classes import class_of
+from weighttools.train.models.rotary import llama3_of
 from weighttools.transforms.gguf_names import ARCHITECTURE, to_hugging_face
 from weighttools.transforms.gguf_tables import FAMILIES, SETTINGS
 
@@ -36,6 +38,10 @@ def is_gguf(tensor_map: TensorMap) -> bool:
     return ARCHITECTURE in tensor_map.metadata and "token_embd.weight" in tensor_map
 
 
+_BIASES = {"attention_bias": ".self_attn.q_proj.bias", "mlp_bias": ".mlp.gate_proj.bias"}
+"""Settings of config.json that GGUF leaves to the tensors."""
+
+
 def from_gguf(tensor_map: TensorMap) -> tuple[TensorMap, dict[str, Any]]:
     """Return a GGUF map with Hugging Face's names and layout, and the config.json that its metadata stands for.
 
@@ -52,11 +58,20 @@ def from_gguf(tensor_map: TensorMap) -> tuple[TensorMap, dict[str, Any]]:
     own = {
         key.removeprefix(f"{name}."): value for key, value in tensor_map.metadata.items() if key.startswith(f"{name}.")
     }
-    config = {"model_type": MODEL_TYPES[name], **_named(own, (*SETTINGS, *_MORE)), **_ids(tensor_map.metadata)}
+    kind = MODEL_TYPES[name]
+    config: dict[str, Any] = {
+        "architectures": [class_of(kind, "encoder" if name == "bert" else "decoder")],
+        "model_type": kind,
+    }
+    config |= _named(own, (*SETTINGS, *_MORE)) | _ids(tensor_map.metadata)
     if name in ("gemma2", "gemma3"):
         config["query_pre_attn_scalar"] = _query_scalar(name, config)
     rope = _rope(tensor_map, own, config)
-    return to_hugging_face(tensor_map), config | ({"rope_scaling": rope} if rope else {})
+    named = to_hugging_face(tensor_map)
+    if name != "bert":  # Said of both, for what transformers takes unsaid differs from family to family.
+        config["tie_word_embeddings"] = "lm_head.weight" in named.aliases
+        config |= {key: True for key, end in _BIASES.items() if any(n.endswith(end) for n in named)}
+    return named, config | ({"rope_scaling": rope} if rope else {})
 
 
 def _named(own: Mapping[str, Any], table: tuple[tuple[str, str], ...]) -> dict[str, Any]:
@@ -88,5 +103,6 @@ def _rope(tensor_map: TensorMap, own: Mapping[str, Any], config: Mapping[str, An
     if isinstance(turned, int) and isinstance(size, int) and 0 < turned < size:
         rope["partial_rotary_factor"] = turned / size
     if FREQUENCIES in tensor_map:
-        rope |= {"rope_type": "divided", "divisors": tensor_map[FREQUENCIES].read().tolist()}
+        divisors = tensor_map[FREQUENCIES].read().tolist()
+        rope |= llama3_of(divisors, config.get("rope_theta")) or {"rope_type": "divided", "divisors": divisors}
     return rope
