@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """Return `text` safe for a terminal: control characters, escapes and lone surrogates are shown escaped.
@@ -21,6 +23,15 @@ def brief(text: str, most: int = 1000) -> str:
     'aaaaaa…bb'
     """
     return text if len(text) <= most else f"{text[: most * 3 // 4]}…{text[-(most // 4) :]}"
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of `names`, and an ellipsis for the rest: a file may hold thousands.
+
+    >>> few(["a", "b", "c"], 2)
+    'a, b, …'
+    """
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
 
 
 class WeighttoolsError(Exception):

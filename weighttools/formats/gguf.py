@@ -18,7 +18,7 @@ from weighttools.core.quantized import BlockReader, Quantized
 from weighttools.core.readers import Raw
 from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
-from weighttools.errors import SpecError, printable
+from weighttools.errors import SpecError, few, printable
 from weighttools.formats import gguf_header
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, refuse_shapes
 from weighttools.formats.gguf_header import (
@@ -123,7 +123,7 @@ def _long_names(tensor_map: TensorMap) -> list[str]:
 
 def _odd_metadata(metadata: Mapping[str, Any]) -> list[str]:
     odd = [key for key, value in metadata.items() if value is None or isinstance(value, Mapping)]
-    return [f"metadata that GGUF has no type for becomes JSON text: {', '.join(odd)}"] if odd else []
+    return [f"metadata that GGUF has no type for becomes JSON text: {few(odd)}"] if odd else []
 
 
 def _ties(aliases: Mapping[str, str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from weighttools.core.tensor import Source
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SourceError
+from weighttools.errors import CorruptFileError, SourceError, few
 from weighttools.formats import gguf, gguf_header
 from weighttools.formats.gguf_header import Header
 from weighttools.io.source import LocalFile
@@ -52,9 +52,7 @@ def joined(source: Source, header: Header) -> TensorMap:
     paths = [os.path.join(directory, f"{named['stem']}-{i:05d}-of-{n:05d}.gguf") for i in range(1, n + 1)]
     missing = [os.path.basename(path) for path in paths if not os.path.exists(path)]
     if missing:
-        fact = (
-            f"{len(missing):,} of {n:,} parts are missing: {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}"
-        )
+        fact = f"{len(missing):,} of {n:,} parts are missing: {few(missing)}"
         raise SourceError(fact, subject=source.name, remedy="fetch them into the same directory")
     return _join(source.name, [_part(path, i, n) for i, path in enumerate(paths)])
 

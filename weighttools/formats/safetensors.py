@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Source, Spec
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, few
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, text_metadata
 from weighttools.formats.safetensors_header import BITMASKS, CODES, MAX_HEADER, METADATA, NAMES, parse
 
@@ -77,7 +77,7 @@ def losses(tensor_map: TensorMap) -> list[str]:
         if not _encodable(key + value):
             raise SpecError(f"the metadata entry {key!r} is not valid Unicode", expected="text without lone surrogates")
     odd = [key for key, value in tensor_map.metadata.items() if not isinstance(value, str)]
-    return [f"metadata that is not text becomes JSON text: {', '.join(odd)}"] if odd else []
+    return [f"metadata that is not text becomes JSON text: {few(odd)}"] if odd else []
 
 
 def _check_writable(name: str, spec: Spec) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError, UnsupportedError
+from weighttools.errors import SpecError, UnsupportedError, few
 from weighttools.formats.base import WriteOptions, refuse_shapes
 from weighttools.formats.raw import write_raw
 from weighttools.formats.torch_state import METADATA
@@ -43,8 +43,7 @@ def losses(tensor_map: TensorMap) -> list[str]:
     lost = sorted(key for key, value in tensor_map.metadata.items() if METADATA.get(key) != value)
     if not lost:
         return []
-    listed = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
-    return [f"a PyTorch file has no place for metadata: {len(lost):,} entries ({listed}) are left out"]
+    return [f"a PyTorch file has no place for metadata: {len(lost):,} entries ({few(lost)}) are left out"]
 
 
 def _check(name: str, spec: Spec) -> None:

@@ -18,7 +18,7 @@ from weighttools.core.readers import Elementwise, Strided
 from weighttools.core.slicing import c_strides, is_contiguous
 from weighttools.core.tensor import Reader, Spec, Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, few
 from weighttools.transforms import layout_tables as tables
 from weighttools.transforms.layout_detect import detect
 from weighttools.transforms.layout_roles import Ground, Guess, Named, guess
@@ -305,22 +305,22 @@ def _notes(
         )
     dropped = [name for name, change in changes.items() if change.dst is None]
     if dropped:
-        yield f"{len(dropped):,} tensors have no place in {ground.target} and are left out: {_few(dropped)}"
+        yield f"{len(dropped):,} tensors have no place in {ground.target} and are left out: {few(dropped, _SHOWN)}"
     assumed = [name for name, found in guesses.items() if found.assumed]
     if assumed:
-        yield f"{len(assumed):,} tensors were taken for what they most often are (the log says why): {_few(assumed)}"
+        yield (
+            f"{len(assumed):,} tensors were taken for what they most often are (the log says why): "
+            f"{few(assumed, _SHOWN)}"
+        )
     if copies:
-        yield f"tied tensors lie differently in {ground.target} and become copies: {_few([c.src for c in copies])}"
+        names = few([copy.src for copy in copies], _SHOWN)
+        yield f"tied tensors lie differently in {ground.target} and become copies: {names}"
     flattened = list(_after_flatten(ground, rules, changes))
     if flattened:
         yield (
             f"if these layers take flattened feature maps, their inputs are ordered by channels first in torch and "
-            f"channels last elsewhere, which is not undone here: {_few(flattened)}"
+            f"channels last elsewhere, which is not undone here: {few(flattened, _SHOWN)}"
         )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
 
 
 def _after_flatten(ground: Ground, rules: Mapping[str, str], changes: Mapping[str, Change]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import xxhash
 
 from weighttools.analyzers.checks.constants import is_constant
 from weighttools.core.findings import NOTE, Finding
+from weighttools.errors import few
 
 if TYPE_CHECKING:
     from weighttools.analyzers.checks.values import Seen
@@ -48,6 +49,6 @@ def check(seen: Sequence[Seen]) -> Iterator[Finding]:
     for first, *copies in groups.values():
         if copies:
             n_bytes = len(copies) * first.spec.nbytes
-            names = ", ".join(repr(copy.name) for copy in copies[:3]) + (" …" if len(copies) > 3 else "")
+            names = few([repr(copy.name) for copy in copies], 3)
             message = f"{first.name!r} is stored again as {names}: {n_bytes:,} bytes twice"
             yield Finding(NOTE, "duplicate", message, first.name)

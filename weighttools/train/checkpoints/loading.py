@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, few
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
 from weighttools.train.checkpoints.pooling import POOLINGS, pooled
 from weighttools.train.checkpoints.stored import stored_names
@@ -308,7 +308,7 @@ def _fresh(head: Classifier | Regressor, name: str, shape: tuple[int, ...], dtyp
 def _told(origin: TensorMap, architecture: Any, used: set[str]) -> str:
     rest = [n for n in origin if n not in used and not BUFFERS.fullmatch(n)]
     said = f"{architecture.family}: {len(used):,} tensors used"
-    return f"{said}; {len(rest):,} not used: {', '.join(rest[:5])}{', …' if len(rest) > 5 else ''}" if rest else said
+    return f"{said}; {len(rest):,} not used: {few(rest)}" if rest else said
 
 
 def _misfits(origin: TensorMap, misfits: Mapping[str, tuple[int, ...]]) -> list[str]:

@@ -80,6 +80,9 @@ def rate(schedule: str, lr: float, warmup: float = 0.0, n_steps: int | None = No
     n = round(warmup * (n_steps or 0)) if warmup < 1 else int(warmup)
     if 0 < warmup < 1 and n_steps is None:
         raise SpecError(f"a warm-up of {warmup:g} of an unknown number of steps", expected="a number of steps")
+    if warmup >= 1 and (warmup != n or (n_steps is not None and n > n_steps)):
+        most = "" if n_steps is None else f" up to {n_steps:,}, which there are"
+        raise SpecError(f"a warm-up of {warmup:g} updates", expected=f"a whole number{most}, or their share below 1")
     known: dict[str, Callable[[], Any]] = {
         "linear": lambda: schedules.warmup_linear(lr, warmup=n),
         "cosine": lambda: schedules.warmup_cosine(lr, warmup=n),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from weighttools.errors import SpecError, WeighttoolsError
+from weighttools.errors import SpecError, WeighttoolsError, few
 
 BUFFERS = re.compile(r"(.*\.)?(position_ids|token_type_ids|num_batches_tracked|inv_freq|attn\.(masked_)?bias)")
 """Names of what files hold beside weights and functions make themselves."""
@@ -34,7 +34,7 @@ class Loading:
     def __str__(self) -> str:
         parts = [f"{len(self.used)} tensors used"]
         parts += [
-            f"{len(names)} {what}: {', '.join(names[:5])}{', …' if len(names) > 5 else ''}"
+            f"{len(names)} {what}: {few(names)}"
             for what, names in (("missing", self.missing), ("not used", self.unexpected))
             if names
         ]

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from weighttools.errors import SpecError, UnsupportedError
+from weighttools.errors import SpecError, UnsupportedError, few
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.bert import first_pool
 from weighttools.train.models.decoding import soft_cap
@@ -68,10 +68,9 @@ _OLD = ("albert", "bert", "distilbert", "electra", "roberta")
 def unknown(fact: str, names: list[str], expected: str | None = None) -> UnsupportedError:
     """Return the error for a file that no function here fits: the names, and how to write a function of them."""
     first = next((n for n in names if n.endswith(("weight", "kernel"))), names[0] if names else "fc.weight")
-    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     example = f"`def model(p, x): return train.linear(x, p[{first!r}])`"
     return UnsupportedError(
-        fact, expected=expected, remedy=f"write one over the file's names: {shown}; as in {example}"
+        fact, expected=expected, remedy=f"write one over the file's names: {few(names, 3)}; as in {example}"
     )
 
 

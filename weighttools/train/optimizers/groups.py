@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from weighttools.errors import few
 from weighttools.train.tape import Array
 
 Rule = Callable[[str, Array], bool]
@@ -61,7 +62,6 @@ def describe(
     lines = []
     for (decay, rate), names in groups.items():
         n = sum(params[name].size for name in names)
-        examples = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
         count = f"{len(names):,} tensor{'' if len(names) == 1 else 's'}, {n:,} parameters"
-        lines.append(f"decay {decay:g}, rate x {rate:g}: {count} ({examples})")
+        lines.append(f"decay {decay:g}, rate x {rate:g}: {count} ({few(names, 3)})")
     return "\n".join(lines)
