@@ -121,6 +121,27 @@ def test_outputs_and_gradients_are_those_of_transformers(kind: str) -> None:
     assert max(errors(in32, truth).values()) <= 3 * theirs
 
 
+def test_gradients_through_gpt2_of_its_real_depth_and_width_are_as_good_as_those_of_torch() -> None:
+    torch.manual_seed(0)
+    config = T.GPT2Config(vocab_size=2048, attn_implementation="eager")
+    module = T.GPT2LMHeadModel(config).eval()
+    ids = np.random.default_rng(0).integers(0, 2048, (1, 24))
+    p = arrays(module)
+    run = models.from_config(config.to_dict(), p)
+    _, ours = value_and_grad(lambda p: losses.cross_entropy(run(p, ids)[:, :-1], target=ids[:, 1:]), p)
+
+    def torch_gradients(module: Any) -> dict[str, np.ndarray]:
+        module.zero_grad()
+        z = module(torch.tensor(ids)).logits[0, :-1]
+        torch.nn.functional.cross_entropy(z, torch.tensor(ids[0, 1:])).backward()
+        return {name: p.grad.double().numpy() for name, p in module.named_parameters()}
+
+    in32 = torch_gradients(module)
+    truth = torch_gradients(module.double())
+    assert len(ours) == len(truth) == 148
+    assert max(errors(ours, truth).values()) <= min(3 * max(errors(in32, truth).values()), 1e-5)
+
+
 class Recorder(dict[str, Any]):
     """Arrays by name, and which of them were asked for."""
 

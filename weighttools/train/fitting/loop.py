@@ -224,7 +224,7 @@ def update(session: Session, progress: Progress, group: Sequence[Batch]) -> None
     if weight > 0:
         grads = progress.held.gradients(grads)
         norm = watching.check_gradients(grads, where, session.saved)
-        notes |= {"grad_norm": norm} | session.optimizer.step(trained, grads, progress.state)
+        notes |= {"grad_norm": norm} | session.optimizer.step(trained, grads, progress.state, norm)
         progress.held.apply(trained)
     progress.step, progress.position = progress.step + 1, progress.position + len(group)
     progress.held.prune(trained, progress.step)

@@ -99,8 +99,19 @@ class Optimizer:
                     arrays[name] = np.zeros(shape, stage.dtypes.get(slot, p.dtype))
         return state
 
-    def step(self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State) -> dict[str, float]:
+    def step(
+        self, params: Mapping[str, Array], grads: Mapping[str, Array], state: State, norm: float | None = None
+    ) -> dict[str, float]:
         """Update the parameters that have a gradient, and the state, in place.
+
+        Parameters
+        ----------
+        params, grads
+            By name, of equal shapes and dtypes.
+        state
+            What `init` returned.
+        norm
+            The gradients' joint 2-norm, if it is known; a stage that clips by it then does not look again.
 
         Returns
         -------
@@ -114,7 +125,7 @@ class Optimizer:
         """
         lr = float(self.lr(state.step) if callable(self.lr) else self.lr)
         state.step += 1
-        step = Step(state.step, grads)
+        step = Step(state.step, grads, norm)
         commons = {stage: stage.begin(step) for stage in (*self.chain, *self.others)}
         jobs: list[tuple[Any, ...]] = []
         sweep = fused.sweep(grads)

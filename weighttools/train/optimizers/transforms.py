@@ -32,10 +32,11 @@ PIECES = 32
 
 
 class Step(NamedTuple):
-    """What all parameters share in one step: its number from 1, and the gradients."""
+    """What all parameters share in one step: its number from 1, the gradients, and their joint norm if it is known."""
 
     number: int
     grads: Mapping[str, Array]
+    norm: float | None = None
 
 
 class Piece(NamedTuple):
@@ -97,7 +98,7 @@ class ClipNorm(Stateless):
 
     def begin(self, step: Step) -> float:
         """Return the norm."""
-        return global_norm(step.grads)
+        return global_norm(step.grads) if step.norm is None else step.norm
 
     def factor(self, norm: float) -> float:
         """Return what gradients of this joint norm are multiplied by."""
