@@ -221,6 +221,24 @@ def test_a_cache_changes_nothing(kind: str) -> None:
         value_and_grad(lambda p: model(p, IDS, cache=models.Cache()).sum(), p)
 
 
+@pytest.mark.parametrize(
+    ("kind", "ids", "said"),
+    [
+        (
+            "bert",
+            np.zeros((1, 600), int),
+            "embeddings.position_embeddings.weight: rows 0 to 599 .* 512 rows.*cut texts",
+        ),
+        ("gpt2", np.zeros((1, 17), int), "transformer.wpe.weight: rows 0 to 16 .* 16 rows.*cut texts"),
+        ("llama", np.array([[50]]), "model.embed_tokens.weight: rows 50 to 50 .* 50 rows.*own tokenizer"),
+    ],
+)
+def test_tokens_and_positions_beyond_the_tables_are_named(kind: str, ids: np.ndarray, said: str) -> None:
+    p = arrays(reference(kind))
+    with pytest.raises(SpecError, match=said):
+        models.from_config(CONFIGS[kind].to_dict(), p)(p, ids)
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta", "albert"])
 def test_the_files_own_pooler_is_that_of_transformers(kind: str) -> None:
     module = transformers.AutoModel.from_config(CONFIGS[kind]).eval().double()

@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.errors import TensorNotFoundError
+from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train.checkpointing import checkpoint
 from weighttools.train.ops import embedding, layer_norm, linear, rms_norm, transpose
+
+
+_CUT = "cut texts to the positions that the model has (max_length)"
+_BEYOND = {
+    "position_embeddings": _CUT,
+    "wpe": _CUT,
+    "token_type_embeddings": "this model tells fewer parts of a text apart",
+}
+"""What helps where a table has fewer rows than are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,11 @@ class Scope:
 
     def table(self, name: str, ids: Any) -> Any:
         """Return the rows of a table that `ids` name."""
-        return embedding(self[f"{name}.weight"], ids=np.atleast_1d(ids))
+        try:
+            return embedding(self[f"{name}.weight"], ids=np.atleast_1d(ids))
+        except SpecError as error:
+            error.remedy = error.remedy or _BEYOND.get(name, "are the tokens of the model's own tokenizer?")
+            raise error.about(f"{self.prefix}{name}.weight") from None
 
     def layer_norm(self, x: Any, name: str, eps: float) -> Any:
         """Return `x` normalised, scaled and shifted."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.errors import SpecError
 from weighttools.train import blas
 from weighttools.train.ops.basic import Result
 from weighttools.train.ops.product import product
@@ -74,9 +75,18 @@ class Rows:
 
 @operation
 def embedding(table: Array, /, *, ids: Array) -> Result:
-    """Return the rows of `table` (n_rows, n) that the integers `ids` (any shape) name: shape (\\*ids.shape, n)."""
+    """Return the rows of `table` (n_rows, n) that the integers `ids` (any shape) name: shape (\\*ids.shape, n).
+
+    Raises
+    ------
+    SpecError
+        A number names no row.
+    """
     ids = np.asarray(ids)
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
-        raise ValueError(f"ids from {ids.min()} to {ids.max()}, but the table has {len(table)} rows")
+        raise SpecError(
+            f"rows {ids.min():,} to {ids.max():,} are asked for, but the table has {len(table):,} rows",
+            expected=f"0 to {len(table) - 1:,}",
+        )
     shape = table.shape
     return table[ids], lambda dy, need: (Rows(shape, ids.reshape(-1), dy.reshape(-1, shape[1])),)
