@@ -236,8 +236,8 @@ def test_of_a_long_text_only_the_beginning_is_tokenized(bert: Path) -> None:
     known.tokenizer.enable_truncation(7)
     whole = known.tokenizer.encode_batch(texts)
     known.tokenizer.no_truncation()
-    assert [one.ids for one in found] == [one.ids for one in whole]
-    assert [bool(one.overflowing) for one in found] == [bool(one.overflowing) for one in whole]
+    assert [one.ids.tolist() for one in found] == [one.ids for one in whole]
+    assert [one.is_cut for one in found] == [bool(one.overflowing) for one in whole]
     assert seen[0] <= 7 * 64 and seen[3] == 3
 
 
@@ -277,9 +277,9 @@ def test_pairs_of_long_texts_are_cut_as_the_whole_would_be(bert: Path, length: i
     known.tokenizer.enable_truncation(length)
     whole = known.tokenizer.encode_batch(list(zip(texts, others, strict=True)))
     known.tokenizer.no_truncation()
-    assert [one.ids for one in found] == [one.ids for one in whole]
-    assert [one.type_ids for one in found] == [one.type_ids for one in whole]
-    assert [bool(one.overflowing) for one in found] == [bool(one.overflowing) for one in whole]
+    assert [one.ids.tolist() for one in found] == [one.ids for one in whole]
+    assert [one.segments.tolist() for one in found] == [one.type_ids for one in whole]
+    assert [one.is_cut for one in found] == [bool(one.overflowing) for one in whole]
 
 
 @pytest.mark.parametrize("length", [7, 8])
@@ -320,3 +320,29 @@ def test_tokenizers_that_merge_across_words_get_the_whole_text() -> None:
     assert _cuts_words(found)
     found.normalizer = normalizers.Replace(" ", "\u2581")  # as Gemma has it: no space is left to split at
     assert not _cuts_words(found)
+
+
+def test_many_texts_are_tokenized_some_at_a_time(bert: Path) -> None:
+    """The package keeps some hundred bytes a token of what it is given at once."""
+    known = train.tokens(bert, 6)
+    given: list[int] = []
+
+    class Watched:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(known.tokenizer, name)
+
+        def encode_batch(self, texts: list[Any], **options: Any) -> Any:
+            given.append(len(texts))
+            return known.tokenizer.encode_batch(texts, **options)
+
+    texts, others = ["good film", "bad"] * 1500, ["it is not a good book"] * 3000
+    watched = train.Tokens(Watched(), known.pad_id, known.end_id, 6)
+    known.tokenizer.enable_truncation(6)
+    whole = [known.tokenizer.encode_batch(given) for given in (texts, list(zip(texts, others, strict=True)))]
+    known.tokenizer.no_truncation()
+    for found, right in zip((watched.encode(texts), watched.encode(texts, others)), whole, strict=True):
+        assert [one.ids.tolist() for one in found] == [one.ids for one in right]
+    assert [ids.tolist() for ids in watched.ids(texts)] == [
+        one.ids for one in known.tokenizer.encode_batch(texts, add_special_tokens=False)
+    ]
+    assert max(given) <= 1024 and sum(given) == 9000

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from weighttools.errors import SpecError
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows
-from weighttools.train.data.tokens import Base, Tokens, tokens
+from weighttools.train.data.tokens import Base, Encoded, Tokens, tokens
 from weighttools.train.tape import Array
 
 TASKS = ("classify", "regress", None)
@@ -142,10 +141,10 @@ def text(
     found = known.encode(rows.texts(text), None if pair is None else rows.texts(pair))
     _refuse_empty(found, rows)
     target, classes = _targets(rows, label, task, names)
-    n_cut = sum(bool(one.overflowing) for one in found)
+    n_cut = sum(one.is_cut for one in found)
     return Texts(
-        tuple(np.array(one.ids, np.int32) for one in found),
-        None if pair is None else tuple(np.array(one.type_ids, np.int32) for one in found),
+        tuple(one.ids for one in found),
+        None if pair is None else tuple(one.segments for one in found),
         target,
         known.pad_id,
         classes,
@@ -181,13 +180,13 @@ def weights(rows: Rows, column: str | None) -> Array | None:
     return found
 
 
-def _refuse_empty(found: Sequence[Any], rows: Rows) -> None:
-    empty = next((i for i, one in enumerate(found) if not one.ids), None)
+def _refuse_empty(found: Sequence[Encoded], rows: Rows) -> None:
+    empty = next((i for i, one in enumerate(found) if not one.ids.size), None)
     if empty is not None:
         raise SpecError("the text has no tokens", subject=rows.place(empty), remedy="leave empty texts out")
 
 
-def _told(rows: Rows, found: Sequence[Any], n_cut: int, bound: int | None) -> list[str]:
+def _told(rows: Rows, found: Sequence[Encoded], n_cut: int, bound: int | None) -> list[str]:
     lengths = [len(one.ids) for one in found]
     cut = f"; {n_cut:,} cut to {bound:,}" if n_cut else ""
     middle = sorted(lengths)[len(lengths) // 2]

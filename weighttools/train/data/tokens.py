@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,8 @@ _UNBOUNDED = 1_000_000
 _CHARACTERS = 64
 """Of a long text so many characters for each token that is wanted are looked at first; words have fewer."""
 
+_TEXTS = 1024
+
 Base = str | os.PathLike[str] | TensorMap
 """A checkpoint: its path, its directory, or the open map."""
 
@@ -46,6 +48,14 @@ def home_of(base: Base) -> Path:
         raise SourceError("comes from no file, so that nothing lies beside it", subject="the checkpoint")
     path = Path(located(place))
     return path if path.is_dir() else path.parent
+
+
+class Encoded(NamedTuple):
+    """A text's token numbers and types (int32), and whether it was cut."""
+
+    ids: Array
+    segments: Array
+    is_cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +79,28 @@ class Tokens:
     end_id: int | None = None
     max_length: int | None = None
 
-    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
-        """Return the encodings of texts, or of pairs of texts, cut to `max_length`."""
+    def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoded]:
+        """Return the tokens of texts, or of pairs of texts, cut to `max_length`."""
         try:
-            together = None if pairs is None else self._pairs(texts, pairs)
-            if self.max_length is not None:
-                self.tokenizer.enable_truncation(self.max_length)
-            if together is not None:
-                return list(self.tokenizer.encode_batch(together))
-            cut = [self._cut(text, self.max_length) for text in texts]
-            found: list[Any] = self.tokenizer.encode_batch(cut)
-            for i, text in enumerate(texts):
-                if cut[i] is not text and not found[i].overflowing:  # its beginning has too few tokens to do
-                    found[i] = self.tokenizer.encode(text)
-            return found
+            return [one for at in _batches(texts) for one in self._encoded(texts[at], pairs and pairs[at])]
         except Exception as error:
             raise SpecError(f"a text cannot be tokenized: {_line(error)}") from None
         finally:
             self.tokenizer.no_truncation()
+
+    def _encoded(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[Encoded]:
+        self.tokenizer.no_truncation()
+        together = None if pairs is None else self._pairs(texts, pairs)
+        if self.max_length is not None:
+            self.tokenizer.enable_truncation(self.max_length)
+        if together is not None:
+            return [_kept(one) for one in self.tokenizer.encode_batch(together)]
+        cut = [self._cut(text, self.max_length) for text in texts]
+        found: list[Any] = self.tokenizer.encode_batch(cut)
+        for i, text in enumerate(texts):
+            if cut[i] is not text and not found[i].overflowing:  # its beginning has too few tokens to do
+                found[i] = self.tokenizer.encode(text)
+        return [_kept(one) for one in found]
 
     def _cut(self, text: str, n_tokens: int | None) -> str:
         """Return the beginning of a text that is far longer than so many tokens need, up to a word's end.
@@ -151,6 +165,9 @@ class Tokens:
         most
             How many tokens of each matter: of a text that has far more, those that follow may be left out.
         """
+        return [one for at in _batches(texts) for one in self._ids(texts[at], special, most)]
+
+    def _ids(self, texts: Sequence[str], special: bool, most: int | None) -> list[Array]:
         cut = [self._cut(text, most) for text in texts]
         found = self.tokenizer.encode_batch(cut, add_special_tokens=special)
         least = (most or 0) + (self.tokenizer.num_special_tokens_to_add(False) if special else 0)
@@ -162,6 +179,15 @@ class Tokens:
     def decode(self, ids: Any) -> str:
         """Return the text of token numbers."""
         return str(self.tokenizer.decode([int(i) for i in ids]))
+
+
+def _batches(texts: Sequence[str]) -> list[slice]:
+    """Cut the texts into runs that are tokenized at once: the package keeps some hundred bytes a token meanwhile."""
+    return [slice(start, start + _TEXTS) for start in range(0, len(texts), _TEXTS)]
+
+
+def _kept(one: Any) -> Encoded:
+    return Encoded(np.array(one.ids, np.int32), np.array(one.type_ids, np.int32), bool(one.overflowing))
 
 
 def _cuts_words(tokenizer: Any) -> bool:

@@ -12,7 +12,6 @@ from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train.checkpointing import checkpoint
 from weighttools.train.ops import embedding, layer_norm, linear, rms_norm, transpose
 
-
 _CUT = "cut texts to the positions that the model has (max_length)"
 _BEYOND = {
     "position_embeddings": _CUT,
