@@ -302,6 +302,31 @@ def test_pruning_on_the_way_and_averages(inside, mlp: Path, flowers: Path, tmp_p
     )
 
 
+def test_an_l1_penalty_makes_exact_zeros(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    options = ("--data", flowers, "--label-column", "kind", "--standardize", "--epochs", "20", "--lr", "0.05")
+    ran = inside("finetune", mlp, *options, "--l1", "0.2", "--weight-decay", "0", "-o", tmp_path / "thin.safetensors")
+    assert ran.code == 0 and "proximal L1 0.2, rate x 1: " in ran.out, ran.err
+    plain = inside("finetune", mlp, *options, "-o", tmp_path / "full.safetensors")
+    assert plain.code == 0 and "L1" not in plain.out
+    zeros = [
+        {name: int((array == 0).sum()) for name, array in load_file(tmp_path / file).items()}
+        for file in ("thin.safetensors", "full.safetensors")
+    ]
+    assert zeros[0]["fc1.weight"] > 0 and zeros[0]["fc1.bias"] == 0 and not any(zeros[1].values())
+
+
+def test_lower_layers_learn_more_slowly(inside, bert: Path, reviews: Path, tmp_path: Path) -> None:
+    options = ("--data", reviews, *COLUMNS, "--layer-decay", "0.5")
+    planned = inside("finetune", bert, *options, "--dry-run", "-o", tmp_path / "tuned")
+    assert planned.code == 0, planned.err
+    ran = inside("finetune", bert, *options, "--steps", "1", "-o", tmp_path / "tuned")
+    for said in (planned.out, ran.out):
+        lines = [line.strip() for line in said.splitlines() if "rate x" in line]
+        shares = {line.partition("rate x ")[2].partition(":")[0] for line in lines}
+        assert shares == {"1", "0.5", "0.25", "0.125"}  # head, two layers, embeddings
+        assert all("embeddings." in line for line in lines if "rate x 0.125" in line)
+
+
 def test_a_picture_of_the_losses(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
     args = ("--label-column", "kind", "--steps", "2", "-o", tmp_path / "x.safetensors", "--plot", tmp_path / "x.png")
     assert inside("finetune", mlp, "--data", flowers, *args).code == 0

@@ -212,6 +212,15 @@ def test_decay_groups_are_told_apart_and_printed() -> None:
     assert not groups.decays("fc.weight", np.zeros(2))
     text = optim.adamw(weight_decay=0.1).describe({n: np.zeros((2, 2)) for n in names})
     assert "decay 0.1, rate x 1: 4 tensors, 16 parameters" in text and "decay 0, rate x 1: 8 tensors" in text
+    two = {"fc.weight": np.zeros((2, 2)), "fc.bias": np.zeros(2)}
+    told = {
+        "L2 0.1, rate x 1": optim.sgd(l2=0.1),
+        "decay 0.01, proximal L1 0.5, rate x 1": optim.adamw(proximal_l1=0.5),
+        "L2 0.1, L1 0.2, rate x 0.5": optim.sgd(rates={"fc.weight": 0.5}).after(transforms.Penalty(0.1, 0.2)),
+        "decay 0, rate x 1": optim.sgd(),
+    }
+    for words, optimizer in told.items():
+        assert optimizer.describe(two).startswith(f"{words}: ") and "decay 0, rate x 1: " in optimizer.describe(two)
 
 
 def test_what_does_not_fit_is_one_clear_line() -> None:

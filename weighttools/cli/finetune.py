@@ -54,8 +54,18 @@ OPTIONS = (
         help="linear and cosine fall to 0; constant, one-cycle, inverse-sqrt, plateau.",
     ),
     click.option("--warmup", type=float, default=0.0, show_default=True, help="Updates, or below 1 their share."),
-    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Of matrices only."),
+    click.option(
+        "--weight-decay", type=float, default=0.01, show_default=True,
+        help="Of matrices only; for adam, sgd, rmsprop and adagrad it is the L2 penalty.",
+    ),
+    click.option(
+        "--l1", type=float, default=0.0, show_default=True, help="L1 penalty of matrices; it makes exact zeros."
+    ),
     click.option("--momentum", type=float, default=0.0, show_default=True, help="Of sgd."),
+    click.option(
+        "--layer-decay", type=float, default=1.0, show_default=True, metavar="SHARE",
+        help="Each layer's learning rate is this share of that of the one above.",
+    ),
     click.option(
         "--clip-norm", type=float, default=1.0, show_default=True, help="The largest norm of the gradients; 0: any.",
     ),

@@ -35,7 +35,9 @@ def optimizer(
     schedule: str = "linear",
     warmup: float = 0.0,
     weight_decay: float = 0.01,
+    l1: float = 0.0,
     momentum: float = 0.0,
+    rates: Mapping[str, float] | None = None,
     n_steps: int | None = None,
 ) -> Optimizer:
     """Return an optimiser with its schedule.
@@ -52,8 +54,12 @@ def optimizer(
         Updates to warm up over, or below 1 their share of `n_steps`.
     weight_decay
         Decoupled where the optimiser has it so, else the coupled L2 penalty.
+    l1
+        Of an L1 penalty by its proximal step, which makes exact zeros.
     momentum
         Of ``"sgd"``.
+    rates
+        Each array's share of the learning rate.
     n_steps
         Updates in all.
 
@@ -64,10 +70,11 @@ def optimizer(
     """
     if name not in OPTIMIZERS:
         raise SpecError(f"no optimizer is called {name!r}", expected=f"one of {', '.join(OPTIMIZERS)}")
-    for option, value in (("learning rate", lr), ("weight decay", weight_decay), ("warm-up", warmup)):
+    for option, value in (("learning rate", lr), ("weight decay", weight_decay), ("L1", l1), ("warm-up", warmup)):
         if not math.isfinite(value) or value < 0:
             raise SpecError(f"{option} {value:g}", expected="a number of 0 or more")
     options: dict[str, Any] = {"weight_decay" if name in _DECOUPLED else "l2": weight_decay}
+    options |= {"proximal_l1": l1, "rates": dict(rates or {})}
     if momentum and name != "sgd":
         raise SpecError(f"{name} takes no momentum", expected="sgd")
     return OPTIMIZERS[name](

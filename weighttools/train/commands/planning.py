@@ -10,7 +10,6 @@ import numpy as np
 
 from weighttools.train.commands.tuning import Prepared
 from weighttools.train.fitting.feeding import Subset, column
-from weighttools.train.optimizers import groups
 from weighttools.train.tape import value_and_grad
 from weighttools.train.tasks.task import Labelled
 
@@ -29,14 +28,13 @@ def plan(prepared: Prepared) -> dict[str, Any]:
     optimizer, n_bytes = prepared.optimizer(), sum(p.nbytes for p in params.values())
     state = optimizer.init(params)
     peak, seconds = _measured(prepared)
-    decay = prepared.settings.weight_decay
     return {
         "n_samples": len(prepared.data),
         "n_validation": 0 if prepared.validation is None else len(prepared.validation),
         "n_steps": prepared.n_steps,
         "n_parameters": sum(p.size for p in prepared.model.params.values()),
         "n_trained": sum(p.size for p in params.values()),
-        "groups": groups.describe(params, decay).splitlines(),
+        "groups": optimizer.describe(params).splitlines(),
         "class_weights": _weights_told(prepared),
         "weights_bytes": sum(p.nbytes for p in prepared.model.params.values()) + _frozen_bytes(prepared),
         "gradient_bytes": n_bytes,

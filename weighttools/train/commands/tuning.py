@@ -31,6 +31,7 @@ from weighttools.train.fitting.freezing import trained
 from weighttools.train.fitting.held import gradual
 from weighttools.train.models.files import described, of
 from weighttools.train.optimizers.averages import ema
+from weighttools.train.optimizers.groups import layerwise
 from weighttools.train.tasks.classification import Binary, Classification
 from weighttools.train.tasks.regression import LanguageModel, Regression
 from weighttools.train.tasks.task import Task
@@ -55,8 +56,10 @@ class Settings:
         As of `fit`.
     lr
         The peak rate; None: 5e-5 for models of texts, 1e-3 for others.
-    optimizer, schedule, warmup, weight_decay, momentum
+    optimizer, schedule, warmup, weight_decay, l1, momentum
         As of `choosing.optimizer`.
+    layer_decay
+        The share of its learning rate that a layer leaves to the one below it (`layerwise`).
     prune
         The share of the matrices' weights to be zero in the end, by gradual magnitude pruning.
     ema
@@ -93,7 +96,9 @@ class Settings:
     schedule: str = "linear"
     warmup: float = 0.0
     weight_decay: float = 0.01
+    l1: float = 0.0
     momentum: float = 0.0
+    layer_decay: float = 1.0
     clip_norm: float | None = 1.0
     freeze: Sequence[str] = ()
     only: Sequence[str] = ()
@@ -124,6 +129,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.ema is not None and not 0 <= self.ema < 1:
             raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
+        if not 0 < self.layer_decay <= 1:
+            raise SpecError(f"a layer decay of {self.layer_decay:g}", expected="above 0, up to 1")
 
     def refuse_for(self, task: str, kind: str) -> None:
         """Raise SpecError for an option that `task`, or a head of a model of that kind, does not know."""
@@ -194,9 +201,15 @@ class Prepared:
         """Return the optimiser, its schedule told the number of updates."""
         s = self.settings
         return choosing.optimizer(
-            s.optimizer, lr=self.lr, schedule=s.schedule, warmup=s.warmup, weight_decay=s.weight_decay,
-            momentum=s.momentum, n_steps=self.n_steps,
+            s.optimizer, lr=self.lr, schedule=s.schedule, warmup=s.warmup, weight_decay=s.weight_decay, l1=s.l1,
+            momentum=s.momentum, rates=self._rates(), n_steps=self.n_steps,
         )  # fmt: skip
+
+    def _rates(self) -> dict[str, float]:
+        rates = layerwise(self.names, self.settings.layer_decay)
+        if self.settings.layer_decay != 1 and set(rates.values()) == {1.0}:
+            raise SpecError("no layer has a number in its name", subject="--layer-decay", remedy="leave it out")
+        return rates
 
 
 def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: None) -> Prepared:

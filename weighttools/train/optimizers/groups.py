@@ -51,17 +51,23 @@ def layerwise(names: Iterable[str], decay: float = 0.9) -> dict[str, float]:
     return {n: float(decay ** (top - depth)) for n, depth in depths.items()}
 
 
-def describe(
-    params: Mapping[str, Array], weight_decay: float, rule: Rule = decays, rates: Mapping[str, float] | None = None
-) -> str:
-    """Return the groups as lines to print before training: decay, learning-rate share, counts, examples."""
-    groups: dict[tuple[float, float], list[str]] = {}
+def describe(params: Mapping[str, Array], held_small: str, rule: Rule, rates: Mapping[str, float]) -> str:
+    """Return the groups as lines to print before training: decay, learning-rate share, counts, examples.
+
+    Parameters
+    ----------
+    held_small
+        What is done to the parameters that `rule` names, in words: ``"decay 0.01, L1 0.001"``.
+    rates
+        Each parameter's share of the learning rate; 1 where it is not named.
+    """
+    groups: dict[tuple[str, float], list[str]] = {}
     for name, array in params.items():
-        key = (weight_decay if rule(name, array) else 0.0, (rates or {}).get(name, 1.0))
+        key = (held_small if rule(name, array) else "decay 0", rates.get(name, 1.0))
         groups.setdefault(key, []).append(name)
     lines = []
-    for (decay, rate), names in groups.items():
+    for (words, rate), names in groups.items():
         n = sum(params[name].size for name in names)
         count = f"{len(names):,} tensor{'' if len(names) == 1 else 's'}, {n:,} parameters"
-        lines.append(f"decay {decay:g}, rate x {rate:g}: {count} ({few(names, 3)})")
+        lines.append(f"{words}, rate x {rate:g}: {count} ({few(names, 3)})")
     return "\n".join(lines)

@@ -137,7 +137,15 @@ class Optimizer:
 
     def describe(self, params: Mapping[str, Array]) -> str:
         """Return the decay groups and rates as lines to print before training."""
-        return describe(params, self.weight_decay, self.rule, self.rates)
+        penalties = [stage for stage in self.chain if isinstance(stage, transforms.Penalty)]
+        amounts = {
+            "decay": self.weight_decay,
+            "L2": sum(stage.l2 for stage in penalties),
+            "L1": sum(stage.l1 for stage in penalties),
+            "proximal L1": self.proximal_l1,
+        }
+        words = ", ".join(f"{name} {amount:g}" for name, amount in amounts.items() if amount)
+        return describe(params, words or "decay 0", self.rule, self.rates)
 
     def _chain(self, name: str, p: Array) -> Chain:
         return self.chain if self.is_main is None or self.is_main(name, p) else self.others
