@@ -1,4 +1,4 @@
-"""Every error a caller can meet, each told as one line: subject, fact, expectation, remedy."""
+"""Every error a caller can meet, each told as one line: subject, fact, expectation, remedy; and words for lines."""
 
 from __future__ import annotations
 
@@ -32,6 +32,15 @@ def few(names: Sequence[str], most: int = 5) -> str:
     'a, b, …'
     """
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def counted(n: int, what: str) -> str:
+    """Return an exact count of things.
+
+    >>> counted(1, "tensor"), counted(1024, "tensor")
+    ('1 tensor', '1,024 tensors')
+    """
+    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 class WeighttoolsError(Exception):

@@ -327,6 +327,97 @@ def test_lower_layers_learn_more_slowly(inside, bert: Path, reviews: Path, tmp_p
         assert all("embeddings." in line for line in lines if "rate x 0.125" in line)
 
 
+@pytest.fixture
+def houses(tmp_path: Path) -> Path:
+    """Prices that two features tell."""
+    rng = np.random.default_rng(2)
+    rows = [(a, b, 3 * a - b + 0.5) for a, b in rng.normal(size=(60, 2))]
+    (tmp_path / "houses.csv").write_text("a,b,price\n" + "\n".join(",".join(map(repr, map(float, r))) for r in rows))
+    return tmp_path / "houses.csv"
+
+
+def test_a_model_of_one_number_and_prices_speak_for_regression(inside, houses: Path, tmp_path: Path) -> None:
+    save_file({"w.weight": np.zeros((1, 2), "f4"), "w.bias": np.zeros(1, "f4")}, tmp_path / "line.safetensors")
+    args = ("--data", houses, "--label-column", "price")
+    options = ("--epochs", "150", "--lr", "0.1", "--weight-decay", "0", "-o", tmp_path / "tuned.safetensors")
+    ran = inside("finetune", tmp_path / "line.safetensors", *args, *options)
+    assert ran.code == 0 and "targets from" in ran.out, ran.err
+    np.testing.assert_allclose(load_file(tmp_path / "tuned.safetensors")["w.weight"], [[3, -1]], atol=0.05)
+    record = json.loads(inside("evaluate", tmp_path / "tuned.safetensors", *args, "--json").out)
+    assert record["task"] == "regress" and record["metrics"]["r2"] > 0.99
+    whole = houses.with_name("whole.csv")
+    whole.write_text("a,b,price\n" + "\n".join(f"{i},{-i},{i % 7}" for i in range(30)))
+    ran = inside("finetune", tmp_path / "line.safetensors", *args[2:], "--data", whole, "--dry-run", *options)
+    assert ran.code == 0 and "targets from 0 to 6" in ran.out
+    yes = houses.with_name("yes.csv")
+    yes.write_text("a,b,price\n" + "\n".join(f"{i},{-i},{i % 2}" for i in range(30)))
+    ran = inside("finetune", tmp_path / "line.safetensors", *args[2:], "--data", yes, "--dry-run", *options)
+    assert ran.code == 0 and "2 classes: 0 = 0 (15), 1 = 1 (15)" in ran.out
+
+
+def test_amounts_are_no_classes(inside, mlp: Path, houses: Path, tmp_path: Path) -> None:
+    args = ("--data", houses, "--label-column", "price", "--feature-column", "a", "--feature-column", "b")
+    ran = inside("finetune", mlp, *args, "-o", tmp_path / "x.safetensors")
+    assert ran.code == 2 and "houses.csv:2: label 'price' is " in ran.err
+    assert "expected an integer or a text; numbers to predict are --task regress" in ran.err
+
+
+def test_what_a_model_was_trained_for_is_remembered(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    rows = [line.split(",") for line in flowers.read_text().splitlines()]
+    numbered = tmp_path / "numbered.csv"
+    kinds = {"kind": "kind", "iris": "1", "rose": "2", "tulip": "4"}
+    numbered.write_text("\n".join(",".join([*row[:3], kinds[row[3]]]) for row in rows))
+    options = ("--label-column", "kind", "--standardize", "--steps", "2", "-o", tmp_path / "n.safetensors")
+    assert inside("finetune", mlp, "--data", numbered, *options).code == 0
+    args = ("evaluate", tmp_path / "n.safetensors", "--data", numbered, "--label-column", "kind")
+    assert json.loads(inside(*args, "--json").out)["classes"] == ["1", "2", "4"]
+    ran = inside(*args, "--task", "regress")
+    assert ran.code == 2 and ran.err.endswith(
+        "the model gives 3 numbers a row, and the data has 1; expected as many; of a classifier's file, --task classify\n"
+    )
+
+
+def test_a_head_that_goes_on_for_other_classes_is_told(inside, bert: Path, reviews: Path, tmp_path: Path) -> None:
+    assert inside("finetune", bert, "--data", reviews, *COLUMNS, "--steps", "1", "-o", tmp_path / "a").code == 0
+    other = jsonl(tmp_path / "stars.jsonl", [{"review": "a good film", "verdict": n} for n in (1, 5, 1, 5)])
+    options = ("--data", other, *COLUMNS, "--steps", "1")
+    line = (
+        "the head's classes were fine, poor and are now 1, 5: it goes on from its weights; --new-head draws them anew"
+    )
+    assert line in inside("finetune", tmp_path / "a", *options, "-o", tmp_path / "b").out.splitlines()
+    for args in (
+        ("--data", reviews, *COLUMNS, "--steps", "1"),
+        (*options, "--new-head"),
+        (*options, "--pooling", "mean"),
+    ):
+        ran = inside("finetune", tmp_path / "a", *args, "-o", tmp_path / "c", "--force")
+        assert ran.code == 0 and "the head's classes" not in ran.out, ran.err
+
+
+def test_zeros_of_a_pruned_file_are_held_or_told(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    pruned = tmp_path / "pruned.safetensors"
+    assert inside("prune", mlp, "--sparsity", "0.5", "-o", pruned).code == 0
+    args = ("--data", flowers, "--label-column", "kind", "--standardize", "--epochs", "2")
+    before = load_file(pruned)["fc1.weight"] == 0
+    ran = inside("finetune", pruned, *args, "-o", tmp_path / "filled.safetensors")
+    assert "many zeros in 2 tensors (fc1.weight 5" in ran.out and "unless --hold-zeros or --masks" in ran.out
+    assert not (load_file(tmp_path / "filled.safetensors")["fc1.weight"][before] == 0).any()
+    ran = inside("finetune", pruned, *args, "--hold-zeros", "-o", tmp_path / "held.safetensors")
+    assert ran.code == 0 and "many zeros" not in ran.out and "held at zero: " in ran.out
+    np.testing.assert_array_equal(load_file(tmp_path / "held.safetensors")["fc1.weight"] == 0, before)
+    ran = inside("finetune", mlp, *args, "--hold-zeros", "-o", tmp_path / "x.safetensors")
+    assert ran.code == 2 and "--hold-zeros: no trained matrix has 10% of zeros or more; leave it out" in ran.err
+    ran = inside("finetune", pruned, *args, "--hold-zeros", "--prune", "0.9", "-o", tmp_path / "x.safetensors")
+    assert ran.code == 2 and "--hold-zeros goes without --masks, --prune and --lora" in ran.err
+
+
+def test_prompts_and_completions_are_known_by_their_names(inside, tmp_path: Path) -> None:
+    llama = tiny_texts.llama(tmp_path / "llama")
+    data = jsonl(tmp_path / "pairs.jsonl", [{"prompt": "a good", "completion": "film"}] * 4)
+    ran = inside("finetune", llama, "--data", data, "--steps", "1", "-o", tmp_path / "out")
+    assert ran.code == 0 and "4 prompts, " in ran.out, ran.err
+
+
 def test_a_picture_of_the_losses(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
     args = ("--label-column", "kind", "--steps", "2", "-o", tmp_path / "x.safetensors", "--plot", tmp_path / "x.png")
     assert inside("finetune", mlp, "--data", flowers, *args).code == 0

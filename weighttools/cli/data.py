@@ -37,17 +37,20 @@ OPTIONS = (
     ),
     click.option(
         "--prompt-column", "prompt", metavar="NAME",
-        help="The column that a language model is given, and does not learn.",
+        help="The column that a language model is given, and does not learn. [default: prompt, where there is no text]",
     ),
     click.option(
         "--completion-column", "completion", default="completion", show_default=True, metavar="NAME",
         help="The column to learn after it.",
     ),
     click.option("--tokenizer", type=click.Path(), metavar="PATH", help="Where tokenizer.json is. [default: CKPT]"),
-    click.option("--max-length", type=click.IntRange(min=1), metavar="N", help="Tokens of a text at most."),
+    click.option(
+        "--max-length", type=click.IntRange(min=1), metavar="N",
+        help="Tokens of a text at most. [default: what tokenizer and model allow]",
+    ),
     click.option(
         "--block", type=click.IntRange(min=2), default=256, show_default=True, metavar="N",
-        help="Tokens of a language model's sequence.",
+        help="Tokens of a language model's sequence: texts are laid end to end, an end token after each, and cut.",
     ),
     click.option(
         "--activation", metavar="NAME",

@@ -78,6 +78,7 @@ OPTIONS = (
         help="Train these only. Repeatable.",
     ),
     click.option("--masks", metavar="FILE", help="Hold weights at 0 where `prune --mask-out` wrote false."),
+    click.option("--hold-zeros", "is_held", is_flag=True, help="Hold the zeros that a pruned checkpoint has."),
     click.option("--prune", type=float, metavar="SHARE", help="Prune matrices on the way, up to this share of zeros."),
     click.option(
         "--sampler", type=click.Choice(["shuffle", "weighted"]), default="shuffle", show_default=True,
@@ -111,8 +112,14 @@ OPTIONS = (
     ),
     click.option("--merge", "is_merged", is_flag=True, help="With --lora: write the checkpoint, the change added."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of the order, the split and the new head."),
-    click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs that were no better."),
-    click.option("--monitor", metavar="FIGURE", help="What better means: val_loss, val_accuracy, …."),
+    click.option(
+        "--patience", type=click.IntRange(min=1),
+        help="Stop after so many epochs that were no better; with --validation the best weights are kept.",
+    ),
+    click.option(
+        "--monitor", metavar="FIGURE",
+        help="What better means: val_loss, val_accuracy, …. [default: val_loss; without --validation loss]",
+    ),
     click.option("--checkpoint", type=click.Path(), metavar="DIR", help="Keep the state there after each epoch."),
     click.option("--every", type=click.IntRange(min=1), metavar="N", help="… and after every N updates."),
     click.option("--resume", is_flag=True, help="Continue from --checkpoint, to the bit, if it holds anything."),

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from weighttools.errors import brief, printable
+from weighttools.errors import counted as counted
 
 Record = Mapping[str, Any]
 WIDEST = 200
@@ -150,15 +151,6 @@ def both_counts(n: int) -> str:
     ('22.7M (22,713,216)', '15')
     """
     return f"{count(n)} ({n:,})" if n >= 1000 else str(n)
-
-
-def counted(n: int, what: str) -> str:
-    """Return an exact count of things.
-
-    >>> counted(1, "tensor"), counted(1024, "tensor")
-    ('1 tensor', '1,024 tensors')
-    """
-    return f"{n:,} {what}{'s' * (n != 1)}"
 
 
 _DECIMAL = ["B", "kB", "MB", "GB", "TB", "PB"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
+from weighttools.errors import counted
 
 _MARSHALLED = re.compile(r'"class_name":\s*"(?:__lambda__|function)"|"function_type":\s*"lambda"')
 _LAMBDA = re.compile(r'"class_name":\s*"Lambda"')
@@ -20,5 +21,5 @@ def check(tensor_map: TensorMap) -> Iterator[Finding]:
         if not n:
             continue
         severity = ERROR if _MARSHALLED.search(text) else WARNING
-        fact = f"{key} holds {n:,} Lambda layer{'s' * (n != 1)}, Python code that keras.load_model would run"
+        fact = f"{key} holds {counted(n, 'Lambda layer')}, Python code that keras.load_model would run"
         yield Finding(severity, "keras-lambda", fact, remedy="load only its weights, into a model that you define")

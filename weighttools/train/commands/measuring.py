@@ -15,8 +15,9 @@ from weighttools.train.adapters.adapting import load_lora
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor
 from weighttools.train.checkpoints.loading import SEQUENCES, head_of, model
 from weighttools.train.commands.lengths import check_option, check_texts
-from weighttools.train.commands.tuning import Settings, check_width, scaled, task_for
-from weighttools.train.data.reading import check_options, read, task_of
+from weighttools.train.commands.tuning import Settings, check_width, n_outputs, scaled, task_before, task_for
+from weighttools.train.data.reading import check_options, read, source_of, task_of
+from weighttools.train.data.tables import Table
 from weighttools.train.data.tokens import Base
 from weighttools.train.fitting.evaluation import task_metrics
 from weighttools.train.models.files import described, of
@@ -41,17 +42,20 @@ def measure(
             beside(adapter, config),
         )
     architecture = of(origin, config, settings.activation)
+    check_option(architecture, origin, settings.columns.max_length)
+    source = source_of(data, architecture.kind)
     task = task_of(
-        settings.task or _task_of_head(origin, config, architecture), architecture.kind, settings.columns, data
-    )
+        settings.task or _task_of_head(origin, config, architecture), architecture.kind, settings.columns, source,
+        n_outputs(origin, config, architecture), task_before(origin),
+    )  # fmt: skip
     head = head_of(origin, config, architecture, task)
     if task != "lm" and isinstance(head, Embedder | None) and architecture.kind in SEQUENCES:
         raise SpecError("has no head", subject=origin.origin.path, remedy="weighttools finetune gives it one")
     names = (head.names or None) if isinstance(head, Classifier) else None
     check_options(data, architecture.kind, task, settings.columns)
-    check_option(architecture, origin, settings.columns.max_length)
-    found = read(data, opened, architecture.kind, task, settings.columns, names)
+    found = read(source, opened, architecture.kind, task, settings.columns, names)
     check_width(architecture, found)
+    _check_targets(head, found)
     check_texts(architecture, origin, found)
     _, _, found = scaled(found, None, found, origin, False)
     loaded = model(opened, None if task == "lm" else head, activation=settings.activation)
@@ -64,6 +68,16 @@ def measure(
     if "confusion" in sums and isinstance(head, Classifier):
         record |= {"classes": list(head.names or names or ()), "confusion": np.asarray(sums["confusion"]).tolist()}
     return record
+
+
+def _check_targets(head: Any, data: Any) -> None:
+    """Raise SpecError where a model gives more or fewer numbers a row than the data has."""
+    if not isinstance(head, Regressor) or not isinstance(data, Table):
+        return
+    n = 1 if data.target.ndim == 1 else data.target.shape[1]
+    if not data.names and n != head.n_targets:
+        fact = f"the model gives {head.n_targets:,} numbers a row, and the data has {n:,}"
+        raise SpecError(fact, expected="as many", remedy="of a classifier's file, --task classify")
 
 
 def _task_of_head(origin: TensorMap, config: Mapping[str, Any], architecture: Any) -> str | None:

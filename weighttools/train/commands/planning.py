@@ -10,6 +10,9 @@ import numpy as np
 
 from weighttools.train.commands.tuning import Prepared
 from weighttools.train.fitting.feeding import Subset, column
+from weighttools.train.fitting.model import weights
+from weighttools.train.memory import keep_pages
+from weighttools.train.parallel import threads_for
 from weighttools.train.tape import value_and_grad
 from weighttools.train.tasks.task import Labelled
 
@@ -78,13 +81,19 @@ def _measured(prepared: Prepared) -> tuple[int, float]:
     def loss(params: Any, given: Any) -> Any:
         return task.loss(prepared.model.run(params, given), given)
 
-    tracemalloc.start()
-    began = time.perf_counter()
-    try:
+    def step() -> float:
+        began = time.perf_counter()
         value_and_grad(loss, prepared.model.params, batch, train=prepared.names)
-        return tracemalloc.get_traced_memory()[1], time.perf_counter() - began
-    finally:
-        tracemalloc.stop()
+        return time.perf_counter() - began
+
+    with keep_pages(), threads_for(weights(prepared.model.run, prepared.model.params)):  # as fit has it
+        tracemalloc.start()
+        try:
+            step()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        return peak, step()
 
 
 def _weights_told(prepared: Prepared) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, few
 from weighttools.opening import open as open_checkpoint
 from weighttools.train.adapters.adapting import merged, peft_name
 from weighttools.train.adapters.lora import lora
@@ -18,17 +18,18 @@ from weighttools.train.checkpoints.companions import adapter_prefix
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Regressor
 from weighttools.train.checkpoints.loading import SEQUENCES, Loaded, head_of, model
 from weighttools.train.checkpoints.stored import metadata, stored_scaling
-from weighttools.train.commands import choosing
+from weighttools.train.commands import choosing, zeros
 from weighttools.train.commands.lengths import check_option, check_texts
 from weighttools.train.data.gguf_tokenizer import KEY as TOKENIZER
 from weighttools.train.data.language import Sequences
-from weighttools.train.data.reading import Columns, Read, check_options, onto, read, task_of
+from weighttools.train.data.reading import Columns, Read, check_options, onto, read, source_of, task_of
 from weighttools.train.data.tables import Table
 from weighttools.train.data.tokens import Base
 from weighttools.train.fitting.feeding import Subset, column, split
 from weighttools.train.fitting.fit import Result, fit
 from weighttools.train.fitting.freezing import trained
 from weighttools.train.fitting.held import gradual
+from weighttools.train.fitting.saving import records
 from weighttools.train.models.files import described, of
 from weighttools.train.optimizers.averages import ema
 from weighttools.train.optimizers.groups import layerwise
@@ -60,6 +61,8 @@ class Settings:
         As of `choosing.optimizer`.
     layer_decay
         The share of its learning rate that a layer leaves to the one below it (`layerwise`).
+    is_held
+        Hold the zeros that the trained matrices have, as `masks` would.
     prune
         The share of the matrices' weights to be zero in the end, by gradual magnitude pruning.
     ema
@@ -103,6 +106,7 @@ class Settings:
     freeze: Sequence[str] = ()
     only: Sequence[str] = ()
     masks: Mapping[str, Any] | None = None
+    is_held: bool = False
     prune: float | None = None
     sampler: str = "shuffle"
     ema: float | None = None
@@ -131,6 +135,9 @@ class Settings:
             raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
         if not 0 < self.layer_decay <= 1:
             raise SpecError(f"a layer decay of {self.layer_decay:g}", expected="above 0, up to 1")
+
+        if self.is_held and (self.masks is not None or self.prune is not None or self.lora is not None):
+            raise SpecError("--hold-zeros goes without --masks, --prune and --lora")
 
     def refuse_for(self, task: str, kind: str) -> None:
         """Raise SpecError for an option that `task`, or a head of a model of that kind, does not know."""
@@ -205,6 +212,10 @@ class Prepared:
             momentum=s.momentum, rates=self._rates(), n_steps=self.n_steps,
         )  # fmt: skip
 
+    def masks(self) -> Mapping[str, Any] | None:
+        """Return what is held at zero."""
+        return zeros.masks(self.model.params, self.names) if self.settings.is_held else self.settings.masks
+
     def _rates(self) -> dict[str, float]:
         rates = layerwise(self.names, self.settings.layer_decay)
         if self.settings.layer_decay != 1 and set(rates.values()) == {1.0}:
@@ -234,11 +245,15 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     opened = base if isinstance(base, TensorMap) else open_checkpoint(base)
     origin, config = described(opened)
     architecture = of(origin, config, settings.activation)
-    task = task_of(settings.task, architecture.kind, settings.columns, data)
+    check_option(architecture, origin, settings.columns.max_length)
+    source = source_of(data, architecture.kind)
+    task = task_of(
+        settings.task, architecture.kind, settings.columns, source, n_outputs(origin, config, architecture),
+        task_before(origin),
+    )  # fmt: skip
     settings.refuse_for(task, architecture.kind)
     check_options(data, architecture.kind, task, settings.columns)
-    check_option(architecture, origin, settings.columns.max_length)
-    found = read(data, opened, architecture.kind, task, settings.columns)
+    found = read(source, opened, architecture.kind, task, settings.columns)
     own = None if settings.is_new_head else head_of(origin, config, architecture, task)
     if task == "classify" and isinstance(own, Regressor) and architecture.kind in SEQUENCES:
         own = None
@@ -249,12 +264,40 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     check_texts(architecture, origin, fitted, held)
     learn, held, fitted = scaled(learn, held, fitted, origin, settings.columns.is_scaled)
     others = held.notes if isinstance(settings.validation, str) else ()
-    for line in (*fitted.notes, *others, *_scaling_told(fitted, origin)):
+    for line in (*fitted.notes, *others, *_scaling_told(fitted, origin), *_classes_told(own, head)):
         log(line)
     chosen = loaded if settings.lora is None else lora(loaded, **{"seed": settings.seed, **settings.lora})
     names = tuple(trained(chosen.params, settings.freeze, settings.only, origin.aliases))
     plain = None if chosen is loaded else loaded
+    if plain is None and not settings.is_held and settings.masks is None:
+        for line in zeros.told(chosen.params, [name for name in names if name not in chosen.added]):
+            log(line)
     return Prepared(settings, chosen, task_for(task, loaded, settings), learn, held, fitted, names, plain)
+
+
+def _classes_told(own: Head | None, head: Head | None) -> list[str]:
+    """Say that a head is kept for other classes than it had."""
+    if head is own or not isinstance(own, Classifier) or not isinstance(head, Classifier):
+        return []
+    if head.n_classes != own.n_classes or head.pooling not in (None, own.pooling):
+        return []  # then it is a new one, and that is said
+    classes = f"the head's classes were {few(own.names)} and are now {few(head.names)}"
+    return [f"{classes}: it goes on from its weights; --new-head draws them anew"]
+
+
+def n_outputs(origin: TensorMap, config: Mapping[str, Any], architecture: Any) -> int:
+    """Return how many numbers a model of arrays gives a row; 0 for a model of texts."""
+    head = None if architecture.kind in SEQUENCES else head_of(origin, config, architecture, "regress")
+    return head.n_targets if isinstance(head, Regressor) else 0
+
+
+def task_before(origin: TensorMap) -> str | None:
+    """Return the task of the last training that a file's metadata tells of."""
+    last = records(origin.metadata)[-1:]
+    return _BEFORE.get(str(last[0].get("task"))) if last and isinstance(last[0], Mapping) else None
+
+
+_BEFORE = {"classification": "classify", "binary": "classify", "regression": "regress"}
 
 
 def _head(data: Read, own: Head | None, task: str, settings: Settings) -> tuple[Read, Head | None]:
@@ -322,7 +365,8 @@ def _scaling_told(data: Read, origin: TensorMap) -> list[str]:
     if not isinstance(data, Table) or data.scaling is None:
         return _unscaled_told(data)
     where = "as the model's file says" if stored_scaling(origin) else "by the rows to learn from"
-    return [f"features are scaled {where}:", *(f"  {line}" for line in str(data.scaling).splitlines())]
+    told = f"features are scaled {where}, which other programs must do themselves:"
+    return [told, *(f"  {line}" for line in str(data.scaling).splitlines())]
 
 
 def _unscaled_told(data: Read) -> list[str]:
@@ -375,7 +419,7 @@ def tune(prepared: Prepared, log: Log | None = None) -> Result:
         prepared.model, prepared.data, task=prepared.task, validation=prepared.validation,
         optimizer=prepared.optimizer(), checkpoint=s.checkpoint, resume=s.resume, log=log, epochs=s.epochs,
         steps=s.steps, batch_size=s.batch_size, accumulate=s.accumulate, clip_norm=s.clip_norm, freeze=s.freeze,
-        only=s.only, masks=s.masks, seed=s.seed, patience=s.patience, monitor=s.monitor, every=s.every,
+        only=s.only, masks=prepared.masks(), seed=s.seed, patience=s.patience, monitor=s.monitor, every=s.every,
         prune=None if s.prune is None else gradual(s.prune), sampler=s.sampler,
         average=None if s.ema is None else ema(s.ema),
     )  # fmt: skip

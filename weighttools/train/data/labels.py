@@ -50,6 +50,7 @@ def classes(rows: Rows, column: str, names: Sequence[str] | None = None) -> tupl
         A label is missing, no integer or text, or none of `names`; or no label repeats.
     """
     values = [_label(value, rows, column, i) for i, value in enumerate(rows.column(column))]
+    _refuse_amounts(values, rows, column)
     known = tuple(names) if names is not None else class_names(values)
     if names is None and len(known) > min(MOST_CLASSES, max(1, len(values) - 1)) and len(known) > 2:
         fact = f"column {column!r} has {len(known):,} different labels in {len(values):,} rows"
@@ -63,6 +64,20 @@ def classes(rows: Rows, column: str, names: Sequence[str] | None = None) -> tupl
             expected=f"one of {', '.join(known[:20])}",
         )
     return np.array([numbers[value] for value in values], np.int64), known
+
+
+def _refuse_amounts(values: Sequence[str], rows: Rows, column: str) -> None:
+    """Refuse labels that are all numbers, and not all whole: amounts, which a CSV cannot tell from texts."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return
+    at = next((i for i, number in enumerate(numbers) if not number.is_integer()), None)
+    if at is not None:
+        raise SpecError(
+            f"label {column!r} is {values[at][:60]}", subject=rows.place(at), expected="an integer or a text",
+            remedy="numbers to predict are --task regress",
+        )  # fmt: skip
 
 
 def _by_number(known: Sequence[str]) -> dict[str, int]:

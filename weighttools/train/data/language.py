@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, counted
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Source, read_rows, text_of
 from weighttools.train.data.texts import lengths_of, padded, tokens_of
@@ -120,8 +120,9 @@ def _packed(name: str, pieces: Sequence[Array], known: Tokens, block: int) -> Se
     ids = tuple(stream[start : min(start + block, len(stream) - 1)] for start in starts)
     target = tuple(stream[start + 1 : start + block + 1] for start in starts)
     where = "rows" if name == "row" else name
-    texts = f"{len(pieces):,} text{'s' * (len(pieces) != 1)}"
-    note = f"{where}: {texts}, {len(stream):,} tokens in {len(ids):,} blocks of {block:,}"
+    ends = ", an end token after each," if end else ""
+    tokens_told, blocks = counted(len(stream), "token"), counted(len(ids), "block")
+    note = f"{where}: {counted(len(pieces), 'text')}{ends} {tokens_told} in {blocks} of {block:,}"
     return Sequences(ids, target, known.pad_id, (note,))
 
 

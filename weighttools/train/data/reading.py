@@ -16,6 +16,9 @@ from weighttools.train.data.texts import Texts, text
 from weighttools.train.data.tokens import Base, tokens
 
 TASKS = ("classify", "regress", "lm")
+TEXTUAL = ("encoder", "decoder")
+"""Kinds of models that take texts; others take arrays."""
+PROMPT = "prompt"
 LABELS = ("label", "labels", "target", "class", "y", "score")
 """What a label's column is called where nobody says, in this order."""
 Read = Texts | Sequences | Table
@@ -78,7 +81,7 @@ _KINDS = {
 
 def check_options(path: str, kind: str, task: str, columns: Columns) -> None:
     """Raise SpecError for an option that says nothing of the data; parameters as of `read`."""
-    if kind in ("encoder", "decoder"):
+    if kind in TEXTUAL:
         found = "language" if task == "lm" else "texts"
     else:
         found = "arrays" if path.lower().endswith(".npz") else "table"
@@ -91,18 +94,41 @@ def check_options(path: str, kind: str, task: str, columns: Columns) -> None:
         raise SpecError("--completion-column says nothing without --prompt-column")
 
 
-def task_of(task: str | None, kind: str, columns: Columns, path: str) -> str:
-    """Return what there is to learn: what was asked for, else the next token of a decoder without labels, else classes.
+def source_of(path: str, kind: str) -> str | Rows:
+    """Return a file's rows, read once; plain text and NPZ archives by their path."""
+    suffix = Path(path).suffix.lower()
+    return read_rows(path) if suffix in PARSERS or (kind not in TEXTUAL and suffix != ".npz") else path
+
+
+def task_of(
+    task: str | None, kind: str, columns: Columns, source: str | Rows, n_outputs: int = 0, before: str | None = None
+) -> str:
+    """Return what there is to learn: what was asked for, else what model and data speak for.
+
+    That is the next token of a decoder without labels; numbers where a model of arrays was trained for them `before`,
+    or gives one number a row and the labels are numbers other than 0 and 1; else classes.
+
+    Parameters
+    ----------
+    source
+        What `source_of` returned.
+    n_outputs
+        How many numbers a model of arrays gives a row.
+    before
+        The task that the model was trained for, as its file says.
 
     Raises
     ------
     SpecError
         The model cannot learn that.
     """
-    is_text = kind in ("encoder", "decoder")
-    if task is None:
-        is_plain = is_text and Path(path).suffix.lower() not in PARSERS
+    if task is None and kind in TEXTUAL:
+        is_plain = not isinstance(source, Rows)
         task = "lm" if kind == "decoder" and (columns.label is None or columns.prompt or is_plain) else "classify"
+    elif task is None:
+        numbers = _numbers(source, columns)
+        is_amount = before == "regress" or (before is None and n_outputs == 1 and not numbers <= {0, 1})
+        task = "regress" if numbers and is_amount else "classify"
     if task not in TASKS:
         raise SpecError(f"--task {task}", expected=f"one of {', '.join(TASKS)}")
     if task == "lm" and kind != "decoder":
@@ -110,13 +136,28 @@ def task_of(task: str | None, kind: str, columns: Columns, path: str) -> str:
     return task
 
 
-def read(path: str, base: Base, kind: str, task: str, columns: Columns, names: Sequence[str] | None = None) -> Read:
+def _numbers(source: str | Rows, columns: Columns) -> set[float]:
+    """Return the different labels of a table if all of them are numbers; else none."""
+    if isinstance(source, Rows):
+        try:
+            return set(source.numbers(label_of(source, columns)))
+        except SpecError:
+            return set()
+    from weighttools.opening import open as open_archive
+
+    held = open_archive(source)
+    return set(held["y"].read().reshape(-1).tolist()) if "y" in held else set()
+
+
+def read(
+    path: str | Rows, base: Base, kind: str, task: str, columns: Columns, names: Sequence[str] | None = None
+) -> Read:
     """Read a data file for a model.
 
     Parameters
     ----------
     path
-        The file.
+        The file, or what `source_of` made of it.
     base
         The model's checkpoint.
     kind
@@ -133,27 +174,39 @@ def read(path: str, base: Base, kind: str, task: str, columns: Columns, names: S
     SpecError, CorruptFileError, SourceError, MissingDependencyError
         As the readers say.
     """
-    if kind not in ("encoder", "decoder"):
-        return _arrays(path, task, columns, names)
+    source = source_of(path, kind) if isinstance(path, str) else path
+    if kind not in TEXTUAL:
+        return _arrays(source, task, columns, names)
     known = tokens(columns.tokenizer or base, columns.max_length)
     if task == "lm":
         return language(
-            path, tokenizer=known, block=columns.block, text=columns.text,
-            prompt=columns.prompt, completion=columns.completion,
+            source, tokenizer=known, block=columns.block, text=columns.text,
+            prompt=_prompt_of(source, columns), completion=columns.completion,
         )  # fmt: skip
-    rows = read_rows(path)
+    rows = read_rows(source)
     return text(
         rows, tokenizer=known, text=columns.text, pair=columns.pair, label=label_of(rows, columns),
         weight=columns.weight, task=task, names=names,
     )  # fmt: skip
 
 
-def _arrays(path: str, task: str, columns: Columns, names: Sequence[str] | None) -> Table:
-    if path.lower().endswith(".npz"):
-        return npz(path, task=task, names=names)
-    rows = read_rows(path)
+def _prompt_of(source: str | Rows, columns: Columns) -> str | None:
+    """Return the column of prompts: the one that was named, or one of that name where there is no text but both."""
+    if columns.prompt is not None or isinstance(source, str) or columns.text in source.columns:
+        return columns.prompt
+    return PROMPT if {PROMPT, columns.completion} <= set(source.columns) else None
+
+
+def _arrays(source: str | Rows, task: str, columns: Columns, names: Sequence[str] | None) -> Table:
+    if isinstance(source, str):
+        return npz(source, task=task, names=names)
     return table(
-        rows, target=label_of(rows, columns), features=columns.features, weight=columns.weight, task=task, names=names
+        source,
+        target=label_of(source, columns),
+        features=columns.features,
+        weight=columns.weight,
+        task=task,
+        names=names,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, counted
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows
@@ -191,8 +191,9 @@ def _told(rows: Rows, found: Sequence[Encoded], n_cut: int, bound: int | None) -
     cut = f"; {n_cut:,} cut to {bound:,}" if n_cut else ""
     middle = sorted(lengths)[len(lengths) // 2]
     where = "rows" if rows.name == "row" else rows.name
-    texts = f"{len(rows):,} text{'s' * (len(rows) != 1)}"
-    return [f"{where}: {texts} of {min(lengths):,} to {max(lengths):,} tokens (median {middle:,}){cut}"]
+    return [
+        f"{where}: {counted(len(rows), 'text')} of {min(lengths):,} to {max(lengths):,} tokens (median {middle:,}){cut}"
+    ]
 
 
 def _classes_told(target: Array | None, names: Sequence[str]) -> list[str]:
