@@ -347,11 +347,13 @@ def test_a_model_of_one_number_and_prices_speak_for_regression(inside, houses: P
     assert record["task"] == "regress" and record["metrics"]["r2"] > 0.99
     whole = houses.with_name("whole.csv")
     whole.write_text("a,b,price\n" + "\n".join(f"{i},{-i},{i % 7}" for i in range(30)))
-    ran = inside("finetune", tmp_path / "line.safetensors", *args[2:], "--data", whole, "--dry-run", *options)
+    ran = inside(
+        "finetune", tmp_path / "line.safetensors", *args[2:], "--data", whole, "--dry-run", "--force", *options
+    )
     assert ran.code == 0 and "targets from 0 to 6" in ran.out
     yes = houses.with_name("yes.csv")
     yes.write_text("a,b,price\n" + "\n".join(f"{i},{-i},{i % 2}" for i in range(30)))
-    ran = inside("finetune", tmp_path / "line.safetensors", *args[2:], "--data", yes, "--dry-run", *options)
+    ran = inside("finetune", tmp_path / "line.safetensors", *args[2:], "--data", yes, "--dry-run", "--force", *options)
     assert ran.code == 0 and "2 classes: 0 = 0 (15), 1 = 1 (15)" in ran.out
 
 
