@@ -240,6 +240,9 @@ def test_the_command_writes_what_transformers_does(tmp_path: Path, trained: Toke
     assert all(a == b or b == "\ufffd" for a, b in zip(text, plain, strict=False))
     sampled = [run(str(tmp_path), "-p", "the", "--temperature", "2", "--seed", s).stdout for s in ("1", "1", "2")]
     assert sampled[0] == sampled[1] != sampled[2]
+    for option in ("--top-p", "0.5"), ("--top-k", "3"):
+        done = run(str(tmp_path), "-p", "the", *option)
+        assert done.exit_code == 2 and "say nothing at temperature 0: give --temperature" in done.stderr
 
 
 def add_tokenizer(out: GGUFWriter, entries: dict[str, Any]) -> None:

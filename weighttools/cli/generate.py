@@ -41,6 +41,8 @@ def generate(
 
     if max_tokens < 1:
         raise click.BadParameter("1 at least", param_hint="--max-tokens")
+    if how["temperature"] == 0 and (how["top_p"] != 1 or how["top_k"] != 0):
+        raise click.UsageError("--top-p and --top-k say nothing at temperature 0: give --temperature, such as 0.8")
     text = _from_stdin() if prompt == "-" else prompt
     pieces = writer(path, tokenizer, adapter).write(text, max_tokens, **how)
     if as_json:

@@ -72,7 +72,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, "--version", "-V", prog_name="weighttools")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def main() -> None:
-    """Look inside, count, convert and edit the files that hold a neural network's weights.
+    """Look inside, count, convert, edit and fine-tune the files that hold a neural network's weights.
 
     \b
     Examples:
