@@ -19,7 +19,7 @@ from weighttools.train.fitting.freezing import trained
 from weighttools.train.fitting.held import held
 from weighttools.train.fitting.history import History
 from weighttools.train.fitting.loop import Progress, Session, check_measuring, own_schedule, train
-from weighttools.train.fitting.model import Model, weights
+from weighttools.train.fitting.model import Model, check_model, weights
 from weighttools.train.fitting.recipe import Options, Recipe, optimizer_words
 from weighttools.train.fitting.resume import Fingerprint, Store, fingerprint
 from weighttools.train.fitting.sides import divided
@@ -29,7 +29,7 @@ from weighttools.train.optimizers.optim import Optimizer, adamw
 from weighttools.train.optimizers.transforms import ClipNorm
 from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
-from weighttools.train.tasks.task import Task
+from weighttools.train.tasks.task import Task, check_task, shown
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -131,8 +131,10 @@ def fit(
     [[3.0]]
     """
     options = Recipe.of(**recipe)
+    check_model(model, "fit")
     with keep_pages(), threads_for(weights(model.run, model.params)):
-        session = session_of(model, data, validation, task, optimizer or adamw(), options, log or _silent)
+        chosen = adamw() if optimizer is None else optimizer
+        session = session_of(model, data, validation, task, chosen, options, log or _silent)
         progress, store = progress_of(session, options), None
         if checkpoint is not None:
             found = _fingerprint(model, data, validation, task, session, options)
@@ -154,6 +156,9 @@ def session_of(
     model: Model, data: Any, validation: Any, task: Task, optimizer: Optimizer, options: Recipe, log: Log = _silent
 ) -> Session:
     """Return what stays the same while training."""
+    check_task(task)
+    if not isinstance(optimizer, Optimizer):
+        raise SpecError(shown(optimizer), subject="the optimizer", expected="one that is made, as train.adamw(1e-3)")
     names = trained(model.params, options.freeze, options.only, model.origin.aliases if model.origin else None)
     sides = divided(as_data(data), validation, task, options)
     batches = feed(sides.training, options.batch_size, int(options.seed), sides.weights)
