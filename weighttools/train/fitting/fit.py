@@ -118,7 +118,9 @@ def fit(
         A pattern or a mask matches nothing.
     TrainingError
         A loss, gradient or weight is NaN or infinite. The update that it would have led to is not made; weights that
-        the one before has spoilt show in the next loss, and are in no checkpoint.
+        the one before has spoilt show in the next loss, and are in no checkpoint. The best weights, if any are kept,
+        are put in place again; otherwise the arrays are as the last update left them, which may not be finite. The
+        line says which.
 
     Examples
     --------
