@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, SpecError
+from weighttools.errors import SourceError, SpecError, few
 from weighttools.train.fitting import saving
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed
@@ -138,6 +138,7 @@ def fit(
         chosen = adamw() if optimizer is None else optimizer
         session = session_of(model, data, validation, task, chosen, options, log or _silent)
         progress, store = progress_of(session, options), None
+        progress.held.check_end(session.n_steps)
         if checkpoint is not None:
             found = _fingerprint(model, data, validation, task, session, options)
             store = Store(Path(checkpoint), found)
@@ -192,7 +193,7 @@ def session_of(
 def progress_of(session: Session, options: Recipe) -> Progress:
     """Return the start: no updates made, masks applied."""
     _check_arrays(session.trained)
-    keeps = held(options.masks, options.prune, session.trained, session.n_steps)
+    keeps = held(options.masks, options.prune, session.trained, session.n_steps, session.params)
     average = None if options.average is None else Average(options.average.decay)
     return Progress(session.optimizer.init(session.trained), keeps, average)
 
@@ -254,6 +255,9 @@ def _lines(model: Model, session: Session, progress: Progress, options: Recipe) 
     yield from session.optimizer.describe(session.trained).splitlines()
     yield from session.notes
     yield from _held_lines(progress.held.kept)
+    left_out = [name for name in options.masks or () if name not in progress.held.kept]
+    if left_out:
+        yield f"masks left out, for these do not learn: {len(left_out):,} ({few(left_out)})"
     if session.n_steps is not None:
         updates = f"{session.n_steps:,} update{'s' * (session.n_steps != 1)}"
         yield f"{updates} of {session.accumulate} x {options.batch_size} sample{'s' * (options.batch_size != 1)}"
@@ -281,6 +285,9 @@ def _result(model: Model, session: Session, progress: Progress, why: str, option
         np.copyto(model.params[name], p)
     metrics = progress.best.metrics if progress.best.arrays else progress.history.epochs[-1]
     session.log(f"stopped: {why}; kept the weights of step {metrics['step']:,}")
+    schedule = progress.held.schedule
+    if schedule is not None and not progress.held.is_final(progress.step):
+        session.log(f"pruning would have reached {schedule.final:g} at update {schedule.stop:,.0f}")
     record = {
         "task": session.task.name,
         "optimizer": optimizer_words(session.optimizer),

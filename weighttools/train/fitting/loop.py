@@ -306,6 +306,7 @@ def _finish_epoch(session: Session, progress: Progress, is_whole: bool, meter: M
     speed = meter.speed()
     record |= {"loss": progress.loss_sum / progress.weight_sum} | _sparsity(progress)
     now = dict(average.arrays) if average is not None and average.arrays else trained
+    progress.held.apply(now)  # an average remembers what has been pruned since
     if session.validation is not None:
         figures = measured(session.run, {**session.params, **now}, session.validation, session.task)[0]
         record |= {f"val_{name}": value for name, value in figures.items()}
@@ -319,17 +320,20 @@ def _finish_epoch(session: Session, progress: Progress, is_whole: bool, meter: M
 
 
 def _judge(session: Session, progress: Progress, record: Mapping[str, Any], now: Mapping[str, Array]) -> None:
-    """Compare the monitored figure with the best so far, and let a plateau schedule know."""
+    """Compare the monitored figure with the best so far, and let a plateau schedule know.
+
+    Weights that are still to be pruned are not compared: fewer zeros give better figures.
+    """
     if session.monitor not in record:
         known = ", ".join(k for k in record if k not in ("epoch", "step", "lr"))
         raise SpecError(f"there is no figure {session.monitor!r} to monitor", expected=f"one of {known}")
-    value, best = float(record[session.monitor]), progress.best
-    metric = session.monitor.removeprefix("val_")
-    if math.isnan(best.value) or is_better(metric, value, best.value):
+    value, metric = float(record[session.monitor]), session.monitor.removeprefix("val_")
+    best, is_final = progress.best, progress.held.is_final(progress.step)
+    if is_final and (math.isnan(best.value) or is_better(metric, value, best.value)):
         if session.keep_best:
             _copy(now, best.arrays)
         progress.best, progress.n_bad = Best(value, progress.step, dict(record), best.arrays), 0
-    else:
+    elif is_final:
         progress.n_bad += 1
     if isinstance(session.optimizer.lr, Plateau):
         session.optimizer.lr.observe(value if metric in MINIMIZED else 1 - value)
