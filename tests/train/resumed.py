@@ -15,6 +15,8 @@ CASES: dict[str, dict[str, Any]] = {
     "adamw": {"clip_norm": 1.0, "accumulate": 2},
     "ema": {"average": train.ema(0.9), "optimizer": train.sgd(train.warmup_cosine(0.2, warmup=5), momentum=0.9)},
     "pruned": {"prune": train.gradual(0.8, every=3), "optimizer": train.rmsprop(1e-3)},
+    "pruned ema": {"prune": train.gradual(0.8, every=3), "average": train.ema(0.9)},
+    "pruned swa": {"prune": train.gradual(0.8, every=4, stop=1.0), "average": train.swa()},
     "plateau": {"optimizer": train.adafactor(train.Plateau(1e-2, patience=1, threshold=0.5)), "patience": 3},
     "muon": {"optimizer": train.muon(1e-2), "sampler": "weighted"},
 }

@@ -111,6 +111,17 @@ def test_integers_are_features_and_other_dtypes_follow_the_model() -> None:
     assert (train.predict(model(), (x, y)).dtype, train.predict(model(np.float64), (x, y)).dtype) == ("f4", "f8")
 
 
+def test_an_array_alone_is_inputs() -> None:
+    x, y = digits()
+    assert (train.predict(model(), x) == train.predict(model(), (x, y))).all()
+    for call in (lambda: train.evaluate(model(), x, TASK), lambda: train.fit(model(), x, task=TASK, log=None)):
+        with pytest.raises(SpecError, match="no 'target' but inputs; give the targets"):
+            call()
+    for bad, message in ((x[:0], "no samples"), (np.array(1.0), "a single float64"), (x * np.nan, "sample 0 holds")):
+        with pytest.raises(SpecError, match=message):
+            train.predict(model(), bad)
+
+
 def test_what_arrays_refuse() -> None:
     for options, message in (
         ({}, "no arrays"), ({"x": 3.0}, "a single float64"), ({"x": ["a", "b"]}, "values of <U1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import torch
 from tests.train.digits import digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError
-from weighttools.train.fitting import loop
+from weighttools.train.fitting import loop, recipe
 
 CLASS_WEIGHT = {0: 3.0, 7: 0.25}
 Maker = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
@@ -338,6 +339,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "tiny share": ({"validation": 1e-9}, "samples on both sides"),
     "monitor": ({"monitor": "val_accuracy"}, "no figure 'val_accuracy'.*loss"),
     "resume": ({"resume": True}, "without a checkpoint"),
+    "a rate for an optimizer": ({"optimizer": 0.1}, r"the optimizer: 0\.1; expected .*train\.adamw\(1e-3\)"),
+    "no rate for an optimizer": ({"optimizer": 0}, "the optimizer: 0; expected"),
+    "an optimizer's function": ({"optimizer": train.adamw}, "the optimizer: the function adamw; expected"),
+    "average": ({"average": 0.99}, r"fit: average 0\.99; expected train\.ema\(0\.999\) or train\.swa\(\)"),
+    "average's function": ({"average": train.swa}, "average the function swa"),
+    "prune": ({"prune": 0.5}, r"fit: prune 0\.5; expected train\.gradual\(0\.5\)"),
+    "masks": ({"masks": [True]}, "masks a list; expected a mapping"),
+    "clip text": ({"clip_norm": "1"}, "clip norm '1'"),
+    "near option": ({"epoch": 2}, "^fit: there is no option 'epoch'; near names: epochs$"),
+    "near other": ({"validate": 0.2}, "near names: validation"),
+    "unknown option": ({"lr": 0.1}, "there is no option 'lr'; expected one of epochs, steps, .*optimizer"),
     "unmade schedule": ({"optimizer": train.sgd(train.one_cycle(0.1)), "data": iter([()])}, "batch 0|how many steps"),
 }
 
@@ -348,6 +360,42 @@ def test_options_that_do_not_fit_are_one_clear_line(case: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         train.fit(model(), options.pop("data", digits()), task=TASK, log=None, **options)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("task", ["classification", train.Classification, None, digits])
+def test_what_is_no_task_is_one_clear_line(task: Any) -> None:
+    for call in (train.fit, train.evaluate):
+        options = {"log": None} if call is train.fit else {}
+        with pytest.raises(SpecError, match=r"^the task: .*; expected one that is made, as train\.Classification\(2\)"):
+            call(model(), digits(), task=task, **options)
+
+
+def test_what_is_no_model_is_one_clear_line() -> None:
+    message = "is no Model; expected a Model, as train.model loads; train.Model(function, arrays) makes one"
+    for given, kind in ((run, "function"), (start(), "dict")):
+        with pytest.raises(SpecError) as caught:
+            train.fit(given, digits(), task=TASK)  # type: ignore[arg-type]
+        assert str(caught.value) == f"fit: {kind} {message}"
+        with pytest.raises(SpecError, match="evaluate: .* is no Model"):
+            train.evaluate(given, digits(), TASK)  # type: ignore[arg-type]
+        with pytest.raises(SpecError, match="predict: .* is no Model"):
+            train.predict(given, digits())  # type: ignore[arg-type]
+
+
+def test_near_names_know_all_that_fit_takes() -> None:
+    taken = [p.name for p in inspect.signature(train.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    assert sorted(taken) == sorted(recipe._BESIDE)
+
+
+def test_arrays_without_a_gradient_are_told_once() -> None:
+    lines: list[str] = []
+    m = train.Model(run, {**start(), **{f"idle.{i}": np.ones(3, np.float32) for i in range(7)}})
+    train.fit(m, digits(), task=TASK, epochs=2, log=lines.append)
+    told = [line for line in lines if "no gradient" in line]
+    assert told == ["no gradient in the first update for 7 of 11: idle.0, idle.1, idle.2, idle.3, idle.4, …"]
+    assert all((m.params[f"idle.{i}"] == 1).all() for i in range(7))
+    train.fit(model(), digits(), task=TASK, log=lines.append)
+    assert sum("no gradient" in line for line in lines) == 1
 
 
 def _tuple(**changes: Any) -> Any:

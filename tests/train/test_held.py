@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,20 @@ def test_masks_that_do_not_fit(masks: Any, kind: type[Exception], message: str) 
         fitted(masks=masks)
 
 
-def test_a_mask_of_a_frozen_tensor_is_refused() -> None:
-    with pytest.raises(TensorNotFoundError):
-        fitted(masks=masks(), freeze=["fc2.*"])
+def test_a_mask_of_a_frozen_tensor_is_left_out_and_said() -> None:
+    lines: list[str] = []
+    result = fitted(masks=masks(), freeze=["fc2.*"], epochs=2, log=lines.append)
+    assert "masks left out, for these do not learn: 1 (fc2.weight)" in lines
+    assert (result.model.params["fc1.weight"][~masks()["fc1.weight"]] == 0).all()
+    assert (result.model.params["fc2.weight"] == start()["fc2.weight"]).all()
+    alone = fitted(masks={"fc1.weight": masks()["fc1.weight"]}, freeze=["fc2.*"], epochs=2)
+    assert alone.history.json() == result.history.json()
+    with pytest.raises(TensorNotFoundError, match="no tensor is called 'fc3.weight'.*fc2.weight"):
+        fitted(masks={"fc3.weight": np.ones((10, 16), bool)}, freeze=["fc2.*"])
+    with pytest.raises(
+        SpecError, match=r"masks: all are of tensors that do not learn: fc1\.weight, fc2\.weight; freeze"
+    ):
+        fitted(masks=masks(), freeze=["*.weight"])
 
 
 def test_gradual_pruning_follows_the_cubic() -> None:
@@ -125,6 +137,67 @@ def test_gradual_pruning_follows_the_cubic() -> None:
     assert (result.model.params["fc1.bias"] != 0).any() and result.history[-1]["sparsity"] == pytest.approx(
         0.9, abs=1e-3
     )
+
+
+@pytest.mark.parametrize("kind", ["ema", "swa"])
+def test_averages_are_pruned_as_the_weights_are(kind: str) -> None:
+    """Averaging does not change the training, so the same one without it gives the masks and all that is averaged."""
+    trail: dict[int, np.ndarray] = {}
+    options: dict[str, Any] = {"prune": train.gradual(0.6, every=2, stop=1.0), "epochs": 4, "batch_size": 100}
+    options |= {"validation": digits(), "keep": "last"}
+
+    def trained(average: train.Average | None) -> train.Result:
+        m = model()
+        rate = lambda step: trail.update({step: m.params["fc1.weight"].astype(np.float64)}) or 0.2  # noqa: E731
+        return fitted(m, optimizer=replace(train.sgd(), lr=rate), average=average, **options)
+
+    last = trained(None).model.params["fc1.weight"]
+    after = [trail[step] for step in range(1, 12)] + [last.astype(np.float64)]
+    expected = after[0] if kind == "ema" else (after[8] + after[11]) / 2  # of epochs of the last quarter
+    for w in after[1:] if kind == "ema" else ():
+        expected = 0.9 * expected + 0.1 * w
+    result = trained(train.ema(0.9) if kind == "ema" else train.swa())
+    p = result.model.params["fc1.weight"]
+    assert (p == 0).sum() == round(0.6 * p.size) and ((p == 0) == (last == 0)).all()
+    np.testing.assert_allclose(p, np.where(last == 0, 0, expected), atol=1e-6)
+    assert result.metrics["val_loss"] == pytest.approx(train.evaluate(result.model, digits(), TASK)["loss"], rel=1e-6)
+
+
+def noise(n: int = 60) -> Any:
+    """Return data that cannot be learnt, of which the best figures come early."""
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((n, 64)).astype(np.float32), rng.integers(0, 10, n)
+
+
+@pytest.mark.parametrize(("stop", "first"), [(1.0, 24), (18, 18)])
+def test_epochs_before_the_last_pruning_are_not_the_best(stop: float, first: int) -> None:
+    options: dict[str, Any] = {"data": noise(), "epochs": 12, "validation": 0.3, "optimizer": train.adamw(0.05)}
+    prune = train.gradual(0.9, every=1, stop=stop)
+    result = fitted(prune=prune, **options)
+    losses = {record["step"]: record["val_loss"] for record in result.history}
+    assert result.metrics["step"] == min((step for step in losses if step >= first), key=losses.__getitem__)
+    assert min(losses, key=losses.__getitem__) < first, "there was a better one before"
+    p = result.model.params["fc1.weight"]
+    assert (p == 0).sum() == round(0.9 * p.size) and result.metrics["sparsity"] == pytest.approx(0.9, abs=1e-3)
+    patient = fitted(prune=prune, patience=1, **options)
+    assert patient.metrics == result.history[first // 2 - 1] and len(patient.history) <= 12
+    assert patient.history[-1]["step"] >= first
+
+
+def test_pruning_that_the_run_does_not_reach() -> None:
+    with pytest.raises(SpecError, match=r"pruning ends at update 99, but the run at 10; .*stop=1\.0"):
+        fitted(prune=train.gradual(0.5, stop=99))
+    x, y = digits()
+
+    class Uncounted:
+        def __iter__(self) -> Any:
+            return iter([(x[:100], y[:100]), (x[100:], y[100:])])
+
+    lines: list[str] = []
+    result = fitted(data=Uncounted(), prune=train.gradual(0.5, stop=99, every=1), epochs=2, log=lines.append)
+    assert 0 < result.metrics["sparsity"] < 0.5 and result.metrics == result.history[-1]
+    assert lines[-1] == "pruning would have reached 0.5 at update 99"
+    train.find_rate(model(), digits(), task=TASK, prune=train.gradual(0.5, stop=99), n_steps=5)
 
 
 def test_shares_of_the_run_and_what_cannot_be() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from tests.train.digits import digits, model
+from tests.train.digits import digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError
 from weighttools.train.fitting.evaluation import task_metrics
@@ -66,6 +66,30 @@ def test_weighted_losses_combine_to_what_torch_gives_for_all_at_once(size: int, 
     assert found["loss"] == pytest.approx(theirs.item())
     kept = MASKED != -100
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(MASKED[kept], LOGITS[kept].argmax(1)))
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.float64, np.float32])
+def test_class_weights_as_a_sequence_are_those_of_torch(kind: Any) -> None:
+    given = kind([0.5, 2.0, 1.0, 3.0])
+    task = train.Classification(4, given)
+    theirs = torch.nn.functional.cross_entropy(
+        torch.tensor(LOGITS), torch.tensor(LABELS), weight=torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=torch.float64)
+    )
+    assert measured(task, LOGITS, 20, target=LABELS)["loss"] == pytest.approx(theirs.item())
+    x, y = digits(60)
+    weighted = train.Classification(10, kind(np.arange(1.0, 11.0)))
+    by_name = train.Classification(10, {i: i + 1.0 for i in range(10)})
+    found = [train.fit(model(), (x, y), task=t, log=None).history.json() for t in (weighted, by_name)]
+    assert found[0] == found[1]
+
+
+def test_binary_weights_may_be_an_array() -> None:
+    x, y = digits(60)
+    yes = (y < 2).astype(np.float64)
+    m = [train.Model(lambda p, b: run(p, b)[:, 0], start()) for _ in range(2)]
+    found = [train.fit(m[i], (x, yes), task=train.Binary(w), log=None) for i, w in enumerate((np.array([3.0]), 3.0))]
+    assert found[0].history.json() == found[1].history.json()
+    assert not train.Binary(np.array(1.0)).is_weighted and train.Binary([1.0, 2.0]).is_weighted
 
 
 def test_balanced_weights_come_from_the_training_labels() -> None:
@@ -202,11 +226,21 @@ def test_what_does_not_fit_is_one_line(task: Any, outputs: np.ndarray, batch: Ma
         lambda: train.Classification(0), lambda: train.Classification(2, names=("a",)),
         lambda: train.Classification(2, label_smoothing=1.0), lambda: train.Pairs("triplet"),
         lambda: train.Classification(2, label_smoothing=0.1, focal_gamma=2.0),
+        lambda: train.Classification(2, label_smoothing=-0.1), lambda: train.LanguageModel(1.0),
+        lambda: train.Classification(2.0), lambda: train.Classification(2, [1.0, 2.0, 3.0]),
+        lambda: train.Classification(2, 3.0), lambda: train.Classification(2, {1.0: 2.0}),
+        lambda: train.ema(1.5), lambda: train.ema(1.0), lambda: train.ema(-0.1), lambda: train.ema("0.9"),
+        lambda: train.Regression("huber", delta=-1.0), lambda: train.Regression("huber", delta=0),
+        lambda: train.Binary(-2.0), lambda: train.Binary((1.0, -2.0)), lambda: train.Binary(float("inf")),
+        lambda: train.Binary("heavy"), lambda: train.Binary(focal_gamma=2.0, focal_alpha=3.0),
+        lambda: train.Binary(focal_alpha=-0.1), lambda: train.Binary(threshold=1.5), lambda: train.Binary(threshold=0),
+        lambda: train.Pairs(temperature=0.0), lambda: train.Pairs("cosine", margin=1.5),
     ],
 )  # fmt: skip
 def test_tasks_that_cannot_be(make: Any) -> None:
-    with pytest.raises(SpecError):
+    with pytest.raises(SpecError) as caught:
         make()
+    assert str(caught.value).isprintable()
 
 
 def test_evaluating_nothing_is_an_error() -> None:

@@ -82,6 +82,62 @@ def test_a_gradient_that_overflows() -> None:
     assert np.isfinite(frozen.history[-1]["loss"]), "what is frozen has no gradient to overflow"
 
 
+@train.operation
+def root(x: np.ndarray, /) -> Any:
+    """Return the square root, whose derivative is infinite at 0."""
+    y = np.sqrt(x)
+    return y, lambda dy, need: (dy / (2 * y),)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero")
+@pytest.mark.parametrize(("factor", "kind"), [(0.0, "NaN"), (1.0, "infinite")])
+def test_a_gradient_at_the_edge_of_a_root(factor: float, kind: str) -> None:
+    """An infinite derivative times 0 is NaN: nothing overflowed."""
+    m = train.Model(lambda p, b: p["w"] + train.mul(root(p["s"]), factor), {"w": np.ones(4), "s": np.zeros(4)})
+    line = stopped(m, (np.zeros((1, 4)), np.zeros((1, 4))), task=train.Regression())
+    assert f"the gradient of s is {kind} in 4 of 4 elements, though the loss is finite" in line
+    if kind == "NaN":
+        assert "0/0, the derivative of a root or logarithm at 0, or a backward pass that overflowed; keep" in line
+    else:
+        assert "the backward pass overflowed, or divided by 0; lower the learning rate" in line
+
+
+def test_a_blow_up_puts_the_best_weights_back() -> None:
+    options: dict[str, Any] = {"task": TASK, "validation": 0.3, "log": None}  # 7 updates an epoch
+    m, expected = model(), model()
+    line = stopped(m, optimizer=train.sgd(lambda step: 0.05 if step < 17 else 1e38), epochs=6, **options)
+    best = train.fit(expected, digits(), optimizer=train.sgd(0.05), epochs=2, **options)
+    assert best.metrics["step"] == 14 and line.endswith("; the model in memory has its best weights again, of step 14")
+    assert "step 19, learning rate 1e+38: the loss is nan: " in line
+    assert all(np.array_equal(p, expected.params[n]) for n, p in m.params.items())
+
+
+def test_without_the_best_the_line_says_what_is_left() -> None:
+    m, expected = model(), model()
+    line = stopped(m, optimizer=train.sgd(lambda step: 0.05 if step < 17 else 1e38), epochs=6)
+    assert line.endswith("; the model in memory is as after step 18") and max(abs(m.params["fc2.bias"])) > 1e30
+    x, y = digits(60)
+    x = x.copy()
+    x[-1] = np.nan
+    line = stopped(m := model(), [(x[:20], y[:20]), (x[20:40], y[20:40]), (x[40:], y[40:])])
+    assert line.endswith("; the model in memory is as after step 2")
+    train.fit(expected, [(x[:20], y[:20]), (x[20:40], y[20:40])], task=TASK, log=None)
+    assert all(np.array_equal(p, expected.params[n]) for n, p in m.params.items())
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value")
+@pytest.mark.parametrize("validation", [None, 0.3])
+def test_weights_that_are_spoilt_are_called_so(validation: float | None) -> None:
+    """Also where an epoch's figure was NaN: its weights are no best ones."""
+    m = model()
+    with pytest.raises(TrainingError, match=r"fc2\.bias are .*; the model in memory is not finite: load it anew$"):
+        train.fit(
+            m, digits(), task=TASK, validation=validation, epochs=6, log=None, batch_size=300,
+            optimizer=train.sgd(1e38, rates={"fc2.bias": 1e10}),
+        )  # fmt: skip
+    assert not np.isfinite(m.params["fc2.bias"]).all()
+
+
 def test_outputs_that_overflow() -> None:
     x, y = digits()
     m = model()

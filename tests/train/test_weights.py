@@ -37,6 +37,12 @@ def test_the_effective_weights_are_the_shares_of_the_loss() -> None:
     assert "class 2: 1 samples x 5 = 45.5 % of the loss" in str(report)
 
 
+def test_class_weights_may_be_one_a_class_or_for_some() -> None:
+    expected = np.array([0.5, 1.0, 3.0], np.float32)
+    for spec in ([0.5, 1, 3], (0.5, 1.0, 3.0), expected, expected.astype(np.float64), {0: 0.5, np.int64(2): 3}):
+        assert (weights.class_weights(spec, [0], 3) == expected).all()
+
+
 @pytest.mark.parametrize("replace", [True, False])
 def test_sampling_follows_the_weights(replace: bool) -> None:
     w = np.array([0, 1, 2, 0, 5.0])
@@ -52,6 +58,14 @@ def test_bad_weights_are_one_clear_line() -> None:
         lambda: weights.class_weights("heavy", [0], 2),
         lambda: weights.class_weights({2: 1.0}, [0], 2),
         lambda: weights.class_weights({0: float("nan")}, [0], 2),
+        lambda: weights.class_weights({1.0: 2.0}, [0], 2),
+        lambda: weights.class_weights({"1": 2.0}, [0], 2),
+        lambda: weights.class_weights({1: "2"}, [0], 2),
+        lambda: weights.class_weights([1.0, 2.0, 3.0], [0], 2),
+        lambda: weights.class_weights([1.0, -2.0], [0], 2),
+        lambda: weights.class_weights(np.ones((2, 1)), [0], 2),
+        lambda: weights.class_weights(np.array(1.0), [0], 2),
+        lambda: weights.class_weights(5, [0], 2),
         lambda: weights.class_weights(None, [2], 2),
         lambda: weights.class_weights(None, [0.5], 2),
         lambda: weights.sampled([0, 0], 1, seed=0),

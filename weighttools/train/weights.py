@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,17 @@ from weighttools.errors import SpecError
 from weighttools.train.tape import Array
 
 
-def class_weights(spec: str | Mapping[int, float] | None, labels: Any, n_classes: int) -> Array:
+def class_weights(
+    spec: str | Mapping[int, float] | Sequence[float] | Array | None, labels: Any, n_classes: int
+) -> Array:
     """Return one float32 weight a class.
 
     Parameters
     ----------
     spec
         None: all 1. ``"balanced"``: ``n / (n_classes_present * count)``, as scikit-learn has it; a class without
-        samples gets 0. A mapping gives some classes' weights; the others have 1.
+        samples gets 0. A mapping gives some classes' weights, by number; the others have 1. A sequence or an array
+        gives all classes', in order.
     labels
         The training labels, integers; negative ones are ignored.
     n_classes
@@ -32,6 +35,8 @@ def class_weights(spec: str | Mapping[int, float] | None, labels: Any, n_classes
     [0.6669999957084656, 2.0]
     >>> class_weights({1: 5.0}, [0, 1], 2).tolist()
     [1.0, 5.0]
+    >>> class_weights([0.5, 2.0], [0, 1], 2).tolist()
+    [0.5, 2.0]
     """
     counts = class_counts(labels, n_classes)
     if spec is None:
@@ -42,13 +47,26 @@ def class_weights(spec: str | Mapping[int, float] | None, labels: Any, n_classes
         present = np.maximum(counts, 1) * max(1, np.count_nonzero(counts))
         return np.where(counts, counts.sum() / present, 0).astype(np.float32)
     weights = np.ones(n_classes, np.float32)
-    for label, weight in spec.items():
-        if not 0 <= label < n_classes or not 0 <= weight < math.inf:
-            raise SpecError(f"weight {weight} for class {label}", expected=f"a number >= 0 for 0 to {n_classes - 1}")
+    for label, weight in _by_label(spec, n_classes).items():
+        if not isinstance(label, (int, np.integer)) or not 0 <= label < n_classes:
+            raise SpecError(f"a weight for class {label!r}", expected=f"classes as integers, 0 to {n_classes - 1}")
+        if not isinstance(weight, (int, float, np.integer, np.floating)) or not 0 <= weight < math.inf:
+            raise SpecError(f"weight {weight!r} for class {label}", expected="a number >= 0")
         if weight > float(np.finfo(np.float32).max):
             raise SpecError(f"weight {weight:g} for class {label} is beyond float32", expected="3.4e38 at most")
         weights[label] = weight
     return weights
+
+
+def _by_label(spec: Any, n_classes: int) -> Mapping[Any, Any]:
+    """Return weights by class, as they are or from one number a class."""
+    if isinstance(spec, Mapping):
+        return spec
+    given = spec.tolist() if isinstance(spec, np.ndarray) else spec
+    if not isinstance(given, Sequence) or len(given) != n_classes:
+        what = f"{len(given)} class weights" if isinstance(given, Sequence) else f"class weights {given!r}"
+        raise SpecError(what, expected=f"a number for each of {n_classes} classes, or {{class: weight}}")
+    return dict(enumerate(given))
 
 
 def class_counts(labels: Any, n_classes: int) -> Array:

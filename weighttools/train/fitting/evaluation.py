@@ -10,11 +10,11 @@ import numpy as np
 from weighttools.errors import SpecError
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.feeding import Feed, Given, as_data, cast, column, feed
-from weighttools.train.fitting.model import Model, weights
+from weighttools.train.fitting.model import Model, check_model, weights
 from weighttools.train.memory import keep_pages
 from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
-from weighttools.train.tasks.task import Labelled, Task, added
+from weighttools.train.tasks.task import Labelled, Task, added, check_task
 
 
 def evaluate(model: Model, data: Any, task: Task, batch_size: int = 32) -> dict[str, float]:
@@ -43,6 +43,8 @@ def task_metrics(
     model: Model, data: Any, task: Task, batch_size: int = 32
 ) -> tuple[dict[str, float], Mapping[str, Any]]:
     """Return the metrics and the sums they were made of: for a few classes ``confusion`` (true, given) among them."""
+    check_model(model, "evaluate")
+    check_task(task)
     if batch_size < 1:
         raise SpecError(f"a batch size of {batch_size}", expected="1 or more")
     source = as_data(data)
@@ -63,11 +65,21 @@ def measured(
 def predict(model: Model, data: Any, batch_size: int = 32) -> Array:
     """Return the model's outputs for all samples, in order: one array, or a pair where the model gives pairs.
 
+    Parameters
+    ----------
+    model
+        The function and its arrays.
+    data
+        As for `fit`, without targets: an array alone is the inputs.
+    batch_size
+        Samples a batch.
+
     Raises
     ------
     SpecError
         The outputs of batches do not fit together, as of texts padded to different lengths.
     """
+    check_model(model, "predict")
     batches = feed(as_data(data), batch_size)
     with keep_pages(), threads_for(weights(model.run, model.params)):
         parts = [np.asarray(model.run(model.params, batch)) for batch in _cast(batches, model.params)]

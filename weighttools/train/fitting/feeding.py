@@ -122,13 +122,15 @@ def _as_batch(batch: Any, i: int) -> Batch:
 
 
 def as_data(data: Any) -> Data | Given:
-    """Return what `fit` and `evaluate` take, as data or as batches made elsewhere.
+    """Return what `fit` and `evaluate` take, as data or as batches made elsewhere; an array alone is inputs.
 
     Raises
     ------
     SpecError
         It is nothing of the kind, or there are no samples.
     """
+    if isinstance(data, np.ndarray):
+        return arrays(data)
     if isinstance(data, Sized) and not isinstance(data, (str, bytes)) and not len(data):
         raise SpecError("there are no samples", subject="data", expected="one or more")
     if isinstance(data, Data):
@@ -138,7 +140,7 @@ def as_data(data: Any) -> Data | Given:
         return arrays(**{known.get(name, str(name)): value for name, value in data.items()})
     if isinstance(data, tuple) and 1 <= len(data) <= 3 and all(isinstance(part, np.ndarray) for part in data):
         return arrays(*data)
-    if isinstance(data, Iterable) and not isinstance(data, (str, bytes, np.ndarray)):
+    if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
         return Given(data)
     raise SpecError(
         f"a {type(data).__name__}", subject="data", expected="train.arrays(x, y), data with batch(), or batches"

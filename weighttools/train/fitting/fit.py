@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, SpecError
+from weighttools.errors import SourceError, SpecError, few
 from weighttools.train.fitting import saving
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed
@@ -19,7 +19,7 @@ from weighttools.train.fitting.freezing import trained
 from weighttools.train.fitting.held import held
 from weighttools.train.fitting.history import History
 from weighttools.train.fitting.loop import Progress, Session, check_measuring, own_schedule, train
-from weighttools.train.fitting.model import Model, weights
+from weighttools.train.fitting.model import Model, check_model, weights
 from weighttools.train.fitting.recipe import Options, Recipe, optimizer_words
 from weighttools.train.fitting.resume import Fingerprint, Store, fingerprint
 from weighttools.train.fitting.sides import divided
@@ -29,7 +29,7 @@ from weighttools.train.optimizers.optim import Optimizer, adamw
 from weighttools.train.optimizers.transforms import ClipNorm
 from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
-from weighttools.train.tasks.task import Task
+from weighttools.train.tasks.task import Task, check_task, shown
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -118,7 +118,9 @@ def fit(
         A pattern or a mask matches nothing.
     TrainingError
         A loss, gradient or weight is NaN or infinite. The update that it would have led to is not made; weights that
-        the one before has spoilt show in the next loss, and are in no checkpoint.
+        the one before has spoilt show in the next loss, and are in no checkpoint. The best weights, if any are kept,
+        are put in place again; otherwise the arrays are as the last update left them, which may not be finite. The
+        line says which.
 
     Examples
     --------
@@ -131,9 +133,12 @@ def fit(
     [[3.0]]
     """
     options = Recipe.of(**recipe)
+    check_model(model, "fit")
     with keep_pages(), threads_for(weights(model.run, model.params)):
-        session = session_of(model, data, validation, task, optimizer or adamw(), options, log or _silent)
+        chosen = adamw() if optimizer is None else optimizer
+        session = session_of(model, data, validation, task, chosen, options, log or _silent)
         progress, store = progress_of(session, options), None
+        progress.held.check_end(session.n_steps)
         if checkpoint is not None:
             found = _fingerprint(model, data, validation, task, session, options)
             store = Store(Path(checkpoint), found)
@@ -154,6 +159,9 @@ def session_of(
     model: Model, data: Any, validation: Any, task: Task, optimizer: Optimizer, options: Recipe, log: Log = _silent
 ) -> Session:
     """Return what stays the same while training."""
+    check_task(task)
+    if not isinstance(optimizer, Optimizer):
+        raise SpecError(shown(optimizer), subject="the optimizer", expected="one that is made, as train.adamw(1e-3)")
     names = trained(model.params, options.freeze, options.only, model.origin.aliases if model.origin else None)
     sides = divided(as_data(data), validation, task, options)
     batches = feed(sides.training, options.batch_size, int(options.seed), sides.weights)
@@ -185,7 +193,7 @@ def session_of(
 def progress_of(session: Session, options: Recipe) -> Progress:
     """Return the start: no updates made, masks applied."""
     _check_arrays(session.trained)
-    keeps = held(options.masks, options.prune, session.trained, session.n_steps)
+    keeps = held(options.masks, options.prune, session.trained, session.n_steps, session.params)
     average = None if options.average is None else Average(options.average.decay)
     return Progress(session.optimizer.init(session.trained), keeps, average)
 
@@ -247,6 +255,9 @@ def _lines(model: Model, session: Session, progress: Progress, options: Recipe) 
     yield from session.optimizer.describe(session.trained).splitlines()
     yield from session.notes
     yield from _held_lines(progress.held.kept)
+    left_out = [name for name in options.masks or () if name not in progress.held.kept]
+    if left_out:
+        yield f"masks left out, for these do not learn: {len(left_out):,} ({few(left_out)})"
     if session.n_steps is not None:
         updates = f"{session.n_steps:,} update{'s' * (session.n_steps != 1)}"
         yield f"{updates} of {session.accumulate} x {options.batch_size} sample{'s' * (options.batch_size != 1)}"
@@ -274,6 +285,9 @@ def _result(model: Model, session: Session, progress: Progress, why: str, option
         np.copyto(model.params[name], p)
     metrics = progress.best.metrics if progress.best.arrays else progress.history.epochs[-1]
     session.log(f"stopped: {why}; kept the weights of step {metrics['step']:,}")
+    schedule = progress.held.schedule
+    if schedule is not None and not progress.held.is_final(progress.step):
+        session.log(f"pruning would have reached {schedule.final:g} at update {schedule.stop:,.0f}")
     record = {
         "task": session.task.name,
         "optimizer": optimizer_words(session.optimizer),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from weighttools.core.patterns import matching, not_found
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, few
 from weighttools.train.optimizers.groups import decays
 from weighttools.train.tape import Array
 
@@ -126,6 +126,18 @@ class Held:
     kept: dict[str, Array] = field(default_factory=dict)
     schedule: Gradual | None = None
 
+    def check_end(self, n_steps: int | None) -> None:
+        """Raise SpecError if a run of so many updates ends before the pruning, and so without its final sparsity."""
+        if self.schedule is not None and n_steps is not None and not self.is_final(n_steps):
+            raise SpecError(
+                f"pruning ends at update {self.schedule.stop:,.0f}, but the run at {n_steps:,}",
+                remedy="train for more, or give stop=1.0 to end it with the run",
+            )
+
+    def is_final(self, step: int) -> bool:
+        """Whether all that is to be pruned is pruned after `step` updates."""
+        return self.schedule is None or step >= self.schedule.stop
+
     def gradients(self, grads: dict[str, Array]) -> dict[str, Array]:
         """Return the gradients, zero where a weight is held: they then count in no norm and move no average."""
         held = {n: np.where(self.kept[n], g, g.dtype.type(0)) for n, g in grads.items() if n in self.kept}
@@ -168,7 +180,11 @@ def largest(tensors: Mapping[str, Array], sparsity: float) -> dict[str, Array]:
 
 
 def held(
-    masks: Mapping[str, Any] | None, prune: Gradual | None, params: Mapping[str, Array], n_steps: int | None
+    masks: Mapping[str, Any] | None,
+    prune: Gradual | None,
+    params: Mapping[str, Array],
+    n_steps: int | None,
+    known: Collection[str],
 ) -> Held:
     """Return what to hold, checked against the trained arrays.
 
@@ -182,19 +198,24 @@ def held(
         The trained arrays.
     n_steps
         Updates in all, if known.
+    known
+        The names of all arrays. A mask of one that does not learn has nothing to hold, and is left out.
 
     Raises
     ------
     TensorNotFoundError
-        A mask is for no trained tensor.
+        A mask is for no tensor of the model.
     SpecError
-        A mask is not boolean (or 0 and 1), or has another shape.
+        A mask is not boolean (or 0 and 1), or has another shape; or all are for arrays that do not learn.
     """
-    kept = {}
-    for name in masks if masks is not None else ():
-        if name not in params:
-            raise not_found(name, list(params))
-        kept[name] = _mask(name, np.asarray((masks or {})[name]), params[name].shape)
+    given = {} if masks is None else masks
+    unknown = next((name for name in given if name not in known), None)
+    if unknown is not None:
+        raise not_found(unknown, list(known))
+    kept = {name: _mask(name, np.asarray(given[name]), params[name].shape) for name in given if name in params}
+    if given and not kept:
+        fact = f"all are of tensors that do not learn: {few(list(given))}"
+        raise SpecError(fact, subject="masks", remedy="freeze fewer, or leave the masks out")
     schedule = None if prune is None else prune.with_steps(n_steps)
     if schedule is not None:
         schedule.names(params)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, TrainingError, few
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting import watching
 from weighttools.train.fitting.evaluation import measured
@@ -156,16 +156,38 @@ class Progress:
 
 
 def train(session: Session, progress: Progress) -> str:
-    """Train until there is a reason to stop, and return it."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        while (why := _reason(session, progress)) is None:
-            meter = Meter()
-            is_whole = _run_epoch(session, progress, meter)
-            _finish_epoch(session, progress, is_whole, meter)
-            watching.check_weights(session.trained, f"after step {progress.step}", session.saved)
-            if session.store:
-                session.store.save(session, progress)
+    """Train until there is a reason to stop, and return it.
+
+    Raises
+    ------
+    TrainingError
+        A number is not finite. The best weights, if any are kept, are then in place again; the line says which are.
+    """
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            while (why := _reason(session, progress)) is None:
+                meter = Meter()
+                is_whole = _run_epoch(session, progress, meter)
+                _finish_epoch(session, progress, is_whole, meter)
+                watching.check_weights(session.trained, f"after step {progress.step}")
+                if session.store:
+                    session.store.save(session, progress)
+    except TrainingError as error:
+        error.remedy = "; ".join(filter(None, (error.remedy, _put_back(session, progress), session.saved())))
+        raise
     return why
+
+
+def _put_back(session: Session, progress: Progress) -> str:
+    """Put the best weights in place again, if any are kept, and say what the arrays hold."""
+    best, trained = progress.best, session.trained
+    if best.arrays and math.isfinite(best.value):
+        for name, p in best.arrays.items():
+            np.copyto(trained[name], p)
+        return f"the model in memory has its best weights again, of step {best.step:,}"
+    if watching.not_finite(trained) is not None:
+        return "the model in memory is not finite: load it anew"
+    return f"the model in memory is as after step {progress.step:,}"
 
 
 def _reason(session: Session, progress: Progress) -> str | None:
@@ -222,8 +244,10 @@ def update(session: Session, progress: Progress, group: Sequence[Batch]) -> None
     trained = session.trained
     notes = {"lr": rate, "grad_norm": 0.0}
     if weight > 0:
+        if not progress.state.step:
+            _tell_unreached(session, grads)
         grads = progress.held.gradients(grads)
-        norm = watching.check_gradients(grads, where, session.saved)
+        norm = watching.check_gradients(grads, where)
         notes |= {"grad_norm": norm} | session.optimizer.step(trained, grads, progress.state, norm)
         progress.held.apply(trained)
     progress.step, progress.position = progress.step + 1, progress.position + len(group)
@@ -234,6 +258,13 @@ def update(session: Session, progress: Progress, group: Sequence[Batch]) -> None
         progress.loss_sum, progress.weight_sum = progress.loss_sum + loss * weight, progress.weight_sum + weight
     for name, value in {"loss": loss, **notes}.items():
         progress.history.steps[name].append(float(value))
+
+
+def _tell_unreached(session: Session, grads: Mapping[str, Array]) -> None:
+    """Say which arrays got no gradient: the optimiser leaves them as they are."""
+    names = [name for name in session.names if name not in grads]
+    if names:
+        session.log(f"no gradient in the first update for {len(names):,} of {len(session.names):,}: {few(names)}")
 
 
 def _gradients(
@@ -248,7 +279,7 @@ def _gradients(
         if weight == 0:
             continue  # nothing in it counts, so there is no mean
         value, grads = value_and_grad(_loss, session.params, batch, session, train=session.names)
-        watching.check_loss(float(value), session.run, session.params, batch, where, session.saved)
+        watching.check_loss(float(value), session.run, session.params, batch, where)
         loss_sum += float(value) * weight
         if len(group) > 1:
             total.add(grads, weight)
@@ -275,6 +306,7 @@ def _finish_epoch(session: Session, progress: Progress, is_whole: bool, meter: M
     speed = meter.speed()
     record |= {"loss": progress.loss_sum / progress.weight_sum} | _sparsity(progress)
     now = dict(average.arrays) if average is not None and average.arrays else trained
+    progress.held.apply(now)  # an average remembers what has been pruned since
     if session.validation is not None:
         figures = measured(session.run, {**session.params, **now}, session.validation, session.task)[0]
         record |= {f"val_{name}": value for name, value in figures.items()}
@@ -288,17 +320,20 @@ def _finish_epoch(session: Session, progress: Progress, is_whole: bool, meter: M
 
 
 def _judge(session: Session, progress: Progress, record: Mapping[str, Any], now: Mapping[str, Array]) -> None:
-    """Compare the monitored figure with the best so far, and let a plateau schedule know."""
+    """Compare the monitored figure with the best so far, and let a plateau schedule know.
+
+    Weights that are still to be pruned are not compared: fewer zeros give better figures.
+    """
     if session.monitor not in record:
         known = ", ".join(k for k in record if k not in ("epoch", "step", "lr"))
         raise SpecError(f"there is no figure {session.monitor!r} to monitor", expected=f"one of {known}")
-    value, best = float(record[session.monitor]), progress.best
-    metric = session.monitor.removeprefix("val_")
-    if math.isnan(best.value) or is_better(metric, value, best.value):
+    value, metric = float(record[session.monitor]), session.monitor.removeprefix("val_")
+    best, is_final = progress.best, progress.held.is_final(progress.step)
+    if is_final and (math.isnan(best.value) or is_better(metric, value, best.value)):
         if session.keep_best:
             _copy(now, best.arrays)
         progress.best, progress.n_bad = Best(value, progress.step, dict(record), best.arrays), 0
-    else:
+    elif is_final:
         progress.n_bad += 1
     if isinstance(session.optimizer.lr, Plateau):
         session.optimizer.lr.observe(value if metric in MINIMIZED else 1 - value)

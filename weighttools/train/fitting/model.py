@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
 from weighttools.train.data.batches import Batch
 from weighttools.train.tape import Array
 
@@ -39,6 +40,13 @@ class Model:
     origin: TensorMap | None = None
     added: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+
+
+def check_model(model: Any, subject: str, remedy: str = "train.Model(function, arrays) makes one") -> None:
+    """Raise SpecError for what is no model, such as its function alone."""
+    if not isinstance(model, Model):
+        what = f"{type(model).__name__} is no Model"
+        raise SpecError(what, subject=subject, expected="a Model, as train.model loads", remedy=remedy)
 
 
 def weights(run: Run, params: Mapping[str, Array]) -> list[Array]:

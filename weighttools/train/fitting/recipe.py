@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -16,6 +17,7 @@ from weighttools.train.optimizers.averages import Average
 from weighttools.train.optimizers.optim import Optimizer
 from weighttools.train.optimizers.schedules import Plateau
 from weighttools.train.tape import Array
+from weighttools.train.tasks.task import shown
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -55,16 +57,19 @@ class Recipe:
     freeze, only
         Name patterns of arrays that stay as they are, and of those to train.
     masks
-        True where a weight is kept, by name; the others are held at zero. See ``weighttools prune --mask-out``.
+        True where a weight is kept, by name; the others are held at zero. See ``weighttools prune --mask-out``. Those
+        of arrays that do not learn are left out.
     prune
-        `gradual` magnitude pruning.
+        `gradual` magnitude pruning, which must end with the last update or before. Epochs before its end are compared
+        neither for `keep` nor for `patience`.
     sampler
         ``"shuffle"``: each sample once an epoch. ``"weighted"``: drawn in proportion to sample weight times class
         weight, which then are left out of the loss.
     clip_norm
         The largest joint 2-norm of the gradients.
     average
-        `ema` (each update) or `swa` (each epoch of the last quarter): the weights to measure and to keep.
+        `ema` (each update) or `swa` (each epoch of the last quarter): the weights to measure and to keep, zero where
+        weights are held.
     seed
         Decides the split, the order and the dropout; the same seed gives the same bits.
     patience
@@ -106,15 +111,29 @@ class Recipe:
                 raise SpecError(f"{_said(name)} {value!r}", subject="fit", expected="a whole number, 1 or more")
         if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise SpecError(f"seed {self.seed!r}", subject="fit", expected="a whole number, 0 or more")
-        if self.clip_norm is not None and not self.clip_norm > 0:
+        if self.clip_norm is not None and not (isinstance(self.clip_norm, Real) and self.clip_norm > 0):
             raise SpecError(f"clip norm {self.clip_norm!r}", subject="fit", expected="a number above 0")
+        for name, (kind, expected) in _MADE.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise SpecError(f"{name} {shown(value)}", subject="fit", expected=expected)
         for name, known in (("sampler", ("shuffle", "weighted")), ("keep", (None, "best", "last"))):
             if getattr(self, name) not in known:
                 raise SpecError(f"{name} {getattr(self, name)!r}", subject="fit", expected=f"one of {known}")
 
     @classmethod
     def of(cls, **options: Unpack[Options]) -> Recipe:
-        """Return the recipe with these options."""
+        """Return the recipe with these options.
+
+        Raises
+        ------
+        SpecError
+            There is no such option, or one is out of range.
+        """
+        own = list(cls.__dataclass_fields__)
+        unknown = next((name for name in options if name not in own), None)
+        if unknown is not None:
+            raise _unknown(unknown, (*own, *_BESIDE))
         return cls(**options)
 
     def n_steps(self, n_batches: int | None) -> int | None:
@@ -122,6 +141,26 @@ class Recipe:
         if self.steps is not None or n_batches is None:
             return self.steps
         return self.epochs * -(-n_batches // self.accumulate)
+
+
+_MADE: Mapping[str, tuple[type, str]] = {
+    "average": (Average, "train.ema(0.999) or train.swa()"),
+    "prune": (Gradual, "train.gradual(0.5)"),
+    "masks": (Mapping, "a mapping from names to booleans"),
+}
+"""Options that are objects, and how they are made."""
+_BESIDE = ("task", "validation", "optimizer", "checkpoint", "resume", "log")
+"""What `fit` takes beside a recipe."""
+
+
+def _unknown(name: str, known: Sequence[str]) -> SpecError:
+    """Return the error for an option that there is not, with near names."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known)
+    expected = None if near else f"one of {', '.join(known)}"
+    remedy = f"near names: {', '.join(near)}" if near else None
+    return SpecError(f"there is no option {name!r}", subject="fit", expected=expected, remedy=remedy)
 
 
 def _said(name: str) -> str:

@@ -79,7 +79,7 @@ class Store:
             The directory holds other files.
         """
         trained = session.trained
-        watching.check_weights(trained, f"after step {progress.step}", self.saved)
+        watching.check_weights(trained, f"after step {progress.step}")
         numbers = _numbers(session, progress) | {"fingerprint": self.fingerprint}
         _check_place(self.directory)
         with atomic_directory(self.directory, force=True) as new:

@@ -12,8 +12,7 @@ import numpy as np
 from weighttools.core.readers import Elementwise, Held
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
-from weighttools.train.fitting.model import Model
+from weighttools.train.fitting.model import Model, check_model
 from weighttools.train.tape import Array
 from weighttools.transforms.cast import cast_block
 
@@ -41,9 +40,7 @@ def tensor_map(
     Arrays are rounded once, to nearest, ties to even, to the dtype that the file has. A quantised tensor that was
     changed becomes a plain one of its dtype, float32. What the file does not have follows at the end.
     """
-    if not isinstance(model, Model):
-        fact, remedy = f"{type(model).__name__} is no Model", "TensorMap.from_arrays(...) makes a map of arrays"
-        raise SpecError(fact, subject="tensor_map", expected="a Model, as train.model loads", remedy=remedy)
+    check_model(model, "tensor_map", remedy="TensorMap.from_arrays(...) makes a map of arrays")
     origin = model.origin if model.origin is not None else TensorMap({})
     params = {origin.aliases.get(name, name): p for name, p in model.params.items()}
     floating = [name for name, p in model.params.items() if p.dtype.kind == "f"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,12 +13,18 @@ from weighttools.train.fitting.feeding import n_samples
 from weighttools.train.optimizers.transforms import global_norm
 from weighttools.train.tape import Array
 
-Saved = Callable[[], str]
-"""Says where the last good checkpoint is, or nothing."""
 LOWER = "lower the learning rate, or clip the gradients to a smaller norm"
+_BACKWARD = {
+    "infinite": ("the backward pass overflowed, or divided by 0", LOWER),
+    "NaN": (
+        "0/0, the derivative of a root or logarithm at 0, or a backward pass that overflowed",
+        f"keep what is divided by, and what roots and logarithms are taken of, away from 0; or {LOWER}",
+    ),
+}
+"""Why a gradient is what it is though the loss is finite, and what helps."""
 
 
-def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch, where: str, saved: Saved) -> None:
+def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch, where: str) -> None:
     """Stop if the loss of a batch is no finite number.
 
     Parameters
@@ -27,8 +33,6 @@ def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch,
         The model's function, arrays and the batch, to look for the cause.
     where
         The step and rate, as words.
-    saved
-        Says where the last good checkpoint is.
 
     Raises
     ------
@@ -38,16 +42,14 @@ def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch,
     if np.isfinite(loss):
         return
     fact = f"the loss is {loss:g}"
-    for name, p in params.items():
-        if not _is_finite(p):
-            _stop(f"{fact}: weights in {name} are {_kind(p)}, the last update overflowed", where, LOWER, saved)
+    name = not_finite(params)
+    if name is not None:
+        _stop(f"{fact}: weights in {name} are {_kind(params[name])}, the last update overflowed", where, LOWER)
     for name, value in batch.items():
         if isinstance(value, np.ndarray) and not _is_finite(value):
             row = int(np.flatnonzero(~np.isfinite(value).reshape(len(value), -1).all(1))[0])
             fix = "drop such samples, or fill them in"
-            _stop(
-                f"{fact}: {name} of sample {row} of the batch's {n_samples(batch)} is {_kind(value)}", where, fix, saved
-            )
+            _stop(f"{fact}: {name} of sample {row} of the batch's {n_samples(batch)} is {_kind(value)}", where, fix)
     outputs = run(params, batch)
     if isinstance(outputs, np.ndarray) and not _is_finite(outputs):
         fix = f"{LOWER}, and scale the inputs"
@@ -55,12 +57,11 @@ def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch,
             f"{fact}: data and weights are finite, so the model overflowed: outputs are {_kind(outputs)}",
             where,
             fix,
-            saved,
         )
-    _stop(f"{fact}: the outputs are finite, so the loss itself overflowed", where, "check the targets' size", saved)
+    _stop(f"{fact}: the outputs are finite, so the loss itself overflowed", where, "check the targets' size")
 
 
-def check_gradients(grads: Mapping[str, Array], where: str, saved: Saved) -> float:
+def check_gradients(grads: Mapping[str, Array], where: str) -> float:
     """Return the gradients' joint 2-norm; stop if they, or their squares, are beyond their dtype.
 
     Raises
@@ -73,17 +74,19 @@ def check_gradients(grads: Mapping[str, Array], where: str, saved: Saved) -> flo
         norm = global_norm(grads)
     if np.isfinite(norm):
         return norm
-    for name, g in grads.items():
-        if not _is_finite(g):
-            n = int(np.count_nonzero(~np.isfinite(g)))
-            fact = f"the gradient of {name} is {_kind(g)} in {n:,} of {g.size:,} elements, though the loss is finite"
-            _stop(f"{fact}: the backward pass overflowed", where, LOWER, saved)
+    bad = not_finite(grads)
+    if bad is not None:
+        g = grads[bad]
+        n, kind = int(np.count_nonzero(~np.isfinite(g))), _kind(g)
+        fact = f"the gradient of {bad} is {kind} in {n:,} of {g.size:,} elements, though the loss is finite"
+        cause, fix = _BACKWARD[kind]
+        _stop(f"{fact}: {cause}", where, fix)
     name, g = max(grads.items(), key=lambda item: float(np.abs(item[1]).max(initial=0)))
     fact = f"the gradient of {name} goes up to {float(np.abs(g).max()):.2g}, and its square is beyond {g.dtype}"
-    _stop(fact, where, "scale the inputs or the targets, or lower the learning rate", saved)
+    _stop(fact, where, "scale the inputs or the targets, or lower the learning rate")
 
 
-def check_weights(params: Mapping[str, Array], where: str, saved: Saved) -> None:
+def check_weights(params: Mapping[str, Array], where: str) -> None:
     """Stop before weights that are not finite are saved.
 
     Raises
@@ -91,13 +94,18 @@ def check_weights(params: Mapping[str, Array], where: str, saved: Saved) -> None
     TrainingError
         An array holds NaN or infinity.
     """
-    for name, p in params.items():
-        if not _is_finite(p):
-            _stop(f"weights in {name} are {_kind(p)}: the last update overflowed", where, LOWER, saved)
+    name = not_finite(params)
+    if name is not None:
+        _stop(f"weights in {name} are {_kind(params[name])}: the last update overflowed", where, LOWER)
 
 
-def _stop(fact: str, where: str, fix: str, saved: Saved) -> NoReturn:
-    raise TrainingError(fact, subject=where, remedy="; ".join(part for part in (fix, saved()) if part))
+def not_finite(params: Mapping[str, Array]) -> str | None:
+    """Return the first array that holds NaN or infinity; None if there is none."""
+    return next((name for name, p in params.items() if not _is_finite(p)), None)
+
+
+def _stop(fact: str, where: str, fix: str) -> NoReturn:
+    raise TrainingError(fact, subject=where, remedy=fix)
 
 
 def _is_finite(x: Array) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 
@@ -74,6 +75,10 @@ class Average:
     decay: float | None = 0.999
     arrays: dict[str, Array] = field(default_factory=dict)
     n_updates: int = 0
+
+    def __post_init__(self) -> None:
+        if self.decay is not None and not (isinstance(self.decay, Real) and 0 <= self.decay < 1):
+            raise SpecError(f"decay {self.decay!r}", subject="a moving average", expected="0 or more, below 1")
 
     def update(self, params: Mapping[str, Array]) -> None:
         """Take the weights in as they are now."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from weighttools.errors import SpecError
 from weighttools.train import losses, ranges, weights
 from weighttools.train.data.batches import Batch
 from weighttools.train.tape import Array
-from weighttools.train.tasks.task import loss_tally, mean_loss, ratio, row_weights, wanted, weight_sum
+from weighttools.train.tasks.task import check_numbers, loss_tally, mean_loss, ratio, row_weights, wanted, weight_sum
 
 IGNORED = -100
 """A label that does not count, as torch has it."""
@@ -31,7 +32,8 @@ class Classification:
     n_classes
         How many there are.
     class_weight
-        None; a weight for some classes (the others have 1); or ``"balanced"``, from the training labels' counts.
+        None; a weight for some classes (the others have 1); `n_classes` weights, as a sequence or an array; or
+        ``"balanced"``, from the training labels' counts.
     label_smoothing
         The share of the target that is spread evenly over the classes.
     focal_gamma
@@ -41,21 +43,28 @@ class Classification:
     """
 
     n_classes: int
-    class_weight: Mapping[int, float] | str | None = None
+    class_weight: Mapping[int, float] | Sequence[float] | Array | str | None = None
     label_smoothing: float = 0.0
     focal_gamma: float | None = None
     names: tuple[str, ...] = ()
     _weights: Array | None = None
 
     def __post_init__(self) -> None:
-        if self.n_classes < 1 or (self.names and len(self.names) != self.n_classes):
-            raise SpecError(f"{self.n_classes} classes with {len(self.names)} names", expected="1 or more, named all")
+        if (
+            not isinstance(self.n_classes, Integral)
+            or self.n_classes < 1
+            or (self.names and len(self.names) != self.n_classes)
+        ):
+            raise SpecError(
+                f"{self.n_classes!r} classes with {len(self.names)} names",
+                expected="a whole number, 1 or more, and all named",
+            )
         if not 0 <= self.label_smoothing < 1 or (self.label_smoothing and self.focal_gamma is not None):
             raise SpecError(
                 f"label smoothing {self.label_smoothing:g}", expected="0 <= share < 1, and none with the focal loss"
             )
         ranges.amounts("the focal loss", gamma=self.focal_gamma or 0.0)
-        if self._weights is None and isinstance(self.class_weight, Mapping):
+        if self._weights is None and self.class_weight is not None and not isinstance(self.class_weight, str):
             found = weights.class_weights(self.class_weight, [], self.n_classes)
             object.__setattr__(self, "_weights", found)
 
@@ -192,7 +201,7 @@ class Binary:
         What the labels are called.
     """
 
-    pos_weight: float | tuple[float, ...] | str = 1.0
+    pos_weight: float | Sequence[float] | Array | str = 1.0
     focal_gamma: float | None = None
     focal_alpha: float | None = None
     threshold: float = 0.5
@@ -200,6 +209,13 @@ class Binary:
 
     def __post_init__(self) -> None:
         ranges.amounts("the focal loss", gamma=self.focal_gamma or 0.0)
+        if not isinstance(self.pos_weight, str):
+            _check_weights(self.pos_weight)
+        elif self.pos_weight != "balanced":
+            raise SpecError(f"pos_weight {self.pos_weight!r}", subject=self.name, expected="numbers, or 'balanced'")
+        alpha = 0.0 if self.focal_alpha is None else self.focal_alpha
+        check_numbers("the focal loss", lambda x: 0 <= x <= 1, "a share, from 0 to 1", alpha=alpha)
+        check_numbers(self.name, lambda x: 0 < x < 1, "a share above 0, below 1", threshold=self.threshold)
 
     @property
     def name(self) -> str:
@@ -209,7 +225,7 @@ class Binary:
     @property
     def is_weighted(self) -> bool:
         """Whether a yes counts otherwise than a no."""
-        return self.pos_weight != 1.0
+        return isinstance(self.pos_weight, str) or not np.array_equal(self.pos_weight, 1.0)
 
     def prepared(self, labels: Any) -> Binary:
         """Return the task with its weights worked out.
@@ -223,9 +239,8 @@ class Binary:
         if not isinstance(self.pos_weight, str):
             return self
         n_yes = true.sum(0)
-        if self.pos_weight != "balanced" or not n_yes.all():
-            fact = f"pos_weight {self.pos_weight!r} with {n_yes.min()} yes in a column of labels"
-            raise SpecError(fact, subject=self.name, expected="'balanced', and one yes or more")
+        if not n_yes.all():
+            raise SpecError("balanced, with 0 yes in a column of labels", subject=self.name, expected="one yes or more")
         return replace(self, pos_weight=tuple(((len(true) - n_yes) / n_yes).tolist()))
 
     def unweighted(self) -> Binary:
@@ -267,7 +282,7 @@ class Binary:
         sums = loss_tally(self, outputs, batch)
         target = self._target(batch)
         true = target.reshape(len(target), -1) > 0.5
-        edge = np.log(self.threshold / (1 - self.threshold)) if 0 < self.threshold < 1 else 0.0
+        edge = np.log(self.threshold / (1 - self.threshold))
         given = np.asarray(outputs).reshape(true.shape) >= edge
         counts = {"right": (true & given).sum(0), "given": given.sum(0), "true": true.sum(0)}
         return sums | counts | {"same": int((true == given).sum()), "n": true.size}
@@ -296,6 +311,12 @@ class Binary:
         if target.size and not (np.all(target >= 0) and np.all(target <= 1)):
             raise SpecError(f"targets from {target.min()} to {target.max()}", subject=self.name, expected="0 to 1")
         return target
+
+
+def _check_weights(given: Any) -> None:
+    weight = np.asarray(given)
+    if weight.dtype.kind not in "fiu" or weight.ndim > 1 or not (np.isfinite(weight) & (weight >= 0)).all():
+        raise SpecError(f"pos_weight {given!r}", subject="binary", expected="a number of 0 or more, or one a label")
 
 
 def _size(x: Any) -> int:

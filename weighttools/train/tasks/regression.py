@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from weighttools.train import losses, ranges
 from weighttools.train.data.batches import Batch
 from weighttools.train.tape import Array
 from weighttools.train.tasks.classification import IGNORED
-from weighttools.train.tasks.task import loss_tally, mean_loss, ratio, row_weights, wanted, weight_sum
+from weighttools.train.tasks.task import check_numbers, loss_tally, mean_loss, ratio, row_weights, wanted, weight_sum
 
 LOSSES: Mapping[str, Callable[..., Any]] = {"mse": losses.mse, "mae": losses.mae, "huber": losses.huber}
 
@@ -36,6 +37,7 @@ class Regression:
     def __post_init__(self) -> None:
         if self.error not in LOSSES:
             raise SpecError(f"regression by {self.error!r}", expected=f"one of {', '.join(LOSSES)}")
+        check_numbers("Huber's loss", lambda x: 0 < x < math.inf, "a number above 0", delta=self.delta)
 
     @property
     def name(self) -> str:
@@ -156,6 +158,8 @@ class Pairs:
     def __post_init__(self) -> None:
         if self.error not in ("contrastive", "cosine"):
             raise SpecError(f"pairs by {self.error!r}", expected="contrastive or cosine")
+        check_numbers(self.name, lambda x: 0 < x < math.inf, "a number above 0", temperature=self.temperature)
+        check_numbers(self.name, lambda x: -1 <= x <= 1, "a cosine, from -1 to 1", margin=self.margin)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,8 @@ what one large batch would. Metrics other than the loss count every sample once,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +17,7 @@ from weighttools.train.data.batches import Batch
 from weighttools.train.tape import Array
 
 
+@runtime_checkable
 class Task(Protocol):
     """A loss and metrics over a model's outputs."""
 
@@ -34,6 +36,35 @@ class Task(Protocol):
 
     def metrics(self, tally: Mapping[str, Any]) -> dict[str, float]:
         """Return figures by their usual names from the sums of all batches, ``loss`` first."""
+
+
+def check_task(task: Any) -> None:
+    """Raise SpecError for what is no task, such as its name or its class."""
+    if isinstance(task, type) or not isinstance(task, Task):
+        fix = "a Task of your own has name, loss, weight, tally and metrics"
+        raise SpecError(
+            shown(task), subject="the task", expected="one that is made, as train.Classification(2)", remedy=fix
+        )
+
+
+def check_numbers(subject: str, fits: Callable[[Any], bool], expected: str, **given: Any) -> None:
+    """Raise SpecError unless each is a number that fits."""
+    for name, value in given.items():
+        if not isinstance(value, Real) or not fits(value):
+            raise SpecError(f"{name} {value!r}", subject=subject, expected=expected)
+
+
+def shown(value: Any) -> str:
+    """Tell what was given in place of something else: a number or a text by itself, all else by its kind.
+
+    >>> shown(0.5), shown("adam"), shown(dict), shown(shown), shown([1, 2])
+    ('0.5', "'adam'", 'the class dict', 'the function shown', 'a list')
+    """
+    if isinstance(value, (int, float, str)):
+        return repr(value)
+    if hasattr(value, "__name__"):
+        return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
+    return f"a {type(value).__name__}"
 
 
 @runtime_checkable
