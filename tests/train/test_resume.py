@@ -124,7 +124,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "schedule": ({"optimizer": train.adamw(train.warmup_linear(1e-3))}, "learning rate"),
     "schedule's rate": (
         {"optimizer": train.adamw(train.constant(2e-3, warmup=4))},
-        "learning rate was 0.001, now it is at 0: 0; ",
+        "learning rate was 0.001, now it is 0 at update 1; ",
     ),
     "optimiser": ({"optimizer": train.adam()}, "optimizer was Adam"),
     "decay rule": ({"optimizer": train.adamw(rule=lambda n, p: True)}, "decayed"),

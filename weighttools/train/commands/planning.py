@@ -35,7 +35,7 @@ def plan(prepared: Prepared) -> dict[str, Any]:
         "n_samples": len(prepared.data),
         "n_validation": 0 if prepared.validation is None else len(prepared.validation),
         "n_steps": prepared.n_steps,
-        "n_parameters": sum(p.size for p in prepared.model.params.values()),
+        "n_parameters": sum(p.size for p in weights(prepared.model.run, prepared.model.params)),
         "n_trained": sum(p.size for p in params.values()),
         "groups": optimizer.describe(params).splitlines(),
         "class_weights": _weights_told(prepared),

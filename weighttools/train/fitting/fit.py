@@ -241,8 +241,9 @@ def _fingerprint(
     source, held_out = as_data(data), validation
     if validation is not None and not isinstance(validation, (int, float)):
         held_out = as_data(validation)
+    arrays = {**getattr(model.run, "frozen", {}), **model.params}
     return fingerprint(
-        model.params, session.optimizer, session.names, source, held_out, **found, masks=sorted(masks.items())
+        arrays, session.optimizer, session.names, source, held_out, **found, masks=sorted(masks.items())
     )
 
 
@@ -250,8 +251,9 @@ def _lines(model: Model, session: Session, progress: Progress, options: Recipe) 
     """Yield what to say before the first update."""
     yield from model.notes
     n_trained = sum(p.size for p in session.trained.values())
-    n_all = sum(p.size for p in model.params.values())
-    yield f"training {len(session.names):,} of {len(model.params):,} tensors, {n_trained:,} of {n_all:,} elements"
+    arrays = weights(model.run, model.params)
+    n_all = sum(p.size for p in arrays)
+    yield f"training {len(session.names):,} of {len(arrays):,} tensors, {n_trained:,} of {n_all:,} elements"
     yield from session.optimizer.describe(session.trained).splitlines()
     yield from session.notes
     yield from _held_lines(progress.held.kept)

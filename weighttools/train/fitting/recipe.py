@@ -187,7 +187,7 @@ def rate_words(lr: Any) -> str:
     if not callable(lr):
         return f"{lr:.12g}"
     steps = sorted({0, 1, 2, *(math.ceil(1.5**i) for i in range(1, 30))})
-    return "at " + ", ".join(f"{step}: {float(lr(step)):.9g}" for step in steps)
+    return ", ".join(f"{float(lr(step)):.9g} at update {step + 1}" for step in steps)
 
 
 def optimizer_words(optimizer: Optimizer) -> str:

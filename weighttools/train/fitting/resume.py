@@ -270,11 +270,11 @@ def fingerprint(
         },
         "data": _data_words(data) | {f"validation {k}": v for k, v in _data_words(validation).items()},
         "recipe": {
+            **{name: words(value) for name, value in recipe.items()},
             "optimizer": optimizer_words(optimizer),
-            "learning rate": rate_words(optimizer.lr),
             "decayed": digest({"\0".join(decayed): 0}),
             "rates": words(sorted(optimizer.rates.items())),
-            **{name: words(value) for name, value in recipe.items()},
+            "learning rate": rate_words(optimizer.lr),  # last: it changes with what stands before
         },
     }
 
