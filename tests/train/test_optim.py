@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.train import test_models
+from tests.train.test_models import CONFIGS, DECODER, ENCODER, T
 from weighttools.errors import SpecError
 from weighttools.train.optimizers import averages, groups, optim, schedules, transforms
 
@@ -221,6 +223,70 @@ def test_decay_groups_are_told_apart_and_printed() -> None:
     }
     for words, optimizer in told.items():
         assert optimizer.describe(two).startswith(f"{words}: ") and "decay 0, rate x 1: " in optimizer.describe(two)
+
+
+MATRICES = (
+    "b.weight net.b1.weight lnet.weight normal_head.weight norm1.linear.weight patch_embed.proj.weight "
+    "embeddings.patch_embedding.weight encoder.embedding_hidden_mapping_in.weight embeddings_project.weight "
+    "embed_out.weight unembed.weight time_embed.0.weight shared_expert.up_proj.weight layers/dense/vars/0 "
+    "base.wte.lora_A.weight"
+)
+HELD = (
+    "dense/bias:0 dense/bias linear/b experts.down_proj_bias LayerNorm.weight layer_norm.weight ln_f.weight "
+    "norm1.weight input_layernorm.weight sa_layer_norm.weight bn1.weight q_norm.weight norms.0.weight "
+    "BatchNorm_0/scale layer_normalization_3/gamma:0 layers/attention_norm/scale layernorm_embedding.weight "
+    "word_embeddings_layernorm.weight wpe.weight position_embeddings.weight embeddings/embedding shared.weight "
+    "embedding/embeddings:0 layers/embedding/vars/0 embed_tokens.0.weight embed_in.weight pos_embed cls_token "
+    "token_types.weight relative_position_bias_table relative_attention_bias.weight"
+)
+BELOW = (
+    "embeddings.LayerNorm.weight embeddings_project.weight encoder.embedding_hidden_mapping_in.weight "
+    "patch_embed.proj.weight wte.weight shared.weight token_embd_norm.weight pos_embed cls_token Embedding_0/embedding"
+)
+ABOVE = "embed_out.weight unembed.weight lm_head.weight norm.weight lnet.weight b.weight member.weight"
+
+
+@pytest.mark.parametrize("name", MATRICES.split())
+def test_a_matrix_decays_whatever_its_name_contains(name: str) -> None:
+    assert groups.decays(name, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("name", HELD.split())
+def test_stacked_norms_and_biases_and_tables_do_not_decay(name: str) -> None:
+    assert not groups.decays(name, np.zeros((2, 2)))
+
+
+MORE: dict[str, Any] = {
+    "t5": lambda: T.T5Model(T.T5Config(vocab_size=50, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=4)),
+    "gpt_neox": lambda: T.GPTNeoXForCausalLM(T.GPTNeoXConfig(**ENCODER)),
+    "bloom": lambda: T.BloomModel(T.BloomConfig(vocab_size=50, hidden_size=24, n_layer=2, n_head=4)),
+    "resnet": lambda: T.ResNetModel(T.ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1])),
+    "gpt_oss": lambda: T.GptOssModel(T.GptOssConfig(**DECODER, num_local_experts=2, head_dim=8)),
+}
+
+
+@pytest.mark.parametrize("kind", [*CONFIGS, *MORE])
+def test_what_decays_is_what_torch_modules_say(kind: str) -> None:
+    """Not what has one axis, and not what a norm or an embedding owns, nor a bias: here by type, there by name."""
+    module = MORE[kind]() if kind in MORE else test_models.reference(kind)
+    expected = {
+        f"{path}.{own}".lstrip("."): p.ndim > 1
+        and not isinstance(part, torch.nn.Embedding)
+        and "Norm" not in type(part).__name__
+        and not own.endswith("bias")
+        for path, part in module.named_modules()
+        for own, p in part.named_parameters(recurse=False)
+    }
+    assert {n: groups.decays(n, p) for n, p in module.named_parameters()} == {
+        n: expected[n] for n, _ in module.named_parameters()
+    }
+
+
+def test_what_lies_below_the_first_layer() -> None:
+    below, above = BELOW.split(), ABOVE.split()
+    shares = groups.layerwise([*below, "layers.0.fc.weight", *above], 0.5)
+    assert {shares[n] for n in below} == {0.25} and {shares[n] for n in above} == {1.0}
+    assert not any(groups.is_hidden_matrix(n, np.zeros((2, 2))) for n in above[:3])
 
 
 def test_what_does_not_fit_is_one_clear_line() -> None:
