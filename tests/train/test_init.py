@@ -88,6 +88,22 @@ def test_fans_follow_the_layout_of_the_file() -> None:
     assert init.he_normal(layout="keras").std((7, 64)) == init.he_normal().std((64, 7))
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: init.he_normal(fan="in"), "fan 'in'; expected one of fan_in, fan_out, fan_avg"),
+        (lambda: init.he_uniform(fan=""), "fan ''"),
+        (lambda: init.lecun_normal("jax"), "layout 'jax'; expected 'torch' or 'keras'"),
+        (lambda: init.Initializer("gaussian"), "distribution 'gaussian'; expected one of normal, uniform, "),
+        (lambda: init.he_normal().draw((3,), seed=0, name="b"), r"has no fan; .*; use zeros\(\) or normal\(\)"),
+        (lambda: init.depth_scaled(init.normal(), 0), "n layers 0; expected a whole number, 1 or more"),
+    ],
+)
+def test_what_an_initialiser_cannot_be_is_one_clear_line(make: Callable[[], Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        make()
+
+
 def test_depth_scaling() -> None:
     assert init.depth_scaled(init.normal(0.02), 12).std((1, 1)) == pytest.approx(0.02 / math.sqrt(24))
 

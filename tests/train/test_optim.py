@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from weighttools.errors import SpecError
+from tests.train import test_models
+from tests.train.test_models import CONFIGS, DECODER, ENCODER, T
+from weighttools.errors import SpecError, WeighttoolsError
 from weighttools.train.optimizers import averages, groups, optim, schedules, transforms
 
 UNIT = 2.0**-23
@@ -221,6 +225,194 @@ def test_decay_groups_are_told_apart_and_printed() -> None:
     }
     for words, optimizer in told.items():
         assert optimizer.describe(two).startswith(f"{words}: ") and "decay 0, rate x 1: " in optimizer.describe(two)
+
+
+MATRICES = (
+    "b.weight net.b1.weight lnet.weight normal_head.weight norm1.linear.weight patch_embed.proj.weight "
+    "embeddings.patch_embedding.weight encoder.embedding_hidden_mapping_in.weight embeddings_project.weight "
+    "embed_out.weight unembed.weight time_embed.0.weight shared_expert.up_proj.weight layers/dense/vars/0 "
+    "base.wte.lora_A.weight"
+)
+HELD = (
+    "dense/bias:0 dense/bias linear/b experts.down_proj_bias LayerNorm.weight layer_norm.weight ln_f.weight "
+    "norm1.weight input_layernorm.weight sa_layer_norm.weight bn1.weight q_norm.weight norms.0.weight "
+    "BatchNorm_0/scale layer_normalization_3/gamma:0 layers/attention_norm/scale layernorm_embedding.weight "
+    "word_embeddings_layernorm.weight wpe.weight position_embeddings.weight embeddings/embedding shared.weight "
+    "embedding/embeddings:0 layers/embedding/vars/0 embed_tokens.0.weight embed_in.weight pos_embed cls_token "
+    "token_types.weight relative_position_bias_table relative_attention_bias.weight"
+)
+BELOW = (
+    "embeddings.LayerNorm.weight embeddings_project.weight encoder.embedding_hidden_mapping_in.weight "
+    "patch_embed.proj.weight wte.weight shared.weight token_embd_norm.weight pos_embed cls_token Embedding_0/embedding"
+)
+ABOVE = "embed_out.weight unembed.weight lm_head.weight norm.weight lnet.weight b.weight member.weight"
+
+
+@pytest.mark.parametrize("name", MATRICES.split())
+def test_a_matrix_decays_whatever_its_name_contains(name: str) -> None:
+    assert groups.decays(name, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("name", HELD.split())
+def test_stacked_norms_and_biases_and_tables_do_not_decay(name: str) -> None:
+    assert not groups.decays(name, np.zeros((2, 2)))
+
+
+MORE: dict[str, Any] = {
+    "t5": lambda: T.T5Model(T.T5Config(vocab_size=50, d_model=24, d_kv=6, d_ff=40, num_layers=2, num_heads=4)),
+    "gpt_neox": lambda: T.GPTNeoXForCausalLM(T.GPTNeoXConfig(**ENCODER)),
+    "bloom": lambda: T.BloomModel(T.BloomConfig(vocab_size=50, hidden_size=24, n_layer=2, n_head=4)),
+    "resnet": lambda: T.ResNetModel(T.ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1])),
+    "gpt_oss": lambda: T.GptOssModel(T.GptOssConfig(**DECODER, num_local_experts=2, head_dim=8)),
+}
+
+
+@pytest.mark.parametrize("kind", [*CONFIGS, *MORE])
+def test_what_decays_is_what_torch_modules_say(kind: str) -> None:
+    """Not what has one axis, and not what a norm or an embedding owns, nor a bias: here by type, there by name."""
+    module = MORE[kind]() if kind in MORE else test_models.reference(kind)
+    expected = {
+        f"{path}.{own}".lstrip("."): p.ndim > 1
+        and not isinstance(part, torch.nn.Embedding)
+        and "Norm" not in type(part).__name__
+        and not own.endswith("bias")
+        for path, part in module.named_modules()
+        for own, p in part.named_parameters(recurse=False)
+    }
+    assert {n: groups.decays(n, p) for n, p in module.named_parameters()} == {
+        n: expected[n] for n, _ in module.named_parameters()
+    }
+
+
+def test_what_lies_below_the_first_layer() -> None:
+    below, above = BELOW.split(), ABOVE.split()
+    shares = groups.layerwise([*below, "layers.0.fc.weight", *above], 0.5)
+    assert {shares[n] for n in below} == {0.25} and {shares[n] for n in above} == {1.0}
+    assert not any(groups.is_hidden_matrix(n, np.zeros((2, 2))) for n in above[:3])
+
+
+ODD = ((), (1,), (1, 1), (1, 7), (7, 1), (3, 1, 2), (1, 1, 1))
+EMPTY = ((0,), (0, 5), (5, 0), (3, 0, 2))
+
+
+def odd(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.asarray(np.random.default_rng(seed).standard_normal(shape))
+
+
+@pytest.mark.parametrize("shape", ODD)
+@pytest.mark.parametrize("name", PAIRS)
+def test_odd_shapes_are_as_in_torch(name: str, shape: tuple[int, ...]) -> None:
+    make, reference = PAIRS[name]
+    p = odd(shape, 0)
+    tensor = torch.tensor(p, requires_grad=True)
+    theirs, optimizer = reference([tensor]), make()
+    optimizer = replace(optimizer, rule=lambda name, array: True)  # torch decays everything
+    state = optimizer.init({"w": p})
+    for i in range(1, 6):
+        optimizer.step({"w": p}, {"w": odd(shape, i)}, state)
+        tensor.grad = torch.tensor(odd(shape, i))
+        theirs.step()
+    np.testing.assert_allclose(p, tensor.detach().numpy(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (2, 3)])
+def test_muon_of_one_row_is_that_of_torch(shape: tuple[int, ...]) -> None:
+    p = odd(shape, 0)
+    tensor = torch.tensor(p, requires_grad=True)
+    theirs, optimizer = torch.optim.Muon([tensor], 0.1), optim.muon(0.1)
+    state = optimizer.init({"fc.weight": p})
+    for i in range(1, 6):
+        optimizer.step({"fc.weight": p}, {"fc.weight": odd(shape, i)}, state)
+        tensor.grad = torch.tensor(odd(shape, i))
+        theirs.step()
+    np.testing.assert_allclose(p, tensor.detach().numpy(), atol=5 * 0.1 * 2**-6 * math.sqrt(max(shape)))
+
+
+@pytest.mark.parametrize("make", [*(make for make, _ in PAIRS.values()), optim.lion, optim.muon])
+def test_empty_arrays_are_left_alone(make: Callable[[], optim.Optimizer]) -> None:
+    params = {f"{i}.weight": np.zeros(shape) for i, shape in enumerate(EMPTY)}
+    optimizer = make().after(transforms.ClipNorm(1.0))
+    state = optimizer.init(params)
+    assert optimizer.step(params, params, state)["grad_norm"] == 0 and state.step == 1
+    assert optimizer.step(params, {}, state)["grad_norm"] == 0
+
+
+BAD: dict[str, tuple[Callable[[], Any], str]] = {
+    "clip norm": (lambda: transforms.ClipNorm(-1.0), "clipping by norm: limit -1; expected a number above 0"),
+    "clip norm 0": (lambda: transforms.ClipNorm(0), "limit 0"),
+    "clip value": (lambda: transforms.ClipValue(-1.0), "clipping by value: limit -1"),
+    "clip nan": (lambda: transforms.ClipValue(math.nan), "limit nan"),
+    "rate": (lambda: optim.adam(-0.1), "learning rate -0.1"),
+    "no number": (lambda: optim.adam("0.1"), "learning rate '0.1'"),  # type: ignore[arg-type]
+    "nesterov": (lambda: optim.sgd(0.1, nesterov=True), "Nesterov's look-ahead without momentum"),
+    "momentum": (lambda: optim.sgd(momentum=1.0), "momentum 1"),
+    "betas": (lambda: optim.adamw(betas=(0.9, 1.0)), "beta2 1"),
+    "8bit": (lambda: optim.adamw(betas=(-0.1, 0.9), state="8bit"), "beta1 -0.1"),
+    "eps": (lambda: optim.adam(eps=-1e-8), "eps -1e-08"),
+    "adagrad": (lambda: optim.adagrad(eps=-1.0), "Adagrad: eps -1"),
+    "rmsprop": (lambda: optim.rmsprop(alpha=1.0), "RMSprop: alpha 1"),
+    "lion": (lambda: optim.lion(betas=(0.9, 2.0)), "Lion: beta2 2"),
+    "adafactor": (lambda: optim.adafactor(clip=0.0), "Adafactor: clip 0"),
+    "adafactor eps": (lambda: transforms.Adafactor(eps=-1.0), "eps -1"),
+    "adafactor decay": (lambda: transforms.Adafactor(0.5), "beta2 decay 0.5"),
+    "muon": (lambda: optim.muon(others_rate=-1.0), "others rate -1"),
+    "iterations": (lambda: transforms.Muon(n_iterations=-1), "n iterations -1"),
+    "share": (lambda: optim.adamw(rates={"fc.weight": -1.0}), "fc.weight: share of the learning rate -1"),
+    "no matrix": (
+        lambda: optim.muon(is_main=lambda name, p: True).init({"w": np.zeros(3)}),
+        r"Muon: a parameter of shape \(3,\); expected a matrix",
+    ),
+    "no such name": (
+        lambda: optim.adamw(rates={"fc.weigth": 0.1}).init({"fc.weight": np.zeros((2, 2)), "a": np.zeros(2)}),
+        "the optimizer's rates: no tensor is called 'fc.weigth'; near names: fc.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_numbers_out_of_range_are_refused(case: str) -> None:
+    make, said = BAD[case]
+    with pytest.raises(WeighttoolsError, match=said):
+        make()
+
+
+def test_numbers_of_numpy_are_numbers_and_do_not_promote() -> None:
+    """The same bits as with Python's numbers, which never promote float32."""
+    numbers: dict[str, Any] = {"eps": 2.0**-20, "weight_decay": 0.125}
+    lr, betas = 0.0625, (0.5, 0.75)
+    plain = optim.adamw(lr, betas=betas, **numbers)
+    for kind in (np.float32, np.float64):
+        ours = optim.adamw(kind(lr), betas=tuple(map(kind, betas)), **{n: kind(v) for n, v in numbers.items()})
+        assert ours == plain and {type(b) for b in ours.chain[0].betas} == {float}
+        found, expected = start(np.float32), start(np.float32)
+        run(ours, found)
+        run(plain, expected)
+        assert all(found[n].tobytes() == expected[n].tobytes() for n in found)
+    assert optim.adam(np.int64(1)).lr == 1 and optim.sgd(momentum=np.float32(0.5)).chain[0] == transforms.Momentum(0.5)
+
+
+@pytest.mark.parametrize(
+    ("grads", "said"),
+    [
+        ({"a": np.ones((2, 2)), "b": np.ones(3)}, "b: a gradient"),
+        ({"a": np.ones((2, 2)), "bb": np.ones(2)}, "the gradients: no tensor is called 'bb'; near names: b"),
+        ({"a": np.ones((2, 2)), "new": np.ones(2)}, "the optimizer's state '.*': no tensor is called 'new'"),
+    ],
+)
+def test_a_step_that_is_refused_changes_nothing(grads: dict[str, np.ndarray], said: str) -> None:
+    optimizer, params = optim.adamw(0.1).after(transforms.ClipNorm(1.0)), {"a": np.ones((2, 2)), "b": np.ones(2)}
+    state = optimizer.init(params)
+    with pytest.raises(WeighttoolsError, match=said):
+        optimizer.step(params | {"new": np.ones(2)}, grads, state)
+    assert state.step == 0 and not any(a.any() for slot in state.slots.values() for a in slot.values())
+    assert all((p == 1).all() for p in params.values())
+    falling = optim.sgd(lambda step: 1.0 - step)
+    state = falling.init(params)
+    falling.step(params, {"b": np.zeros(2)}, state)
+    falling.step(params, {"b": np.zeros(2)}, state)
+    with pytest.raises(SpecError, match="the schedule: learning rate -1"):
+        falling.step(params, {"b": np.zeros(2)}, state)
+    assert state.step == 2
 
 
 def test_what_does_not_fit_is_one_clear_line() -> None:

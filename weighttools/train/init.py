@@ -23,8 +23,10 @@ from weighttools.core.random_numbers import SEGMENT, Numbers, parts
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.train import ranges
 from weighttools.train.tape import Array
 
+FANS = ("fan_in", "fan_out", "fan_avg")
 GAINS: Mapping[str, float] = {
     "linear": 1.0,
     "sigmoid": 1.0,
@@ -70,12 +72,18 @@ def fans(shape: tuple[int, ...], layout: str = "torch") -> tuple[int, int]:
     >>> fans((64, 3, 5, 5)), fans((5, 5, 3, 64), "keras")
     ((75, 1600), (75, 1600))
     """
-    if layout not in ("torch", "keras"):
-        raise SpecError(f"layout {layout!r}", expected="'torch' or 'keras'")
+    _check_layout(layout)
     if len(shape) < 2:
-        raise SpecError(f"a tensor of shape {shape} has no fan", expected="two axes or more", remedy="use constant()")
+        raise SpecError(
+            f"a tensor of shape {shape} has no fan", expected="two axes or more", remedy="use zeros() or normal()"
+        )
     ends, window = ((shape[1], shape[0]), shape[2:]) if layout == "torch" else (shape[-2:], shape[:-2])
     return ends[0] * math.prod(window), ends[1] * math.prod(window)
+
+
+def _check_layout(layout: str) -> None:
+    if layout not in ("torch", "keras"):
+        raise SpecError(f"layout {layout!r}", expected="'torch' or 'keras'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,11 @@ class Initializer:
         See `fans`.
     cut
         Where a truncated normal ends.
+
+    Raises
+    ------
+    SpecError
+        The distribution, the fan or the layout is not one of these.
     """
 
     distribution: str
@@ -103,12 +116,20 @@ class Initializer:
     layout: str = "torch"
     cut: float = 2.0
 
+    def __post_init__(self) -> None:
+        _check_layout(self.layout)
+        known = (*_SEGMENTS, "orthogonal", "constant")
+        if self.distribution not in known:
+            raise SpecError(f"distribution {self.distribution!r}", expected=f"one of {', '.join(known)}")
+        if self.fan not in (None, *FANS):
+            raise SpecError(f"fan {self.fan!r}", expected=f"one of {', '.join(FANS)}")
+
     def std(self, shape: tuple[int, ...]) -> float:
         """Return the standard deviation (before truncation) for a shape."""
         if self.fan is None:
             return self.gain
         fan_in, fan_out = fans(shape, self.layout)
-        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.fan]
+        fan = dict(zip(FANS, (fan_in, fan_out, (fan_in + fan_out) / 2), strict=True))[self.fan]
         return self.gain / math.sqrt(max(1, fan))
 
     def scaled(self, factor: float) -> Initializer:
@@ -251,6 +272,7 @@ def zeros() -> Initializer:
 
 def depth_scaled(initializer: Initializer, n_layers: int, branches: int = 2) -> Initializer:
     """Return it divided by ``sqrt(branches * n_layers)``, for the last weight of each residual branch, as in GPT-2."""
+    ranges.counts("the depth", 1, n_layers=n_layers, branches=branches)
     return initializer.scaled(1 / math.sqrt(branches * n_layers))
 
 
@@ -326,6 +348,11 @@ def _drawn(name: str, tensor: Tensor, rule: Initializer | None, seed: int) -> Te
     if not tensor.dtype.is_float and rule.distribution != "constant":
         raise SpecError(f"random values for {tensor.dtype}", subject=name, expected="a floating dtype")
     if len(tensor.shape) < 2 and (rule.fan or rule.distribution == "orthogonal"):
-        raise SpecError(f"shape {tensor.shape} has no fan", subject=name, expected="two axes or more")
+        raise SpecError(
+            f"shape {tensor.shape} has no fan",
+            subject=name,
+            expected="two axes or more",
+            remedy="use zeros() or normal()",
+        )
     spec = Spec(tensor.dtype, tensor.shape)
     return Tensor(spec, Drawn(rule, tensor.shape, tensor.dtype, seed, name))

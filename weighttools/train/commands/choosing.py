@@ -95,7 +95,7 @@ def rate(schedule: str, lr: float, warmup: float = 0.0, n_steps: int | None = No
         "cosine": lambda: schedules.warmup_cosine(lr, warmup=n),
         "constant": lambda: schedules.constant(lr, warmup=n),
         "one-cycle": lambda: schedules.one_cycle(lr),
-        "inverse-sqrt": lambda: schedules.inverse_sqrt(lr, warmup=n or 1),
+        "inverse-sqrt": lambda: schedules.inverse_sqrt(lr, warmup=n),
         "plateau": lambda: schedules.Plateau(lr, patience=1),
     }
     if schedule not in known:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, SpecError, few
+from weighttools.errors import SourceError, SpecError, counted, few
 from weighttools.train.fitting import saving
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed
@@ -242,9 +242,7 @@ def _fingerprint(
     if validation is not None and not isinstance(validation, (int, float)):
         held_out = as_data(validation)
     arrays = {**getattr(model.run, "frozen", {}), **model.params}
-    return fingerprint(
-        arrays, session.optimizer, session.names, source, held_out, **found, masks=sorted(masks.items())
-    )
+    return fingerprint(arrays, session.optimizer, session.names, source, held_out, **found, masks=sorted(masks.items()))
 
 
 def _lines(model: Model, session: Session, progress: Progress, options: Recipe) -> Iterator[str]:
@@ -261,8 +259,8 @@ def _lines(model: Model, session: Session, progress: Progress, options: Recipe) 
     if left_out:
         yield f"masks left out, for these do not learn: {len(left_out):,} ({few(left_out)})"
     if session.n_steps is not None:
-        updates = f"{session.n_steps:,} update{'s' * (session.n_steps != 1)}"
-        yield f"{updates} of {session.accumulate} x {options.batch_size} sample{'s' * (options.batch_size != 1)}"
+        updates, samples = counted(session.n_steps, "update"), counted(options.batch_size, "sample")
+        yield f"{updates} of {session.accumulate} x {samples}"
 
 
 def _held_lines(kept: Mapping[str, Any]) -> Iterator[str]:

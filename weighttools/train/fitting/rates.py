@@ -38,6 +38,9 @@ def find_rate(
 ) -> RangeTest:
     """Train a copy with growing rates, and return the rates, the losses and a suggestion; the model stays as it is.
 
+    The suggestion is NaN if the loss never fell clearly, beside how much it differs from batch to batch: then give
+    higher rates, larger batches or more steps.
+
     Parameters
     ----------
     model, data, task, recipe
@@ -45,7 +48,8 @@ def find_rate(
     optimizer
         Its rate does not matter; AdamW by default.
     low, high, n_steps
-        Rates grow from `low` to `high` by a constant factor; it ends early when the loss explodes.
+        Rates grow from `low` to `high` by a constant factor; it ends early when the loss explodes. Where the loss still
+        falls at `high`, the suggestion is a tenth of that.
 
     References
     ----------

@@ -84,7 +84,7 @@ def _overflow_notes(params: Mapping[str, Array], tensors: Mapping[str, Tensor]) 
         return []
     n = sum(_n_beyond(tensors[name], params[name]) for name in large)
     kind, fix = tensors[large[0]].dtype.name, "convert the file to bfloat16 or float32 before training"
-    counts = f"{n:,} element{'s' * (n != 1)} in {len(large):,} tensor{'s' * (len(large) != 1)}"
+    counts = f"{counted(n, 'element')} in {counted(len(large), 'tensor')}"
     return [f"too large for {kind}: {counts}, first in {large[0]}; {fix}"]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.core.patterns import not_found
 from weighttools.errors import SpecError
 from weighttools.train import ranges
 from weighttools.train.optimizers import fused, transforms
@@ -76,8 +77,13 @@ class Optimizer:
     others_rate: float = 1.0
 
     def __post_init__(self) -> None:
-        rate = {} if callable(self.lr) else {"learning_rate": self.lr}
-        ranges.amounts("the optimizer", **rate, weight_decay=self.weight_decay, proximal_l1=self.proximal_l1)
+        numbers = ("weight_decay", "proximal_l1", "others_rate")
+        ranges.amounts("the optimizer", **{name: getattr(self, name) for name in numbers})
+        for name, share in self.rates.items():
+            ranges.amounts(name, share_of_the_learning_rate=share)
+        if not callable(self.lr):
+            ranges.amounts("the optimizer", learning_rate=self.lr)
+        ranges.plain(self)
 
     def after(self, *first: Transform) -> Optimizer:
         """Return the optimiser with stages before its own, such as ``ClipNorm(1.0)``."""
@@ -88,7 +94,17 @@ class Optimizer:
         return replace(self, lr=self.lr.with_steps(n_steps)) if isinstance(self.lr, Schedule) else self
 
     def init(self, params: Mapping[str, Array]) -> State:
-        """Return the state before the first step: zeros."""
+        """Return the state before the first step: zeros.
+
+        Raises
+        ------
+        TensorNotFoundError
+            `rates` names none of the parameters; some of its names may be of parameters that do not learn.
+        SpecError
+            A stage cannot work on a parameter, or two keep the same state.
+        """
+        if self.rates and self.rates.keys().isdisjoint(params):
+            raise not_found(next(iter(self.rates)), list(params)).about("the optimizer's rates")
         state = State()
         for name, p in params.items():
             for stage in self._chain(name, p):
@@ -121,16 +137,20 @@ class Optimizer:
         Raises
         ------
         SpecError
-            A gradient does not fit its parameter, or a parameter is read-only or not contiguous.
+            A gradient does not fit its parameter, or a parameter is read-only or not contiguous; nothing has changed.
+        TensorNotFoundError
+            A gradient's name is no parameter's, or was none when the state was made.
         """
         lr = float(self.lr(state.step) if callable(self.lr) else self.lr)
-        state.step += 1
-        step = Step(state.step, grads, norm)
+        ranges.amounts("the schedule", learning_rate=lr)
+        step = Step(state.step + 1, grads, norm)
         commons = {stage: stage.begin(step) for stage in (*self.chain, *self.others)}
         jobs: list[tuple[Any, ...]] = []
         sweep = fused.sweep(grads)
         for name, grad in grads.items():
+            _check(name, params, grad)
             jobs += self._jobs(name, params[name], grad, state, lr, commons, sweep)
+        state.step = step.number
         spread(_call, jobs)
         norms = [commons[stage] for stage in self.chain if isinstance(stage, transforms.ClipNorm)]
         return {"lr": lr} | ({"grad_norm": norms[0]} if norms else {})
@@ -160,13 +180,12 @@ class Optimizer:
         commons: Mapping[Transform, Any],
         sweep: Callable[..., None] | None,
     ) -> Iterator[tuple[Any, ...]]:
-        _check(name, p, grad)
         chain, is_decayed = self._chain(name, p), self.rule(name, p)
-        rate = lr * self.rates.get(name, 1.0) * (self.others_rate if chain is not self.chain else 1.0)
+        rate = lr * float(self.rates.get(name, 1.0)) * (self.others_rate if chain is not self.chain else 1.0)
         stages = [(stage, commons[stage]) for stage in chain] or [(transforms.Scale(), None)]
-        slots = {slot: state.slots[slot][name] for stage in chain for slot in stage.slots(p)}
+        slots = {slot: _kept(state, slot, name) for stage in chain for slot in stage.slots(p)}
         ends = (1 - rate * self.weight_decay, rate * self.proximal_l1) if is_decayed else (1.0, 0.0)
-        if any(stage.whole for stage in chain):
+        if p.size and any(stage.whole for stage in chain):
             yield _run, stages, rate, ends, p, grad, slots, is_decayed
             return
         flat_p, flat_grad, flat_slots = p.reshape(-1), grad.reshape(-1), {k: v.reshape(-1) for k, v in slots.items()}
@@ -180,7 +199,17 @@ class Optimizer:
             yield run, stages, rate, ends, flat_p[at], flat_grad[at], part
 
 
-def _check(name: str, p: Array, grad: Array) -> None:
+def _kept(state: State, slot: str, name: str) -> Array:
+    arrays = state.slots.get(slot, {})
+    if name not in arrays:
+        raise not_found(name, list(arrays)).about(f"the optimizer's state {slot!r}")
+    return arrays[name]
+
+
+def _check(name: str, params: Mapping[str, Array], grad: Array) -> None:
+    if name not in params:
+        raise not_found(name, list(params)).about("the gradients")
+    p = params[name]
     if p.shape != grad.shape or p.dtype != grad.dtype:
         fact = f"a gradient {grad.dtype} {grad.shape} for a parameter {p.dtype} {p.shape}"
         raise SpecError(fact, subject=name, expected="the same")
@@ -216,7 +245,7 @@ def _run(
 
 def sgd(lr: Rate = 1e-2, *, momentum: float = 0.0, nesterov: bool = False, l2: float = 0.0, **rest: Any) -> Optimizer:
     """Return stochastic gradient descent; `l2` is the coupled penalty that torch calls weight_decay."""
-    last: Transform = transforms.Momentum(momentum, nesterov) if momentum else transforms.Scale()
+    last: Transform = transforms.Momentum(momentum, nesterov) if momentum or nesterov else transforms.Scale()
     return Optimizer((*_penalty(l2), last), lr, **rest)
 
 

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from weighttools.errors import SpecError
 from weighttools.train import ranges
 from weighttools.train.parallel import BLOCK, blocks, spread, threads_for
 from weighttools.train.tape import Array
@@ -92,9 +93,18 @@ class Scale(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class ClipNorm(Stateless):
-    """All gradients scaled together so that their joint 2-norm is at most `limit`, as torch's clip_grad_norm_."""
+    """All gradients scaled together so that their joint 2-norm is at most `limit`, as torch's clip_grad_norm_.
+
+    References
+    ----------
+    Pascanu, Mikolov and Bengio, On the difficulty of training recurrent neural networks, arXiv:1211.5063, algorithm 1.
+    """
 
     limit: float
+
+    def __post_init__(self) -> None:
+        ranges.limits("clipping by norm", limit=self.limit)
+        ranges.plain(self)
 
     def begin(self, step: Step) -> float:
         """Return the norm."""
@@ -112,9 +122,13 @@ class ClipNorm(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class ClipValue(Stateless):
-    """Each element held between -limit and limit."""
+    """Each element held between -limit and limit, as torch's clip_grad_value_."""
 
     limit: float
+
+    def __post_init__(self) -> None:
+        ranges.limits("clipping by value", limit=self.limit)
+        ranges.plain(self)
 
     def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
         """Clip."""
@@ -131,6 +145,7 @@ class Penalty(Stateless):
 
     def __post_init__(self) -> None:
         ranges.amounts("a penalty", l1=self.l1, l2=self.l2)
+        ranges.plain(self)
 
     def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
         """Add the penalties' gradients."""
@@ -145,13 +160,22 @@ class Penalty(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class Momentum(Stateless):
-    """``m = momentum m + u``; the update is m, or with Nesterov's look-ahead ``u + momentum m``."""
+    """``m = momentum m + u``; the update is m, or with Nesterov's look-ahead ``u + momentum m``.
+
+    References
+    ----------
+    Sutskever et al., On the importance of initialization and momentum in deep learning, ICML 2013, in the form of
+    torch.optim.SGD: the rate multiplies m and is not in it.
+    """
 
     momentum: float = 0.9
     nesterov: bool = False
 
     def __post_init__(self) -> None:
         ranges.shares("momentum", momentum=self.momentum)
+        ranges.plain(self)
+        if self.nesterov and not self.momentum:
+            raise SpecError("Nesterov's look-ahead without momentum", subject="momentum", expected="a momentum above 0")
 
     def slots(self, p: Array) -> Shapes:
         """Keep the running sum."""
@@ -188,6 +212,7 @@ class Adam(Stateless):
     def __post_init__(self) -> None:
         ranges.shares("Adam", beta1=self.betas[0], beta2=self.betas[1])
         ranges.amounts("Adam", eps=self.eps)
+        ranges.plain(self)
 
     def slots(self, p: Array) -> Shapes:
         """Keep the sums of the gradients and of their squares."""
@@ -215,14 +240,23 @@ class Adam(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class RootMeanSquare(Stateless):
-    """The update divided by the root of its decaying mean square (RMSprop), or of its sum of squares (Adagrad)."""
+    """The update divided by the root of its decaying mean square (RMSprop), or of its sum of squares (Adagrad).
+
+    `alpha` is what the mean keeps of its past in a step; None makes it the sum. `eps` is added to the root.
+
+    References
+    ----------
+    Tieleman and Hinton, Coursera lecture 6.5, 2012; Duchi, Hazan and Singer, JMLR 12, 2011; as torch has them.
+    """
 
     alpha: float | None = 0.99
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        ranges.shares("RMSprop", alpha=self.alpha or 0.0)
-        ranges.amounts("RMSprop", eps=self.eps)
+        subject = "Adagrad" if self.alpha is None else "RMSprop"
+        ranges.shares(subject, alpha=0.0 if self.alpha is None else self.alpha)
+        ranges.amounts(subject, eps=self.eps)
+        ranges.plain(self)
 
     def slots(self, p: Array) -> Shapes:
         """Keep the squares."""
@@ -254,6 +288,7 @@ class Lion(Stateless):
 
     def __post_init__(self) -> None:
         ranges.shares("Lion", beta1=self.betas[0], beta2=self.betas[1])
+        ranges.plain(self)
 
     def slots(self, p: Array) -> Shapes:
         """Keep the momentum."""
@@ -274,6 +309,15 @@ class Lion(Stateless):
 class Adafactor(Stateless):
     """Adafactor with relative step sizes: a row and a column of second moments instead of a matrix.
 
+    Parameters
+    ----------
+    beta2_decay
+        Step t replaces the share ``t ** beta2_decay`` of the mean squares by its own.
+    eps
+        The least root mean square of a parameter that its steps are scaled by.
+    clip
+        The largest root mean square of an update before it is scaled (the paper's d).
+
     References
     ----------
     Shazeer and Stern, Adafactor, arXiv:1804.04235, algorithms 4 and 5, as torch.optim.Adafactor has them.
@@ -283,6 +327,13 @@ class Adafactor(Stateless):
     eps: float = 1e-3
     clip: float = 1.0
     whole = True
+
+    def __post_init__(self) -> None:
+        ranges.amounts("Adafactor", eps=self.eps)
+        ranges.limits("Adafactor", clip=self.clip)
+        ranges.plain(self)
+        if not self.beta2_decay <= 0:
+            raise SpecError(f"beta2 decay {self.beta2_decay:g}", subject="Adafactor", expected="0 or less")
 
     def slots(self, p: Array) -> Shapes:
         """Keep a mean square for each row and column, or for each element of a vector."""
@@ -331,9 +382,13 @@ class Muon(Stateless):
 
     def __post_init__(self) -> None:
         ranges.shares("Muon", momentum=self.momentum)
+        ranges.counts("Muon", n_iterations=self.n_iterations)
+        ranges.plain(self)
 
     def slots(self, p: Array) -> Shapes:
         """Keep the momentum."""
+        if p.ndim != 2:
+            raise SpecError(f"a parameter of shape {p.shape}", subject="Muon", expected="a matrix")
         return {"momentum": p.shape}
 
     def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
