@@ -52,6 +52,7 @@ def t(x: Any, like: torch.Tensor) -> torch.Tensor:
 
 Case = tuple[Callable[..., Any], Callable[..., torch.Tensor], list[tuple[int, ...]]]
 TARGET = R.random((4, 3))
+RUNNING = R.standard_normal(3), R.uniform(0.5, 2, 3)
 CASES: dict[str, Case] = {
     "linear": (ops.linear, F.linear, [(2, 3, 5), (4, 5), (4,)]),
     "embedding": (
@@ -60,10 +61,25 @@ CASES: dict[str, Case] = {
         [(7, 3)],
     ),
     "layer_norm": (ops.layer_norm, lambda x, w, b: F.layer_norm(x, (6,), w, b), [(2, 3, 6), (6,), (6,)]),
+    "layer_norm_without_bias": (ops.layer_norm, lambda x, w: F.layer_norm(x, (6,), w), [(2, 3, 6), (6,)]),
+    "batch_norm": (
+        lambda x, w, b: ops.batch_norm(x, w, b, RUNNING[0].astype(x.dtype), RUNNING[1].astype(x.dtype)),
+        lambda x, w, b: F.batch_norm(x, t(RUNNING[0], x), t(RUNNING[1], x), w, b, training=False),
+        [(2, 3, 5, 4), (3,), (3,)],
+    ),
     "rms_norm": (ops.rms_norm, lambda x, w: F.rms_norm(x, (6,), w, 1e-5), [(2, 3, 6), (6,)]),
     "gelu": (ops.gelu, F.gelu, [(9, 100)]),
     "gelu_tanh": (ops.gelu_tanh, lambda x: F.gelu(x, approximate="tanh"), [(9, 100)]),
     "relu": (ops.relu, F.relu, [(9, 10)]),
+    "leaky_relu": (ops.leaky_relu, F.leaky_relu, [(9, 10)]),
+    "leaky_relu_steep": (
+        lambda x: ops.leaky_relu(x, slope=1.5),
+        lambda x: F.leaky_relu(x, negative_slope=1.5),
+        [(9, 10)],
+    ),
+    "elu": (lambda x: ops.elu(x, alpha=1.5), lambda x: F.elu(x, alpha=1.5), [(9, 10)]),
+    "power": (lambda x: ops.power(x, exponent=3), lambda x: x**3, [(9, 10)]),
+    "absolute": (ops.absolute, torch.abs, [(9, 10)]),
     "silu": (ops.silu, F.silu, [(9, 10)]),
     "sigmoid": (ops.sigmoid, F.sigmoid, [(9, 10)]),
     "tanh": (ops.tanh, F.tanh, [(9, 10)]),
@@ -179,6 +195,17 @@ def test_value_and_gradients_are_those_of_torch(name: str, dtype: Any, bound: fl
         assert np.abs(grads[str(i)] - theirs).max() <= bound * (1 + np.abs(theirs).max()), f"array {i}"
 
 
+@pytest.mark.parametrize(("n_in", "n_out"), [(0, 4), (3, 0), (0, 0)])
+def test_layers_without_inputs_or_outputs(n_in: int, n_out: int) -> None:
+    p = {"x": R.standard_normal((2, 5, n_in)), "w": R.standard_normal((n_out, n_in)), "b": R.standard_normal(n_out)}
+    _, grads = value_and_grad(lambda p: ops.sum(ops.linear(p["x"], p["w"], p["b"])), p)
+    tensors = {k: torch.tensor(v, requires_grad=True) for k, v in p.items()}
+    expected = F.linear(tensors["x"], tensors["w"], tensors["b"])
+    expected.sum().backward()
+    assert np.array_equal(ops.linear(*p.values()), expected.detach().numpy())
+    assert all(np.array_equal(grads[k], tensors[k].grad.numpy()) for k in p)  # type: ignore[union-attr]
+
+
 def test_sample_weights_are_repetitions() -> None:
     """A row of weight 2 counts as two rows."""
     z, y = R.standard_normal((3, 4)), np.array([0, 3, 1])
@@ -217,7 +244,7 @@ def test_one_row_far_below_the_block_maximum_is_still_a_distribution() -> None:
 
 def test_nan_is_not_swallowed() -> None:
     x = np.array([[1, np.nan, -1.0]], np.float32)
-    for f in (ops.relu, ops.gelu, ops.gelu_tanh, ops.silu, ops.sigmoid, ops.tanh, ops.softmax):
+    for f in (ops.relu, ops.leaky_relu, ops.elu, ops.gelu, ops.gelu_tanh, ops.silu, ops.sigmoid, ops.tanh, ops.softmax):
         assert np.isnan(f(x)).any(), f
     assert np.isnan(ops.attention(*(np.full((1, 2, 1, 2), np.nan, np.float32),) * 3)).all()
     assert np.isnan(ops.max_pool(x[None], size=3)).all()

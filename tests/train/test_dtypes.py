@@ -30,8 +30,8 @@ def test_nothing_promotes(name: str) -> None:
     out = f(*variables, **options)
     assert out.dtype == np.float32
     seen = []
-    for i, (slot, args, pullback) in enumerate(tape.entries):
-        tape.entries[i] = (slot, args, lambda dy, need, p=pullback: (seen.append(dy.dtype), p(dy, need))[1])
+    for i, (operation, slot, args, pullback) in enumerate(tape.entries):
+        tape.entries[i] = (operation, slot, args, lambda dy, need, p=pullback: (seen.append(dy.dtype), p(dy, need))[1])
     tape.backward(out, np.ones(out.shape, np.float32))
     assert {str(dtype) for dtype in seen} == {"float32"}
     assert [v.slot.grad.dtype for v in variables] == [np.dtype(np.float32)] * len(variables)

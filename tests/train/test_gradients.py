@@ -54,6 +54,26 @@ def relu(r: Rng, n: Callable[[], int]) -> Case:
 
 
 @case
+def leaky_relu(r: Rng, n: Callable[[], int]) -> Case:
+    return ops.leaky_relu, [away_from_zero(r, (n(), n()))], {"slope": [0.01, 0.0, 1.5][n() % 3]}
+
+
+@case
+def elu(r: Rng, n: Callable[[], int]) -> Case:
+    return ops.elu, [away_from_zero(r, (n(), n()))], {"alpha": [1.0, 0.5, 2][n() % 3]}
+
+
+@case
+def absolute(r: Rng, n: Callable[[], int]) -> Case:
+    return ops.absolute, [away_from_zero(r, (n(), n()))], {}
+
+
+@case
+def power(r: Rng, n: Callable[[], int]) -> Case:
+    return ops.power, [r.uniform(1, 2, (n(), n()))], {"exponent": [2, -1, 0.5, 0, np.float64(3)][n() % 5]}
+
+
+@case
 def div(r: Rng, n: Callable[[], int]) -> Case:
     return ops.div, [r.standard_normal((a := n(), n())), r.uniform(1, 2, (a, 1))], {}
 
@@ -146,6 +166,21 @@ def embedding_tied_with_linear(r: Rng, n: Callable[[], int]) -> Case:
 def layer_norm(r: Rng, n: Callable[[], int]) -> Case:
     k = n() + 2
     return ops.layer_norm, [r.standard_normal((n(), n(), k)), r.standard_normal(k), r.standard_normal(k)], {"eps": 1e-2}
+
+
+@case
+def layer_norm_without_bias(r: Rng, n: Callable[[], int]) -> Case:
+    k, more = n() + 2, [(), (None,)][n() % 2]
+    arrays = [r.standard_normal((n(), k)), r.standard_normal(k)]
+    return lambda x, w: ops.layer_norm(x, w, *more, eps=1e-2), arrays, {}
+
+
+@case
+def batch_norm(r: Rng, n: Callable[[], int]) -> Case:
+    k, space = n(), [(), (n(),), (n(), 2)][n() % 3]
+    mean, variance = r.standard_normal(k), r.uniform(0.5, 2, k)
+    arrays = [r.standard_normal((n(), k, *space)), r.standard_normal(k), r.standard_normal(k)]
+    return lambda x, w, b: ops.batch_norm(x, w, b, mean, variance), arrays, {}
 
 
 @case
@@ -306,7 +341,7 @@ def contrastive(r: Rng, n: Callable[[], int]) -> Case:
 @given(seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_pullback_agrees_with_differences(name: str, seed: int, data: st.DataObject) -> None:
     f, arrays, options = CASES[name](np.random.default_rng(seed), lambda: data.draw(st.integers(1, 5)))
-    smooth = name not in ("relu", "max_pool", "mae", "huber", "cosine_embedding")
+    smooth = name not in ("relu", "leaky_relu", "elu", "absolute", "max_pool", "mae", "huber", "cosine_embedding")
     gradcheck(f, arrays, seed=seed, h=1e-3 if smooth else 1e-4, **options)
 
 

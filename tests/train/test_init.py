@@ -19,6 +19,7 @@ from tests.strategies import same_bits
 from weighttools.errors import SpecError
 from weighttools.train import init, losses, ops
 from weighttools.train.signal import signal_report
+from weighttools.train.tape import operation
 
 SHAPES = [(300, 200), (40, 30, 3, 5), (200, 301)]
 RANDOM: dict[str, tuple[init.Initializer, Callable[[torch.Tensor], Any]]] = {
@@ -194,3 +195,40 @@ def test_the_signal_report_measures_what_torch_measures() -> None:
     assert first.activation_rms == pytest.approx(h.square().mean().sqrt().item())
     assert first.gradient_rms == pytest.approx(h.grad.square().mean().sqrt().item())  # type: ignore[union-attr]
     assert second.gain == pytest.approx((y.square().mean() / h.square().mean()).sqrt().item())
+
+
+def test_the_signal_report_knows_a_weight_that_is_transposed_or_reshaped() -> None:
+    rng = np.random.default_rng(2)
+    p = {"wte": rng.standard_normal((7, 5)), "c_fc": rng.standard_normal((5, 6)), "c_proj": rng.standard_normal((30,))}
+    p["c_proj"] = p["c_proj"].reshape(6, 5)
+
+    def loss(p: dict[str, Any]) -> Any:
+        x = ops.embedding(p["wte"], ids=np.arange(4))
+        h = ops.tanh(ops.linear(x, ops.transpose(p["c_fc"])))
+        return ops.mean(ops.linear(ops.matmul(h, p["c_proj"].reshape(6, 5)), p["wte"]))
+
+    assert [layer.name for layer in signal_report(loss, p).layers] == ["c_fc", "c_proj", "wte"]
+
+
+def test_the_signal_report_says_what_explodes() -> None:
+    """Two layers of sizes 1 and 1/2 forwards; the gradients, 4 and 1 by hand, grow backwards."""
+    p, x = {"a": np.eye(4), "b": np.eye(4) / 2}, np.ones((1, 4))
+
+    @operation
+    def steep(x: Any, /) -> Any:
+        return x, lambda dy, need: (8 * dy,)
+
+    report = signal_report(lambda p: ops.sum(ops.linear(steep(ops.linear(x, p["a"])), p["b"])), p)
+    assert report.mean_gain == 0.5 and report.mean_gradient_gain == 4 and report.verdict == "vanishing"
+    told = str(report).splitlines()[-1]
+    assert told == "vanishing: activations vanishing, x 0.5 a layer; gradients exploding, x 4 a layer"
+    p["b"] = np.eye(4)
+    report = signal_report(lambda p: ops.sum(ops.linear(steep(ops.linear(x, p["a"])), p["b"])), p)
+    told = str(report).splitlines()[-1]
+    assert told == "exploding: activations healthy, x 1 a layer; gradients exploding, x 8 a layer"
+
+
+@pytest.mark.parametrize(("loss", "message"), [(lambda p: np.float32(1), "no dependence"), (lambda p: p["a"], "shape")])
+def test_the_signal_report_wants_a_scalar_that_depends_on_the_weights(loss: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=f"the loss has {message}"):
+        signal_report(loss, {"a": np.eye(2)})

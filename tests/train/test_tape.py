@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import tracemalloc
 import types
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from weighttools import train
 from weighttools.errors import SpecError
 from weighttools.train import losses, ops
+from weighttools.train.adapters.low_rank import LowRank
 from weighttools.train.checkpointing import checkpoint
 from weighttools.train.memory import keep_pages
 from weighttools.train.parallel import spread
@@ -169,6 +173,171 @@ def test_variables_are_used_like_arrays() -> None:
     assert np.isclose(grads["a"].sum(), found, rtol=1e-9) and value == f(p)
 
 
+def test_variables_unpack_and_take_what_arrays_take() -> None:
+    p = {"x": np.array([[1.0, -2.0, 3.0], [4.0, 5.0, -6.0]])}
+
+    def f(p: dict[str, Any]) -> Any:
+        x = p["x"]
+        a, b = x
+        rows = [row.sum() for row in x]
+        y = (a * b).sum() + rows[0] * rows[1] + (abs(x) ** 3).sum() + (x.T[0] ** -1).sum()
+        z = x.reshape((3, 2)).transpose((1, 0)) * x
+        return y + z.sum() + x.reshape([6]).sum() + x.size
+
+    value, grads = value_and_grad(f, p)
+    from tests.train.gradcheck import slope
+
+    for at in np.ndindex(2, 3):
+        step = np.zeros((2, 3))
+        step[at] = 1
+        assert grads["x"][at] == pytest.approx(slope(lambda t, d=step: float(f({"x": p["x"] + t * d})), 1e-3), rel=1e-8)
+    assert value == f(p)
+    assert repr(Variable(f32(2, 3), Tape())) == "Variable(shape=(2, 3), dtype=float32)"
+
+
+def test_a_power_of_zero_has_no_slope_and_stays_float32() -> None:
+    p = {"x": np.array([0, -1, 2], np.float32)}
+    value, grads = value_and_grad(lambda p: (p["x"] ** 0 + p["x"] ** np.float64(2)).sum(), p)
+    assert grads["x"].tolist() == [0, -2, 4] and value == 8 and value.dtype == grads["x"].dtype == np.float32
+
+
+TAPE = Tape()
+VARIABLE = Variable(f32(3), TAPE)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda v: np.asarray(v),
+        lambda v: np.concatenate([v, v]),
+        lambda v: losses.mse(f32(3), target=v),
+        lambda v: losses.cosine_embedding(f32(3, 2), f32(3, 2), target=v),
+        lambda v: losses.cross_entropy(f32(2, 3), target=[0, 1], weight=v),
+        lambda v: ops.rope(f32(3, 1, 2), cos=v, sin=v),
+        lambda v: v**v,
+    ],
+)
+def test_a_variable_cannot_become_an_array(use: Any) -> None:
+    with pytest.raises(SpecError, match="cannot become an array"):
+        use(VARIABLE)
+
+
+NARROW = [np.float16, ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2]
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_floats_below_32_bits_are_refused(dtype: Any) -> None:
+    x = np.ones((1, 3)).astype(dtype)
+    wide, o = f32(1, 3), np.ones((1, 2, 1, 1)).astype(dtype)
+    message = (
+        rf"an array of {np.dtype(dtype).name}; expected float32 or float64; read or cast as float32: array\.astype"
+    )
+    for call in (
+        lambda: ops.layer_norm(x, wide[0], wide[0]), lambda: ops.linear(wide, x), lambda: ops.sigmoid(x),
+        lambda: losses.cross_entropy(x, target=[0]), lambda: ops.attention(o, o, o, mask=np.zeros((1, 2), bool)),
+        lambda: value_and_grad(lambda p: p["x"].sum(), {"x": x}),
+        lambda: value_and_grad(lambda p: p["x"].sum(), {"x": x}, train=["x"]),
+    ):  # fmt: skip
+        with pytest.raises(SpecError, match=message):
+            call()
+
+
+def test_integers_and_booleans_are_numbers_but_no_parameters() -> None:
+    x, mask, ids = f32(2, 3), np.array([True, False, True]), np.array([1, 0], np.int8)
+    assert (ops.mul(x, mask) == x * mask).all() and (ops.add(ids, 1) == [2, 1]).all()
+    value, _ = value_and_grad(
+        lambda p: ops.sum(ops.mul(ops.embedding(p["x"], ids=p["ids"]), mask)), {"x": x, "ids": ids}
+    )
+    assert value == (x[::-1] * mask).sum()
+    for name in ("gelu", "relu", "tanh", "sigmoid", "softmax", "log_softmax"):
+        with pytest.raises(SpecError, match=f"{name}: an array of int8; expected float32 or float64"):
+            getattr(ops, name)(ids)
+    with pytest.raises(SpecError, match="ids: an array of int8"):
+        value_and_grad(lambda p: p["ids"].sum(), {"ids": ids}, train=["ids"])
+
+
+def test_gradients_have_their_arrays_dtype_though_the_data_are_wider() -> None:
+    """The array's gradients come in both widths, and add up in the wider one until the end."""
+    p, x = {"w": f32(3, 4), "b": f32(3)}, R.standard_normal((5, 4))
+
+    def loss(p: dict[str, Any]) -> Any:
+        return ops.sum(ops.linear(x, p["w"], p["b"])) + ops.sum(p["w"] * p["w"]) + ops.sum(ops.linear(x, p["w"]))
+
+    _, grads = value_and_grad(loss, p)
+    assert {g.dtype for g in grads.values()} == {np.dtype(np.float32)}
+    exact = 2 * np.tile(x.sum(0), (3, 1)) + 2 * p["w"].astype(np.float64)
+    assert np.abs(grads["w"] - exact).max() <= np.abs(exact).max() * 2.0**-23
+    assert grads["b"].tolist() == [5, 5, 5]
+
+
+def wrong(name: str, result: Any) -> Any:
+    def f(x: Any, /) -> Any:
+        return 2 * x, lambda dy, need: result(dy)
+
+    f.__name__ = name
+    return operation(f)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (
+            lambda dy: dy * 2,
+            "mine: the pullback gives a ndarray for 1 arrays; expected one gradient for each array, as a",
+        ),
+        (lambda dy: (dy, dy), "mine: the pullback gives 2 gradients for 1 arrays"),
+        (lambda dy: (), "mine: the pullback gives 0 gradients for 1 arrays"),
+        (lambda dy: (dy.sum(),), r"mine: the pullback gives a gradient of shape \(\) for an array of \(4,\)"),
+        (
+            lambda dy: (np.stack([dy, dy]),),
+            r"mine: the pullback gives a gradient of shape \(2, 4\) for an array of \(4,\)",
+        ),
+    ],
+)
+def test_a_gradient_that_does_not_fit_names_its_operation(result: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        value_and_grad(lambda p: ops.sum(wrong("mine", result)(p["x"])), {"x": f32(4)})
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: Variable(x, TAPE)])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda b: ops.linear(f32(2, 3), f32(5, 3), b),
+        lambda b: ops.linear(f32(2, 3), LowRank(f32(5, 3), f32(1, 3), f32(5, 1), 1.0), b),
+        lambda b: ops.layer_norm(f32(2, 3), f32(3), b),
+        lambda b: ops.layer_norm(f32(2, 3), b, f32(3)),
+        lambda b: ops.rms_norm(f32(2, 3), b),
+        lambda b: ops.batch_norm(f32(2, 3), f32(3), f32(3), f32(3), b),
+        lambda b: ops.conv(f32(1, 2, 5), f32(4, 2, 3), b),
+    ],
+)
+def test_biases_and_weights_that_would_broadcast_are_refused(call: Any, wrap: Any) -> None:
+    for shape in ((1,), (), (2, 1)):
+        with pytest.raises(SpecError, match="wanted"):
+            call(wrap(f32(*shape) if shape else np.float32(1)))
+
+
+def test_a_checkpointed_function_need_not_use_its_variable() -> None:
+    p = {"a": f32(3), "b": f32(3)}
+    _, grads = value_and_grad(lambda p: ops.sum(checkpoint(lambda a: f32(3), p["a"]) * p["b"]), p)
+    assert list(grads) == ["b"]
+
+
+@pytest.mark.parametrize("f", [ops.gelu, ops.layer_norm, ops.attention, losses.cross_entropy, losses.huber])
+def test_signatures_are_what_callers_see(f: Any) -> None:
+    told = inspect.signature(f)
+    assert "keep" not in told.parameters and told.return_annotation == "Array | Variable"
+    assert next(iter(told.parameters.values())).annotation == "Array | Variable"
+    assert not any(p.kind is p.VAR_KEYWORD for p in told.parameters.values())
+
+
+def test_the_package_names_all_that_it_gives() -> None:
+    assert train.__doc__
+    public = {n for n, v in vars(train).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
+    assert {n for n in public if f"`{n}`" not in train.__doc__} == set()
+
+
 def bad() -> Iterator[tuple[str, Any]]:
     z = f32(2, 3)
     yield "do not fit", lambda: ops.linear(z, f32(4, 5))
@@ -188,6 +357,37 @@ def bad() -> Iterator[tuple[str, Any]]:
     yield "lengths sum to 3", lambda: ops.attention(f32(2, 3, 4), f32(2, 3, 4), f32(2, 3, 4), lengths=[1, 2])
     yield "a window", lambda: ops.max_pool(f32(1, 1, 2), size=3)
     yield "dropout rate", lambda: ops.dropout(z, rate=1.0, seed=0)
+    yield "conv: .*positive size", lambda: ops.conv(f32(1, 1, 4), f32(1, 1, 2), stride=0)
+    yield "2.5 where 1 whole numbers", lambda: ops.conv(f32(1, 1, 4), f32(1, 1, 2), stride=2.5)
+    yield "groups", lambda: ops.conv(f32(1, 1, 4), f32(1, 1, 2), groups=0)
+    yield "max_pool: an array of int64", lambda: ops.max_pool(np.ones((1, 1, 4), np.int64), size=2)
+    yield "max_pool: .*space", lambda: ops.max_pool(f32(1, 4), size=2)
+    yield r"embedding: .*a table \(n_rows, n\)", lambda: ops.embedding(f32(2, 3, 4), ids=np.array([0]))
+    yield "ids of bool", lambda: ops.embedding(f32(2, 3), ids=np.array([True, False]))
+    yield "linear: a list is no array; expected arrays", lambda: ops.linear([[1.0, 2.0]], f32(3, 2))
+    yield "gelu: a float is no array", lambda: ops.gelu(3.0)
+    yield "concat: a list is no array", lambda: ops.concat([z, z])
+    yield "factors", lambda: ops.linear(z, LowRank(f32(5, 3), f32(1, 3), f32(1, 1), 1.0))
+    yield "exponent 'two'", lambda: ops.power(z, exponent="two")
+    yield "slope -1; expected a number of 0 or more", lambda: ops.leaky_relu(z, slope=-1.0)
+    yield "alpha -1", lambda: ops.elu(z, alpha=-1.0)
+    yield "label smoothing 1.5; expected", lambda: losses.cross_entropy(z, target=[0, 1], label_smoothing=1.5)
+    yield "label smoothing -0.5", lambda: losses.cross_entropy(z, target=[0, 1], label_smoothing=-0.5)
+    yield "class weights", lambda: losses.cross_entropy(z, target=[0, 1], weight=[1, -1, 1])
+    yield "delta -1.0; expected more than 0", lambda: losses.huber(z, target=z, delta=-1.0)
+    yield (
+        "binary_cross_entropy: targets from 0 to 2; expected 0 to 1",
+        lambda: losses.binary_cross_entropy(z[:, :2], target=[[0, 1], [2, 0]]),
+    )
+    yield "targets from nan", lambda: losses.binary_cross_entropy(z[0], target=[0, np.nan, 0])
+    yield "pos_weight from -1 to 2", lambda: losses.binary_cross_entropy(z, target=0 * z, pos_weight=[2, -1, 1])
+    yield "do not fit", lambda: losses.binary_cross_entropy(z, target=0 * z, pos_weight=[2, 1])
+    yield "neither 0 nor 1", lambda: losses.binary_focal(z, target=0 * z + 0.5)
+    yield "gamma -1", lambda: losses.binary_focal(z, target=0 * z, gamma=-1.0)
+    yield "alpha from 2 to 2", lambda: losses.binary_focal(z, target=0 * z, alpha=2.0)
+    yield "gamma -1", lambda: losses.focal(z, target=[0, 1], gamma=-1.0)
+    yield "temperature 0", lambda: losses.contrastive(z, z, temperature=0.0)
+    yield "mse: an array of int64", lambda: losses.mse(np.arange(3), target=[0, 1, 2])
     yield "the loss has shape", lambda: value_and_grad(lambda p: p["z"] * 2, {"z": z})
     yield "no dependence", lambda: value_and_grad(lambda p: np.float32(1), {"z": z})
     yield "two tapes", lambda: Variable(z, Tape()) + Variable(z, Tape())
@@ -199,6 +399,12 @@ def test_what_does_not_fit_is_one_clear_line(message: str, call: Any) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    x, w = f32(1, 1, 6), f32(1, 1, 2)
+    assert (ops.conv(x, w, stride=np.int64(2), groups=np.int64(1)) == ops.conv(x, w, stride=2)).all()
+    assert losses.cross_entropy(x[0], target=[0], label_smoothing=np.float32(0.1)).dtype == np.float32
 
 
 def test_an_error_in_a_worker_is_raised_here() -> None:

@@ -19,17 +19,35 @@
 >>> bool(loss(p, x, y) < before / 2)
 True
 
-The parts:
+The parts, and what they give by name:
 
 - `tape`: `value_and_grad`, `operation` (to write a new one), `Variable`; `checkpointing`: `checkpoint`.
-- `ops`: operations on arrays and variables alike; `losses`: scalars, with normalised weights.
-- `init`: initialisers, also for files in blocks; `signal`: does a signal live through the layers?
-- `optimizers`: chains of transforms; schedules, averages (accumulation, EMA, SWA), groups (decay rules).
-- `weights`: class and sample weights; `tasks`: losses and figures of what is learnt.
-- `models`: architectures by their files' names; `generation`: text; `checkpoints`: a file's model with a head.
-- `data`: texts, tables and arrays; `fitting`: `fit`, `evaluate`, freezing, masks, resuming, history.
-- `adapters`: low-rank weights beside a frozen model, as PEFT's files have them.
-- `commands`: what finetune, evaluate and generate do; `parallel`, `blas`, `memory`: who gets cores and pages.
+- `ops`, operations on arrays and variables alike: `linear`, `matmul`, `embedding`, `conv`, `max_pool`, `avg_pool`;
+  `attention`, `rope`, `rope_tables`; `layer_norm`, `rms_norm`, `batch_norm`, `normalize`, `softmax`, `log_softmax`,
+  `dropout`; `relu`, `leaky_relu`, `elu`, `gelu`, `gelu_tanh`, `silu`, `swiglu`, `sigmoid`, `tanh`; `add`, `sub`, `mul`,
+  `div`, `power`, `absolute`, `exp`, `log`, `sqrt`, `sum`, `mean`; `reshape`, `transpose`, `take`, `concat`.
+- `losses`, scalars with normalised weights: `cross_entropy`, `focal`, `binary_cross_entropy`, `binary_focal`, `mse`,
+  `mae`, `huber`, `contrastive`, `cosine_embedding`; `cosine_similarity`, `perplexity`.
+- `init`, initialisers, also for files in blocks: `Initializer` and the table `INITIALIZERS`, `he_normal`, `he_uniform`,
+  `xavier_normal`, `xavier_uniform`, `lecun_normal`, `lecun_uniform`, `orthogonal`, `normal`, `truncated_normal`,
+  `uniform`, `zeros`, `depth_scaled`; `gain`, `fans`, `initialized`; `signal`: `signal_report` (does a signal live
+  through the layers?).
+- `optimizers`, chains of transforms: `Optimizer` and its `State`, `sgd`, `adam`, `adamw`, `adagrad`, `rmsprop`,
+  `adafactor`, `lion`, `muon`; `ClipNorm`, `ClipValue`, `Penalty`; schedules: `Schedule`, `constant`, `step_decay`,
+  `inverse_sqrt`, `warmup_linear`, `warmup_cosine`, `one_cycle`, `range_test`, `Plateau`; averages: `Average`, `ema`,
+  `swa`, `Accumulation`; groups: `decays`, `layerwise`.
+- `weights`, of classes and samples: `class_weights`, `effective_weights`, `sampled`; `tasks`, losses and figures of
+  what is learnt: `Task`, `Classification`, `Binary`, `Regression`, `LanguageModel`, `Pairs`.
+- `models`: architectures by their files' names; `generation`: `generate`; `checkpoints`, a file's model with a head:
+  `model`, `Loaded`, `Classifier`, `Regressor`, `Embedder`, `companions`.
+- `data`: `text`, `Texts`, `tokens`, `Tokens`, `language`, `Sequences`, `table`, `Table`, `Scaling`, `npz`, `arrays`,
+  and what they have in common, `Data` and `Batch`.
+- `fitting`, with freezing, masks and resuming: `fit`, its `Model`, `Recipe`, `Result` and `History`, `evaluate`,
+  `predict`, `find_rate`, `gradual` (pruning); `tensor_map` and, in `commands`, `write` for a file.
+- `adapters`, low-rank weights beside a frozen model, as PEFT's files have them: `lora`, `weights_of`, `save_lora`,
+  `load_lora`, `merge_lora`, `adapter_of`.
+- `commands`: what finetune, evaluate and generate do; `parallel`, `blas`, `memory` (`keep_pages`): who gets cores and
+  pages.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
 """

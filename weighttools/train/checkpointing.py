@@ -40,7 +40,9 @@ def checkpoint(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
     def pullback(dy: Any, need: Sequence[bool]) -> list[Any]:
         inner = Tape()
         fresh = [Variable(v, inner) if wanted else v for v, wanted in zip(values, need, strict=True)]
-        inner.backward(f(*_rebuilt(args, iter(fresh)), **options), dy)
+        again = f(*_rebuilt(args, iter(fresh)), **options)
+        if isinstance(again, Variable):
+            inner.backward(again, dy)
         return [leaf.slot.grad if wanted else None for leaf, wanted in zip(fresh, need, strict=True)]
 
     args = tuple(_outline(args))  # the closure must not keep the outer tape's variables

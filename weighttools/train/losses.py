@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train import ranges
+from weighttools.train.operands import floats
 from weighttools.train.ops.basic import Result, matmul, mul, sub, sum, transpose
 from weighttools.train.ops.norms import normalize
 from weighttools.train.ops.pointwise import logistic, relu
@@ -66,11 +68,26 @@ def _labels(target: Any, n_rows: int, n_classes: int, ignore_index: int, name: s
 
 def _class_weights(weight: Any, n_classes: int, dtype: Any, name: str) -> Array:
     weights = np.ones(n_classes, dtype) if weight is None else np.asarray(weight, dtype)
-    if weights.shape != (n_classes,):
+    if weights.shape != (n_classes,) or not (np.isfinite(weights).all() and weights.min() >= 0):
         raise SpecError(
-            f"class weights of shape {weights.shape}", subject=name, expected=f"one for each of {n_classes}"
+            f"class weights of shape {weights.shape}",
+            subject=name,
+            expected=f"a finite number >= 0 for each of {n_classes}",
         )
     return weights
+
+
+def _within(what: str, values: Any, low: float, high: float, name: str) -> None:
+    """Raise SpecError unless all values lie from `low` to `high`."""
+    least, most = (np.min(values), np.max(values)) if np.size(values) else (low, high)
+    if not low <= least <= most <= high:
+        raise SpecError(f"{what} from {least:g} to {most:g}", subject=name, expected=f"{low:g} to {high:g}")
+
+
+def _positive(name: str, **given: float) -> None:
+    for option, number in given.items():
+        if not number > 0:
+            raise SpecError(f"{option} {number}", subject=name, expected="more than 0")
 
 
 @operation
@@ -99,13 +116,22 @@ def cross_entropy(
     sample_weight
         A weight for each row, or for each equal run of rows.
     label_smoothing
-        The share of the target that is spread evenly over all classes, each with its class's weight.
+        The share of the target, below 1, that is spread evenly over all classes, each with its class's weight.
+    reduction
+        ``"mean"`` or ``"sum"``.
+
+    Raises
+    ------
+    SpecError
+        A target is no class, a weight or share is out of its range, or no row counts.
 
     Notes
     -----
     ``sum(w l) / sum(w)`` with ``w = weight[target] * sample_weight``, as torch.nn.functional.cross_entropy has it.
     """
     name, n = "cross_entropy", logits.shape[-1]
+    floats(name, logits)
+    ranges.shares(name, label_smoothing=float(label_smoothing))
     z, dtype = logits.reshape(-1, n), logits.dtype
     labels, counts = _labels(target, len(z), n, ignore_index, name)
     per_class = _class_weights(weight, n, dtype, name)
@@ -144,49 +170,129 @@ def _times(grad: Any, dy: Any) -> Any:
     return grad
 
 
-Kernel = Callable[..., tuple[Array, Array]]
-"""``kernel(x, t, **options)`` returns the losses and their derivatives by x, elementwise."""
+Kernel = Callable[[Array, Array], tuple[Array, Array]]
+"""``kernel(x, t)`` returns the losses and their derivatives by x, elementwise."""
 
 
-def _elementwise(kernel: Kernel, doc: str) -> Callable[..., Any]:
-    name = kernel.__name__.strip("_")
-
-    def f(x: Array, /, *, target: Any, sample_weight: Any = None, reduction: str = "mean", **options: Any) -> Result:
-        t = np.asarray(target).astype(x.dtype)
-        if t.shape != x.shape:
-            raise SpecError(
-                f"targets of shape {t.shape} for outputs of shape {x.shape}", subject=name, expected="equal"
-            )
-        n = len(x) if x.ndim else 1
-        each = (
-            _row_weights(n, sample_weight, x.dtype, name)
-            .reshape(-1, *(1,) * max(0, x.ndim - 1))
-            .reshape((n, *(1,) * (x.ndim - 1)) if x.ndim else ())
-        )
-        w = _normalised(np.broadcast_to(each, x.shape), reduction, name)
-        losses, grad = kernel(x, t, **options)
-        losses *= w
-        grad *= w
-        return x.dtype.type(losses.sum()), lambda dy, need: (_times(grad, dy),)
-
-    f.__name__, f.__doc__ = name, doc
-    return operation(f)
+def _elementwise(name: str, x: Array, target: Any, sample_weight: Any, reduction: str, kernel: Kernel) -> Result:
+    """Return the weighted mean, or sum, of what `kernel` gives, and its pullback."""
+    floats(name, x)
+    t = np.asarray(target).astype(x.dtype)
+    if t.shape != x.shape:
+        raise SpecError(f"targets of shape {t.shape} for outputs of shape {x.shape}", subject=name, expected="equal")
+    n = len(x) if x.ndim else 1
+    each = _row_weights(n, sample_weight, x.dtype, name).reshape((n, *(1,) * (x.ndim - 1)) if x.ndim else ())
+    w = _normalised(np.broadcast_to(each, x.shape), reduction, name)
+    losses, grad = kernel(x, t)
+    losses *= w
+    grad *= w
+    return x.dtype.type(losses.sum()), lambda dy, need: (_times(grad, dy),)
 
 
-def _mse(x: Array, t: Array) -> tuple[Array, Array]:
-    d = np.asarray(x - t)
-    return d * d, 2 * d
+@operation
+def mse(x: Array, /, *, target: Any, sample_weight: Any = None, reduction: str = "mean") -> Result:
+    """Return the weighted mean of squared errors.
+
+    Parameters
+    ----------
+    x
+        Outputs of any shape, the samples along the first axis.
+    target
+        What they should be, of the same shape and in the same unit; the loss is in its square.
+    sample_weight
+        A number of 0 or more for each sample, or for each equal run of samples.
+    reduction
+        ``"mean"`` or ``"sum"``.
+
+    Raises
+    ------
+    SpecError
+        The shapes differ, a weight is negative or not finite, or no sample counts.
+
+    Notes
+    -----
+    ``sum(w (x - target)**2) / sum(w)``, with each sample's weight for all of its values.
+    """
+
+    def kernel(x: Array, t: Array) -> tuple[Array, Array]:
+        d = np.asarray(x - t)
+        return d * d, 2 * d
+
+    return _elementwise("mse", x, target, sample_weight, reduction, kernel)
 
 
-def _mae(x: Array, t: Array) -> tuple[Array, Array]:
-    d = np.asarray(x - t)
-    return np.abs(d), np.sign(d)
+@operation
+def mae(x: Array, /, *, target: Any, sample_weight: Any = None, reduction: str = "mean") -> Result:
+    """Return the weighted mean of absolute errors.
+
+    Parameters
+    ----------
+    x
+        Outputs of any shape, the samples along the first axis.
+    target
+        What they should be, of the same shape and in the same unit, which is also the loss's.
+    sample_weight
+        A number of 0 or more for each sample, or for each equal run of samples.
+    reduction
+        ``"mean"`` or ``"sum"``.
+
+    Raises
+    ------
+    SpecError
+        The shapes differ, a weight is negative or not finite, or no sample counts.
+
+    Notes
+    -----
+    ``sum(w abs(x - target)) / sum(w)``; the derivative at 0 is 0.
+    """
+
+    def kernel(x: Array, t: Array) -> tuple[Array, Array]:
+        d = np.asarray(x - t)
+        return np.abs(d), np.sign(d)
+
+    return _elementwise("mae", x, target, sample_weight, reduction, kernel)
 
 
-def _huber(x: Array, t: Array, delta: float = 1.0) -> tuple[Array, Array]:
-    d = np.asarray(x - t)
-    near = np.clip(d, -delta, delta)
-    return near * (d - near / 2), near
+@operation
+def huber(
+    x: Array, /, *, target: Any, delta: float = 1.0, sample_weight: Any = None, reduction: str = "mean"
+) -> Result:
+    """Return the weighted mean of Huber's loss: squared errors near 0, absolute ones beyond.
+
+    Parameters
+    ----------
+    x
+        Outputs of any shape, the samples along the first axis.
+    target
+        What they should be, of the same shape and in the same unit.
+    delta
+        The error, more than 0 and in the target's unit, from which the loss is linear.
+    sample_weight
+        A number of 0 or more for each sample, or for each equal run of samples.
+    reduction
+        ``"mean"`` or ``"sum"``.
+
+    Raises
+    ------
+    SpecError
+        The shapes differ, `delta` is not more than 0, a weight is negative or not finite, or no sample counts.
+
+    Notes
+    -----
+    ``sum(w h) / sum(w)`` with ``h = d**2 / 2`` up to `delta`, then ``delta (abs(d) - delta / 2)``, d the error.
+
+    References
+    ----------
+    Huber, Robust Estimation of a Location Parameter, Annals of Mathematical Statistics 35 (1964).
+    """
+    _positive("huber", delta=delta)
+
+    def kernel(x: Array, t: Array) -> tuple[Array, Array]:
+        d = np.asarray(x - t)
+        near = np.clip(d, -delta, delta)
+        return near * (d - near / 2), near
+
+    return _elementwise("huber", x, target, sample_weight, reduction, kernel)
 
 
 def _log_sigmoid(x: Array) -> Array:
@@ -199,38 +305,102 @@ def _sigmoid(x: Array) -> Array:
     return s
 
 
-def _binary_cross_entropy(x: Array, t: Array, pos_weight: Any = 1.0) -> tuple[Array, Array]:
-    w = np.asarray(pos_weight, x.dtype)
-    loss = -(w * t * _log_sigmoid(x) + (1 - t) * _log_sigmoid(-x))
-    s = _sigmoid(x)
-    return loss, (1 - t) * s - w * t * (1 - s)
+@operation
+def binary_cross_entropy(
+    x: Array, /, *, target: Any, pos_weight: Any = 1.0, sample_weight: Any = None, reduction: str = "mean"
+) -> Result:
+    """Return the weighted mean cross-entropy of yes-or-no answers, from logits.
+
+    Parameters
+    ----------
+    x
+        Logits of any shape, the samples along the first axis.
+    target
+        The probability of yes, 0 to 1, of the same shape.
+    pos_weight
+        What a yes counts for, 0 or more: one number, or an array that broadcasts to `x`, such as one a label.
+    sample_weight
+        A number of 0 or more for each sample, or for each equal run of samples.
+    reduction
+        ``"mean"`` or ``"sum"``.
+
+    Raises
+    ------
+    SpecError
+        The shapes differ, a target is not from 0 to 1, a weight is negative, or no sample counts.
+
+    Notes
+    -----
+    ``sum(w l) / sum(w)`` with ``l = -(pos_weight t log(s) + (1 - t) log(1 - s))``, s the sigmoid of the logits;
+    `pos_weight` is not part of the weight that it is divided by, as in torch.
+    """
+    _within("pos_weight", pos_weight, 0, math.inf, "binary_cross_entropy")
+    w = np.broadcast_to(np.asarray(pos_weight, x.dtype), x.shape)
+
+    def kernel(x: Array, t: Array) -> tuple[Array, Array]:
+        _within("targets", t, 0, 1, "binary_cross_entropy")
+        loss = -(w * t * _log_sigmoid(x) + (1 - t) * _log_sigmoid(-x))
+        s = _sigmoid(x)
+        return loss, (1 - t) * s - w * t * (1 - s)
+
+    return _elementwise("binary_cross_entropy", x, target, sample_weight, reduction, kernel)
 
 
-def _binary_focal(x: Array, t: Array, gamma: float = 2.0, alpha: float | None = None) -> tuple[Array, Array]:
-    sign = 2 * t - 1
-    z = sign * x
-    log_p, q = _log_sigmoid(z), _sigmoid(-z)
-    side = 1.0 if alpha is None else alpha * t + (1 - alpha) * (1 - t)
-    modulator = side * q**gamma
-    return -modulator * log_p, sign * modulator * (gamma * (1 - q) * log_p - q)
+@operation
+def binary_focal(
+    x: Array,
+    /,
+    *,
+    target: Any,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    sample_weight: Any = None,
+    reduction: str = "mean",
+) -> Result:
+    """Return the weighted mean focal loss of yes-or-no answers, from logits: what is sure already counts less.
 
+    Parameters
+    ----------
+    x
+        Logits of any shape, the samples along the first axis.
+    target
+        0 or 1, of the same shape.
+    gamma
+        0 or more: at 0 it is the cross-entropy.
+    alpha
+        0 to 1: what a yes counts for, and 1 minus that for a no. Both count 1 when None.
+    sample_weight
+        A number of 0 or more for each sample, or for each equal run of samples.
+    reduction
+        ``"mean"`` or ``"sum"``.
 
-mse = _elementwise(_mse, "Return the mean squared error.")
-mae = _elementwise(_mae, "Return the mean absolute error; the derivative at 0 is 0.")
-huber = _elementwise(_huber, "Return Huber's loss: d**2 / 2 up to `delta` (1), then delta (abs(d) - delta / 2).")
-binary_cross_entropy = _elementwise(
-    _binary_cross_entropy,
-    "Return ``-(pos_weight t log(s) + (1 - t) log(1 - s))`` with s the sigmoid of the logits; targets are 0 to 1.",
-)
-binary_focal = _elementwise(
-    _binary_focal,
-    """Return the focal loss ``-alpha_t (1 - p_t)**gamma log(p_t)`` of logits; targets are 0 or 1.
+    Raises
+    ------
+    SpecError
+        The shapes differ, a target is neither 0 nor 1, an option is out of its range, or no sample counts.
+
+    Notes
+    -----
+    ``sum(w l) / sum(w)`` with ``l = -alpha_t (1 - p_t)**gamma log(p_t)``, where p_t is the probability of the target.
 
     References
     ----------
     Lin et al., Focal Loss for Dense Object Detection, arXiv:1708.02002, equation 5.
-    """,
-)
+    """
+    ranges.amounts("binary_focal", gamma=float(gamma))
+    _within("alpha", 1.0 if alpha is None else alpha, 0, 1, "binary_focal")
+
+    def kernel(x: Array, t: Array) -> tuple[Array, Array]:
+        if not np.all((t == 0) | (t == 1)):
+            raise SpecError("targets that are neither 0 nor 1", subject="binary_focal", expected="0 or 1")
+        sign = 2 * t - 1
+        z = sign * x
+        log_p, q = _log_sigmoid(z), _sigmoid(-z)
+        side = 1.0 if alpha is None else alpha * t + (1 - alpha) * (1 - t)
+        modulator = side * q**gamma
+        return -modulator * log_p, sign * modulator * (gamma * (1 - q) * log_p - q)
+
+    return _elementwise("binary_focal", x, target, sample_weight, reduction, kernel)
 
 
 @operation
@@ -247,9 +417,12 @@ def focal(
 ) -> Result:
     """Return the weighted mean of ``-(1 - p)**gamma log(p)`` with p the softmax of `logits` at `target`.
 
-    Arguments and normalisation are those of `cross_entropy`; the modulating factor is not part of the weight.
+    Arguments and normalisation are those of `cross_entropy`; the modulating factor is not part of the weight. `gamma`
+    is a number of 0 or more.
     """
     name, n = "focal", logits.shape[-1]
+    floats(name, logits)
+    ranges.amounts(name, gamma=float(gamma))
     z = logits.reshape(-1, n)
     labels, counts = _labels(target, len(z), n, ignore_index, name)
     own = _row_weights(len(z), sample_weight, z.dtype, name) * counts
@@ -301,10 +474,16 @@ def contrastive(a: Any, b: Any, *, temperature: float = 0.05, symmetric: bool = 
     symmetric
         Take the mean with the loss of finding `a` from `b`, as CLIP does.
 
+    Raises
+    ------
+    SpecError
+        `temperature` is not more than 0.
+
     References
     ----------
     van den Oord et al., arXiv:1807.03748, equation 4; Radford et al., arXiv:2103.00020, figure 3.
     """
+    _positive("contrastive", temperature=temperature)
     scores = mul(matmul(normalize(a), transpose(normalize(b))), 1 / temperature)
     target = np.arange(a.shape[0])
     loss = cross_entropy(scores, target=target)

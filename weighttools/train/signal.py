@@ -9,10 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.train.tape import Pullback, Slot, Tape, Variable
+from weighttools.train.tape import Pullback, Tape, Variable
 
 LOW, HIGH = 0.8, 1.25
 """A layer that changes the signal's size by a factor outside these compounds to nothing or to overflow in depth."""
+
+WEIGHING = ("linear", "conv", "matmul")
+"""Operations that are a layer if one of their arrays is a named weight."""
+REARRANGING = ("transpose", "reshape")
+"""Operations whose result is the same weight still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,11 @@ class SignalReport:
     @property
     def verdict(self) -> str:
         """``"vanishing"``, ``"exploding"`` or ``"healthy"``, by the mean gain of the values, then of the gradients."""
-        for gain in (self.mean_gain, self.mean_gradient_gain):
-            if not math.isnan(gain) and not LOW <= gain <= HIGH:
-                return "vanishing" if gain < LOW else "exploding"
-        return "healthy"
+        return next((_told(gain) for gain in self._gains.values() if _told(gain) != "healthy"), "healthy")
+
+    @property
+    def _gains(self) -> dict[str, float]:
+        return {"activations": self.mean_gain, "gradients": self.mean_gradient_gain}
 
     def __str__(self) -> str:
         lines = [
@@ -73,7 +79,12 @@ class SignalReport:
             + ("" if layer.is_healthy else f"  <- outside {LOW} to {HIGH}")
             for layer in self.layers
         ]
-        return "\n".join([*lines, f"{self.verdict}: gain {self.mean_gain:.3g} a layer"])
+        told = (f"{what} {_told(gain)}, x {gain:.3g} a layer" for what, gain in self._gains.items())
+        return "\n".join([*lines, f"{self.verdict}: {'; '.join(told)}"])
+
+
+def _told(gain: float) -> str:
+    return "healthy" if math.isnan(gain) or LOW <= gain <= HIGH else "vanishing" if gain < LOW else "exploding"
 
 
 class _Recorder(Tape):
@@ -84,13 +95,20 @@ class _Recorder(Tape):
         self.names: dict[int, str] = {}
         self.seen: list[list[Any]] = []
 
+    def variables(self, params: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
+        given = super().variables(params, names)
+        self.names = {id(v.slot): k for k, v in given.items() if isinstance(v, Variable) and v.ndim > 1}
+        return given
+
     def record(self, name: str, y: Any, args: Iterable[Any], pullback: Pullback) -> Variable:
         args = list(args)
-        layer = next(
-            (self.names[id(a.slot)] for a in args if isinstance(a, Variable) and id(a.slot) in self.names), None
-        )
-        if layer is None or name not in ("linear", "conv", "matmul"):
-            return super().record(name, y, args, pullback)
+        slots = [id(a.slot) for a in reversed(args) if isinstance(a, Variable)]  # weights come after what they weigh
+        layer = next((self.names[slot] for slot in slots if slot in self.names), None)
+        if layer is None or name not in WEIGHING:
+            out = super().record(name, y, args, pullback)
+            if layer is not None and name in REARRANGING:
+                self.names[id(out.slot)] = layer  # the tape keeps the slot, and so its id
+            return out
         row = [layer, _rms(y), math.nan]
         self.seen.append(row)
 
@@ -104,17 +122,16 @@ class _Recorder(Tape):
 def signal_report(loss: Callable[..., Any], params: Mapping[str, Any], *data: Any, **options: Any) -> SignalReport:
     """Run ``loss(params, *data, **options)`` forwards and backwards once and measure every layer.
 
-    A layer is a `linear`, `conv` or `matmul` with a named weight of two axes or more (not a transposed copy of one).
+    A layer is a `linear`, `conv` or `matmul` with a named weight of two axes or more, as it is, transposed or reshaped.
+
+    Raises
+    ------
+    SpecError
+        The loss is no scalar that depends on `params`.
     """
     tape = _Recorder()
-    variables = {k: Variable(v, tape) if v.dtype.kind == "f" else v for k, v in params.items()}
-    tape.names = {id(_slot(v)): k for k, v in variables.items() if isinstance(v, Variable) and v.ndim > 1}
-    tape.backward(loss(variables, *data, **options))
+    tape.backward(loss(tape.variables(params), *data, **options))
     return SignalReport(tuple(_layers(tape.seen)))
-
-
-def _slot(variable: Variable) -> Slot:
-    return variable.slot
 
 
 def _layers(seen: list[list[Any]]) -> Iterable[Layer]:

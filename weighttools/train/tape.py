@@ -12,7 +12,8 @@ views of it. `operation` makes such a function take variables too; called on pla
 
 An operation that prepares its derivative on the way declares a keyword ``keep``, which is False on plain arrays.
 The tape holds gradient slots, not values: an activation that no pullback saved dies at once. A closure that mentions
-``x.shape`` keeps ``x``.
+``x.shape`` keeps ``x``. What pullbacks keep is not copied: an array that an operation took or gave must not be changed
+in place before the backward pass is over, or the gradients are wrong, and nothing tells.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError, WeighttoolsError
+from weighttools.train import operands
 from weighttools.train.parallel import threads_for
 from weighttools.train.variable import Array as Array
 from weighttools.train.variable import Slot as Slot
@@ -35,32 +37,44 @@ Pullback = Callable[[Any, Sequence[bool]], Sequence[Any]]
 
 
 class Tape:
-    """What was computed, in order: for each result its slot, its arguments' slots, and the pullback."""
+    """What was computed, in order: for each result its operation, its slot, its arguments' slots, and the pullback."""
 
     def __init__(self) -> None:
-        self.entries: list[tuple[Slot, list[Slot | None], Pullback]] = []
+        self.entries: list[tuple[str, Slot, list[Slot | None], Pullback]] = []
+
+    def variables(self, params: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Return `params` with variables for those of `names`, or for all the floating ones."""
+        chosen = {k for k, v in params.items() if operands.is_floating(v.dtype)} if names is None else set(names)
+        for k in chosen & params.keys():
+            operands.floats(k, params[k])
+        return {k: Variable(v, self) if k in chosen else v for k, v in params.items()}
 
     def record(self, name: str, y: Any, args: Iterable[Any], pullback: Pullback) -> Variable:
         """Return the result `y` of operation `name` as a variable that remembers how to go back."""
         out = Variable(y, self)
-        self.entries.append((out.slot, [a.slot if isinstance(a, Variable) else None for a in args], pullback))
+        self.entries.append((name, out.slot, [a.slot if isinstance(a, Variable) else None for a in args], pullback))
         return out
 
     def backward(self, out: Variable, dy: Any = None) -> None:
         """Run backwards from `out`, whose gradient is `dy` (1), dropping each entry and what it saved once used."""
+        if not isinstance(out, Variable) or (dy is None and np.size(out.value) != 1):
+            what = f"shape {out.shape}" if isinstance(out, Variable) else "no dependence on any trained array"
+            raise SpecError(f"the loss has {what}", expected="a scalar that depends on the trained arrays")
         out.slot.add(np.ones_like(out.value) if dy is None else dy, dy is None)
         while self.entries:
-            slot, args, pullback = self.entries.pop()
+            name, slot, args, pullback = self.entries.pop()
             dy, slot.grad = slot.grad, None
             if dy is not None:
-                _gather(args, dy, pullback(dy, [a is not None for a in args]))
+                _gather(name, args, dy, pullback(dy, [a is not None for a in args]))
             del dy, pullback
 
 
-def _gather(args: Sequence[Slot | None], dy: Any, grads: Sequence[Any]) -> None:
+def _gather(name: str, args: Sequence[Slot | None], dy: Any, grads: Sequence[Any]) -> None:
     """Hand each argument its gradient; one that shares memory with `dy` or another is only borrowed."""
+    operands.gradients(name, grads, len(args))
     given = [(a, g) for a, g in zip(args, grads, strict=True) if a is not None and g is not None]
     for i, (slot, grad) in enumerate(given):
+        operands.gradient(name, grad, slot.shape)
         if hasattr(grad, "into"):
             grad.into(slot)
             continue
@@ -76,7 +90,8 @@ def operation(f: Callable[..., tuple[Any, Pullback]]) -> Callable[..., Any]:
     Raises
     ------
     SpecError
-        The arrays' shapes do not fit, or they belong to two tapes. NumPy's own complaint is quoted.
+        The arrays' shapes do not fit (NumPy's own complaint is quoted), they belong to two tapes, or their numbers are
+        floating with fewer than 32 bits; an option is a variable; or, backwards, a gradient has not its array's shape.
     """
     keeps = "keep" in inspect.signature(f).parameters
 
@@ -89,19 +104,16 @@ def operation(f: Callable[..., tuple[Any, Pullback]]) -> Callable[..., Any]:
         if len(tapes) > 1:
             raise SpecError("variables of two tapes meet", subject=f.__name__, remedy="pass all a checkpoint needs")
         values = [a.value if isinstance(a, Variable) else a for a in args]
+        operands.check(f.__name__, values, options)
         try:
             y, pullback = f(*values, **options, **({"keep": bool(tapes)} if keeps else {}))
         except (ValueError, IndexError) as error:
-            raise error if isinstance(error, WeighttoolsError) else _misfit(f.__name__, values, error) from None
+            raise error if isinstance(error, WeighttoolsError) else operands.misfit(f.__name__, values, error) from None
         return next(iter(tapes.values())).record(f.__name__, y, args, pullback) if tapes else y
 
     call.with_pullback = f  # type: ignore[attr-defined]  # for tests, and for operations made of others
+    call.__signature__ = operands.signature(f)  # type: ignore[attr-defined]
     return call
-
-
-def _misfit(name: str, values: Sequence[Any], error: Exception) -> SpecError:
-    shapes = ", ".join("none" if v is None else str(np.shape(v)) for v in values)
-    return SpecError(f"shapes {shapes} do not fit: {str(error).splitlines()[0]}", subject=name)
 
 
 def value_and_grad(
@@ -114,7 +126,7 @@ def value_and_grad(
     loss
         A function of ``{name: array}`` that returns a scalar. It is called with variables for the arrays to train.
     params
-        The arrays by name; they are not changed.
+        The arrays by name; they are not changed. Data should have their dtype: NumPy computes in the wider one.
     train
         Names to differentiate by; all the floating ones when None. The rest cost no gradient work.
 
@@ -123,15 +135,16 @@ def value_and_grad(
     value, grads
         `grads` has the arrays' shapes and dtypes. A name that the loss does not depend on is left out. Two gradients
         may share memory: do not write to them.
+
+    Raises
+    ------
+    SpecError
+        An array to train is not float32 or float64, or the loss is no scalar that depends on one.
     """
     tape = Tape()
-    names = {k for k, v in params.items() if v.dtype.kind == "f"} if train is None else set(train)
-    variables = {k: Variable(v, tape) if k in names else v for k, v in params.items()}
+    variables = tape.variables(params, train)
     with threads_for(params.values()):
         y = loss(variables, *data, **options)
-        if not isinstance(y, Variable) or np.size(y.value) != 1:
-            what = f"shape {y.shape}" if isinstance(y, Variable) else "no dependence on any trained array"
-            raise SpecError(f"the loss has {what}", expected="a scalar that depends on the trained arrays")
         tape.backward(y)
-    found = {k: variables[k].slot.grad for k in params if k in names}
-    return y.value, {k: g for k, g in found.items() if g is not None}
+    found = {k: v.slot.grad for k, v in variables.items() if isinstance(v, Variable)}
+    return y.value, {k: np.asarray(g, params[k].dtype) for k, g in found.items() if g is not None}

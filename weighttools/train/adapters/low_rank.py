@@ -13,6 +13,7 @@ Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, arXiv:2106.09685.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ import numpy as np
 
 from weighttools.errors import SpecError
 from weighttools.train.ops.basic import Result
-from weighttools.train.ops.dense import column_sums
+from weighttools.train.ops.dense import check_weights, column_sums
 from weighttools.train.ops.dropout import dropout
 from weighttools.train.ops.product import product
 from weighttools.train.tape import Array, Variable, operation
@@ -45,7 +46,11 @@ def low_rank_linear(
     rate, seed
         The dropout before `a`; none where `seed` is None.
     """
-    rows, shape, is_dropped = x.reshape(-1, x.shape[-1]), x.shape, bool(rate) and seed is not None
+    check_weights(w, bias)
+    if a.shape != (a.shape[0], w.shape[1]) or b.shape != (w.shape[0], a.shape[0]):
+        raise ValueError(f"factors (rank, {w.shape[1]}) and ({w.shape[0]}, rank) are wanted")
+    shape, n_rows, is_dropped = x.shape, math.prod(x.shape[:-1]), bool(rate) and seed is not None
+    rows = x.reshape(n_rows, shape[-1])
 
     def dropped(values: Array) -> Any:  # drawn again on the way back, not kept
         return dropout(values, rate=rate, seed=seed) if is_dropped else values
@@ -55,7 +60,7 @@ def low_rank_linear(
     y = product(rows, w.T, bias, (h, b.T))
 
     def pullback(dy: Array, need: Any) -> Any:
-        d = dy.reshape(-1, dy.shape[-1])
+        d = dy.reshape(n_rows, dy.shape[-1])
         g = np.matmul(d, b)
         g *= scale
         dx = product(d, w, None, None if is_dropped else (g, a)) if need[0] else None

@@ -3,6 +3,7 @@
 from weighttools.train.ops.attention import attention as attention
 from weighttools.train.ops.attention import rope as rope
 from weighttools.train.ops.attention import rope_tables as rope_tables
+from weighttools.train.ops.basic import absolute as absolute
 from weighttools.train.ops.basic import add as add
 from weighttools.train.ops.basic import concat as concat
 from weighttools.train.ops.basic import div as div
@@ -11,6 +12,7 @@ from weighttools.train.ops.basic import log as log
 from weighttools.train.ops.basic import matmul as matmul
 from weighttools.train.ops.basic import mean as mean
 from weighttools.train.ops.basic import mul as mul
+from weighttools.train.ops.basic import power as power
 from weighttools.train.ops.basic import reshape as reshape
 from weighttools.train.ops.basic import sqrt as sqrt
 from weighttools.train.ops.basic import sub as sub
@@ -23,13 +25,16 @@ from weighttools.train.ops.conv import max_pool as max_pool
 from weighttools.train.ops.dense import embedding as embedding
 from weighttools.train.ops.dense import linear as linear
 from weighttools.train.ops.dropout import dropout as dropout
+from weighttools.train.ops.norms import batch_norm as batch_norm
 from weighttools.train.ops.norms import layer_norm as layer_norm
 from weighttools.train.ops.norms import log_softmax as log_softmax
 from weighttools.train.ops.norms import normalize as normalize
 from weighttools.train.ops.norms import rms_norm as rms_norm
 from weighttools.train.ops.norms import softmax as softmax
+from weighttools.train.ops.pointwise import elu as elu
 from weighttools.train.ops.pointwise import gelu as gelu
 from weighttools.train.ops.pointwise import gelu_tanh as gelu_tanh
+from weighttools.train.ops.pointwise import leaky_relu as leaky_relu
 from weighttools.train.ops.pointwise import relu as relu
 from weighttools.train.ops.pointwise import sigmoid as sigmoid
 from weighttools.train.ops.pointwise import silu as silu

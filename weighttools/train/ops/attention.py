@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weighttools.train.operands import floats
 from weighttools.train.ops.basic import Result
 from weighttools.train.parallel import SPLIT, blocks, n_threads, scratch, spread
 from weighttools.train.tape import Array, operation
@@ -68,6 +69,7 @@ def attention(
     ----------
     Vaswani et al., Attention Is All You Need, arXiv:1706.03762, equation 1; grouped queries: arXiv:2305.13245.
     """
+    floats("attention", q, k, v)
     n_groups, factor = _checked(q, k, v, lengths, mask), q.shape[-1] ** -0.5 if scale is None else float(scale)
     y = np.empty((*q.shape[:-1], v.shape[-1]), q.dtype)
     views = _views((q, k, v, y), k.shape[-2], n_groups, lengths)
@@ -233,6 +235,7 @@ def rope(x: Array, /, *, cos: Array, sin: Array) -> Result:
     ----------
     Su et al., RoFormer, arXiv:2104.09864, equation 34, in the order of halves that Hugging Face files use.
     """
+    floats("rope", x)
     if cos.shape != (x.shape[-3], x.shape[-1] // 2) or x.shape[-1] % 2:
         raise ValueError(f"tables of shape {cos.shape} where (positions, head size / 2) is wanted")
     return _turn(x, cos, sin), lambda dy, need: (_turn(dy, cos, -sin),)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.errors import SpecError
 from weighttools.train.parallel import added
 from weighttools.train.tape import Array, Pullback, operation
 
@@ -103,6 +104,27 @@ def sqrt(x: Array, /) -> Result:
     """Return the square root."""
     y = np.sqrt(x)
     return y, lambda dy, need: (dy / (2 * y),)
+
+
+@operation
+def power(x: Array, /, *, exponent: float) -> Result:
+    """Return `x` to the power of a number.
+
+    Raises
+    ------
+    SpecError
+        `exponent` is no real number.
+    """
+    if not isinstance(exponent, (int, float, np.integer, np.floating)):
+        raise SpecError(f"an exponent {exponent!r}", subject="power", expected="a number", remedy="exp(y * log(x))")
+    n = exponent.item() if isinstance(exponent, np.generic) else exponent  # NumPy's own would widen the result
+    return x**n, lambda dy, need: (dy * (n * x ** (n - 1)) if n else np.zeros_like(dy),)
+
+
+@operation
+def absolute(x: Array, /) -> Result:
+    """Return the absolute value; the derivative at 0 is 0."""
+    return np.abs(x), lambda dy, need: (dy * np.sign(x),)
 
 
 @operation

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.train.operands import floats
 from weighttools.train.ops.basic import Result
 from weighttools.train.tape import Array, operation
 
@@ -17,10 +18,10 @@ Sizes = int | tuple[int, ...]
 
 def _each(value: Sizes, n: int) -> tuple[int, ...]:
     """Return one number an axis."""
-    values = (value,) * n if isinstance(value, int) else tuple(value)
-    if len(values) != n:
-        raise ValueError(f"{values} where {n} numbers are wanted")
-    return values
+    values = tuple(value) if hasattr(value, "__iter__") else (value,) * n
+    if len(values) != n or not all(isinstance(v, (int, np.integer)) for v in values):
+        raise ValueError(f"{value} where {n} whole numbers are wanted")
+    return tuple(map(int, values))
 
 
 class _Window:
@@ -33,9 +34,11 @@ class _Window:
         self.space, self.size = space, size
         self.stride, self.padding, self.dilation = _each(stride, n), _each(padding, n), _each(dilation, n)
         self.padded = tuple(s + 2 * p for s, p in zip(space, self.padding, strict=True))
+        if not space or min(*self.stride, *self.dilation, *size) < 1 or min(self.padding) < 0:
+            raise ValueError("a batch, channels, space and a positive size, stride and dilation are wanted")
         reach = [d * (k - 1) + 1 for d, k in zip(self.dilation, size, strict=True)]
         self.out = tuple((s - r) // t + 1 for s, r, t in zip(self.padded, reach, self.stride, strict=True))
-        if min(self.out, default=1) < 1 or min(*self.stride, *self.dilation, *size) < 1 or min(self.padding) < 0:
+        if min(self.out) < 1:
             raise ValueError(f"a window of {size} on {self.padded}")
 
     def places(self) -> Iterator[tuple[tuple[int, ...], Any]]:
@@ -111,8 +114,10 @@ def conv(
     -----
     One matrix product over the unfolded windows, which are made again for the backward pass, not kept.
     """
-    if x.ndim != w.ndim or x.ndim < 3 or x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
+    if groups < 1 or x.ndim != w.ndim or x.ndim < 3 or x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
         raise ValueError(f"channels do not fit {groups} groups")
+    if b is not None and np.shape(b) != (w.shape[0],):
+        raise ValueError(f"a bias of shape {(w.shape[0],)} is wanted")
     window = _Window(x.shape[2:], w.shape[2:], stride, padding, dilation)
     kernels = w.reshape(groups, w.shape[0] // groups, -1)
     y = np.matmul(kernels, _columns(x, window, groups)).reshape(w.shape[0], len(x), *window.out).swapaxes(0, 1)
@@ -135,6 +140,7 @@ def max_pool(x: Array, /, *, size: Sizes, stride: Sizes | None = None, padding: 
 
     `stride` is the window's `size` unless given; padding never wins.
     """
+    floats("max_pool", x)
     window = _Window(x.shape[2:], _each(size, x.ndim - 2), size if stride is None else stride, padding, 1)
     shape, dtype = x.shape, x.dtype
     padded = window.pad(x, -np.inf)
@@ -158,6 +164,7 @@ def max_pool(x: Array, /, *, size: Sizes, stride: Sizes | None = None, padding: 
 @operation
 def avg_pool(x: Array, /, *, size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> Result:
     """Return each window's mean, counting padding as zeros; `stride` is the window's `size` unless given."""
+    floats("avg_pool", x)
     window = _Window(x.shape[2:], _each(size, x.ndim - 2), size if stride is None else stride, padding, 1)
     shape, dtype, share = x.shape, x.dtype, 1 / math.prod(window.size)
     padded = window.pad(x)

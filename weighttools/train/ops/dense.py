@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,14 @@ def column_sums(x: Array) -> Any:
     return y
 
 
+def check_weights(w: Array, b: Any) -> None:
+    """Raise ValueError unless `w` is a matrix and `b` a vector of as many numbers as it has rows, or none."""
+    if w.ndim != 2:
+        raise ValueError("a weight (n_out, n_in) is wanted")
+    if b is not None and np.shape(b) != (w.shape[0],):
+        raise ValueError(f"a bias of shape {(w.shape[0],)} is wanted")
+
+
 @operation
 def linear(x: Array, w: Array, b: Array | None = None, /) -> Result:
     """Return the weighted sum ``x @ w.T + b``.
@@ -41,11 +50,13 @@ def linear(x: Array, w: Array, b: Array | None = None, /) -> Result:
     b
         (n_out,), or none.
     """
-    rows, shape = x.reshape(-1, x.shape[-1]), x.shape
+    check_weights(w, b)
+    shape, n_rows = x.shape, math.prod(x.shape[:-1])
+    rows = x.reshape(n_rows, shape[-1])
     y = product(rows, w.T, b)
 
     def pullback(dy: Array, need: Any) -> Any:
-        d = dy.reshape(-1, dy.shape[-1])
+        d = dy.reshape(n_rows, dy.shape[-1])
         dx = product(d, w).reshape(shape) if need[0] else None
         dw = product(d.T, rows) if need[1] else None
         db = column_sums(d) if b is not None and need[2] else None
@@ -56,16 +67,19 @@ def linear(x: Array, w: Array, b: Array | None = None, /) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table's gradient that touches only the rows `ids`, which may repeat; it is scattered, never a second table."""
+    """A table's gradient that touches only the rows `ids`, which may repeat; it is scattered, never a second table.
 
-    table_shape: tuple[int, ...]
+    `shape` is the table's.
+    """
+
+    shape: tuple[int, ...]
     ids: Array
     values: Array
 
     def into(self, slot: Slot) -> None:
         """Add the rows to the slot's gradient."""
         if slot.grad is None:
-            slot.grad = np.zeros(self.table_shape, self.values.dtype)
+            slot.grad = np.zeros(self.shape, self.values.dtype)
         elif not slot.owned:
             slot.grad = slot.grad.copy()
         slot.owned = True
@@ -80,9 +94,13 @@ def embedding(table: Array, /, *, ids: Array) -> Result:
     Raises
     ------
     SpecError
-        A number names no row.
+        A number names no row, or `ids` are no integers.
     """
     ids = np.asarray(ids)
+    if table.ndim != 2:
+        raise ValueError("a table (n_rows, n) is wanted")
+    if ids.size and ids.dtype.kind not in "iu":
+        raise SpecError(f"ids of {ids.dtype}", subject="embedding", expected="integers")
     if ids.size and not 0 <= ids.min() <= ids.max() < len(table):
         raise SpecError(
             f"rows {ids.min():,} to {ids.max():,} are asked for, but the table has {len(table):,} rows",

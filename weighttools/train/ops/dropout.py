@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.operands import floats
 from weighttools.train.ops.basic import Result
 from weighttools.train.tape import Array, operation
 
@@ -22,6 +23,7 @@ def dropout(x: Array, /, *, rate: float, seed: int | tuple[int, ...] | None) -> 
         raise SpecError(f"a dropout rate of {rate}", expected="0 <= rate < 1")
     if seed is None or rate == 0:
         return x, lambda dy, need: (dy,)
+    floats("dropout", x)
     kept = np.random.Generator(np.random.Philox(seed)).random(x.shape, np.float32) >= rate
     scale = 1 / (1 - rate)
 

@@ -1,4 +1,4 @@
-"""Normalisation over the last axis, and softmax."""
+"""Normalisation over the last axis, or by a channel's own figures, and softmax."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.train.operands import floats
 from weighttools.train.ops.basic import Result
 from weighttools.train.ops.dense import column_sums
 from weighttools.train.parallel import blocks, scratch, spread
@@ -21,15 +22,25 @@ def _inverse_rms(h: Array, eps: float, out: Array) -> None:
     np.reciprocal(out, out=out)
 
 
+def _check(name: str, x: Array, n: int, *vectors: Any) -> None:
+    """Raise unless `x` is floating and each of `vectors` has a number for each of n."""
+    floats(name, x)
+    if any(np.shape(v) != (n,) for v in vectors if v is not None):
+        raise ValueError(f"weights and biases of shape {(n,)} are wanted")
+
+
 @operation
-def layer_norm(x: Array, w: Array, b: Array, /, *, eps: float = 1e-5, keep: bool) -> Result:
-    """Return ``(x - mean) / sqrt(variance + eps) * w + b`` over the last axis of length n; `w` and `b` are (n,).
+def layer_norm(x: Array, w: Array, b: Array | None = None, /, *, eps: float = 1e-5, keep: bool) -> Result:
+    """Return ``(x - mean) / sqrt(variance + eps) * w + b`` over the last axis of length n.
+
+    `w` and `b` are (n,); without `b` nothing is added.
 
     References
     ----------
     Ba, Kiros and Hinton, Layer Normalization, arXiv:1607.06450, equation 4. The variance is the biased one.
     """
     n = x.shape[-1]
+    _check("layer_norm", x, n, w, b)
     rows, y, r = x.reshape(-1, n), np.empty(x.shape, x.dtype), np.empty(x.size // max(1, n), x.dtype)
     flat_y, h, mean = (
         y.reshape(-1, n),
@@ -44,10 +55,11 @@ def layer_norm(x: Array, w: Array, b: Array, /, *, eps: float = 1e-5, keep: bool
         _inverse_rms(t, eps, r[start:stop])
         t *= r[start:stop, None]
         np.multiply(t, w, out=out)
-        out += b
+        if b is not None:
+            out += b
 
     spread(kernel, blocks(len(r), n))
-    return y, lambda dy, need: _norm_back(dy, h, r, w, need, centred=True)
+    return y, lambda dy, need: _norm_back(dy, h, r, w, need, centred=True)[: len(need)]
 
 
 @operation
@@ -59,6 +71,7 @@ def rms_norm(x: Array, w: Array, /, *, eps: float = 1e-5, keep: bool) -> Result:
     Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv:1910.07467, equation 4.
     """
     n = x.shape[-1]
+    _check("rms_norm", x, n, w)
     rows, y, r = x.reshape(-1, n), np.empty(x.shape, x.dtype), np.empty(x.size // max(1, n), x.dtype)
     flat_y, h = y.reshape(-1, n), np.empty((len(r), n), x.dtype) if keep else None
 
@@ -106,8 +119,39 @@ def _norm_back(dy: Array, h: Any, r: Array, w: Array, need: Any, centred: bool) 
 
 
 @operation
+def batch_norm(x: Array, w: Array, b: Array, mean: Array, variance: Array, /, *, eps: float = 1e-5) -> Result:
+    """Return ``(x - mean) / sqrt(variance + eps) * w + b``, as batch normalisation has it once it is trained.
+
+    Parameters
+    ----------
+    x
+        (batch, channels, \\*space).
+    w, b, mean, variance
+        (channels,). The last two are the running figures of the file: constants, through which no gradient flows.
+
+    References
+    ----------
+    Ioffe and Szegedy, Batch Normalization, arXiv:1502.03167, algorithm 2.
+    """
+    _check("batch_norm", x, x.shape[1], w, b, mean, variance)
+    column, axes = (-1, *(1,) * (x.ndim - 2)), (0, *range(2, x.ndim))
+    r, centre = (1 / np.sqrt(variance + eps)).astype(x.dtype), mean.reshape(column)
+    factor = (w * r).astype(x.dtype, copy=False).reshape(column)
+    y = np.subtract(x, centre, dtype=x.dtype)
+    y *= factor
+    y += b.reshape(column)
+
+    def pullback(dy: Array, need: Any) -> Any:
+        dw = (dy * np.subtract(x, centre, dtype=x.dtype)).sum(axes) * r if need[1] else None
+        return dy * factor if need[0] else None, dw, dy.sum(axes) if need[2] else None, None, None
+
+    return y, pullback
+
+
+@operation
 def softmax(x: Array, /) -> Result:
     """Return ``exp(x) / sum(exp(x))`` over the last axis."""
+    floats("softmax", x)
     y = x - x.max(-1, keepdims=True, initial=-np.inf) if x.size else x.copy()
     np.exp(y, out=y)
     y /= y.sum(-1, keepdims=True)
@@ -117,6 +161,7 @@ def softmax(x: Array, /) -> Result:
 @operation
 def log_softmax(x: Array, /) -> Result:
     """Return ``x - log(sum(exp(x)))`` over the last axis."""
+    floats("log_softmax", x)
     y = x - x.max(-1, keepdims=True, initial=-np.inf) if x.size else x.copy()
     y -= np.log(np.exp(y).sum(-1, keepdims=True))
     return y, lambda dy, need: (dy - np.exp(y) * dy.sum(-1, keepdims=True),)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from weighttools.train import ranges
+from weighttools.train.operands import floats
 from weighttools.train.ops.basic import Result
 from weighttools.train.parallel import CHEAP, blocks, scratch, spread
 from weighttools.train.tape import Array, operation
@@ -23,7 +26,10 @@ _EXP_LIMIT = {"f": 88.0, "d": 700.0}
 
 
 def _pointwise(kernel: Kernel, doc: str) -> Callable[..., Any]:
+    name = kernel.__name__.strip("_")
+
     def f(x: Array, /, *, keep: bool) -> Result:
+        floats(name, x)
         y = np.empty(x.shape, x.dtype)
         d = np.empty(x.shape, x.dtype) if keep else None
         flat_x, flat_y, flat_d = x.reshape(-1), y.reshape(-1), None if d is None else d.reshape(-1)
@@ -35,7 +41,7 @@ def _pointwise(kernel: Kernel, doc: str) -> Callable[..., Any]:
         spread(sweep, blocks(x.size))
         return y, lambda dy, need: (_scale(d, dy),)
 
-    f.__name__, f.__doc__ = kernel.__name__.strip("_"), doc
+    f.__name__, f.__doc__ = name, doc
     return operation(f)
 
 
@@ -53,12 +59,19 @@ def _scale(d: Any, dy: Array) -> Any:
 def _by_output(value: OutputKernel, slope: OutputKernel, doc: str) -> Callable[..., Any]:
     """Make an operation whose derivative is a function of its result, which the next operation keeps anyway."""
 
-    def f(x: Array, /) -> Result:
-        y = _swept(value, x)
-        return y, lambda dy, need: (_swept(slope, y, dy),)
+    name = value.__name__.strip("_")
 
-    f.__name__, f.__doc__ = value.__name__.strip("_"), doc
+    def f(x: Array, /) -> Result:
+        return _from_output(name, x, value, slope)
+
+    f.__name__, f.__doc__ = name, doc
     return operation(f)
+
+
+def _from_output(name: str, x: Array, value: OutputKernel, slope: OutputKernel) -> Result:
+    floats(name, x)
+    y = _swept(value, x)
+    return y, lambda dy, need: (_swept(slope, y, dy),)
 
 
 def _swept(kernel: OutputKernel, x: Array, times: Array | None = None) -> Array:
@@ -83,6 +96,29 @@ def _relu(x: Array, out: Array) -> None:
 
 def _relu_slope(y: Array, out: Array) -> None:
     np.greater(y, 0, out=out, casting="unsafe")
+
+
+def _leaky_relu(x: Array, out: Array, below: float) -> None:
+    np.multiply(x, below, out=out)
+    np.copyto(out, x, where=x > 0)
+
+
+def _leaky_relu_slope(y: Array, out: Array, below: float) -> None:
+    out.fill(below)
+    np.copyto(out, 1, where=y > 0)
+
+
+def _elu(x: Array, out: Array, alpha: float) -> None:
+    out.fill(0)
+    np.minimum(x, out, out=out)
+    np.expm1(out, out=out)
+    out *= alpha
+    np.copyto(out, x, where=x > 0)
+
+
+def _elu_slope(y: Array, out: Array, alpha: float) -> None:
+    np.add(y, alpha, out=out)
+    np.copyto(out, 1, where=y > 0)
 
 
 def _tanh(x: Array, out: Array) -> None:
@@ -198,8 +234,29 @@ gelu_tanh = _pointwise(_gelu_tanh, "Return GELU by its tanh formula, as GPT-2 an
 
 
 @operation
+def leaky_relu(x: Array, /, *, slope: float = 0.01) -> Result:
+    """Return `x` where it is positive, else ``slope * x``; the derivative at 0 is `slope`, a number of 0 or more."""
+    ranges.amounts("leaky_relu", slope=float(slope))
+    kernels = (partial(f, below=float(slope)) for f in (_leaky_relu, _leaky_relu_slope))
+    return _from_output("leaky_relu", x, *kernels)
+
+
+@operation
+def elu(x: Array, /, *, alpha: float = 1.0) -> Result:
+    """Return `x` where it is positive, else ``alpha * (exp(x) - 1)``; `alpha` is a number of 0 or more.
+
+    References
+    ----------
+    Clevert, Unterthiner and Hochreiter, Exponential Linear Units, arXiv:1511.07289, equation 15.
+    """
+    ranges.amounts("elu", alpha=float(alpha))
+    return _from_output("elu", x, *(partial(f, alpha=float(alpha)) for f in (_elu, _elu_slope)))
+
+
+@operation
 def swiglu(gate: Array, up: Array, /, *, keep: bool) -> Result:
     """Return ``silu(gate) * up``; both of one shape. Keeps the sigmoid of `gate` beside its arguments."""
+    floats("swiglu", gate, up)
     if gate.shape != up.shape:
         raise ValueError("the gate and what it gates differ in shape")
     y, s = np.empty(gate.shape, gate.dtype), np.empty(gate.shape, gate.dtype) if keep else None
