@@ -97,6 +97,20 @@ def test_a_new_head_is_one_that_transformers_loads(kind: str, task: str, tmp_pat
         assert module.config.id2label == {0: "a", 1: "b", 2: "c"} == dict(enumerate(again.head.names))
 
 
+@pytest.mark.parametrize("pooling", [None, "mean"])
+def test_a_head_stands_on_a_window_shorter_than_the_texts(pooling: str | None, tmp_path: Path) -> None:
+    config = transformers.MistralConfig(**DECODER, sliding_window=4, num_labels=3, attn_implementation="eager")
+    module = shaken(transformers.AutoModelForSequenceClassification.from_config(config))
+    module.save_pretrained(tmp_path)
+    model = train.model(tmp_path, train.Classifier(3, pooling=pooling))
+    batch = texts("llama").batch(np.arange(4))
+    found = model.run(model.params, batch)
+    if pooling is None:
+        assert np.abs(found - theirs(module, batch)).max() < 3e-6
+    result = train.fit(model, texts("llama"), task=model.task(), steps=1, batch_size=4, log=None)
+    assert np.isfinite(result.model.params["score.weight"]).all()
+
+
 def test_the_mean_of_the_states_is_pooled_without_padding(tmp_path: Path) -> None:
     module = shaken(transformers.AutoModel.from_config(CONFIGS["bert"]))
     module.save_pretrained(tmp_path / "base")
