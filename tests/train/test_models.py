@@ -45,6 +45,7 @@ CONFIGS: dict[str, Any] = {
     "llama linear": T.LlamaConfig(**DECODER, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}),
     "llama llama3": T.LlamaConfig(**DECODER, rope_parameters=LLAMA3),
     "llama yarn": T.LlamaConfig(**{**DECODER, "num_attention_heads": 2}, rope_parameters=YARN),
+    "llama partial": T.LlamaConfig(**DECODER, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
     "mistral": T.MistralConfig(**DECODER, sliding_window=3, head_dim=8),
     "mistral whole": T.MistralConfig(**DECODER, sliding_window=None),
     "qwen2": T.Qwen2Config(
@@ -334,6 +335,11 @@ def test_an_mlp_of_one_layer_is_a_weighted_sum() -> None:
             {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
             SpecError,
             "'yarn' lacks 'original_max_position",
+        ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5},
+            UnsupportedError,
+            "partial_rotary_factor is 0.5 with scaled",
         ),
         ({"rope_scaling": {"type": "linear", "factor": "2"}}, SpecError, "factor is '2'"),
         ({"rope_parameters": 3}, SpecError, "rope_parameters is 3"),
