@@ -95,6 +95,8 @@ def of(tensor_map: TensorMap, config: Mapping[str, Any], activation: str | None 
     if kind_of(config, names) is not None:
         return from_config(config, names)
     specs = dict(zip(tensor_map, tensor_map.specs(), strict=True))
+    if tensor_map.aliases:  # which have lost their place in the file's order
+        specs = dict(sorted((specs | {alias: specs[kept] for alias, kept in tensor_map.aliases.items()}).items()))
     return from_shapes(specs, activation=activation or activation_of(tensor_map.metadata) or "relu")
 
 
