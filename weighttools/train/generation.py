@@ -169,15 +169,16 @@ def stream(
         yield last
 
 
-def _function(run: Any, params: Any) -> tuple[Any, Mapping[str, Any]]:
+def _function(run: Any, params: Any) -> tuple[Any, Any]:
     """Return what gives the scores, and its arrays: a model's own where none are given."""
-    is_model = isinstance(run, Model)
-    if not (isinstance(params, Mapping) or (is_model and params is None)):
+    if not isinstance(params, Mapping) and (params is not None or not isinstance(run, Model)):
         expected = "arrays by name, or None for those of a model: generate(model, None, ids)"
         raise SpecError(f"params are {type(params).__name__}", subject="generate", expected=expected)
-    if not is_model:
-        return run, params
-    model: Model = run if params is None else replace(run, params=dict(params))
+    return _of_model(run, params) if isinstance(run, Model) else (run, params)
+
+
+def _of_model(run: Model, params: Any) -> tuple[Any, Mapping[str, Any]]:
+    model = run if params is None else replace(run, params=dict(params))
     if head := getattr(model, "head", None):
         fact = f"the model's outputs are those of a {type(head).__name__}, not the next token's scores"
         raise UnsupportedError(fact, expected="a decoder without a head")

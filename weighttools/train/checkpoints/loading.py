@@ -76,6 +76,10 @@ def model(
     head: Head | None = None,
     *,
     activation: str | None = None,
+    padding: str | int | None = None,
+    stride: int | Sequence[int] | None = None,
+    pool: str | None = None,
+    flatten: bool | None = None,
     recompute: bool = False,
     dtype: Any = np.float32,
 ) -> Loaded:
@@ -91,6 +95,12 @@ def model(
         of an encoder, the mean of the states.
     activation
         What stands between the layers of a plain stack; None: what the file says, else ReLU.
+    padding, stride, pool, flatten
+        Of a convolutional net, whose weights do not tell. Padding: ``"valid"``, ``"same"`` (half the window) or how
+        many zeros on every side. Stride: of all convolutions, or one for each. Pooling over windows of 2: ``"each"`` or
+        ``"last"`` (maxima after each convolution or the last), ``"mean-each"``, ``"mean-last"``, ``"none"``. Flatten:
+        True, or False where the mean over all places is what the linear layers see. None: what the file says, else
+        stride 1 and what makes the inputs' size fit; the notes say what is assumed.
     recompute
         Keep only what goes into each layer, and compute the layer again on the way back: less memory, more time.
     dtype
@@ -112,7 +122,8 @@ def model(
     from weighttools.opening import open as open_checkpoint
 
     origin, config = described(base if isinstance(base, TensorMap) else open_checkpoint(base))
-    architecture = of(origin, config, activation)
+    geometry = {"padding": padding, "stride": stride, "pool": pool, "flatten": flatten}
+    architecture = of(origin, config, activation, **geometry)
     if architecture.kind in SEQUENCES:
         return _sequences(origin, config, architecture, head, recompute, dtype)
     return _arrays(origin, config, architecture, head, dtype)
@@ -245,7 +256,8 @@ def _arrays(origin: TensorMap, config: Mapping[str, Any], architecture: Any, hea
         raise SpecError("a head cannot replace a layer that is tied to another", subject=replaced[0], remedy=remedy)
     ties, params = _read(origin, [n for n in architecture.required if n not in misfits], dtype)
     fresh = {n: drawn(head, n, s, last.layout).astype(dtype) for n, s in misfits.items()} if head is not None else {}
-    notes = [_told(origin, architecture, {*architecture.required}), *_misfits(origin, misfits), *_new(fresh, head)]
+    told = [_told(origin, architecture, {*architecture.required}), *_assumed(architecture)]
+    notes = [*told, *_misfits(origin, misfits), *_new(fresh, head)]
     tied = architecture.tied(ties)
     run = Features(tied, head.dropout if head else 0.0)
     return Loaded(
@@ -324,6 +336,11 @@ def _told(origin: TensorMap, architecture: Any, used: set[str]) -> str:
     rest = [n for n in origin if n not in stored and not BUFFERS.fullmatch(n)]
     said = f"{architecture.family}: {len(used):,} tensors used"
     return f"{said}; {len(rest):,} not used: {few(rest)}" if rest else said
+
+
+def _assumed(architecture: Any) -> list[str]:
+    listed = "; ".join(architecture.assumed)
+    return [f"assumed, as no file says: {listed} (train.model takes others)"] if listed else []
 
 
 def _misfits(origin: TensorMap, misfits: Mapping[str, tuple[int, ...]]) -> list[str]:

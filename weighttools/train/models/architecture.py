@@ -71,6 +71,8 @@ class Architecture:
         ``pooler(p, hidden)`` gives a state a sequence, by the file's own pooler; None without one.
     required, optional
         Full names of the tensors that the parts use, always or where the file has them.
+    assumed
+        What the function takes for granted, as neither the file nor the caller says.
     """
 
     family: str
@@ -83,6 +85,7 @@ class Architecture:
     pooler: Callable[[Mapping[str, Any], Any], Any] | None
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
 
     def __call__(self, p: Mapping[str, Any], inputs: Any, mask: Any = None, **options: Any) -> Any:
         return self.run(p, inputs, mask, **options)

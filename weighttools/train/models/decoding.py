@@ -113,7 +113,8 @@ def windowed(
     q, k, v, lengths, scale
         As `attention` has them; what is kept for the way back is the same.
     """
-    spans, alone = _spans(lengths), functools.partial(attention.with_pullback, causal=True, scale=scale, keep=keep)
+    one: Any = attention  # whose function without a tape is an attribute
+    spans, alone = _spans(lengths), functools.partial(one.with_pullback, causal=True, scale=scale, keep=keep)
     parts = [
         alone(*(x[span][None] for x in (q, k, v)), mask=band)
         for span, band in zip(spans, _bands(lengths, window), strict=True)
@@ -121,7 +122,7 @@ def windowed(
 
     def pullback(dy: Array, need: Sequence[bool]) -> list[Array | None]:
         grads = [back(dy[span][None], need) for span, (_, back) in zip(spans, parts, strict=True)]
-        return [np.concatenate([g[0] for g in each]) if n else None for each, n in zip(zip(*grads), need, strict=True)]
+        return [np.concatenate([g[i][0] for g in grads]) if wanted else None for i, wanted in enumerate(need)]
 
     return np.concatenate([y[0] for y, _ in parts]), pullback
 
