@@ -118,7 +118,7 @@ def test_peft_loads_what_we_save(kind: str, tmp_path: Path) -> None:
     assert again.params.keys() == model.params.keys()
     assert all(again.params[n].tobytes() == a.tobytes() for n, a in model.params.items())
     assert again.run.places == model.run.places
-    with pytest.raises(wt.WeighttoolsError, match="not empty|exists"):
+    with pytest.raises(wt.WeighttoolsError, match=r"exists and is not empty; force \(--force\) replaces its weights"):
         save_lora(tmp_path / "adapter", model)
     save_lora(tmp_path / "adapter", model, force=True)
 
