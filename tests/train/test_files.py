@@ -193,6 +193,10 @@ def test_what_gguf_says_and_is_not_known_is_refused(tmp_path: Path) -> None:
     golden_write(tmp_path / "b.gguf", arrays, "llama", llama__block_count=2)
     with pytest.raises(SpecError, match="lacks num_attention_heads"):
         models.load(tmp_path / "b.gguf")
+    sizes = {"attention.key_length": 8, "rope.dimension_count": 4}
+    golden_write(tmp_path / "c.gguf", arrays, "llama", **{f"llama.{key}": n for key, n in sizes.items()})
+    with pytest.raises(UnsupportedError, match=r"rope\.dimension_count is 4, of heads of 8"):
+        models.load(tmp_path / "c.gguf")
     assert set(MODEL_TYPES.values()) <= set(models.FAMILIES)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,6 +115,37 @@ def test_any_function_of_ids_can_write() -> None:
     assert [t.tolist() for t in stream(following, {}, [[0], [3]], 2)] == [[1, 4], [2, 0]]
 
 
+def test_a_model_writes_with_its_own_arrays_or_others(tmp_path: Path) -> None:
+    reference("llama").save_pretrained(tmp_path)
+    model = train.model(tmp_path)
+    expected = train.generate(model.architecture, model.params, PROMPT, 6)
+    assert np.array_equal(train.generate(model, None, PROMPT, 6), expected)
+    assert np.array_equal(train.generate(model, ids=PROMPT, max_new_tokens=6), expected)
+    assert np.array_equal(train.generate(train.Model(model.run, model.params), None, PROMPT, 6), expected)
+    tuned = train.lora(model, r=2)
+    assert np.array_equal(train.generate(tuned, None, PROMPT, 6), expected)
+    others = {name: array + np.float32(0.2) for name, array in tuned.params.items()}
+    merged = train.merge_lora(model.origin, train.load_lora(model, train.adapter_of(replace(tuned, params=others))))
+    changed = train.generate(tuned, others, PROMPT, 6)
+    assert np.array_equal(changed, train.generate(model, merged.read(), PROMPT, 6))
+    assert not np.array_equal(changed, expected)
+
+
+def test_what_a_model_cannot_write_is_one_line(tmp_path: Path) -> None:
+    reference("llama").save_pretrained(tmp_path)
+    model = train.model(tmp_path)
+    with pytest.raises(SpecError, match=r"params are ndarray; .*None for those of a model: generate\(model, None, ids"):
+        train.generate(model, PROMPT, 6)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match="params are NoneType"):
+        train.generate(model.architecture, None, PROMPT)
+    with pytest.raises(SpecError, match="a batch is ndarray; .*give generate the model itself"):
+        train.generate(model.run, model.params, PROMPT)
+    with pytest.raises(UnsupportedError, match="those of a Classifier, not the next token's"):
+        train.generate(train.model(tmp_path, train.Classifier(2)), None, PROMPT)
+    with pytest.raises(SpecError, match="ids are"):
+        train.generate(model)
+
+
 @pytest.mark.parametrize("ids", [[], [[]], [1.5], [[[1]]]])
 def test_prompts_that_are_none_are_refused(ids: Any) -> None:
     with pytest.raises(SpecError, match="ids are"):
@@ -129,5 +162,7 @@ def test_what_cannot_be_done_is_refused() -> None:
         with pytest.raises(SpecError):
             train.generate(lambda p, ids: ids, {}, [1], **options)
     model, p = loaded("gpt2")
-    with pytest.raises(SpecError, match="the table has 16 rows"):
+    with pytest.raises(
+        SpecError, match=r"wpe\.weight: .*the table has 16 rows.*fewer tokens follow \(max_new_tokens\)"
+    ):
         train.generate(model, p, PROMPT, 20)

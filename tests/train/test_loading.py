@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
 import weighttools as wt
 from weighttools import train
@@ -97,6 +98,20 @@ def test_a_new_head_is_one_that_transformers_loads(kind: str, task: str, tmp_pat
         assert module.config.id2label == {0: "a", 1: "b", 2: "c"} == dict(enumerate(again.head.names))
 
 
+@pytest.mark.parametrize("pooling", [None, "mean"])
+def test_a_head_stands_on_a_window_shorter_than_the_texts(pooling: str | None, tmp_path: Path) -> None:
+    config = transformers.MistralConfig(**DECODER, sliding_window=4, num_labels=3, attn_implementation="eager")
+    module = shaken(transformers.AutoModelForSequenceClassification.from_config(config))
+    module.save_pretrained(tmp_path)
+    model = train.model(tmp_path, train.Classifier(3, pooling=pooling))
+    batch = texts("llama").batch(np.arange(4))
+    found = model.run(model.params, batch)
+    if pooling is None:
+        assert np.abs(found - theirs(module, batch)).max() < 3e-6
+    result = train.fit(model, texts("llama"), task=model.task(), steps=1, batch_size=4, log=None)
+    assert np.isfinite(result.model.params["score.weight"]).all()
+
+
 def test_the_mean_of_the_states_is_pooled_without_padding(tmp_path: Path) -> None:
     module = shaken(transformers.AutoModel.from_config(CONFIGS["bert"]))
     module.save_pretrained(tmp_path / "base")
@@ -159,6 +174,70 @@ def test_stored_dtypes_and_ties_and_what_is_not_used(tmp_path: Path) -> None:
     assert {name: t.dtype.name for name, t in saved.items()} == dict.fromkeys(arrays, "bfloat16")
     headed = train.model(tmp_path, train.Classifier(2))
     assert headed.params["score.weight"].shape == (2, 24) and headed.params["score.weight"].dtype == np.float32
+
+
+def tied_by_the_other_name(folder: Path) -> Any:
+    """A checkpoint whose tied table is stored as the output layer's."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**DECODER, tie_word_embeddings=True, attn_implementation="eager")
+    module = shaken(transformers.AutoModelForCausalLM.from_config(config))
+    config.save_pretrained(folder)
+    arrays = module.state_dict()
+    arrays = {"lm_head.weight": arrays["lm_head.weight"], **arrays}
+    torch.save(arrays, folder / "pytorch_model.bin")
+    assert wt.open(folder).aliases == {"model.embed_tokens.weight": "lm_head.weight"}
+    return module
+
+
+def test_a_model_knows_its_arrays_by_either_name_of_a_tied_one(tmp_path: Path) -> None:
+    module, ids = tied_by_the_other_name(tmp_path), np.stack([IDS[0], IDS[3]])
+    model = train.model(tmp_path)
+    logits = module(torch.tensor(ids).long())["logits"].detach().numpy()
+    assert "model.embed_tokens.weight" not in model.params
+    assert np.abs(model.architecture(model.params, ids) - logits).max() < 3e-6
+    options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    expected = module.generate(torch.tensor(ids).long(), **options).numpy()
+    tuned = train.lora(model, r=2)
+    for run, params in (
+        (model.architecture, model.params),
+        (model.architecture, train.weights_of(model)),
+        (tuned.architecture, train.weights_of(tuned)),
+        (tuned, None),
+    ):
+        assert np.array_equal(train.generate(run, params, ids, 5), expected)
+    before = model.params["lm_head.weight"].copy()
+    result = train.fit(
+        model,
+        train.Sequences(tuple(ids[:, :-1]), tuple(ids[:, 1:])),
+        task=model.task(),
+        steps=2,
+        batch_size=2,
+        log=None,
+    )
+    assert (result.model.params["lm_head.weight"] != before).any()
+    wt.save(tmp_path / "tuned", result.tensor_map, beside=train.companions(result.model))
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "tuned").eval()
+    found = result.model.architecture(result.model.params, ids)
+    assert np.abs(found - again(torch.tensor(ids).long())["logits"].detach().numpy()).max() < 3e-6
+    assert again.get_input_embeddings().weight.data_ptr() == again.lm_head.weight.data_ptr()
+    headed = train.model(tmp_path, train.Classifier(2))
+    assert "not used" not in headed.notes[0]
+
+
+def test_a_stack_whose_layers_are_one_keeps_them_one(tmp_path: Path) -> None:
+    shared = nn.Linear(4, 4)
+    module = nn.Sequential(shared, nn.ReLU(), shared, nn.ReLU(), nn.Linear(4, 3))
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    model, x = train.model(tmp_path / "m.pt"), np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    assert set(model.params) == {"0.weight", "0.bias", "4.weight", "4.bias"}
+    weights = np.random.default_rng(1).standard_normal((5, 3)).astype(np.float32)
+    (module(torch.tensor(x)) * torch.tensor(weights)).sum().backward()
+    _, grads = train.value_and_grad(lambda p: (model.run(p, {"inputs": x}) * weights).sum(), model.params)
+    assert np.abs(model.run(model.params, {"inputs": x}) - module(torch.tensor(x)).detach().numpy()).max() < 1e-6
+    assert np.abs(grads["0.weight"] - shared.weight.grad.numpy()).max() < 1e-5
+    torch.save(nn.Sequential(shared, nn.ReLU(), shared).state_dict(), tmp_path / "two.pt")
+    with pytest.raises(SpecError, match=r"2\.bias: a head cannot replace a layer that is tied to another"):
+        train.model(tmp_path / "two.pt", train.Classifier(2))
 
 
 def test_a_head_of_another_shape_is_drawn_anew_and_said(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_peft_loads_what_we_save(kind: str, tmp_path: Path) -> None:
     assert again.params.keys() == model.params.keys()
     assert all(again.params[n].tobytes() == a.tobytes() for n, a in model.params.items())
     assert again.run.places == model.run.places
-    with pytest.raises(wt.WeighttoolsError, match="not empty|exists"):
+    with pytest.raises(wt.WeighttoolsError, match=r"exists and is not empty; force \(--force\) replaces its weights"):
         save_lora(tmp_path / "adapter", model)
     save_lora(tmp_path / "adapter", model, force=True)
 
@@ -285,6 +285,24 @@ def test_all_linear_and_patterns() -> None:
     assert stems == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     only = lora(model, targets=["*layers.1*q_proj*"])
     assert len(only.params) == 2 and only.notes[-1].startswith("LoRA: 1 weights adapted")
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_modules_are_named_as_for_peft(kind: str) -> None:
+    module = peft.get_peft_model(reference(kind), peft.LoraConfig(r=2, target_modules=TARGETS[kind]))
+    model = ours(kind, arrays(reference(kind)))
+    assert set(lora(model, r=2, targets=TARGETS[kind]).params) == set(trained(module))
+    first = lora(model, r=2, targets=TARGETS[kind][0]).params
+    assert set(first) == set(lora(model, r=2, targets=f"*.{TARGETS[kind][0]}.weight").params)
+    name = next(iter(first)).removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+    for target in (name, f"{name}.weight", name.partition(".")[2], f"re:^{name}"):
+        assert len(lora(model, r=2, targets=[target]).params) == 2
+
+
+@pytest.mark.parametrize("target", ["proj", "_proj", "q_proj.", "self_attn", "q_pro"])
+def test_a_part_of_a_modules_name_is_no_name(target: str) -> None:
+    with pytest.raises(TensorNotFoundError, match="matches no tensor"):
+        lora(ours("llama", arrays(reference("llama"))), targets=["q_proj", target])
 
 
 def test_heads_are_trained_whole_and_saved_as_modules_to_save(tmp_path: Path) -> None:

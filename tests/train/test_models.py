@@ -13,6 +13,7 @@ import transformers
 import weighttools as wt
 from weighttools.errors import SpecError, TensorNotFoundError, UnsupportedError
 from weighttools.train import losses, models, value_and_grad
+from weighttools.train.models.decoding import windowed
 
 IDS = np.random.default_rng(0).integers(2, 50, (3, 7))  # 0 and 1 pad: torch gives such a row no gradient
 MASK = np.arange(7) < np.array([[7], [5], [6]])  # a window of 3 sees a real token from everywhere
@@ -44,6 +45,7 @@ CONFIGS: dict[str, Any] = {
     "llama linear": T.LlamaConfig(**DECODER, rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}),
     "llama llama3": T.LlamaConfig(**DECODER, rope_parameters=LLAMA3),
     "llama yarn": T.LlamaConfig(**{**DECODER, "num_attention_heads": 2}, rope_parameters=YARN),
+    "llama partial": T.LlamaConfig(**DECODER, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}),
     "mistral": T.MistralConfig(**DECODER, sliding_window=3, head_dim=8),
     "mistral whole": T.MistralConfig(**DECODER, sliding_window=None),
     "qwen2": T.Qwen2Config(
@@ -182,16 +184,46 @@ def test_the_report_names_what_the_function_reads(kind: str) -> None:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_packed_sequences_are_the_same_as_padded_ones(kind: str) -> None:
     model, p = with_head(kind)
-    lengths = MASK.sum(1).tolist()
-    if any(w is not None for w in getattr(model.body.keywords.get("how"), "windows", ())):
-        with pytest.raises(SpecError, match="longer than the sliding window"):
-            model(p, IDS[MASK], lengths=lengths)
-        ids, mask, lengths = IDS[:, :3], np.ones((3, 3), bool), [3, 3, 3]
-    else:
-        ids, mask = IDS, MASK
-    packed = model(p, ids[mask], lengths=lengths)
-    padded = np.where(mask, ids, 1) if "roberta" in kind else ids
-    assert np.abs(packed - model(p, padded, mask)[mask]).max() < 1e-12
+    padded = np.where(MASK, IDS, 1) if "roberta" in kind else IDS
+    weights = np.random.default_rng(1).standard_normal(model(p, padded, MASK).shape) * MASK[..., None]
+
+    def in_pack(p: Any) -> Any:
+        return (model(p, IDS[MASK], lengths=MASK.sum(1).tolist()) * weights[MASK]).sum()
+
+    def in_rows(p: Any) -> Any:
+        return (model(p, padded, MASK) * weights).sum()
+
+    packed = model(p, IDS[MASK], lengths=MASK.sum(1).tolist())
+    assert np.abs(packed - model(p, padded, MASK)[MASK]).max() < 1e-12
+    (y, grads), (y2, expected) = value_and_grad(in_pack, p), value_and_grad(in_rows, p)
+    assert abs(y - y2) < 1e-9 and grads.keys() == expected.keys()
+    assert max(errors(grads, expected).values()) < 1e-10
+
+
+@pytest.mark.parametrize("lengths", [[1, 3, 4, 9], [2, 3], [5], [12, 1]])
+@pytest.mark.parametrize("is_trained", [(True, True, True), (True, False, False), (False, False, True)])
+def test_attention_of_packed_windows_is_that_of_torch(lengths: list[int], is_trained: tuple[bool, ...]) -> None:
+    rng, n = np.random.default_rng(0), sum(lengths)
+    q, k, v = rng.standard_normal((n, 4, 6)), rng.standard_normal((n, 2, 6)), rng.standard_normal((n, 2, 5))
+    weights = rng.standard_normal((n, 4, 5))
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    i, j = np.arange(n)[:, None], np.arange(n)
+    seen = torch.tensor((owner[:, None] == owner) & (j <= i) & (j > i - 3))
+    there = [torch.tensor(x, requires_grad=True) for x in (q, k, v)]
+    heads = [there[0].transpose(0, 1), *(x.transpose(0, 1).repeat_interleave(2, 0) for x in there[1:])]
+    y = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=seen, scale=0.3).transpose(0, 1)
+    (y * torch.tensor(weights)).sum().backward()
+    here = dict(zip("qkv", (q, k, v), strict=True))
+    trained = {name for name, is_one in zip(here, is_trained, strict=True) if is_one}
+
+    def run(p: Any) -> Any:
+        return windowed(p["q"], p["k"], p["v"], lengths=lengths, window=3, scale=0.3)
+
+    assert np.abs(run(here) - y.detach().numpy()).max() < 1e-12
+    _, grads = value_and_grad(lambda p: (run(p) * weights).sum(), here, train=trained)
+    assert grads.keys() == trained
+    for name, tensor in zip(here, there, strict=True):
+        assert name not in grads or np.abs(grads[name] - tensor.grad.numpy()).max() < 1e-12
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
@@ -303,6 +335,11 @@ def test_an_mlp_of_one_layer_is_a_weighted_sum() -> None:
             {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}},
             SpecError,
             "'yarn' lacks 'original_max_position",
+        ),
+        (
+            {"rope_scaling": {"type": "linear", "factor": 2.0}, "partial_rotary_factor": 0.5},
+            UnsupportedError,
+            "partial_rotary_factor is 0.5 with scaled",
         ),
         ({"rope_scaling": {"type": "linear", "factor": "2"}}, SpecError, "factor is '2'"),
         ({"rope_parameters": 3}, SpecError, "rope_parameters is 3"),

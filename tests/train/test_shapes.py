@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch import nn
 
 import weighttools as wt
-from weighttools import TensorMap
+from weighttools import TensorMap, train
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train import models, value_and_grad
 
@@ -101,6 +102,79 @@ def test_what_the_size_leaves_open_has_to_be_said() -> None:
         model(p, x[0])
 
 
+SAID: dict[str, tuple[dict[str, Any], list[nn.Module]]] = {
+    "stride": ({"stride": 2}, [nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.ReLU()]),
+    "strides": ({"stride": [2, 1]}, [nn.Conv2d(1, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU()]),
+    "same": (
+        {"stride": 2, "padding": "same"},
+        [nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 5, stride=2, padding=2), nn.ReLU()],
+    ),
+    "zeros": ({"padding": 1}, [nn.Conv2d(1, 4, 5, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 4, padding=1), nn.ReLU()]),
+    "mean-last": (
+        {"pool": "mean-last"},
+        [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AvgPool2d(2)],
+    ),
+    "mean-each": (
+        {"pool": "mean-each"},
+        [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 5, 3), nn.ReLU(), nn.AvgPool2d(2)],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_what_no_size_tells_can_be_said(kind: str, tmp_path: Any) -> None:
+    said, layers = SAID[kind]
+    body = nn.Sequential(*layers, nn.Flatten())
+    module = nn.Sequential(*body, nn.Linear(body(torch.zeros(1, 1, 15, 18)).shape[1], 3))
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    model = train.model(tmp_path / "m.pt", **said)
+    x = R.standard_normal((2, 1, 15, 18)).astype(np.float32)
+    expected = module(torch.tensor(x)).detach().numpy()
+    assert np.abs(model.run(model.params, {"inputs": x}) - expected).max() < 1e-5
+    p, x = held(module), x.astype(np.float64)
+    assert np.abs(models.from_shapes(p, **said)(p, x) - forward(module, x)).max() < 1e-12
+
+
+def test_what_is_assumed_is_said(tmp_path: Any) -> None:
+    def notes(*layers: nn.Module, **said: Any) -> tuple[str, ...]:
+        torch.save(nn.Sequential(*layers).state_dict(), tmp_path / "m.pt")
+        return train.model(tmp_path / "m.pt", **said).notes
+
+    net = nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)
+    by_size = "padding, pooling (maxima of 2), flattening by the size of the inputs"
+    line = "assumed, as no file says: {} (train.model takes others)"
+    assert notes(*net)[1:] == (line.format(f"relu between the layers; stride 1; {by_size}"),)
+    assert notes(*net, stride=2, activation="tanh")[1:] == (line.format(by_size),)
+    assert notes(*net, stride=2, padding="valid", pool="none", flatten=True, activation="relu")[1:] == ()
+    assert notes(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))[1:] == (line.format("relu between the layers"),)
+    assert notes(nn.Linear(3, 4))[1:] == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"stride": 0}, "stride 0; expected a number of 1 or more"),
+        ({"stride": [1, 2]}, "2 strides for 1 convolutions"),
+        ({"padding": -1}, "padding -1; expected 'valid', 'same' or a number"),
+        ({"pool": "max"}, "pool 'max'; expected 'none', 'each'"),
+        ({"flatten": "yes"}, "flatten 'yes'"),
+    ],
+)
+def test_what_is_said_wrongly_is_one_line(said: dict[str, Any], message: str) -> None:
+    shapes = {"a.weight": (4, 1, 3, 3), "b.weight": (3, 4)}
+    with pytest.raises(SpecError, match=message):
+        models.from_shapes(shapes, **said)({n: np.zeros(s) for n, s in shapes.items()}, np.zeros((1, 1, 3, 3)))
+    with pytest.raises(SpecError, match="expected a net with convolutions"):
+        models.from_shapes({"b.weight": (3, 4)}, stride=1)
+
+
+def test_nothing_is_said_of_what_a_configuration_describes(tmp_path: Any) -> None:
+    transformers.BertConfig(num_hidden_layers=1).save_pretrained(tmp_path)
+    wt.save(tmp_path / "model.safetensors", TensorMap.from_arrays({"a.weight": np.zeros((2, 2), np.float32)}))
+    with pytest.raises(SpecError, match=r"stride is said, and config\.json says all of a bert"):
+        train.model(tmp_path, stride=1)
+
+
 @pytest.fixture
 def keras(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(os.environ, "KERAS_BACKEND", "torch")
@@ -126,6 +200,61 @@ def test_files_of_keras_run_as_they_are(tmp_path: Any, keras: Any, suffix: str, 
     assert checkpoint.architecture.kind == ("cnn" if is_cnn else "mlp")
     found = checkpoint.architecture(checkpoint.params, x)
     assert np.abs(found - module(torch.tensor(x)).detach().numpy()).max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+@pytest.mark.parametrize("pooling", ["AveragePooling2D", "MaxPooling2D", "GlobalAveragePooling2D", None])
+@pytest.mark.parametrize("strides", [1, 2])
+def test_a_file_of_keras_says_its_geometry(tmp_path: Any, keras: Any, pooling: str | None, strides: int) -> None:
+    layers = keras.layers
+    last = [getattr(layers, pooling)(*([] if "Global" in pooling else [2]))] if pooling else []
+    module = keras.Sequential(
+        [
+            keras.Input((12, 12, 2)),
+            layers.Conv2D(4, 3, activation="tanh", strides=strides),
+            layers.Conv2D(5, 2, activation="tanh"),
+            *last,
+            *([] if pooling == "GlobalAveragePooling2D" else [layers.Flatten()]),
+            layers.Dense(3),
+        ]
+    )
+    module.save(tmp_path / "m.keras")
+    x = R.standard_normal((4, 12, 12, 2)).astype(np.float32)
+    model = train.model(tmp_path / "m.keras")
+    assert len(model.notes) == 1 or "assumed" not in model.notes[1]
+    found = model.run(model.params, {"inputs": x})
+    assert np.abs(found - module(torch.tensor(x)).detach().numpy()).max() < 1e-5
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+def test_a_net_of_keras_that_is_no_plain_stack_is_refused(tmp_path: Any, keras: Any) -> None:
+    layers = keras.layers
+    for said, parts in {
+        "MaxPooling2D of pool_size": [layers.Conv2D(4, 3), layers.MaxPooling2D(3)],
+        "MaxPooling2D of strides": [layers.Conv2D(4, 3), layers.MaxPooling2D(2, strides=1)],
+        "Conv2D of dilation_rate": [layers.Conv2D(4, 3, dilation_rate=2)],
+        "UpSampling2D": [layers.Conv2D(4, 3), layers.UpSampling2D()],
+        "BatchNormalization": [layers.Conv2D(4, 3), layers.BatchNormalization()],
+        "convolutions of padding same and valid": [layers.Conv2D(4, 3), layers.Conv2D(4, 3, padding="same")],
+        "pooling after some": [layers.Conv2D(4, 3), layers.MaxPooling2D(2), layers.Conv2D(4, 3)],
+    }.items():
+        module = keras.Sequential([keras.Input((12, 12, 2)), *parts, layers.Flatten(), layers.Dense(3)])
+        module.save(tmp_path / "m.keras")
+        with pytest.raises(UnsupportedError, match=f"the net has {said}"):
+            train.model(tmp_path / "m.keras")
+    uneven = keras.Sequential(
+        [keras.Input((12, 12, 2)), layers.Conv2D(4, 3, strides=2, padding="same"), layers.Flatten(), layers.Dense(3)]
+    )
+    uneven.save(tmp_path / "m.keras")
+    model = train.model(tmp_path / "m.keras", activation="relu")
+    with pytest.raises(SpecError, match="pads one side more than the other"):
+        model.run(model.params, {"inputs": np.zeros((1, 12, 12, 2), np.float32)})
+
+
+def test_a_batch_norm_is_named_with_what_it_computes() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    with pytest.raises(UnsupportedError, match=r"not understood: 1\.\w+.* \(x - p\['1\.running_mean'\]\) / sqrt"):
+        models.from_shapes(held(module))
 
 
 def test_bare_names_are_told_by_their_biases() -> None:

@@ -90,7 +90,7 @@ def _check_directory(path: Path, *, force: bool, subject: object) -> None:
             "is a file", subject=subject, expected="a directory", remedy="name a directory, or give a file suffix"
         )
     if os.listdir(path) and not force:
-        raise SourceError("exists and is not empty", subject=subject, remedy="give --force to replace its weights")
+        raise SourceError("exists and is not empty", subject=subject, remedy="force (--force) replaces its weights")
 
 
 def _check_place(path: Path, subject: object) -> None:

@@ -289,7 +289,7 @@ def check_target(path: Path, *, force: bool, subject: object) -> None:
     if not stat.S_ISREG(mode):
         raise SourceError("is not a regular file", subject=subject, expected="a new file, or one to replace")
     if not force:
-        raise SourceError("exists", subject=subject, remedy="give --force to replace it")
+        raise SourceError("exists", subject=subject, remedy="force (--force) replaces it")
 
 
 def _beside(path: Path) -> tuple[int, str]:

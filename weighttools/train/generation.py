@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
+from weighttools.train.adapters.lora import weights_of
+from weighttools.train.fitting.model import Model
 from weighttools.train.models import Architecture, Cache
 from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
@@ -87,9 +89,9 @@ class Sampling:
 
 
 def generate(
-    run: Architecture | Callable[..., Any],
-    params: Mapping[str, Any],
-    ids: Any,
+    run: Model | Architecture | Callable[..., Any],
+    params: Mapping[str, Any] | None = None,
+    ids: Any = None,
     max_new_tokens: int = 50,
     *,
     temperature: float = 0.0,
@@ -104,9 +106,10 @@ def generate(
     Parameters
     ----------
     run
-        A decoder from `models`, or any ``f(params, ids) -> scores`` (batch, positions, vocabulary), which has no cache.
+        A language model, as `train.model` loads it and `train.lora` changes it; a decoder from `models`; or any
+        ``f(params, ids) -> scores`` (batch, positions, vocabulary), which has no cache.
     params
-        Its arrays by name.
+        Its arrays by name; None for those of a model: ``generate(model, None, ids)``, ``generate(model, ids=ids)``.
     ids
         Tokens (positions,), or (batch, positions) of texts of one length.
     max_new_tokens
@@ -123,10 +126,11 @@ def generate(
     Raises
     ------
     SpecError
-        `ids` are no whole numbers or none at all, the seed is negative, or the scores are NaN.
+        `params` are none, `ids` are no whole numbers or none at all, the seed is negative, or the scores are NaN.
     UnsupportedError
-        The model is no decoder.
+        The model is no decoder, or has a head of another task.
     """
+    run, params = _function(run, params)
     start = np.asarray(ids)
     chosen = Sampling(temperature, top_p, top_k)
     with threads_for(arrays_of(params)):
@@ -138,9 +142,9 @@ def generate(
 
 
 def stream(
-    run: Architecture | Callable[..., Any],
-    params: Mapping[str, Any],
-    ids: Any,
+    run: Model | Architecture | Callable[..., Any],
+    params: Mapping[str, Any] | None = None,
+    ids: Any = None,
     max_new_tokens: int = 50,
     *,
     sampling: Sampling = Sampling(),  # frozen
@@ -149,6 +153,7 @@ def stream(
     cache: bool = True,
 ) -> Iterator[Array]:
     """Yield the next token of every text, (batch,), as soon as it is chosen; parameters as those of `generate`."""
+    run, params = _function(run, params)
     rows = _rows(ids)
     scores = _scorer(run, params, rows, cache)
     if seed < 0:
@@ -162,6 +167,24 @@ def stream(
         last = np.where(ended, last, found)
         ended |= np.isin(last, stops)
         yield last
+
+
+def _function(run: Any, params: Any) -> tuple[Any, Any]:
+    """Return what gives the scores, and its arrays: a model's own where none are given."""
+    if not isinstance(params, Mapping) and (params is not None or not isinstance(run, Model)):
+        expected = "arrays by name, or None for those of a model: generate(model, None, ids)"
+        raise SpecError(f"params are {type(params).__name__}", subject="generate", expected=expected)
+    return _of_model(run, params) if isinstance(run, Model) else (run, params)
+
+
+def _of_model(run: Model, params: Any) -> tuple[Any, Mapping[str, Any]]:
+    model = run if params is None else replace(run, params=dict(params))
+    if head := getattr(model, "head", None):
+        fact = f"the model's outputs are those of a {type(head).__name__}, not the next token's scores"
+        raise UnsupportedError(fact, expected="a decoder without a head")
+    if (architecture := getattr(model, "architecture", None)) is None:
+        return lambda p, ids: model.run(p, {"ids": ids}), model.params
+    return architecture, weights_of(model)
 
 
 def arrays_of(params: Mapping[str, Any]) -> list[Array]:

@@ -129,8 +129,9 @@ def lora(
     r, alpha
         The rank, and what the change is multiplied by, over r.
     targets
-        Patterns of the weights to adapt; ``"all-linear"`` for all matrices between hidden layers. By default the
-        queries and values, as `TARGETS` finds them.
+        The weights to adapt: modules' names or their ends after a dot, as peft has them (``"q_proj"``), patterns of
+        weights' names (``"*layers.1*q_proj*"``), or ``"all-linear"`` for all matrices between hidden layers. By default
+        the queries and values, as `TARGETS` finds them.
     dropout
         The share of each adapter's inputs that is dropped where the batch has a ``seed``, as in `fit`'s updates; a run
         that is resumed drops the same.
@@ -147,7 +148,7 @@ def lora(
     Raises
     ------
     TensorNotFoundError
-        A pattern matches no matrix of the model.
+        A name or a pattern matches no matrix of the model.
     SpecError
         A number is out of range.
     """
@@ -214,20 +215,27 @@ def _targets(model: Model, targets: str | Sequence[str] | None) -> list[str]:
 
 def _matched(model: Model, matrices: Iterable[str], targets: Sequence[str]) -> list[str]:
     if not targets:
-        raise SpecError("no targets to adapt", expected="patterns of weights' names")
+        raise SpecError("no targets to adapt", expected="modules or patterns of weights' names")
+    known = list(matrices)
     try:
-        return patterns.chosen(matrices, targets)
+        found = {name for target in targets for name in _of_target(known, target)}
     except TensorNotFoundError as error:
         ties = model.origin.aliases if model.origin is not None else {}
-        tied = next((n for n in ties if any(_hits(n, pattern) for pattern in targets)), None)
+        tied = next((n for n in ties if any(_hits(n, target) for target in targets)), None)
         if tied is not None:
             error.remedy = f"{tied} is tied to {ties[tied]}, whose change would change both"
         raise
+    return [name for name in known if name in found]
 
 
-def _hits(name: str, pattern: str) -> bool:
+def _of_target(names: Sequence[str], target: str) -> set[str]:
+    """Return the weights of the modules that a target names, as peft finds them; else those that match its pattern."""
+    return {n for n in names if f".{module_of(n)}".endswith(f".{target}")} or patterns.matching(names, [target])
+
+
+def _hits(name: str, target: str) -> bool:
     try:
-        return bool(patterns.matching([name], [pattern]))
+        return bool(_of_target([name], target))
     except TensorNotFoundError:
         return False
 

@@ -22,7 +22,7 @@ from weighttools.train.checkpoints.stored import stored_names
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.tokens import Base
 from weighttools.train.fitting.model import Model
-from weighttools.train.models.architecture import BUFFERS
+from weighttools.train.models.architecture import BUFFERS, whole
 from weighttools.train.models.files import described, floats, of
 from weighttools.train.models.stack import Layer
 from weighttools.train.ops import dropout
@@ -76,6 +76,10 @@ def model(
     head: Head | None = None,
     *,
     activation: str | None = None,
+    padding: str | int | None = None,
+    stride: int | Sequence[int] | None = None,
+    pool: str | None = None,
+    flatten: bool | None = None,
     recompute: bool = False,
     dtype: Any = np.float32,
 ) -> Loaded:
@@ -91,6 +95,12 @@ def model(
         of an encoder, the mean of the states.
     activation
         What stands between the layers of a plain stack; None: what the file says, else ReLU.
+    padding, stride, pool, flatten
+        Of a convolutional net, whose weights do not tell. Padding: ``"valid"``, ``"same"`` (half the window) or how
+        many zeros on every side. Stride: of all convolutions, or one for each. Pooling over windows of 2: ``"each"`` or
+        ``"last"`` (maxima after each convolution or the last), ``"mean-each"``, ``"mean-last"``, ``"none"``. Flatten:
+        True, or False where the mean over all places is what the linear layers see. None: what the file says, else
+        stride 1 and what makes the inputs' size fit; the notes say what is assumed.
     recompute
         Keep only what goes into each layer, and compute the layer again on the way back: less memory, more time.
     dtype
@@ -112,7 +122,8 @@ def model(
     from weighttools.opening import open as open_checkpoint
 
     origin, config = described(base if isinstance(base, TensorMap) else open_checkpoint(base))
-    architecture = of(origin, config, activation)
+    geometry = {"padding": padding, "stride": stride, "pool": pool, "flatten": flatten}
+    architecture = of(origin, config, activation, **geometry)
     if architecture.kind in SEQUENCES:
         return _sequences(origin, config, architecture, head, recompute, dtype)
     return _arrays(origin, config, architecture, head, dtype)
@@ -144,7 +155,7 @@ class Scores:
     options: Mapping[str, Any]
 
     def __call__(self, params: Mapping[str, Any], batch: Batch) -> Any:
-        p = {**params, **{name: params[kept] for name, kept in self.ties.items()}} if self.ties else params
+        p = whole(params, self.ties)
         ids, lengths, segments = packed(batch)
         extra = {} if segments is None or self.architecture.kind != "encoder" else {"segments": segments}
         x = self.architecture.hidden(p, ids, lengths=lengths.tolist(), **self.options, **extra)
@@ -160,13 +171,22 @@ class NextToken:
     options: Mapping[str, Any]
 
     def __call__(self, params: Mapping[str, Any], batch: Batch) -> Any:
-        p = {**params, **{name: params[kept] for name, kept in self.ties.items()}} if self.ties else params
-        return self.architecture(p, batch["ids"], batch.get("mask"), **self.options)
+        return self.architecture(whole(params, self.ties), _ids(batch), batch.get("mask"), **self.options)
+
+
+def _ids(batch: Batch) -> Any:
+    if not isinstance(batch, Mapping):
+        fact, remedy = (
+            f"a batch is {type(batch).__name__}",
+            "give generate the model itself: generate(model, None, ids)",
+        )
+        raise SpecError(fact, subject="run", expected='a mapping with "ids"', remedy=remedy)
+    return wanted(batch, "a model of texts", "ids")
 
 
 def packed(batch: Batch) -> tuple[Array, Array, Array | None]:
     """Return a batch's real tokens end to end, each text's number of them, and the tokens' types if there are any."""
-    ids, mask, segments = batch["ids"], batch.get("mask"), batch.get("segments")
+    ids, mask, segments = _ids(batch), batch.get("mask"), batch.get("segments")
     if mask is None:
         kinds = None if segments is None else segments.reshape(-1)
         return ids.reshape(-1), np.full(len(ids), ids.shape[1], np.int64), kinds
@@ -183,7 +203,8 @@ def _sequences(
     if chosen is None:
         ties, params = _read(origin, report.used, dtype)
         run = NextToken(architecture, ties, options)
-        return Loaded(run, params, origin, (), (f"{architecture.family}: {report}",), architecture, config, None)
+        note = f"{architecture.family}: {report}"
+        return Loaded(run, params, origin, (), (note,), architecture.tied(ties), config, None)
     return _with_head(origin, config, architecture, chosen, options, dtype)
 
 
@@ -202,7 +223,7 @@ def _with_head(
     )
     notes = [_told(origin, architecture, {*body, *fits}), *_misfits(origin, misfits), *_new(fresh, head)]
     run = Scores(architecture, layers, ties, options)
-    return Loaded(run, params | fresh, origin, tuple(fresh), tuple(notes), architecture, config, head)
+    return Loaded(run, params | fresh, origin, tuple(fresh), tuple(notes), architecture.tied(ties), config, head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,17 +251,22 @@ def _arrays(origin: TensorMap, config: Mapping[str, Any], architecture: Any, hea
         shapes[last.weight] = (n, last.n_in) if last.layout == "torch" else (last.n_in, n)
         shapes |= {last.bias: (n,)} if last.bias else {}
     misfits = {name: shape for name, shape in shapes.items() if origin[name].shape != shape}
-    _, params = _read(origin, [n for n in architecture.required if n not in misfits], dtype)
+    if replaced := sorted({*origin.aliases, *origin.aliases.values()} & misfits.keys()):
+        remedy = "write the file out with --tied copy first"
+        raise SpecError("a head cannot replace a layer that is tied to another", subject=replaced[0], remedy=remedy)
+    ties, params = _read(origin, [n for n in architecture.required if n not in misfits], dtype)
     fresh = {n: drawn(head, n, s, last.layout).astype(dtype) for n, s in misfits.items()} if head is not None else {}
-    notes = [_told(origin, architecture, {*architecture.required}), *_misfits(origin, misfits), *_new(fresh, head)]
-    run = Features(architecture, head.dropout if head else 0.0)
+    told = [_told(origin, architecture, {*architecture.required}), *_assumed(architecture)]
+    notes = [*told, *_misfits(origin, misfits), *_new(fresh, head)]
+    tied = architecture.tied(ties)
+    run = Features(tied, head.dropout if head else 0.0)
     return Loaded(
         run,
         params | fresh,
         origin,
         tuple(fresh),
         tuple(notes),
-        architecture,
+        tied,
         config,
         head if head is not None else _array_head(last, origin, None),
     )
@@ -306,9 +332,15 @@ def _fresh(head: Classifier | Regressor, name: str, shape: tuple[int, ...], dtyp
 
 
 def _told(origin: TensorMap, architecture: Any, used: set[str]) -> str:
-    rest = [n for n in origin if n not in used and not BUFFERS.fullmatch(n)]
+    stored = {origin.aliases.get(name, name) for name in used}
+    rest = [n for n in origin if n not in stored and not BUFFERS.fullmatch(n)]
     said = f"{architecture.family}: {len(used):,} tensors used"
     return f"{said}; {len(rest):,} not used: {few(rest)}" if rest else said
+
+
+def _assumed(architecture: Any) -> list[str]:
+    listed = "; ".join(architecture.assumed)
+    return [f"assumed, as no file says: {listed} (train.model takes others)"] if listed else []
 
 
 def _misfits(origin: TensorMap, misfits: Mapping[str, tuple[int, ...]]) -> list[str]:

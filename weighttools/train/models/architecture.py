@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from weighttools.errors import SpecError, WeighttoolsError, few
@@ -70,6 +71,8 @@ class Architecture:
         ``pooler(p, hidden)`` gives a state a sequence, by the file's own pooler; None without one.
     required, optional
         Full names of the tensors that the parts use, always or where the file has them.
+    assumed
+        What the function takes for granted, as neither the file nor the caller says.
     """
 
     family: str
@@ -82,6 +85,7 @@ class Architecture:
     pooler: Callable[[Mapping[str, Any], Any], Any] | None
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    assumed: tuple[str, ...] = ()
 
     def __call__(self, p: Mapping[str, Any], inputs: Any, mask: Any = None, **options: Any) -> Any:
         return self.run(p, inputs, mask, **options)
@@ -119,6 +123,23 @@ class Architecture:
             line = (str(error).splitlines() or ["shapes"])[0]
             raise SpecError(f"arrays and configuration do not fit: {line}", subject=self.family) from None
 
+    def tied(self, ties: Mapping[str, str]) -> Architecture:
+        """Return it for arrays of which a tied one is there once.
+
+        Parameters
+        ----------
+        ties
+            Names that the parts ask for, and the names that the arrays have.
+        """
+        if not ties:
+            return self
+        body, output, pooler = (
+            None if part is None else functools.partial(_tied, part, ties)
+            for part in (self.body, self.output, self.pooler)
+        )
+        assert body is not None
+        return replace(self, body=body, output=output, pooler=pooler)
+
     def report(self, names: Iterable[str]) -> Loading:
         """Return which of a file's `names` are used, missing and unexpected. Buffers count as none of them."""
         known, wanted = list(names), {*self.required, *self.optional}
@@ -142,3 +163,12 @@ class Architecture:
             strange = f"; it does not understand {_some(found.unexpected)}" if found.unexpected else ""
             raise SpecError(fact + strange, remedy="write a function over the names if it is another model")
         return found
+
+
+def whole(params: Mapping[str, Any], ties: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return arrays by all the names that they are asked for by: a tied one by each of its names."""
+    return {**{name: params[kept] for name, kept in ties.items() if kept in params}, **params} if ties else params
+
+
+def _tied(part: Callable[..., Any], ties: Mapping[str, str], p: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+    return part(whole(p, ties), *args, **options)

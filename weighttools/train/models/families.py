@@ -12,7 +12,7 @@ from weighttools.errors import UnsupportedError
 from weighttools.train.models.bert import ALBERT, BERT, DISTILBERT, ELECTRA, Names, bert
 from weighttools.train.models.gpt2 import gpt2_hidden
 from weighttools.train.models.llama import Layers, decoder
-from weighttools.train.models.rotary import Rotary, rotary
+from weighttools.train.models.rotary import PARTIAL, Rotary, rotary
 from weighttools.train.models.settings import Settings
 
 Options = dict[str, Any]
@@ -218,8 +218,23 @@ def _rotaries(style: Style, s: Settings, head_size: int, slides: Sequence[bool])
     whole = {**base, **s.part("rope_scaling"), **{k: v for k, v in said.items() if not isinstance(v, Mapping)}}
     local = {"rope_theta": s.get("rope_local_base_freq") or 1e4} if style.theta != 1e4 else whole
     each = {"full_attention": whole, "sliding_attention": local}
-    found = {kind: rotary({**each[kind], **_mapping(said.get(kind))}, head_size, style.theta) for kind in each}
+    asked = {kind: _turned({**each[kind], **_mapping(said.get(kind))}, s) for kind in each}
+    found = {kind: rotary(asked[kind], head_size, style.theta) for kind in each}
     return tuple(found["sliding_attention" if slide else "full_attention"] for slide in slides)
+
+
+def _turned(parameters: Mapping[str, Any], s: Settings) -> Mapping[str, Any]:
+    """Return what `rotary` is asked: a part of each head turns in `PARTIAL` only, and plain kinds elsewhere ignore it.
+
+    Source: transformers, ``compute_default_rope_parameters`` of each family; with a scaling its Llama fails.
+    """
+    share = parameters.get("partial_rotary_factor")
+    if s.kind in PARTIAL or share in (None, 1):
+        return parameters
+    if (parameters.get("rope_type") or parameters.get("type") or "default") != "default":
+        fact = f"partial_rotary_factor is {share!r} with scaled rotary positions"
+        raise UnsupportedError(fact, subject=s.kind, expected=f"1, but for {', '.join(PARTIAL)}")
+    return {key: value for key, value in parameters.items() if key != "partial_rotary_factor"}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

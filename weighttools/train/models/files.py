@@ -16,7 +16,7 @@ from weighttools.opening import PathLike, open
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.config import from_config, kind_of
 from weighttools.train.models.gguf import from_gguf, is_gguf
-from weighttools.train.models.keras_config import activation_of
+from weighttools.train.models.keras_config import activation_of, geometry_of
 from weighttools.train.models.shapes import from_shapes
 from weighttools.train.tape import Array
 from weighttools.transforms.dequantize import dequantize
@@ -86,16 +86,30 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
     return tensor_map, read_json(file) if path and os.path.isfile(file) else {}
 
 
-def of(tensor_map: TensorMap, config: Mapping[str, Any], activation: str | None = None) -> Architecture:
+def of(
+    tensor_map: TensorMap, config: Mapping[str, Any], activation: str | None = None, **geometry: Any
+) -> Architecture:
     """Return a map's function: by its configuration, or by its shapes where that names no model.
 
-    `activation` stands between a plain stack's layers; by default what the file says, else ReLU.
+    `activation` stands between a plain stack's layers, `geometry` is its ``padding``, ``stride``, ``pool`` and
+    ``flatten``; by default they are what the file says, else what `from_shapes` takes.
+
+    Raises
+    ------
+    SpecError
+        They are given for a model that its configuration describes.
     """
     names = [*tensor_map, *tensor_map.aliases]
-    if kind_of(config, names) is not None:
+    given = {name: value for name, value in {"activation": activation, **geometry}.items() if value is not None}
+    if (kind := kind_of(config, names)) is not None:
+        if given:
+            raise SpecError(f"{next(iter(given))} is said, and config.json says all of a {kind}", remedy="leave it out")
         return from_config(config, names)
     specs = dict(zip(tensor_map, tensor_map.specs(), strict=True))
-    return from_shapes(specs, activation=activation or activation_of(tensor_map.metadata) or "relu")
+    if tensor_map.aliases:  # which have lost their place in the file's order
+        specs = dict(sorted((specs | {alias: specs[kept] for alias, kept in tensor_map.aliases.items()}).items()))
+    found = {**geometry_of(tensor_map.metadata), **given}
+    return from_shapes(specs, **{"activation": activation or activation_of(tensor_map.metadata), **found})
 
 
 def floats(tensor_map: TensorMap, name: str, dtype: Any = np.float32) -> Array:

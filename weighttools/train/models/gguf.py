@@ -8,7 +8,7 @@ from typing import Any
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import UnsupportedError
 from weighttools.train.models.classes import class_of
-from weighttools.train.models.rotary import llama3_of
+from weighttools.train.models.rotary import PARTIAL, llama3_of
 from weighttools.transforms.gguf_names import ARCHITECTURE, to_hugging_face
 from weighttools.transforms.gguf_tables import FAMILIES, SETTINGS
 
@@ -101,6 +101,9 @@ def _rope(tensor_map: TensorMap, own: Mapping[str, Any], config: Mapping[str, An
     rope = {key: value for key, value in _named(own, _SCALING).items() if value != "none"}
     turned, size = own.get("rope.dimension_count"), config.get("head_dim")
     if isinstance(turned, int) and isinstance(size, int) and 0 < turned < size:
+        if config["model_type"] not in PARTIAL:
+            fact = f"rope.dimension_count is {turned}, of heads of {size}"
+            raise UnsupportedError(fact, subject=config["model_type"], expected=f"{size}")
         rope["partial_rotary_factor"] = turned / size
     if FREQUENCIES in tensor_map:
         divisors = tensor_map[FREQUENCIES].read().tolist()

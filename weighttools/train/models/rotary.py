@@ -18,6 +18,8 @@ _NUMBERS = {
     "mscale_all_dim", "original_max_position_embeddings", "partial_rotary_factor", "rope_theta",
 }  # fmt: skip
 
+PARTIAL = ("phi3",)
+"""Models of whose heads a part alone turns where config.json says so; by ``model_type``."""
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """What all of Llama 3 are stretched by, but for ``factor``."""
 

@@ -32,9 +32,10 @@ def from_shapes(
     specs: Mapping[str, Any],
     *,
     order: Sequence[str] | None = None,
-    activation: str | Callable[[Any], Any] = "relu",
+    activation: str | Callable[[Any], Any] | None = None,
     layout: Layout | None = None,
-    padding: str | None = None,
+    padding: str | int | None = None,
+    stride: int | Sequence[int] | None = None,
     pool: str | None = None,
     flatten: bool | None = None,
 ) -> Architecture:
@@ -47,11 +48,12 @@ def from_shapes(
     order
         The weights' names, first to last, where the shapes fit in more than one order.
     activation
-        What stands between the layers; files do not say. After the last there is none.
+        What stands between the layers; files do not say, and None takes ReLU. After the last there is none.
     layout
         ``"torch"`` (out, in) or ``"keras"`` (in, out), where neither names nor shapes tell.
-    padding, pool, flatten
-        Of a convolutional net, where the input's size leaves them open; see `stack.Geometry`.
+    padding, stride, pool, flatten
+        Of a convolutional net, as `stack.Geometry` has them. None: what makes an input's size come to the features of
+        the first weighted sum, with a stride of 1 and maxima; what is taken for granted is in ``assumed``.
 
     Returns
     -------
@@ -76,11 +78,13 @@ def from_shapes(
     layers = _ordered(_layers(shapes, layout), list(shapes), order)
     convolutions = [layer for layer in layers if layer.window]
     sums = layers[len(convolutions) :]
-    act = ACTIVATIONS.get(activation) if isinstance(activation, str) else activation
+    between = "relu" if activation is None else activation
+    act = ACTIVATIONS.get(between) if isinstance(between, str) else between
     if act is None:
-        raise SpecError(f"activation {activation!r}", expected=", ".join(ACTIVATIONS))
-    said = {"padding": padding, "pool": pool, "flatten": flatten}
-    _check_said(said)
+        raise SpecError(f"activation {between!r}", expected=", ".join(ACTIVATIONS))
+    steps = stride if stride is None or isinstance(stride, int) else tuple(stride)
+    said = {"padding": padding, "stride": steps, "pool": pool, "flatten": flatten}
+    _check_said(said, bool(convolutions))
     kind, last = "cnn" if convolutions else "mlp", sums[-1]
     return Architecture(
         family=kind,
@@ -93,23 +97,56 @@ def from_shapes(
         pooler=None,
         required=tuple(n for layer in layers for n in (layer.weight, layer.bias) if n),
         optional=(),
+        assumed=(*_assumed_activation(activation, layers), *(_assumed_geometry(said) if convolutions else ())),
     )
+
+
+def _assumed_activation(activation: Any, layers: Sequence[Layer]) -> list[str]:
+    return ["relu between the layers"] if activation is None and len(layers) > 1 else []
+
+
+def _assumed_geometry(said: Mapping[str, Any]) -> list[str]:
+    words = {"padding": "padding", "pool": "pooling (maxima of 2)", "flatten": "flattening"}
+    fitted = [word for name, word in words.items() if said[name] is None]
+    found = [] if said["stride"] is not None else ["stride 1"]
+    return [*found, f"{', '.join(fitted)} by the size of the inputs"] if fitted else found
 
 
 def _is_counter(spec: Any) -> bool:
     """Whether a tensor is one integer, such as a number of steps, which no layer uses."""
-    return getattr(spec, "shape", None) == () and not spec.dtype.is_float
+    if getattr(spec, "shape", None) != ():
+        return False
+    return not getattr(spec.dtype, "is_float", getattr(spec.dtype, "kind", "") == "f")
 
 
 def _body(p: Mapping[str, Any], x: Any, mask: Any = None, **options: Any) -> Any:
     return features(p, x, **options)
 
 
-def _check_said(said: Mapping[str, Any]) -> None:
-    known = {"padding": (None, "valid", "same"), "pool": (None, "none", "each", "last"), "flatten": (None, True, False)}
-    for name, allowed in known.items():
-        if said[name] not in allowed:
-            raise SpecError(f"{name} {said[name]!r}", expected=", ".join(map(repr, allowed[1:])))
+def _check_said(said: Mapping[str, Any], has_convolutions: bool) -> None:
+    if not has_convolutions and (given := [name for name, value in said.items() if value is not None]):
+        raise SpecError(f"{given[0]} {said[given[0]]!r}", expected="a net with convolutions")
+    for name, (is_known, expected) in _KNOWN.items():
+        if said[name] is not None and not is_known(said[name]):
+            raise SpecError(f"{name} {said[name]!r}", expected=expected)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _are_strides(value: Any) -> bool:
+    return all(_is_count(one, 1) for one in (value if isinstance(value, tuple) else (value,)))
+
+
+_POOLS = ("none", "each", "last", "mean-each", "mean-last")
+_KNOWN: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "padding": (lambda value: value in ("valid", "same") or _is_count(value, 0), "'valid', 'same' or a number"),
+    "stride": (_are_strides, "a number of 1 or more, or one for each convolution"),
+    "pool": (lambda value: value in _POOLS, ", ".join(map(repr, _POOLS))),
+    "flatten": (lambda value: isinstance(value, bool), "True, False"),
+}
+"""What may be said of a convolutional net, and how it is told."""
 
 
 def _layers(shapes: Mapping[str, Shape], layout: Layout | None) -> list[Layer]:
@@ -130,12 +167,19 @@ def _layers(shapes: Mapping[str, Shape], layout: Layout | None) -> list[Layer]:
     if strange or not weights or len(weights) > _MOST:
         what = f"tensors not understood: {', '.join(strange[:3])}" if strange else f"{len(weights)} weights"
         more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
-        raise unknown(
-            f"no chain of layers: {what}{more}",
-            list(shapes),
-            "weights and their biases only, and config.json of a known family otherwise",
-        )
+        expected = "weights and their biases only, and config.json of a known family otherwise"
+        raise unknown(f"no chain of layers: {what}{more}", list(shapes), _norm(strange) or expected)
     return [_layer(shapes, name, biases.get(key), layout) for key, name in weights.items()]
+
+
+def _norm(names: Sequence[str]) -> str:
+    """Return what a batch norm computes, if the names are of one: no file says its eps, nor where it stands."""
+    means = (name for name in names if name.endswith(".running_mean"))
+    stem = next((name.removesuffix("running_mean") for name in means), None)
+    if stem is None:
+        return ""
+    mean, variance, weight, bias = (f"p['{stem}{end}']" for end in ("running_mean", "running_var", "weight", "bias"))
+    return f"no batch norm, which is (x - {mean}) / sqrt({variance} + eps) * {weight} + {bias} for each channel"
 
 
 def _layer(shapes: Mapping[str, Shape], weight: str, bias: str | None, layout: Layout | None) -> Layer:

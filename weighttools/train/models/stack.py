@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from weighttools.errors import SpecError
 from weighttools.train.models.scope import Scope
-from weighttools.train.ops import conv, linear, max_pool, mean, relu, transpose
+from weighttools.train.ops import avg_pool, conv, linear, max_pool, mean, relu, transpose
 
 Layout = Literal["torch", "keras"]
 """How kernels lie: torch (out, in, *window), Keras (*window, in, out)."""
@@ -49,12 +49,20 @@ class Layer:
         """Return the weighted sum of the last axis."""
         return linear(x, self.kernel(p), *self._bias(p))
 
-    def convolution(self, p: Mapping[str, Any], x: Any, padding: tuple[int, ...]) -> Any:
+    def convolution(self, p: Mapping[str, Any], x: Any, padding: tuple[int, ...], stride: int) -> Any:
         """Return the convolution of (batch, channels, \\*space)."""
-        return conv(x, self.kernel(p), *self._bias(p), padding=padding)
+        return conv(x, self.kernel(p), *self._bias(p), padding=padding, stride=stride)
 
     def _bias(self, p: Mapping[str, Any]) -> list[Any]:
         return [Scope(p)[self.bias]] if self.bias else []
+
+
+class Step(NamedTuple):
+    """Padding and stride of a convolution, and the window of the pooling after it."""
+
+    padding: tuple[int, ...]
+    stride: int
+    pool: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +72,51 @@ class Geometry:
     Parameters
     ----------
     padding
-        ``"same"`` (half the window) or ``"valid"`` (none).
+        ``"same"`` (half the window), ``"valid"`` (none), or how many zeros there are on every side.
+    stride
+        Of the convolutions: a number for all, or one for each.
     pool
-        Maxima over windows of 2 after ``"each"`` convolution, after the ``"last"``, or ``"none"``.
+        Maxima over windows of 2 after ``"each"`` convolution, after the ``"last"``, or ``"none"``; means with
+        ``"mean-each"`` and ``"mean-last"``.
     flatten
         Whether the linear layers see every place (True) or the mean over all places.
     """
 
-    padding: str = "valid"
+    padding: str | int = "valid"
+    stride: int | tuple[int, ...] = 1
     pool: str = "none"
     flatten: bool = True
 
-    def plan(self, convolutions: Sequence[Layer]) -> list[tuple[tuple[int, ...], int]]:
-        """Return padding and pooling window of each convolution."""
-        last = len(convolutions) - 1
-        pooled = {"each": range(last + 1), "last": (last,), "none": ()}[self.pool]
-        same = self.padding == "same"
+    @property
+    def reduce(self) -> Callable[..., Any]:
+        """Return what pooling does with a window."""
+        return avg_pool if self.pool.startswith("mean-") else max_pool
+
+    def plan(self, convolutions: Sequence[Layer]) -> list[Step]:
+        """Return what is done by each convolution."""
+        n = len(convolutions)
+        pooled = {"each": range(n), "last": (n - 1,), "none": ()}[self.pool.removeprefix("mean-")]
+        strides = (self.stride,) * n if isinstance(self.stride, int) else self.stride
+        if len(strides) != n:
+            raise SpecError(f"{len(strides)} strides for {n} convolutions", expected="one, or one for each")
         return [
-            (tuple(n // 2 if same else 0 for n in layer.window), 2 if i in pooled else 1)
-            for i, layer in enumerate(convolutions)
+            Step(self._border(layer, stride), stride, 2 if i in pooled else 1)
+            for i, (layer, stride) in enumerate(zip(convolutions, strides, strict=True))
         ]
+
+    def _border(self, layer: Layer, stride: int) -> tuple[int, ...]:
+        if isinstance(self.padding, int):
+            return (self.padding,) * len(layer.window)
+        if self.padding == "same" and stride > 1 and layer.layout == "keras":
+            fact = "Keras pads one side more than the other where it strides"
+            raise SpecError(fact, subject=layer.weight, expected="padding 'valid'", remedy="write the net's function")
+        return tuple(n // 2 if self.padding == "same" else 0 for n in layer.window)
 
     def n_features(self, convolutions: Sequence[Layer], space: tuple[int, ...]) -> int:
         """Return what an input of `space` comes to before the linear layers; 0 where it is too small."""
-        for layer, (padding, pool) in zip(convolutions, self.plan(convolutions), strict=True):
-            space = tuple((s + 2 * p - n + 1) // pool for s, p, n in zip(space, padding, layer.window, strict=True))
+        for layer, (padding, stride, pool) in zip(convolutions, self.plan(convolutions), strict=True):
+            sizes = zip(space, padding, layer.window, strict=True)
+            space = tuple(((s + 2 * p - n) // stride + 1) // pool for s, p, n in sizes)
             if min(space) < 1:
                 return 0
         n = convolutions[-1].n_out
@@ -118,20 +146,27 @@ def fitting(
             found.setdefault((tuple(one.plan(convolutions)), one.flatten or n_features == 1), one)
     if len(found) != 1:
         listed = "; ".join(f"padding={g.padding!r}, pool={g.pool!r}, flatten={g.flatten}" for g in found.values())
+        other = "give the size that the net was made for, say stride=…, padding=…, pool=…, or write its function"
         raise SpecError(
             f"an input of {' × '.join(map(str, space))} can come to {n_features} features in {len(found)} ways",
             expected="one",
-            remedy=f"say which: {listed}"
-            if found
-            else "give the size that the net was made for, or write its function",
+            remedy=f"say which: {listed}" if found else other,
         )
     return next(iter(found.values()))
 
 
 def _geometries(said: Mapping[str, Any]) -> Iterator[Geometry]:
-    fields = {"padding": ("valid", "same"), "pool": ("none", "each", "last"), "flatten": (True, False)}
-    choices = [(said[name],) if said.get(name) is not None else values for name, values in fields.items()]
+    choices = [(said[name],) if said.get(name) is not None else values for name, values in TRIED.items()]
     return (Geometry(*each) for each in itertools.product(*choices))
+
+
+TRIED: Mapping[str, tuple[Any, ...]] = {
+    "padding": ("valid", "same"),
+    "stride": (1,),
+    "pool": ("none", "each", "last"),
+    "flatten": (True, False),
+}
+"""What an input's size may tell apart, in `Geometry`'s order. It tells neither strides nor means from maxima."""
 
 
 def features(
@@ -163,9 +198,9 @@ def _convolved(p: Any, x: Any, convolutions: Any, sums: Any, activation: Any, sa
         raise SpecError(f"inputs of {x.ndim} axes", expected=f"{n + 2}: batch, channels and {n} of space")
     x = x.transpose(0, n + 1, *range(1, n + 1)) if is_last else x
     geometry = fitting(convolutions, sums[0].n_in, tuple(x.shape[2:]), said)
-    for layer, (padding, pool) in zip(convolutions, geometry.plan(convolutions), strict=True):
-        x = activation(layer.convolution(p, x, padding))
-        x = max_pool(x, size=pool) if pool > 1 else x
+    for layer, (padding, stride, pool) in zip(convolutions, geometry.plan(convolutions), strict=True):
+        x = activation(layer.convolution(p, x, padding, stride))
+        x = geometry.reduce(x, size=pool) if pool > 1 else x
     if not geometry.flatten:
         return mean(x, axis=tuple(range(2, n + 2)))
     x = x.transpose(0, *range(2, n + 2), 1) if is_last else x
