@@ -28,6 +28,8 @@ from weighttools.transforms.low_rank import Update, all_finite, merged
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 CONFIG = "adapter_config.json"
+HEAD = "head_config.json"
+"""What a config.json would say of the head; beside an adapter, a config.json makes transformers look for a model."""
 WRAPPER = "base_model.model."
 _PLAIN = re.compile(r"\^?(?:[\w-]|\\?\.)+\$?")
 _MAX_PREFIXES = 16
@@ -269,11 +271,16 @@ def _ways(update: Update, shape: tuple[int, ...]) -> list[Update]:
 
 
 def beside(adapter: Adapter, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the base's config.json with what the adapter's own, if there is one, says of the head."""
+    """Return the base's config.json with what lies beside the adapter of the head: `HEAD`, or a config.json."""
     place = Path(located(adapter.path)) if adapter.path else Path()
-    file = (place if place.is_dir() else place.parent) / "config.json"
-    found = read_json(file) if adapter.path and file.is_file() else {}
-    return {**config, **{key: found[key] for key in _OF_HEADS if key in found}}
+    home = place if place.is_dir() else place.parent
+    file = next((home / name for name in (HEAD, "config.json") if adapter.path and (home / name).is_file()), None)
+    return {**config, **of_head({} if file is None else read_json(file))}
+
+
+def of_head(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config.json says of the head."""
+    return {key: config[key] for key in _OF_HEADS if key in config}
 
 
 _OF_HEADS = ("architectures", "id2label", "label2id", "num_labels", "pad_token_id", "problem_type", "weighttools")

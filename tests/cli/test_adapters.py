@@ -86,7 +86,7 @@ def test_a_language_model_s_adapter(inside: Callable[..., Any], decoder: Path, t
     assert ran.code == 0, ran.err
     assert "LoRA: 14 weights adapted" in ran.out
     names = {path.name for path in (tmp_path / "adapter").iterdir()}
-    assert {"adapter_model.safetensors", "adapter_config.json"} <= names
+    assert names == {"adapter_model.safetensors", "adapter_config.json"}  # with a config.json, it would be a model
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["task_type"]) == (4, 8, "CAUSAL_LM")
 
@@ -115,6 +115,8 @@ def test_a_language_model_s_adapter(inside: Callable[..., Any], decoder: Path, t
     whole = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "merged").eval()
     ids = torch.arange(20).reshape(2, 10)
     assert torch.allclose(module(ids).logits, whole(ids).logits, atol=1e-4)
+    by_itself = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "adapter").eval()
+    assert torch.allclose(by_itself(ids).logits, whole(ids).logits, atol=1e-4)
 
 
 def test_a_gguf_base_becomes_a_directory_that_transformers_loads(
@@ -154,6 +156,8 @@ def test_a_classifier_s_adapter_brings_its_head(inside: Callable[..., Any], enco
     assert ran.code == 0, ran.err
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["task_type"] == "SEQ_CLS" and "classifier" in config["modules_to_save"]
+    beside = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert "head_config.json" in beside and "config.json" not in beside
     bert = transformers.BertForSequenceClassification.from_pretrained(encoder, num_labels=2)
     module = peft.PeftModel.from_pretrained(bert, tmp_path / "adapter").eval()
     tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weighttools.adapters import CONFIG as ADAPTER
+from weighttools.adapters import HEAD, of_head
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
 from weighttools.io.beside import not_copied, why_not_copied
@@ -55,7 +56,11 @@ def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
     if not model.config or model.origin is None:
         return {}
     files = {} if os.path.isdir(model.origin.origin.path) else tokenizer_files(model.origin)[0]
-    return files | {CONFIG: (json.dumps(told(model, pad_id), indent=2, ensure_ascii=False) + "\n").encode()}
+    return files | {CONFIG: _json(told(model, pad_id))}
+
+
+def _json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def left_out(model: Loaded, beside: Mapping[str, bytes]) -> list[str]:
@@ -172,7 +177,7 @@ def adapter_prefix(base: Loaded) -> str:
 
 
 def adapter_companions(tuned: Loaded, base: Loaded, task: str, pad_id: int | None = None) -> dict[str, bytes]:
-    """Return the files to write beside an adapter: adapter_config.json, and a config.json that names the classes.
+    """Return the files to write beside an adapter: adapter_config.json, the tokenizer, and the names of the classes.
 
     Parameters
     ----------
@@ -183,4 +188,7 @@ def adapter_companions(tuned: Loaded, base: Loaded, task: str, pad_id: int | Non
     """
     task_type = _TASKS.get(task) if base.architecture.kind in SEQUENCES else None
     config = json.dumps(peft_config(tuned, adapter_prefix(base), task_type), indent=2) + "\n"
-    return companions(tuned, pad_id) | {ADAPTER: config.encode()}
+    files = {name: data for name, data in companions(tuned, pad_id).items() if name != CONFIG}
+    if isinstance(tuned.head, Classifier | Regressor) and tuned.config:
+        files[HEAD] = _json(of_head(told(tuned, pad_id)))
+    return files | {ADAPTER: config.encode()}
