@@ -60,3 +60,21 @@ def test_arrays_that_do_not_fit_are_one_line(kind: str) -> None:
         if p[name].ndim == 2:
             with pytest.raises(WeighttoolsError, match="fit|has 3 rows"):
                 model({**p, name: p[name][:3, :5]}, IDS + 3)
+
+
+def is_free(name: str, axis: int) -> bool:
+    """Whether a tensor may have any length there: a vocabulary, kinds of segments that the text does not have."""
+    return axis == 0 and name.endswith(("lm_head.weight", "token_type_embeddings.weight"))
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_no_array_is_repeated_to_fit(kind: str) -> None:
+    """NumPy would stretch an axis of length 1, and the model would compute something else without a word."""
+    p = dict(held(kind))
+    model = models.from_config(PLAIN[kind], p)
+    for name in list(p):
+        for axis in range(p[name].ndim):
+            if p[name].shape[axis] > 1 and not is_free(name, axis):
+                cut = np.take(p[name], [0], axis)
+                with pytest.raises(WeighttoolsError):
+                    model({**p, name: cut}, IDS + 3)

@@ -101,8 +101,9 @@ def bert(
     def step(at: Scope, x: Any, i: int) -> Any:
         qkv = (at.dense(x, name).reshape(*shape, heads, -1) for name in names.qkv)
         a = at.dense(attention(*qkv, **seen).reshape(*shape, -1), names.attended)
-        x = at.layer_norm(x + a, names.attention_norm, eps)
-        return at.layer_norm(x + at.dense(activation(at.dense(x, names.up)), names.down), names.norm, eps)
+        x = at.layer_norm(at.plus(x, a, names.attended), names.attention_norm, eps)
+        h = at.dense(activation(at.dense(x, names.up)), names.down)
+        return at.layer_norm(at.plus(x, h, names.down), names.norm, eps)
 
     x = _embedded(root.inside("embeddings"), ids, segments, positions(ids, lengths, padding), eps)
     if names.widened and f"{names.widened}.weight" in root:
@@ -111,9 +112,10 @@ def bert(
 
 
 def _embedded(at: Scope, ids: Any, segments: Any, places: Any, eps: float) -> Any:
-    x = at.table("word_embeddings", ids) + at.table("position_embeddings", places)
+    x = at.table("word_embeddings", ids)
+    x = at.plus(x, at.table("position_embeddings", places), "position_embeddings")
     if "token_type_embeddings.weight" in at:
-        x = x + at.table("token_type_embeddings", segments)
+        x = at.plus(x, at.table("token_type_embeddings", segments), "token_type_embeddings")
     return at.layer_norm(x, "LayerNorm", eps)
 
 

@@ -43,10 +43,10 @@ def gpt2_hidden(
     def step(at: Scope, x: Any, i: int) -> Any:
         qkv = at.dense(at.layer_norm(x, "ln_1", eps), "attn.c_attn", transposed=True).reshape(*ids.shape, 3, heads, -1)
         a = seen.attend(i, *(qkv[..., j, :, :] for j in range(3)))
-        x = x + at.dense(a.reshape(*ids.shape, -1), "attn.c_proj", transposed=True)
+        x = at.plus(x, at.dense(a.reshape(*ids.shape, -1), "attn.c_proj", transposed=True), "attn.c_proj")
         h = activation(at.dense(at.layer_norm(x, "ln_2", eps), "mlp.c_fc", transposed=True))
-        return x + at.dense(h, "mlp.c_proj", transposed=True)
+        return at.plus(x, at.dense(h, "mlp.c_proj", transposed=True), "mlp.c_proj")
 
-    x = root.table("wte", ids) + root.table("wpe", seen.positions)
+    x = root.plus(root.table("wte", ids), root.table("wpe", seen.positions), "wpe")
     x = stacked(step, root, x, [f"h.{i}" for i in range(layers)], recompute)
     return root.layer_norm(x, "ln_f", eps)

@@ -116,9 +116,9 @@ def decoder(
     def step(at: Scope, x: Any, i: int) -> Any:
         after, before = ("post_attention_layernorm", "pre_feedforward_layernorm") if how.post_norms else ("", "")
         a = _attended(at.inside("self_attn"), _norm(at, x, "input_layernorm", how), i, how, seen)
-        x = x + _norm(at, a, after, how)
+        x = at.plus(x, _norm(at, a, after, how), "self_attn.o_proj")
         h = _fed_forward(at.inside("mlp"), _norm(at, x, before or "post_attention_layernorm", how), how.activation)
-        return x + _norm(at, h, "post_feedforward_layernorm" if how.post_norms else "", how)
+        return at.plus(x, _norm(at, h, "post_feedforward_layernorm" if how.post_norms else "", how), "mlp.down_proj")
 
     x = stacked(step, root, x, [f"layers.{i}" for i in range(layers)], recompute)
     return _norm(root, x, "norm", how)
@@ -157,4 +157,4 @@ def _fed_forward(at: Scope, x: Any, activation: Callable[[Any], Any]) -> Any:
         gate, up = both[..., : both.shape[-1] // 2], both[..., both.shape[-1] // 2 :]
     else:
         gate, up = at.dense(x, "gate_proj"), at.dense(x, "up_proj")
-    return at.dense(swiglu(gate, up) if activation is silu else activation(gate) * up, "down_proj")
+    return at.dense(swiglu(gate, up) if activation is silu else at.times(activation(gate), up, "up_proj"), "down_proj")

@@ -65,6 +65,22 @@ class Scope:
             error.remedy = error.remedy or _BEYOND.get(name, "are the tokens of the model's own tokenizer?")
             raise error.about(f"{self.prefix}{name}.weight") from None
 
+    def plus(self, x: Any, y: Any, name: str) -> Any:
+        """Return ``x + y``, where the tensor `name` gave `y`; both of one width."""
+        self._check_width(x, y, name)
+        return x + y
+
+    def times(self, x: Any, y: Any, name: str) -> Any:
+        """Return ``x * y``, where the tensor `name` gave `y`; both of one width."""
+        self._check_width(x, y, name)
+        return x * y
+
+    def _check_width(self, x: Any, y: Any, name: str) -> None:
+        """Raise SpecError where the widths differ: one of 1 would be repeated without a word."""
+        if x.shape[-1] != y.shape[-1]:
+            fact = f"gives states of {y.shape[-1]:,}, which meet states of {x.shape[-1]:,}"
+            raise SpecError(fact, subject=f"{self.prefix}{name}.weight", expected="one width")
+
     def layer_norm(self, x: Any, name: str, eps: float) -> Any:
         """Return `x` normalised, scaled and shifted."""
         return layer_norm(x, self[f"{name}.weight"], self[f"{name}.bias"], eps=eps)
