@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weighttools.train.commands.tuning import Settings
+    from weighttools.train.commands.settings import Settings
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -75,7 +75,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
     """Take what training is told out of a command's options."""
     from dataclasses import fields
 
-    from weighttools.train.commands.tuning import Settings
+    from weighttools.train.commands.settings import Settings
     from weighttools.train.data.reading import Columns
 
     columns = Columns(**{name: given.pop(name) for name in _COLUMNS if name in given})

@@ -13,7 +13,8 @@ from weighttools.cli import output, writing
 from weighttools.errors import SourceError, SpecError, printable
 from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
 from weighttools.train.commands.planning import plan
-from weighttools.train.commands.tuning import Prepared, Settings, prepare, tune, written
+from weighttools.train.commands.settings import Settings
+from weighttools.train.commands.tuning import Prepared, prepare, tune, written
 from weighttools.train.fitting.history import History
 
 TOKENIZER = "tokenizer.json"

@@ -15,7 +15,8 @@ from weighttools.train.adapters.adapting import load_lora
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor
 from weighttools.train.checkpoints.loading import SEQUENCES, head_of, model
 from weighttools.train.commands.lengths import check_option, check_texts
-from weighttools.train.commands.tuning import Settings, check_width, n_outputs, scaled, task_before, task_for
+from weighttools.train.commands.settings import Settings
+from weighttools.train.commands.tuning import check_width, n_outputs, scaled, task_before, task_for
 from weighttools.train.data.reading import check_options, read, source_of, task_of
 from weighttools.train.data.tables import Table
 from weighttools.train.data.tokens import Base
