@@ -15,7 +15,7 @@ import torch
 from tests.train import test_models
 from tests.train.test_models import CONFIGS, DECODER, ENCODER, T
 from weighttools.errors import SpecError, WeighttoolsError
-from weighttools.train.optimizers import averages, groups, optim, schedules, transforms
+from weighttools.train.optimizers import averages, groups, matrices, optim, schedules, transforms
 
 UNIT = 2.0**-23
 SHAPES = {"fc.weight": (7, 5), "conv.weight": (4, 3, 2), "out.weight": (250, 140)}
@@ -143,7 +143,7 @@ def test_muon_leaves_vectors_and_embeddings_to_adam() -> None:
     assert set(state.slots["momentum"]) == {"h.0.fc.weight"}
     assert set(state.slots["first_moment_sum"]) == {"wte.weight", "fc.bias"}
     values = np.linalg.svd(
-        transforms.near_orthogonal(np.random.default_rng(0).standard_normal((20, 30))), compute_uv=False
+        matrices.near_orthogonal(np.random.default_rng(0).standard_normal((20, 30))), compute_uv=False
     )
     assert values.min() > 0.6 and values.max() < 1.3
 
@@ -353,10 +353,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "rmsprop": (lambda: optim.rmsprop(alpha=1.0), "RMSprop: alpha 1"),
     "lion": (lambda: optim.lion(betas=(0.9, 2.0)), "Lion: beta2 2"),
     "adafactor": (lambda: optim.adafactor(clip=0.0), "Adafactor: clip 0"),
-    "adafactor eps": (lambda: transforms.Adafactor(eps=-1.0), "eps -1"),
-    "adafactor decay": (lambda: transforms.Adafactor(0.5), "beta2 decay 0.5"),
+    "adafactor eps": (lambda: matrices.Adafactor(eps=-1.0), "eps -1"),
+    "adafactor decay": (lambda: matrices.Adafactor(0.5), "beta2 decay 0.5"),
     "muon": (lambda: optim.muon(others_rate=-1.0), "others rate -1"),
-    "iterations": (lambda: transforms.Muon(n_iterations=-1), "n iterations -1"),
+    "iterations": (lambda: matrices.Muon(n_iterations=-1), "n iterations -1"),
     "share": (lambda: optim.adamw(rates={"fc.weight": -1.0}), "fc.weight: share of the learning rate -1"),
     "no matrix": (
         lambda: optim.muon(is_main=lambda name, p: True).init({"w": np.zeros(3)}),

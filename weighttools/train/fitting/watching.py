@@ -10,7 +10,7 @@ import numpy as np
 from weighttools.errors import TrainingError
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.feeding import n_samples
-from weighttools.train.optimizers.transforms import global_norm
+from weighttools.train.optimizers.sums import global_norm
 from weighttools.train.tape import Array
 
 LOWER = "lower the learning rate, or clip the gradients to a smaller norm"

@@ -24,7 +24,7 @@ import numpy as np
 from weighttools.core.patterns import not_found
 from weighttools.errors import SpecError
 from weighttools.train import ranges
-from weighttools.train.optimizers import fused, transforms
+from weighttools.train.optimizers import fused, matrices, transforms
 from weighttools.train.optimizers.groups import Rule, decays, describe, is_hidden_matrix
 from weighttools.train.optimizers.quantised import QuantisedAdam
 from weighttools.train.optimizers.schedules import Schedule
@@ -294,7 +294,7 @@ def lion(
 
 def adafactor(lr: Rate = 1e-2, *, weight_decay: float = 0.0, clip: float = 1.0, **rest: Any) -> Optimizer:
     """Return Adafactor, whose state is a row and a column a matrix."""
-    return Optimizer((transforms.Adafactor(clip=clip),), lr, weight_decay, **rest)
+    return Optimizer((matrices.Adafactor(clip=clip),), lr, weight_decay, **rest)
 
 
 def muon(
@@ -309,7 +309,7 @@ def muon(
 ) -> Optimizer:
     """Return Muon for the matrices between hidden layers, and Adam, at `others_rate` times the rate, for the others."""
     main: dict[str, Any] = {"is_main": is_hidden_matrix, "others": (transforms.Adam(),), "others_rate": others_rate}
-    stage = transforms.Muon(momentum, nesterov, match_adam=match_adam)
+    stage = matrices.Muon(momentum, nesterov, match_adam=match_adam)
     return Optimizer((stage,), lr, weight_decay, **{**main, **rest})
 
 
