@@ -158,7 +158,17 @@ def test_what_cannot_be_done_is_refused() -> None:
         train.generate(model, p, PROMPT)
     with pytest.raises(SpecError, match="are NaN"):
         train.generate(lambda p, ids: np.full((1, 1, 3), np.nan), {}, [1])
-    for options in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -1}):
+    for score in (np.inf, -np.inf):
+        with pytest.raises(SpecError, match="are infinite"):
+            train.generate(lambda p, ids: np.full((1, 1, 3), score), {}, [1])  # noqa: B023
+    for options in (
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"temperature": 5e-324},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"top_k": -1},
+    ):
         with pytest.raises(SpecError):
             train.generate(lambda p, ids: ids, {}, [1], **options)
     model, p = loaded("gpt2")
@@ -166,3 +176,26 @@ def test_what_cannot_be_done_is_refused() -> None:
         SpecError, match=r"wpe\.weight: .*the table has 16 rows.*fewer tokens follow \(max_new_tokens\)"
     ):
         train.generate(model, p, PROMPT, 20)
+
+
+@pytest.mark.parametrize("value", [np.inf, 3e38])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_overflow_are_told_by_the_scores_alone(value: float, temperature: float) -> None:
+    """NumPy's warnings are errors here."""
+    model, p = loaded("llama")
+    names = [name for name in p if name.endswith(("q_proj.weight", "norm.weight"))]
+    broken = p | {name: np.full_like(p[name], value) for name in names}
+    with pytest.raises(SpecError, match="the scores of the next token are (NaN|infinite)"):
+        train.generate(model, broken, PROMPT, 3, temperature=temperature)
+
+
+def test_tokens_that_must_not_come_may_have_no_score() -> None:
+    scores = np.array([[-np.inf, 0, -np.inf]])
+    for temperature in (0.0, 1e-6, 1.0):
+        assert Sampling(temperature).choose(scores, np.random.default_rng(0)).tolist() == [1]
+
+
+def test_the_lowest_temperature_takes_the_likeliest() -> None:
+    scores = np.random.default_rng(0).standard_normal((50, 20)).astype(np.float32) * np.float32(1e37)
+    found = Sampling(1e-6).choose(scores, np.random.default_rng(0))
+    assert found.tolist() == scores.argmax(1).tolist()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
+import struct
 import sys
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,13 @@ def test_tokenizers_as_models_have_them_are_kept(bert: Path, tmp_path: Path) -> 
         check_bounds(whole, "x")
 
 
+def test_a_padding_beyond_int32_is_refused(bert: Path) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    whole["padding"]["pad_id"] = 2**32 - 1
+    with pytest.raises(CorruptFileError, match=r"padding\.pad_id has the number 4,294,967,295; expected at most"):
+        check_bounds(whole, "x")
+
+
 @pytest.mark.parametrize("where", ["vocab", "added"])
 def test_token_numbers_beyond_int32_are_refused(bert: Path, tmp_path: Path, where: str) -> None:
     whole = json.loads((bert / "tokenizer.json").read_text())
@@ -215,6 +224,216 @@ def test_token_numbers_beyond_int32_are_refused(bert: Path, tmp_path: Path, wher
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(CorruptFileError, match="token 'good' has the number 4,000,000,000; expected at most"):
         train.text(ROWS, tokenizer=tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(
+    "step", [[{"String": "e"}, "e" * 1000], {**E1000, "type": "Nobody's"}, {"prepend": "e" * 1000}]
+)
+def test_steps_that_the_package_takes_whatever_their_type_says_are_bounded(bert: Path, step: Any) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    for normalizer in (step, {"type": "Sequence", "normalizers": [step]}):
+        with pytest.raises(
+            CorruptFileError, match=r"normalizer (puts in a text of 1,000|has a step that is no object)"
+        ):
+            check_bounds(whole | {"normalizer": normalizer}, "x")
+
+
+def special(name: str) -> dict[str, Any]:
+    return {"SpecialToken": {"id": name, "type_id": 0}}
+
+
+def sequence(name: str, kind: int = 0) -> dict[str, Any]:
+    return {"Sequence": {"id": name, "type_id": kind}}
+
+
+def template(single: Any, pair: Any = (), **ids: list[int]) -> dict[str, Any]:
+    tokens = {name: {"id": name, "ids": numbers, "tokens": ["a"] * len(numbers)} for name, numbers in ids.items()}
+    return {"type": "TemplateProcessing", "single": single, "pair": [*pair], "special_tokens": tokens}
+
+
+AROUND = {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}
+
+
+@pytest.mark.parametrize(
+    ("processor", "said"),
+    [
+        (template([special("X"), sequence("A")]), "'single' adds 'X', which its special_tokens lack"),
+        (template([sequence("B")]), "'single' has the sequence 'B'; expected A, each once at most"),
+        (template([sequence("A")] * 3000), "'single' has the sequence 'A'; expected A, each once at most"),
+        (template([], [sequence("B"), sequence("B")]), "'pair' has the sequence 'B'; expected A and B, each once"),
+        (template([special("X")] * 2000, X=[1] * 20_000), "adds 40,000,000 tokens; expected 64 at most"),
+        (template([special("X")] * 33, [special("X")] * 32, X=[1]), "adds 65 tokens; expected 64 at most"),
+        ({"type": "Sequence", "processors": [AROUND] * 17}, "adds 68 tokens; expected 64 at most"),
+        ({"type": "Sequence", "processors": [template([])] * 2}, "has 2 templates; expected one"),
+        ({"type": "Sequence", "processors": [AROUND] * 64}, "its post_processor has 65 steps; expected 64 at most"),
+        ([[sequence("A")], [], {}], "its post_processor has a step that is no object"),
+        (template([{"Sequence": ["B", 0]}]), "'single' is no template; expected {\"Sequence\""),
+        (template("[CLS] $A"), "'single' is no template"),
+        (template([special("X"), sequence("A")], X=[4_000_000_000]), "post_processor's 'ids' has the number 4,000,"),
+        (template([sequence("A", 4_000_000_000)]), "post_processor's 'type_id' has the number 4,000,000,000"),
+        ({**AROUND, "sep": ["[SEP]", 2**31]}, "post_processor's 'sep' has the number 2,147,483,648"),
+    ],
+)
+@pytest.mark.parametrize("key", ["type", "kind"])
+def test_processors_that_panic_or_add_without_bound_are_refused(
+    bert: Path, tmp_path: Path, processor: Any, said: str, key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the package would write of a panic is not to be seen; nor does it look at the type."""
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    whole["post_processor"] = json.loads(json.dumps(processor).replace('"type"', f'"{key}"'))
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(CorruptFileError) as caught:
+        train.text(ROWS, tokenizer=tmp_path / "tokenizer.json", pair="other")
+    assert said in str(caught.value) and str(tmp_path) in str(caught.value) and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "processor",
+    [
+        template([special("X"), sequence("A")], [sequence("A"), sequence("B", 1)], X=[1] * 64),
+        {
+            "type": "Sequence",
+            "processors": [AROUND, {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}],
+        },
+        {"type": "Sequence", "processors": [AROUND, template([special("X"), sequence("A")], [sequence("A")], X=[1])]},
+    ],
+)
+def test_processors_that_the_package_runs_are_kept(bert: Path, tmp_path: Path, processor: Any) -> None:
+    from tokenizers import Tokenizer
+
+    whole = json.loads((bert / "tokenizer.json").read_text()) | {"post_processor": processor}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole | {"truncation": None, "padding": None}))
+    known = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    found = train.tokens(tmp_path).encode(["good film", "bad"])
+    assert [one.ids.tolist() for one in found] == [one.ids for one in known.encode_batch(["good film", "bad"])]
+
+
+def charsmap(at: int = 0, texts: bytes = b"film\0", n: int = 512, root: int = 256) -> str:
+    """A trie of Darts-clone that leads from "b" to a place in `texts`: 256 ^ 98 = 354, whose leaf is 354 ^ 1."""
+    units = [0] * n
+    units[0], units[354], units[355] = root << 10, 1 << 10 | 1 << 8 | ord("b"), 1 << 31 | at
+    return base64.b64encode(struct.pack(f"<I{n}I", 4 * n, *units) + texts).decode()
+
+
+def test_a_sound_table_of_characters_is_kept(bert: Path, tmp_path: Path) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    whole["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap()}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    known = train.tokens(tmp_path)
+    assert known.ids(["good b"])[0].tolist() == known.ids(["good film"])[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("AAAA", "is no table of characters: it is cut short"),
+        ("", "is no table of characters: it is cut short"),
+        (None, "is no table of characters: it is no text"),
+        ("?", "is no table of characters"),
+        (base64.b64encode(struct.pack("<I", 0)).decode(), "leads beyond its trie"),
+        (base64.b64encode(struct.pack("<II", 4, 0)).decode(), "leads beyond its trie"),
+        (base64.b64encode(struct.pack("<III", 8, 2**32 - 1, 2**32 - 1)).decode(), "leads beyond its trie"),
+        (charsmap(n=400), "leads beyond its trie"),
+        (charsmap(root=512), "leads beyond its trie"),
+        (charsmap(at=6), "leads beyond its texts"),
+        (charsmap(at=1, texts="é\0".encode()), "leads beyond its texts"),
+        (charsmap(texts=b"\xff\0"), "is no table of characters"),
+        (charsmap(texts=b"e" * 65), "its normalizer puts in a text of 65 characters; expected 64 at most"),
+    ],
+)
+def test_tables_of_characters_that_lead_nowhere_are_refused(
+    bert: Path, tmp_path: Path, table: Any, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    whole["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": table}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(CorruptFileError) as caught:
+        train.text([("a b", 0)], tokenizer=tmp_path)
+    assert said in str(caught.value) and capfd.readouterr().err == ""
+
+
+NOBODY = {"post_processor": None, "added_tokens": [], "padding": None}
+WORD_LEVEL = {"type": "WordLevel", "vocab": {"zz": 0}, "unk_token": "[UNK]"}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        WORD_LEVEL,
+        {**WORD_LEVEL, "type": "WordPiece", "continuing_subword_prefix": "##", "max_input_chars_per_word": 9},
+        {"type": "Unigram", "unk_id": None, "vocab": [["zzz", -1.0]]},
+        {"type": "BPE", "vocab": {"z": 0}, "merges": [], "unk_token": "nope"},
+    ],
+)
+def test_a_tokenizer_without_its_unknown_token_is_one_line(bert: Path, tmp_path: Path, model: Any) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text()) | NOBODY | {"model": model}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    for read in (train.text, train.language):
+        with pytest.raises(SpecError, match=r"^a text cannot be tokenized: .*(?i:unk)"):
+            read([("good", 0)] if read is train.text else ["good"], tokenizer=tmp_path)  # type: ignore[operator]
+
+
+def test_panics_are_errors_of_ours(bert: Path, tmp_path: Path) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    whole["decoder"] = {"type": "Strip", "content": "a", "start": 0, "stop": 9}
+    whole["model"]["vocab"] = {"[UNK]": 1, "aa": 30}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(SpecError, match="tokens cannot be made a text: index out of bounds"):
+        train.tokens(tmp_path).decode([30])
+
+
+def test_pieces_of_no_length_are_refused(bert: Path) -> None:
+    whole = json.loads((bert / "tokenizer.json").read_text())
+    with pytest.raises(CorruptFileError, match="its pre_tokenizer cuts pieces of length 0; expected 1 or more"):
+        check_bounds(whole | {"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "x")
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("pad_token_id", "2147483648", "2147483648"),
+        ("pad_token_id", '"x"', "'x'"),
+        ("pad_token_id", "1e400", "inf"),
+        ("pad_token_id", "true", "True"),
+        ("eos_token_id", "99999999999999999999", "99999999999999999999"),
+        ("eos_token_id", "[3, 1.5]", "1.5"),
+    ],
+)
+def test_token_numbers_of_config_json_that_are_none_are_refused(
+    tmp_path: Path, kind: str, key: str, value: str, said: str
+) -> None:
+    home = tiny_texts.bert(tmp_path)
+    config = json.loads((home / "config.json").read_text()) | {"model_type": kind, key: "HERE"}
+    (home / "config.json").write_text(json.dumps(config).replace('"HERE"', value))
+    with pytest.raises(CorruptFileError) as caught:
+        train.text(ROWS, tokenizer=home)
+    assert f"{home}/config.json: {key} is {said}; expected a token's number" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-1, 2**32 - 1, None])
+def test_a_token_that_is_minus_one_is_none(tmp_path: Path, value: int | None) -> None:
+    home = tiny_texts.bert(tmp_path)
+    config = json.loads((home / "config.json").read_text()) | {"pad_token_id": value, "eos_token_id": value}
+    (home / "config.json").write_text(json.dumps(config))
+    known = train.tokens(home)
+    assert (known.pad_id, known.end_id) == (0, 3)  # the padding's of tokenizer.json, and [SEP]
+
+
+def test_settings_that_the_package_cannot_take_are_one_line(tmp_path: Path) -> None:
+    home = tiny_texts.bert(tmp_path)
+    (home / "tokenizer_config.json").write_text('{"eos_token": "\\ud800", "model_max_length": 0.5}')
+    with pytest.raises(CorruptFileError, match="its tokenizer's settings do not fit: .*surrogates"):
+        train.tokens(home)
+    (home / "tokenizer_config.json").write_text('{"model_max_length": 0.5}')
+    assert train.tokens(home).max_length == 12
+
+
+def test_labels_that_are_no_characters_are_refused(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": "a", "label": "\\ud800"}\n')
+    with pytest.raises(SpecError, match=r"x\.jsonl:2: label 'label' holds half of a surrogate pair") as caught:
+        train.text(tmp_path / "x.jsonl", tokenizer=bert)
+    str(caught.value).encode()
 
 
 def test_of_a_long_text_only_the_beginning_is_tokenized(bert: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -367,6 +368,72 @@ def test_text_ends_before_a_stop_token(tmp_path: Path, trained: Tokenizer) -> No
     whole = expected(module, trained, "the cat", 3)
     found = writer(tmp_path)
     assert found.stops == {third} and whole.startswith("".join(found.write("the cat", 9)))
+
+
+@pytest.mark.parametrize("value", ["99999999999999999999", '[3, "x"]'])
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_stop_tokens_that_are_none_are_refused(tmp_path: Path, trained: Tokenizer, file: str, value: str) -> None:
+    saved(tmp_path, trained)
+    settings = json.loads((tmp_path / file).read_text()) | {"eos_token_id": "HERE"}
+    (tmp_path / file).write_text(json.dumps(settings).replace('"HERE"', value))
+    with pytest.raises(CorruptFileError, match=rf"{file}: eos_token_id is (9{{20}}|'x'); expected a token's number"):
+        writer(tmp_path)
+
+
+def test_a_model_with_a_head_writes_nothing(tmp_path: Path, trained: Tokenizer) -> None:
+    saved(tmp_path, trained)
+    with pytest.raises(UnsupportedError, match="outputs are those of a Classifier, not the next token's"):
+        train.write(train.model(tmp_path, train.Classifier(2)), "the cat", 2)
+
+
+def test_a_model_of_tied_arrays_writes(tmp_path: Path, trained: Tokenizer) -> None:
+    module = saved(tmp_path, trained)
+    module.lm_head.weight = module.model.embed_tokens.weight
+    module.config.tie_word_embeddings = True
+    module.save_pretrained(tmp_path)
+    wt.convert(tmp_path, tmp_path / "m.pt")  # which keeps both names
+    (tmp_path / "model.safetensors").unlink()
+    model = train.model(tmp_path / "m.pt")
+    text = expected(module, trained, "the cat", 8)
+    assert train.write(model, "the cat", 8) == text == train.write(train.lora(model, r=2), "the cat", 8)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's own
+def test_an_adapter_that_overflows_is_told_by_the_scores(tmp_path: Path, trained: Tokenizer) -> None:
+    """NumPy's warnings are errors here."""
+    saved(tmp_path / "base", trained)
+    tuned = train.lora(train.model(tmp_path / "base"), r=2)
+    for array in tuned.params.values():
+        array[...] = 1e30
+    train.save_lora(tmp_path / "adapter", tuned)
+    made = writer(tmp_path / "base", adapter=tmp_path / "adapter")
+    with pytest.raises(SpecError, match="the scores of the next token are NaN"):
+        list(made.write("the cat", 3))
+
+
+def test_a_prompt_that_the_tokenizer_cannot_take_is_one_line(tmp_path: Path, trained: Tokenizer) -> None:
+    saved(tmp_path, trained)
+    found = Tokenizer(tokenizers.models.WordLevel({"zz": 0}, unk_token="[UNK]"))
+    checkpoint = writer(tmp_path).checkpoint
+    with pytest.raises(SpecError, match="a text cannot be tokenized: WordLevel error: Missing"):
+        next(Writer(checkpoint, found).write("the cat"))
+    found = Tokenizer.from_str(trained.to_str())
+    found.decoder = decoders.Sequence([decoders.Fuse(), decoders.Strip("t", 0, 9)])
+    with pytest.raises(SpecError, match="tokens cannot be made a text: index out of bounds"):
+        list(Writer(checkpoint, found).write("t", 1))
+
+
+def test_a_panic_is_no_finding(tmp_path: Path, trained: Tokenizer) -> None:
+    """Whatever reaches the command's end is one line and exit 2, also what is no Exception."""
+    code = (
+        "import sys; from weighttools.cli import exits\n"
+        "class Panic(BaseException): pass\n"
+        "def main(**_): raise Panic('no entry')\n"
+        "exits.guarded(main)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("weighttools: internal error: Panic: no entry")
+    assert done.stderr.count("\n") == 1
 
 
 def test_pieces_are_whole_characters(tmp_path: Path, trained: Tokenizer) -> None:

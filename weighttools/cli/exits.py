@@ -41,7 +41,7 @@ def guarded(main: Callable[..., Any]) -> NoReturn:
         code = left.code if COMPLETE in os.environ else 0
     except (KeyboardInterrupt, click.Abort):
         code = 130
-    except Exception as error:
+    except BaseException as error:  # a panic of a package in Rust is no Exception
         if debug:
             traceback.print_exc()
         code = 2 if debug else _told(error)
@@ -63,7 +63,7 @@ def _fill_closed_streams() -> None:
                 setattr(sys, name, open(fd, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
-def _told(error: Exception) -> int:
+def _told(error: BaseException) -> int:
     """Say an error in one line and return its exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         print(error.format_message(), file=sys.stderr)  # noqa: T201

@@ -16,6 +16,8 @@ from weighttools.train.models import Architecture, Cache
 from weighttools.train.parallel import threads_for
 from weighttools.train.tape import Array
 
+LEAST_TEMPERATURE = 1e-6
+"""Divided by less, scores overflow in the end; by this, what is not likeliest is as good as impossible."""
 PROMPT_BLOCK = 256
 """Positions of a prompt that run at once: scores of attention are so many rows, and not the prompt's square."""
 
@@ -44,8 +46,9 @@ class Sampling:
     top_k: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < 1e30:
-            raise SpecError(f"temperature {self.temperature}", expected="0 or more")
+        if self.temperature != 0 and not LEAST_TEMPERATURE <= self.temperature < 1e30:
+            expected = f"0, which takes the likeliest token always, or {LEAST_TEMPERATURE:g} or more"
+            raise SpecError(f"temperature {self.temperature}", expected=expected)
         if not 0 < self.top_p <= 1:
             raise SpecError(f"top_p {self.top_p}", expected="above 0, and 1 at most")
         if self.top_k < 0:
@@ -77,10 +80,13 @@ class Sampling:
         Raises
         ------
         SpecError
-            A score is NaN.
+            A text's scores are NaN or infinite; single ones may be minus infinity, for tokens that must not come.
         """
-        if np.isnan(scores).any():
-            raise SpecError("the scores of the next token are NaN", remedy="try `weighttools check` on the weights")
+        best = scores.max(1)
+        if not np.isfinite(best).all():
+            what = "NaN" if np.isnan(best).any() else "infinite"
+            remedy = "try `weighttools check` on the weights"
+            raise SpecError(f"the scores of the next token are {what}", remedy=remedy)
         if self.temperature == 0:
             return np.asarray(scores.argmax(1))
         reached = self.probabilities(scores).cumsum(1)
@@ -163,7 +169,8 @@ def stream(
     for step in itertools.count():
         if step >= max_new_tokens or ended.all():
             return
-        found = sampling.choose(scores(None if step == 0 else last), rng)
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is seen in the scores
+            found = sampling.choose(scores(None if step == 0 else last), rng)
         last = np.where(ended, last, found)
         ended |= np.isin(last, stops)
         yield last
@@ -174,10 +181,17 @@ def _function(run: Any, params: Any) -> tuple[Any, Any]:
     if not isinstance(params, Mapping) and (params is not None or not isinstance(run, Model)):
         expected = "arrays by name, or None for those of a model: generate(model, None, ids)"
         raise SpecError(f"params are {type(params).__name__}", subject="generate", expected=expected)
-    return _of_model(run, params) if isinstance(run, Model) else (run, params)
+    return function_of(run, params) if isinstance(run, Model) else (run, params)
 
 
-def _of_model(run: Model, params: Any) -> tuple[Any, Mapping[str, Any]]:
+def function_of(run: Model, params: Mapping[str, Any] | None = None) -> tuple[Any, Mapping[str, Any]]:
+    """Return what gives the scores of the next token, and its arrays: the model's own where none are given.
+
+    Raises
+    ------
+    UnsupportedError
+        The model has a head of another task.
+    """
     model = run if params is None else replace(run, params=dict(params))
     if head := getattr(model, "head", None):
         fact = f"the model's outputs are those of a {type(head).__name__}, not the next token's scores"

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from weighttools.adapters import CONFIG as ADAPTER
 from weighttools.adapters import WEIGHTS, merge_lora
 from weighttools.core.tensormap import TensorMap
@@ -16,10 +18,9 @@ from weighttools.errors import SpecError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike, located
 from weighttools.opening import open as open_checkpoint
-from weighttools.train.adapters.lora import weights_of
 from weighttools.train.checkpoints.loading import Loaded
-from weighttools.train.data.tokens import context_of, home_of, tokens
-from weighttools.train.generation import Sampling, arrays_of, stream
+from weighttools.train.data.tokens import CONFIG, Tokens, context_of, home_of, token_ids, tokens
+from weighttools.train.generation import Sampling, arrays_of, function_of, stream
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
 from weighttools.train.parallel import threads_for
@@ -89,7 +90,7 @@ class Writer:
         except UnicodeEncodeError as error:
             fact = f"the prompt is not UTF-8: character {error.start + 1:,}"
             raise SpecError(fact, remedy="give it as UTF-8") from None
-        ids: list[int] = self.tokenizer.encode(prompt).ids
+        ids: list[int] = Tokens(self.tokenizer).ids([prompt], special=True)[0].tolist()
         if not ids:
             raise SpecError("the prompt has no tokens", expected="some text")
         most = context_of(self.checkpoint.config)
@@ -101,8 +102,8 @@ class Writer:
     def _text(self, ids: list[int], new: list[int]) -> str:
         """Return the text of the new tokens. The prompt's last goes before: some spell a space by what precedes."""
         kept = new[:-1] if new and new[-1] in self.stops else new
-        before = str(self.tokenizer.decode(ids[-1:]))
-        return str(self.tokenizer.decode([*ids[-1:], *kept]))[len(before) :]
+        decode = Tokens(self.tokenizer).decode
+        return decode([*ids[-1:], *kept])[len(decode(ids[-1:])) :]
 
 
 def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapter: PathLike | None = None) -> Writer:
@@ -126,7 +127,8 @@ def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapte
     """
     _refuse_adapter(base)
     change = None if adapter is None else functools.partial(merge_lora, adapter=adapter)
-    checkpoint = load(base, change=change)
+    with np.errstate(over="ignore", invalid="ignore"):  # an adapter's sums; the scores will tell
+        checkpoint = load(base, change=change)
     known = tokens(checkpoint.origin if tokenizer is None else tokenizer)
     return Writer(checkpoint, known.tokenizer, frozenset(_stops(checkpoint)))
 
@@ -164,16 +166,14 @@ def write(
     Raises
     ------
     UnsupportedError
-        It is no language model.
+        It is no language model, or has a head of another task.
     """
-    params = weights_of(model)
-    ties = getattr(getattr(model.run, "run", model.run), "ties", {})
-    whole = {**params, **{name: params[kept] for name, kept in ties.items()}}
+    run, params = function_of(model)
     origin = TensorMap({}) if model.origin is None else model.origin
     base = getattr(model.run, "config", {}).get("base_model_name_or_path")
     if base and not origin.origin.path:  # an adapter is saved by itself, and says where its base is
         origin = open_checkpoint(base)
-    checkpoint = Checkpoint(model.architecture, whole, model.config, origin)
+    checkpoint = Checkpoint(run, dict(params), model.config, origin)
     known = tokens(origin if tokenizer is None else tokenizer)
     made = Writer(checkpoint, known.tokenizer, frozenset(_stops(checkpoint)))
     return "".join(made.write(prompt, max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed))
@@ -182,7 +182,7 @@ def write(
 def _stops(checkpoint: Checkpoint) -> Iterator[int]:
     """Yield the tokens that end a text, as the configurations have them."""
     path = checkpoint.origin.origin.path
-    file = home_of(checkpoint.origin) / "generation_config.json" if path else None
-    for settings in (checkpoint.config, read_json(file) if file and file.is_file() else {}):
-        found = settings.get("eos_token_id")
-        yield from (i for i in (found if isinstance(found, list) else [found]) if isinstance(i, int))
+    yield from token_ids(checkpoint.config, "eos_token_id", path or CONFIG)
+    if path:
+        file = home_of(checkpoint.origin) / "generation_config.json"
+        yield from token_ids(read_json(file) if file.is_file() else {}, "eos_token_id", file)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weighttools.errors import CorruptFileError, MissingDependencyError, UnsupportedError
+from weighttools.train.data.panics import told
 
 KEY = "tokenizer.ggml."
 _NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
@@ -58,15 +59,11 @@ def gguf_tokenizer(metadata: Mapping[str, Any], subject: str = "the GGUF file") 
             remedy="put the model's tokenizer.json beside the file",
         )
     try:
-        return sentencepiece(metadata) if model == SENTENCEPIECE else _built(metadata, str(cut))
+        with told("its tokens and merges make no tokenizer", CorruptFileError, subject):
+            return sentencepiece(metadata) if model == SENTENCEPIECE else _built(metadata, str(cut))
     except ImportError:
         remedy = "pip install 'weighttools[text]'"
         raise MissingDependencyError("text needs the package tokenizers", remedy=remedy) from None
-    except BaseException as error:  # a panic of the package is no Exception
-        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
-            raise
-        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise CorruptFileError(f"its tokens and merges make no tokenizer: {line}", subject=subject) from None
 
 
 def _built(metadata: Mapping[str, Any], cut: str) -> Any:

@@ -14,11 +14,13 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
 from weighttools.io.text import MAX_JSON, parse_json, read_json
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
-from weighttools.train.data.tokenizer_bounds import check_bounds
+from weighttools.train.data.panics import told
+from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds
 from weighttools.train.models.files import described
 from weighttools.train.tape import Array
 
 FILE = "tokenizer.json"
+CONFIG = "config.json"
 _PADS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>", "<|endoftext|>", "</s>", "<|im_end|>")
 _ENDS = ("<|endoftext|>", "</s>", "<|im_end|>", "<eos>", "<|end_of_text|>", "[SEP]")
 _UNBOUNDED = 1_000_000
@@ -28,6 +30,9 @@ _CHARACTERS = 64
 """Of a long text so many characters for each token that is wanted are looked at first; words have fewer."""
 
 _TEXTS = 1024
+_NOT_ENCODED = "a text cannot be tokenized"
+_NONE = 2**32 - 1
+"""GGUF's -1."""
 
 Base = str | os.PathLike[str] | TensorMap
 """A checkpoint: its path, its directory, or the open map."""
@@ -82,9 +87,8 @@ class Tokens:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoded]:
         """Return the tokens of texts, or of pairs of texts, cut to `max_length`."""
         try:
-            return [one for at in _batches(texts) for one in self._encoded(texts[at], pairs and pairs[at])]
-        except Exception as error:
-            raise SpecError(f"a text cannot be tokenized: {_line(error)}") from None
+            with told(_NOT_ENCODED):
+                return [one for at in _batches(texts) for one in self._encoded(texts[at], pairs and pairs[at])]
         finally:
             self.tokenizer.no_truncation()
 
@@ -165,7 +169,8 @@ class Tokens:
         most
             How many tokens of each matter: of a text that has far more, those that follow may be left out.
         """
-        return [one for at in _batches(texts) for one in self._ids(texts[at], special, most)]
+        with told(_NOT_ENCODED):
+            return [one for at in _batches(texts) for one in self._ids(texts[at], special, most)]
 
     def _ids(self, texts: Sequence[str], special: bool, most: int | None) -> list[Array]:
         cut = [self._cut(text, most) for text in texts]
@@ -178,7 +183,8 @@ class Tokens:
 
     def decode(self, ids: Any) -> str:
         """Return the text of token numbers."""
-        return str(self.tokenizer.decode([int(i) for i in ids]))
+        with told("tokens cannot be made a text"):
+            return str(self.tokenizer.decode([int(i) for i in ids]))
 
 
 def _batches(texts: Sequence[str]) -> list[slice]:
@@ -221,21 +227,27 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
         raise SpecError(f"max_length {max_length}", expected="1 or more")
     if isinstance(base, Tokens):
         return base if max_length is None else Tokens(base.tokenizer, base.pad_id, base.end_id, max_length)
-    tokenizer, config, settings = _read(base)
-    bound = max_length or _bound(tokenizer, config, settings)
-    pad_id = _pad_id(tokenizer, config, settings)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return Tokens(tokenizer, pad_id, _end_id(tokenizer, config, settings), bound)
+    tokenizer, config, settings, place = _read(base)
+    for key in ("pad_token_id", "eos_token_id"):
+        token_ids(config, key, place / CONFIG if place.is_dir() else place)
+    with told("its tokenizer's settings do not fit", CorruptFileError, place):
+        bound = max_length or _bound(tokenizer, config, settings)
+        pad_id = _pad_id(tokenizer, config, settings)
+        end_id = _end_id(tokenizer, config, settings)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    return Tokens(tokenizer, pad_id, end_id, bound)
 
 
-def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any]]:
-    """Return the tokenizer, what the model's configuration says, and what its own does."""
+def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any], Path]:
+    """Return the tokenizer, what the model's configuration says, what its own does, and the directory or file."""
     path = Path(base) if not isinstance(base, TensorMap) and Path(base).name == FILE else home_of(base) / FILE
     carried = None if path.exists() else _gguf(base)
     if carried is None:
-        return _loaded(path), _settings(path.parent / "config.json"), _settings(path.parent / "tokenizer_config.json")
-    return gguf_tokenizer(carried.metadata, carried.origin.path), described(carried)[1], {}
+        home = path.parent
+        return _loaded(path), _settings(home / CONFIG), _settings(home / "tokenizer_config.json"), home
+    place = carried.origin.path
+    return gguf_tokenizer(carried.metadata, place), described(carried)[1], {}, Path(place)
 
 
 def _gguf(base: Base) -> TensorMap | None:
@@ -268,16 +280,8 @@ def _loaded(path: Path) -> Any:
         ) from None
     data = source.read(0, source.size)
     check_bounds(parse_json(data, path), path)
-    try:
+    with told("is no tokenizer", CorruptFileError, path):
         return Tokenizer.from_buffer(data)
-    except BaseException as error:  # a panic of the package is no Exception
-        if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
-            raise
-        raise CorruptFileError(f"is no tokenizer: {_line(error)}", subject=path) from None
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _settings(path: Path) -> Mapping[str, Any]:
@@ -287,7 +291,7 @@ def _settings(path: Path) -> Mapping[str, Any]:
 def _bound(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
     """Return the least bound that any of the files gives."""
     said = [(tokenizer.truncation or {}).get("max_length"), settings.get("model_max_length"), context_of(config)]
-    return min((int(n) for n in said if isinstance(n, (int, float)) and 0 < n < _UNBOUNDED), default=None)
+    return min((int(n) for n in said if isinstance(n, (int, float)) and 1 <= n < _UNBOUNDED), default=None)
 
 
 def context_of(config: Mapping[str, Any]) -> int | None:
@@ -296,14 +300,32 @@ def context_of(config: Mapping[str, Any]) -> int | None:
     if not isinstance(positions, int) or positions < 1:
         return None
     if config.get("model_type") in ("roberta", "xlm-roberta", "camembert"):
-        positions -= int(config.get("pad_token_id") or 0) + 1  # their positions begin behind the padding's
+        pad_id = next(iter(token_ids(config, "pad_token_id")), 0)
+        positions -= pad_id + 1  # their positions begin behind the padding's
     return positions
 
 
+def token_ids(config: Mapping[str, Any], key: str, subject: object = CONFIG) -> list[int]:
+    """Return the token numbers under a key of a configuration: one, several, or none, for which -1 may stand.
+
+    Raises
+    ------
+    CorruptFileError
+        One is no whole number, or beyond int32.
+    """
+    said = config.get(key)
+    numbers = said if isinstance(said, list) else [] if said is None else [said]
+    for number in numbers:
+        is_whole = isinstance(number, int) and not isinstance(number, bool)
+        if not is_whole or (number > MOST_ID and number != _NONE):
+            expected = f"a token's number, {MOST_ID:,} at most"
+            raise CorruptFileError(f"{key} is {number!r}", subject=subject, expected=expected)
+    return [number for number in numbers if 0 <= number <= MOST_ID]
+
+
 def _pad_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int:
-    said = config.get("pad_token_id")
-    if isinstance(said, int) and not isinstance(said, bool) and said >= 0:
-        return said
+    if said := token_ids(config, "pad_token_id"):
+        return said[0]
     padding = tokenizer.padding
     if padding:
         return int(padding["pad_id"])
@@ -313,9 +335,9 @@ def _pad_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, An
 
 def _end_id(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
     """Return the token that ends a text: the tokenizer's own settings go before the model's, and these before habit."""
-    named, said = _token_id(tokenizer, (settings.get("eos_token"),)), config.get("eos_token_id")
-    number = next((i for i in (said if isinstance(said, list) else [said]) if isinstance(i, int)), -1)
-    if named is None and 0 <= number < tokenizer.get_vocab_size():
+    named = _token_id(tokenizer, (settings.get("eos_token"),))
+    number = next(iter(token_ids(config, "eos_token_id")), None)
+    if named is None and number is not None and number < tokenizer.get_vocab_size():
         return number
     return _token_id(tokenizer, _ENDS) if named is None else named
 
