@@ -1,5 +1,19 @@
-"""``python -m weighttools``."""
+"""``python -m weighttools``, and the program ``weighttools``."""
 
-from weighttools.cli.main import run
+from __future__ import annotations
 
-run()
+import os
+
+
+def run() -> None:
+    """Run the command line; an interrupt ends it quietly even while it is still being imported."""
+    try:
+        from weighttools.cli.main import run
+
+        run()
+    except KeyboardInterrupt:
+        os._exit(130)
+
+
+if __name__ == "__main__":
+    run()

@@ -90,6 +90,7 @@ def write(
         *cast_notes(tensor_map, original),
     ]
     changed, reported = _watched(tensor_map)
+    _refuse_loss(tensor_map, planned)
     options = WriteOptions(None, compression, _bitmasks(changed, planned, store, progress), beside or {})
     if not dry_run:
         with keep_pages():
@@ -97,6 +98,45 @@ def write(
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
     return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
+
+
+def _refuse_loss(tensor_map: TensorMap, planned: Plan) -> None:
+    """Refuse to put a shard in the place of the model that it is a part of, whose other shards would be lost."""
+    if not planned.is_directory:
+        return
+    target, source = Path(planned.target), Path(tensor_map.origin.path)
+    whole = f"{huggingface.stem_of(planned.files)}.safetensors"
+    parts = [target / name for name in huggingface.superseded(target, planned.files) - {whole}]
+    if source.is_file() and any(os.path.exists(part) and source.samefile(part) for part in parts):
+        raise SpecError(
+            "is a part of the model that would be replaced",
+            subject=source,
+            remedy="name another directory, or give the whole one",
+        )
+
+
+def places(tensor_map: TensorMap, record: Mapping[str, Any], beside: Iterable[str] = ()) -> set[Path]:
+    """Return the files that a planned write makes or removes, links followed; none of standard output.
+
+    Parameters
+    ----------
+    tensor_map
+        What is to be written.
+    record
+        Of `write`, as a dry run gives it.
+    beside
+        Names of the files to be written with the weights.
+    """
+    target, files = Path(record["dst"]), [file["name"] for file in record["files"]]
+    if record["dst"] == "-":
+        return set()
+    if record["format"] != huggingface.NAME:
+        return {Path(os.path.realpath(target))}
+    names = {*files, *beside, *huggingface.superseded(target, files)}
+    origin = Path(tensor_map.origin.path)
+    if tensor_map.origin.path and origin.is_dir():
+        names |= {str(path.relative_to(origin)) for path in _companions(origin)}
+    return {Path(os.path.realpath(target / name)) for name in names}
 
 
 def _watched(tensor_map: TensorMap) -> tuple[TensorMap, Callable[[bool], list[Mapping[str, Any]]]]:
@@ -155,11 +195,14 @@ def _write_directory(
         for name, content in options.beside.items():
             (new / name).write_bytes(content)
         if old.is_dir():
-            keep_others(old, new, huggingface.is_weight_file)
+            keep_others(old, new, huggingface.superseded(old, planned.files).__contains__)
+        first = huggingface.taken_before(new, planned.files)
         lacking = {name: why for name, why in found.items() if why and not os.path.lexists(new / name)}
     copied = [name for name, why in found.items() if not why]
     planned.notes += [f"copied with the weights: {', '.join(copied)}"] if copied else []
     planned.notes += not_copied(lacking)
+    if first is not None:
+        planned.notes.append(f"{first} is another model's, and who reads the directory takes it before this one")
 
 
 def _copy_companions(tensor_map: TensorMap, new: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,7 @@ def test_a_classifier_s_adapter_brings_its_head(inside: Callable[..., Any], enco
         (("--lora", "r=x"), "'r=x': expected r=8"),
         (("--lora", "rank=8"), "'rank=8': expected r=8"),
         (("--lora", "r=0"), "a rank of 0"),
+        (("--lora", "r=1,r=2"), "r is given twice"),
         (("--lora-targets", "*q_proj*"), "go with --lora"),
         (("--merge",), "go with --lora"),
         (("--lora", "r=2", "--lora-targets", "*nothing*"), "matches no tensor"),
@@ -213,3 +215,17 @@ def test_an_adapter_of_another_model(inside: Callable[..., Any], decoder: Path, 
         adapter = (tmp_path / "adapter",) if args[0] == "merge-adapter" else ("--adapter", tmp_path / "adapter")
         wrong = inside(*args, *adapter, *place)
         assert wrong.code == 2 and len(wrong.err.strip().splitlines()) == 1, wrong.err
+
+
+def test_an_adapter_replaces_no_base_and_a_merge_no_adapter(
+    inside: Callable[..., Any], decoder: Path, tmp_path: Path
+) -> None:
+    home, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(decoder, home)
+    train = ("finetune", home, "--data", lines(tmp_path / "a.jsonl"), "--lora", "r=2", "--steps", "1", "--force")
+    ran = inside(*train, "-o", home)
+    assert ran.code == 2 and "is the directory of the model that the adapter is for" in ran.err, ran.err
+    assert {p.name: p.read_bytes() for p in home.iterdir()} == {p.name: p.read_bytes() for p in decoder.iterdir()}
+    assert inside(*train, "-o", adapter).code == 0
+    ran = inside("merge-adapter", home, adapter, "-o", adapter / "adapter_model.safetensors", "--force")
+    assert ran.code == 2 and "adapter_model.safetensors: is read too" in ran.err, ran.err

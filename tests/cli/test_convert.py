@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import ml_dtypes
@@ -116,6 +117,29 @@ def test_stale_shards_go(inside, six, tmp_path: Path) -> None:
         "README.md", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
     ]  # fmt: skip
+
+
+def test_other_models_of_a_directory_stay(inside, six, tmp_path: Path) -> None:
+    target = tmp_path / "d"
+    good(inside("convert", six[0], target, "--max-shard-size", "1KB"))
+    shutil.copy(six[0], target / "other.safetensors")
+    shutil.copy(six[0], target / "diffusion_pytorch_model.safetensors")
+    good(inside("convert", target / "other.safetensors", target, "--force"))
+    assert sorted(p.name for p in target.iterdir()) == [
+        "diffusion_pytorch_model.safetensors", "model.safetensors", "other.safetensors",
+    ]  # fmt: skip
+    ran = inside("convert", target / "diffusion_pytorch_model.safetensors", target, "--force")
+    assert ran.code == 0 and "model.safetensors is another model's" in ran.err
+
+
+def test_a_shard_does_not_take_the_place_of_its_model(inside, six, tmp_path: Path) -> None:
+    target = tmp_path / "d"
+    good(inside("convert", six[0], target, "--max-shard-size", "1KB"))
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    shard = min(target.glob("*.safetensors"))
+    ran = inside("convert", shard, target, "--force")
+    assert ran.code == 2 and "is a part of the model that would be replaced" in ran.err and ran.err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
 def test_dry_run(inside, six, tmp_path: Path) -> None:

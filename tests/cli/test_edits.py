@@ -51,6 +51,20 @@ def test_prune_tells_what_it_did(inside, model, tmp_path: Path) -> None:
         assert found[name].tobytes() == arrays[name].tobytes()
 
 
+def test_masks_replace_neither_the_source_nor_the_output(inside, model, tmp_path: Path) -> None:
+    path, target = model[0], tmp_path / "d"
+    before = path.read_bytes()
+    for masks, said in (
+        (path, "is read too"),
+        (target, "is the output too"),
+        (target / "model.safetensors", "written"),
+    ):
+        target.mkdir(exist_ok=True)
+        ran = inside("prune", path, "-o", target, "--sparsity", "0.5", "--mask-out", masks, "--force")
+        assert ran.code == 2 and said in ran.err and ran.err.count("\n") == 1, ran.err
+    assert path.read_bytes() == before and not list(target.iterdir())
+
+
 def test_json(inside, model, tmp_path: Path) -> None:
     target = tmp_path / "p.safetensors"
     record = json.loads(good(inside("prune", model[0], "-o", target, "--sparsity", "0.5", "--json")))

@@ -533,6 +533,65 @@ def test_figures_replace_nothing_unasked(inside, mlp: Path, flowers: Path, tmp_p
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("-o {tmp}/d.csv --to safetensors --data {tmp}/d.csv", "d.csv: is read too"),
+        ("-o {tmp}/v.csv --to safetensors --validation {tmp}/v.csv", "v.csv: is read too"),
+        ("-o {tmp}/m/config.json --to safetensors", "config.json: is read too"),
+        ("-o {tmp}/q --data {tmp}/q/config.json", "config.json: is read too"),
+        ("-o {tmp}/o --checkpoint {tmp}/file", "file: is a file; expected a directory"),
+        ("-o {tmp}/o --checkpoint /dev/null", "/dev/null: is a file; expected a directory"),
+        ("-o {tmp}/o --checkpoint {tmp}/full", "full: holds 'notes'"),
+        ("-o {tmp}/o --checkpoint {tmp}/none/state", "does not exist"),
+        ("-o {tmp}/state --checkpoint {tmp}/state", "state: is the output too"),
+        ("-o {tmp}/state/x.safetensors --checkpoint {tmp}/state", "x.safetensors: lies in the checkpoint"),
+        ("-o {tmp}/state/x --checkpoint {tmp}/state", "state/x: lies in the checkpoint"),
+        ("-o {tmp}/q --checkpoint {tmp}/q/state", "q/state: lies in the output"),
+        ("-o {tmp}/o --checkpoint {tmp}/state --history {tmp}/state/training.json", "training.json: lies in the check"),
+        ("-o {tmp}/q --history {tmp}/q/config.json", "config.json: is written by the output too"),
+        ("-o {tmp}/q --history {tmp}/q/tokenizer.json", "tokenizer.json: is written by the output too"),
+        ("-o /dev/null", "/dev/null: is a file; expected a directory"),
+        ("-o /dev/null --to safetensors", "is not a regular file"),
+        ("-o {tmp}/o --plot {tmp}/p.png --history {tmp}/h.csv --checkpoint {tmp}/h.csv", "h.csv: is the history too"),
+    ],
+)
+def test_what_would_be_lost_or_could_not_be_written_is_refused_before_training(
+    inside, bert: Path, reviews: Path, tmp_path: Path, given: str, said: str
+) -> None:
+    shutil.copytree(bert, tmp_path / "m")
+    for name in ("d.csv", "v.csv"):
+        records = [json.loads(line) for line in reviews.read_text().splitlines()]
+        (tmp_path / name).write_text("review,verdict\n" + "".join(f"{r['review']},{r['verdict']}\n" for r in records))
+    for name in ("full", "state", "q"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "notes").touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "q" / "config.json").write_text(json.dumps(rows(20)))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    args = ("--data", reviews, *COLUMNS, "--steps", "1", "--force", *given.format(tmp=tmp_path).split())
+    ran = inside("finetune", tmp_path / "m", *args)
+    assert ran.code == 2 and said in ran.err and ran.err.count("\n") == 1, ran.err
+    assert "epoch" not in ran.out
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_tuning_in_place_keeps_what_is_not_of_the_model(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    home = tmp_path / "q"
+    home.mkdir()
+    for name in ("in.safetensors", "other_model.safetensors", "model.safetensors"):
+        shutil.copy(mlp, home / name)
+    (home / "x.safetensors").write_text("keep")
+    args = ("--data", flowers, "--label-column", "kind", "--steps", "1", "-o", home, "--force")
+    for source in (home / "in.safetensors", home, home / "model.safetensors"):
+        assert inside("finetune", source, *args).code == 0
+        assert (home / "in.safetensors").read_bytes() == (home / "other_model.safetensors").read_bytes()
+        assert (home / "in.safetensors").read_bytes() == mlp.read_bytes()
+        assert {path.name for path in home.iterdir()} == {
+            "in.safetensors", "other_model.safetensors", "model.safetensors", "x.safetensors",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
     ("error", "said"),
     [
         (OSError(28, "No space left on device"), "No space left on device"),

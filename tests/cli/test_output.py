@@ -54,6 +54,11 @@ def test_parse_size_refuses(text: str) -> None:
         parse_size(text)
 
 
+def test_no_escape_is_in_a_table() -> None:
+    lines = output.table(["true", "\x1b[31mred\n"], [["\x1b]0;x\x07", "1"]])
+    assert all(line.isprintable() for line in lines) and r"\x1b[31mred\n" in lines[0]
+
+
 def test_table_aligns() -> None:
     lines = output.table(["a", "n"], [["x", "1"], ["long name", "1,000"]], " r")
     assert lines == ["a              n", "─────────  ─────", "x              1", "long name  1,000"]

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import clean_environment
+from tests.conftest import ROOT, clean_environment
 
 COMMAND = [sys.executable, "-m", "weighttools"]
 
@@ -92,6 +92,21 @@ def on_a_terminal(*args: object, home: Path) -> tuple[int, bytes, bytes]:
         out = process.stdout.read() if process.stdout else b""
     os.close(leader)
     return process.returncode, out, seen
+
+
+@pytest.mark.parametrize("module", ["click", "weighttools.cli.exits"])
+def test_interrupted_while_it_is_imported(run_cli, tmp_path: Path, module: str) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+    )
+    ran = run_cli("formats", env={"PYTHONPATH": f"{start}{os.pathsep}{ROOT}"})
+    assert (ran.code, ran.out, ran.err) == (130, "", "")
 
 
 def test_progress_on_a_terminal_only(make, tmp_path: Path, run_cli) -> None:

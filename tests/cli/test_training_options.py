@@ -74,6 +74,11 @@ OF_TABLES = {
     "--tokenizer t": "--tokenizer says nothing",
     "--block 8": "--block says nothing",
     "--pooling mean": "--pooling is for a new head of a model of texts",
+    "--steps 2 --epochs 3": "--steps and --epochs exclude each other",
+    "--every 3": "--every goes with --checkpoint",
+    "--monitor=": "--monitor is empty",
+    "--class-weight 0=1,0=9": "--class-weight 0 is given twice",
+    "--feature-column a --feature-column a": "--feature-column a is given twice",
 }
 OF_TEXTS = {
     "--feature-column a": "--feature-column says nothing of texts with labels; expected it with a table",

@@ -440,5 +440,39 @@ def test_written_directory_is_that_of_huggingface_hub(tmp_path: Path) -> None:
 def test_no_limit_gives_one_file() -> None:
     arrays = TensorMap.from_arrays({"a": np.zeros(9), "b": np.zeros(9)})
     assert huggingface.shard_plan(arrays, None, "adapter_model") == {"adapter_model.safetensors": ["a", "b"]}
-    assert huggingface.is_weight_file("x.safetensors") and huggingface.is_weight_file(INDEX)
-    assert not huggingface.is_weight_file("config.json")
+
+
+def test_a_new_model_takes_the_place_of_the_one_before_alone(tmp_path: Path) -> None:
+    for name in (
+        "model.safetensors", "model-00001-of-00002.safetensors", "part.safetensors", "x.safetensors", "config.json",
+        "adapter_model.safetensors", "model-00001-of-00002.bin", "model.fp16.safetensors",
+    ):  # fmt: skip
+        (tmp_path / name).touch()
+    names = ["part.safetensors", "./sub/part.safetensors", "../up.safetensors", "/up.safetensors", "config.json"]
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {str(i): name for i, name in enumerate(names)}}))
+    own = {"model.safetensors", "model-00001-of-00002.safetensors", INDEX}
+    assert huggingface.superseded(tmp_path, ["model.safetensors"]) == own | names_of("part", "sub/part")
+    (tmp_path / INDEX).write_text("broken")
+    assert huggingface.superseded(tmp_path, ["model-00001-of-00009.safetensors", "…"]) == own
+    assert huggingface.superseded(tmp_path, ["adapter_model.safetensors"]) == {
+        "adapter_model.safetensors", "adapter_model.safetensors.index.json",
+    }  # fmt: skip
+
+
+def names_of(*stems: str) -> set[str]:
+    return {f"{stem}.safetensors" for stem in stems}
+
+
+@pytest.mark.parametrize(
+    ("there", "written", "first"),
+    [
+        (["x.safetensors", "adapter_model.safetensors"], ["model.safetensors"], None),
+        (["model.safetensors"], ["adapter_model.safetensors"], "model.safetensors"),
+        (["x.safetensors.index.json"], ["model.safetensors"], "x.safetensors.index.json"),
+        (["x.safetensors.index.json"], ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], None),
+    ],
+)
+def test_another_model_that_is_taken_first(tmp_path: Path, there: list[str], written: list[str], first: str) -> None:
+    for name in (*there, *written):
+        (tmp_path / name).touch()
+    assert huggingface.taken_before(tmp_path, written) == first

@@ -354,7 +354,8 @@ def test_others_in_a_directory_are_kept(source: Path, tmp_path: Path, inside) ->
     (target / "sub" / "deep" / "model.safetensors").write_text("no part of this checkpoint")
     (target / "README.md").write_text("mine")
     (target / "config.json").write_text("old")
-    (target / "stale.safetensors").write_text("superseded")
+    (target / "other.safetensors").write_text("another model")
+    (target / "model-00001-of-00001.safetensors").write_text("superseded")
     (target / "file-link").symlink_to("README.md")
     (target / "dangling").symlink_to("nowhere")
     (target / "folder-link").symlink_to(tmp_path)
@@ -363,11 +364,30 @@ def test_others_in_a_directory_are_kept(source: Path, tmp_path: Path, inside) ->
     found = {str(p.relative_to(target)) for p in target.rglob("*") if not str(p).startswith(f"{target}/folder-link/")}
     assert found == {
         "empty", "sub", "sub/deep", "sub/deep/model.safetensors", "README.md", "config.json",
-        "file-link", "dangling", "folder-link", "model.safetensors",
+        "file-link", "dangling", "folder-link", "model.safetensors", "other.safetensors",
     }  # fmt: skip
     assert os.readlink(target / "folder-link") == str(tmp_path)
     assert os.readlink(target / "dangling") == "nowhere"
     assert (target / "config.json").read_text() == "{}", "the source's own files come with its weights"
+
+
+@pytest.mark.parametrize("name", ["t.safetensors", "d"])
+def test_a_trial_leaves_nothing(name: str, tmp_path: Path) -> None:
+    where = directory if name == "d" else sink
+    where.check_writable(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / name).mkdir() if name == "d" else (tmp_path / name).write_text("old")
+    where.check_writable(tmp_path / name, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(SourceError, match="is a file|is not a regular file"):
+        where.check_writable("/dev/null", force=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_trial_finds_what_looks_writable() -> None:
+    for where in (sink, directory):
+        with pytest.raises(SourceError, match="cannot be written"):
+            where.check_writable("/proc/x")
 
 
 def test_convert_in_place(source: Path, inside) -> None:

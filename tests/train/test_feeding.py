@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.io.faults import Fault, os_error
 from tests.train.digits import digits, model
 from weighttools import train
 from weighttools.errors import SourceError, SpecError
@@ -145,6 +147,23 @@ def test_history_as_csv_and_json(tmp_path: Path) -> None:
     assert json.loads(strange.json())["epochs"][0]["loss"] is None and strange.csv().splitlines()[2] == "2,,1.0"
     with pytest.raises(SourceError):
         result.history.csv(tmp_path / "no/h.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "plot"])
+def test_figures_that_do_not_fit_leave_the_ones_before(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, file = train.History([{"epoch": 1, "step": 1, "loss": 1.0}]), tmp_path / "h.png"
+    write = {"csv": history.csv, "json": history.json, "plot": history.plot}[kind]
+    write(tmp_path / "new.png")
+    file.write_text("old")
+    with monkeypatch.context() as patch:
+        Fault("write", 0, os_error(errno.ENOSPC)).into(patch)
+        with pytest.raises(SourceError, match="No space left on device; the target is as it was"):
+            write(file)
+    assert file.read_text() == "old" and {p.name for p in tmp_path.iterdir()} == {"h.png", "new.png"}
+    write(file)
+    assert file.read_bytes() == (tmp_path / "new.png").read_bytes()
 
 
 def test_a_history_can_be_drawn(tmp_path: Path) -> None:

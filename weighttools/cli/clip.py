@@ -35,7 +35,7 @@ def clip(src: str, dst: str, as_json: bool, assume: str | None, root: str | None
     how = {key: settings.pop(key) for key in HOW}
     opened = api.open(src, assume=assume, root=root)
     if not settings["dry_run"]:
-        writing.early(dst, settings["force"])
+        writing.early(dst, settings["force"], settings["format"])
     which = {key: how[key] for key in WHICH}
     n_bytes = 0 if how["norm"] is None else edits.reading_bytes(opened, passes="norm", **which)
     with options.progress(n_bytes, "measure") as moved:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from weighttools.train.commands.settings import Settings
 
@@ -78,6 +78,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
     from weighttools.train.commands.settings import Settings
     from weighttools.train.data.reading import Columns
 
+    _refuse_repeated("--feature-column", given["features"])
     columns = Columns(**{name: given.pop(name) for name in _COLUMNS if name in given})
     known = {field.name for field in fields(Settings)} & given.keys()
     taken = {name: given.pop(name) for name in known}
@@ -90,6 +91,15 @@ def settings_of(given: dict[str, Any]) -> Settings:
 
         taken["masks"] = {name: tensor.read() for name, tensor in api.open(taken["masks"]).items()}
     return Settings(columns=columns, **taken)
+
+
+def _refuse_repeated(option: str, names: Sequence[str]) -> None:
+    """Refuse a name that is given twice where once is all that it can mean."""
+    from weighttools.errors import SpecError
+
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SpecError(f"{option} {twice} is given twice", expected="each once")
 
 
 def _class_weight(given: str | None) -> str | dict[str, float] | None:
@@ -105,4 +115,5 @@ def _class_weight(given: str | None) -> str | dict[str, float] | None:
         found = {}
     if not found or "" in found:
         raise SpecError(f"--class-weight {given}", expected="balanced, or CLASS=NUMBER,CLASS=NUMBER")
+    _refuse_repeated("--class-weight", [name for name, _ in pairs])
     return found

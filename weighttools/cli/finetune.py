@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from weighttools.cli import options
 from weighttools.cli.data import data_options, settings_of
@@ -28,9 +30,12 @@ def _lora(ctx: click.Context, param: click.Parameter, value: str | None) -> dict
     for part in value.split(","):
         name, _, number = part.strip().partition("=")
         try:
-            found |= {"rslora": True} if part.strip() == "rslora" else {name: _LORA[name](number)}
+            one = {"rslora": True} if part.strip() == "rslora" else {name: _LORA[name](number)}
         except (KeyError, ValueError):
             raise click.BadParameter(f"{part!r}: expected r=8, alpha=16, dropout=0.1 or rslora") from None
+        if one.keys() & found.keys():
+            raise click.BadParameter(f"{part!r}: {', '.join(one)} is given twice")
+        found |= one
     return found
 
 
@@ -161,8 +166,20 @@ def finetune(src: str, dst: str, data: str, as_json: bool, **settings: Any) -> N
     from weighttools.cli import tuning
 
     targets, masks = settings.pop("lora_targets"), settings["masks"]
+    _refuse_contradictions(settings)
     if settings["lora"] is None and (targets or settings["is_merged"]):
         raise click.UsageError("--lora-targets and --merge go with --lora")
     if targets:
         settings["lora"]["targets"] = "all-linear" if targets == ("all-linear",) else targets
     tuning.run(src, dst, data, as_json, settings_of(settings), settings, masks)
+
+
+def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
+    """Refuse options of which one would pass over the other."""
+    epochs = click.get_current_context().get_parameter_source("epochs")
+    if settings["steps"] is not None and epochs is not ParameterSource.DEFAULT:
+        raise click.UsageError("--steps and --epochs exclude each other")
+    if settings["every"] is not None and settings["checkpoint"] is None:
+        raise click.UsageError("--every goes with --checkpoint")
+    if settings["monitor"] == "":
+        raise click.UsageError("--monitor is empty: expected a figure, as val_loss")

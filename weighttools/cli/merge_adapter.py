@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from weighttools.cli import options, output
+from weighttools.cli import options, output, targets
 
 
 @click.command(name="merge-adapter")
@@ -46,6 +46,8 @@ def merge_adapter(
     from weighttools.changes import recodings, taken
     from weighttools.cli import writing
 
+    if dst != "-":
+        targets.refuse_read([targets.file("the output", dst)], [adapter])
     opened = api.open(base, assume=assume, root=root)
     plain = taken(opened, {"names": names}).pipe(*recodings({"dequantize": dequantize}))
     merged = edits.merge_adapter(plain, adapter)

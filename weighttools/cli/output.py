@@ -98,7 +98,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -
     A cell wider than `WIDEST` sticks out. Written here because it is asked of every ``inspect``, where importing a
     library takes longer than the work.
     """
-    cells = [list(head), *([printable(cell) for cell in row] for row in rows)]
+    cells = [[printable(cell) for cell in row] for row in (head, *rows)]
     widths = [max(min(len(cell), WIDEST) for cell in column) for column in zip(*cells, strict=True)]
     aligned = [
         "  ".join(

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from weighttools.cli import options, output
+from weighttools.cli import options, output, targets
 from weighttools.core.tensormap import TensorMap
 from weighttools.io.progress import Progress, silent
 
@@ -70,15 +70,18 @@ def prune(
 
     how = {key: settings.pop(key) for key in (*HOW, *WHICH)}
     if mask_out is not None:
-        _check_mask(mask_out, dst, settings["force"])
+        _check_mask(mask_out, dst, src, settings["force"])
     opened = api.open(src, assume=assume, root=root)
     if not settings["dry_run"]:
-        writing.early(dst, settings["force"])
+        writing.early(dst, settings["force"], settings["format"])
     with _looking(opened, how) as moved:
         pruned = edits.prune(opened, **how, progress=moved)
     plan = {"dry_run": settings["dry_run"], "force": settings["force"]}
     if mask_out is not None:  # a target that cannot be is found out before anything is written
-        api.convert(edits.masks(pruned), mask_out, dry_run=True)
+        masks = api.convert(edits.masks(pruned), mask_out, dry_run=True)
+        planned = writing.plan(pruned, dst, **settings)
+        told = writing.output_target(edits.masks(pruned), masks)._replace(name="the masks")
+        targets.refuse_shared([writing.output_target(pruned, planned), told])
     record = writing.write(pruned, dst, "prune", **settings)
     if mask_out is not None:
         record["masks"] = writing.write(edits.masks(pruned), mask_out, "masks", **plan)["dst"]
@@ -103,12 +106,15 @@ def _looking(opened: TensorMap, how: Mapping[str, Any]) -> Iterator[Progress]:
         yield moved
 
 
-def _check_mask(mask_out: str, dst: str, force: bool) -> None:
+def _check_mask(mask_out: str, dst: str, src: str, force: bool) -> None:
     from weighttools.cli import writing
     from weighttools.errors import SourceError, SpecError
 
-    if mask_out == "-" or os.path.abspath(mask_out) == os.path.abspath(dst):
+    if mask_out == "-":
         raise SpecError("masks need a file of their own", subject="--mask-out", expected="a path other than -o")
+    target = targets.file("the masks", mask_out)
+    targets.refuse_read([target], [src])
+    targets.refuse_shared([targets.file("the output", dst), target])
     if os.path.lexists(mask_out) and not force:
         raise SourceError("exists already", subject=mask_out, remedy="give --force to replace it")
     writing.early(mask_out, force)

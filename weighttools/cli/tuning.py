@@ -9,17 +9,22 @@ from typing import Any
 
 import click
 
-from weighttools.cli import output, writing
+from weighttools.cli import output, targets, writing
+from weighttools.cli.targets import Target
+from weighttools.core.tensormap import Origin
 from weighttools.errors import SourceError, SpecError, printable
+from weighttools.io.sink import check_writable
 from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
-from weighttools.train.commands.planning import plan
+from weighttools.train.commands.planning import check_checkpoint, plan
 from weighttools.train.commands.settings import Settings
-from weighttools.train.commands.tuning import Prepared, prepare, tune, written
+from weighttools.train.commands.tuning import Log, Prepared, prepare, tune, written
+from weighttools.train.fitting.fit import Result
 from weighttools.train.fitting.history import History
+from weighttools.train.fitting.resume import FILES, Store
 
 TOKENIZER = "tokenizer.json"
 SCHEMA = "weighttools.finetune/1"
-HISTORIES, PLOTS = (".csv", ".json"), (".png", ".svg", ".pdf")
+KINDS = {"the history": (".csv", ".json"), "the plot": (".png", ".svg", ".pdf")}
 
 
 def run(
@@ -28,9 +33,13 @@ def run(
     """Prepare, train and write; `rest` are the options of reading and writing, `masks` the file that they came from."""
     from weighttools import api
 
-    history, plot = rest.pop("history"), rest.pop("plot")
-    inputs = (src, data, settings.validation, settings.columns.tokenizer, masks)
-    _check_outputs(history, plot, dst, [path for path in inputs if isinstance(path, str)], rest["force"])
+    figures = {"the history": rest.pop("history"), "the plot": rest.pop("plot")}
+    figures = {name: path for name, path in figures.items() if path is not None}
+    _check_figures(figures, rest["force"])
+    others = _others(figures, settings.checkpoint)
+    targets.refuse_shared([targets.file("the output", dst), *others])
+    if not rest["dry_run"]:
+        _try_targets(dst, figures, settings.checkpoint, rest)
 
     def say(line: str) -> None:
         click.echo(printable(line), err=as_json or dst == "-")
@@ -38,18 +47,13 @@ def run(
     base = api.open(src, assume=rest.pop("assume"), root=rest.pop("root"))
     prepared = prepare(base, data, settings, say)
     target = {**rest, "beside": {**_beside(prepared), **_tokenizer(settings.columns.tokenizer)}}
-    api.convert(_planned(prepared), dst, **{**target, "dry_run": True, "dequantize": True})
-    _refuse_existing(dst, rest["force"])
+    _check_targets(prepared, _goal(prepared, dst, target), others, (data, settings.validation, masks))
     if rest["dry_run"]:
         for line in prepared.model.notes:
             say(line)
         _tell_plan(plan(prepared), src, as_json)
         return
-    try:
-        result = tune(prepared, say)
-    except KeyboardInterrupt:
-        _tell_saved(settings)
-        raise
+    result = _tuned(prepared, say)
     record = writing.write(written(prepared, result), dst, "finetune", **target, dequantize=True)
     record = {
         **record, "schema": SCHEMA, "task": prepared.task.name, "n_samples": len(prepared.data),
@@ -64,13 +68,19 @@ def run(
         _tell_files(dst, record, target["beside"])
     _tell_notes(prepared, record, target["beside"])
     _tell_divergence(result.history.steps.get("loss", []))
-    _write_history(result.history, history, plot)
+    _write_figures(result.history, figures)
+
+
+def _tuned(prepared: Prepared, say: Log) -> Result:
+    try:
+        return tune(prepared, say)
+    except KeyboardInterrupt:
+        _tell_saved(prepared.settings)
+        raise
 
 
 def _tell_saved(settings: Settings) -> None:
     """Say where a training that was interrupted can go on."""
-    from weighttools.train.fitting.resume import Store
-
     if settings.checkpoint is None:
         output.note("interrupted: nothing is kept without --checkpoint")
         return
@@ -112,53 +122,88 @@ def _tokenizer(path: str | None) -> dict[str, bytes]:
     return {TOKENIZER: file.read_bytes()} if file.is_file() and file.name == TOKENIZER else {}
 
 
-def _planned(prepared: Prepared) -> Any:
-    """Return a map as it will be written, so that a target that cannot be is known before training begins."""
+def _goal(prepared: Prepared, dst: str, settings: Mapping[str, Any]) -> Target:
+    """Return what will be written, so that a target that cannot be is known before training begins."""
     from weighttools.train.fitting.saving import tensor_map
 
-    return tensor_map(prepared.model)
+    merged = prepared.base if prepared.settings.is_merged else None
+    planned = tensor_map(merged or prepared.model)
+    record = writing.plan(planned, dst, **{**settings, "dequantize": True})
+    return writing.output_target(planned, record, settings["beside"])
 
 
-def _check_outputs(history: str | None, plot: str | None, dst: str, inputs: Sequence[str], force: bool) -> None:
-    """Refuse what could only fail after training, and what would be lost."""
-    for path, what, known in ((history, "a history", HISTORIES), (plot, "a plot", PLOTS)):
-        if path is None:
-            continue
+def _check_figures(figures: Mapping[str, str], force: bool) -> None:
+    """Refuse names that figures are not written to."""
+    for name, path in figures.items():
+        known = KINDS[name]
         if Path(path).suffix.lower() not in known:
-            raise SpecError(f"{what} is {', '.join(known[:-1])} or {known[-1]}", subject=path)
+            raise SpecError(f"a {name[4:]} is {', '.join(known[:-1])} or {known[-1]}", subject=path)
         if not Path(path).absolute().parent.is_dir():
             raise SourceError("its directory does not exist", subject=path, remedy="make it first")
-        _refuse_taken(path, dst, inputs)
-        if Path(path).is_dir() or (os.path.lexists(path) and not force):
+        if os.path.lexists(path) and not force:
             raise SourceError("exists already", subject=path, remedy="give --force to replace it, or another name")
-    if plot is not None:
+    if "the plot" in figures:
         History().plot()
 
 
-def _refuse_taken(path: str, dst: str, inputs: Sequence[str]) -> None:
-    """Refuse to write figures to what is read, to a file of a directory that is read, or to the output."""
-    real = Path(os.path.realpath(path))
-    if dst != "-" and real == Path(os.path.realpath(dst)):
-        raise SpecError("is the output too", subject=path, expected="a file of its own", remedy="give another name")
-    for given in map(Path, inputs):
-        is_inside = real.exists() and Path(os.path.realpath(given)) in real.parents
-        if is_inside or (given.exists() and real.exists() and given.samefile(real)):
-            raise SpecError("is read too", subject=path, expected="a file of its own", remedy="give another name")
+def _try_targets(dst: str, figures: Mapping[str, str], checkpoint: str | None, rest: Mapping[str, Any]) -> None:
+    """Refuse what could not be written, which would show only after training."""
+    writing.early(dst, rest["force"], rest["format"])
+    for path in figures.values():
+        check_writable(path, force=True)
+    if checkpoint is not None:
+        check_checkpoint(checkpoint)
 
 
-def _refuse_existing(dst: str, force: bool) -> None:
-    path = Path(dst)
-    if dst != "-" and not path.absolute().parent.is_dir():
-        raise SourceError("its directory does not exist", subject=dst, remedy="make it first")
-    if dst != "-" and not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
-        raise SourceError("exists already", subject=dst, remedy="give --force to replace it")
+def _others(figures: Mapping[str, str], checkpoint: str | None) -> list[Target]:
+    """Return what is written beside the output."""
+    found = [targets.file(name, path) for name, path in figures.items()]
+    if checkpoint is not None:
+        files = frozenset(targets.real(Path(checkpoint) / name) for name in FILES)
+        found.append(Target("the checkpoint", checkpoint, files, is_directory=True, is_alone=True))
+    return found
 
 
-def _write_history(history: History, file: str | None, plot: str | None) -> None:
-    if file is not None:
-        history.csv(file) if file.lower().endswith(".csv") else history.json(file)
-    if plot is not None:
-        history.plot(plot)
+def _check_targets(prepared: Prepared, goal: Target, others: Sequence[Target], data: Sequence[Any]) -> None:
+    """Refuse targets by which something would be lost: of what is read, or of one another."""
+    targets.refuse_shared([goal, *others])
+    _refuse_loss(prepared, [goal, *others], [path for path in data if isinstance(path, str)])
+    _refuse_home(prepared, goal)
+
+
+def _refuse_loss(prepared: Prepared, every: Sequence[Target], data: Sequence[str]) -> None:
+    """Refuse targets that would take the place of what is read, but for the weights that are tuned.
+
+    What lies beside a directory's weights (config.json, the tokenizer) is carried over, and may be replaced by itself.
+    """
+    origin = _origin(prepared)
+    model = [path for path in (origin.path, prepared.settings.columns.tokenizer) if path]
+    targets.refuse_read(every, data, origin.files)
+    targets.refuse_read([target for target in every if not target.is_directory], model, origin.files)
+
+
+def _origin(prepared: Prepared) -> Origin:
+    """Return where the checkpoint that is tuned came from."""
+    opened = (prepared.base or prepared.model).origin
+    return Origin() if opened is None else opened.origin
+
+
+def _refuse_home(prepared: Prepared, goal: Target) -> None:
+    """Refuse to write an adapter, and a config.json with it, into the directory of the model that it is for."""
+    is_adapter = prepared.base is not None and not prepared.settings.is_merged
+    if is_adapter and goal.is_directory and targets.real(_origin(prepared).path) == goal.place:
+        fact = "is the directory of the model that the adapter is for"
+        raise SpecError(fact, subject=goal.given, expected="one of its own for the adapter")
+
+
+def _write_figures(history: History, figures: Mapping[str, str]) -> None:
+    for name, path in figures.items():
+        if name == "the plot":
+            history.plot(path)
+        elif path.lower().endswith(".csv"):
+            history.csv(path)
+        else:
+            history.json(path)
 
 
 def _tell_files(dst: str, record: dict[str, Any], beside: dict[str, bytes]) -> None:

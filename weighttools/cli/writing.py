@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from weighttools.cli import options, output
+from weighttools.cli.targets import Target
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import printable
 
@@ -16,10 +17,17 @@ def write(tensor_map: TensorMap, dst: str, label: str, **settings: Any) -> dict[
 
     if settings["dry_run"]:
         return api.convert(tensor_map, dst, **settings)
-    planned = api.convert(tensor_map, dst, **{**settings, "store": None, "dry_run": True})  # not to count twice
+    planned = plan(tensor_map, dst, **settings)
     n_passes = 2 if settings.get("store") else 1
     with options.progress(n_passes * planned["stored_bytes"], label) as moved:
         return api.convert(tensor_map, dst, **settings, progress=moved)
+
+
+def plan(tensor_map: TensorMap, dst: str, **settings: Any) -> dict[str, Any]:
+    """Return the record that a write would have, without the counts for which values would be read."""
+    from weighttools import api
+
+    return api.convert(tensor_map, dst, **{**settings, "store": None, "dry_run": True})
 
 
 def gguf_companions(opened: TensorMap) -> tuple[dict[str, bytes], list[str]]:
@@ -44,16 +52,21 @@ def gguf_companions(opened: TensorMap) -> tuple[dict[str, bytes], list[str]]:
     return files | tokenizer, lacking
 
 
-def early(dst: str, force: bool) -> None:
-    """Refuse a target that could not be written, before values are read for long; directories are left for later."""
-    import os
-    from pathlib import Path
+def early(dst: str, force: bool, format_name: str | None = None) -> None:
+    """Refuse a target that could not be written, before values are read for long."""
+    from weighttools.io import directory, sink
+    from weighttools.target import means_directory
 
-    from weighttools.io.sink import check_target
+    place = directory if means_directory(dst, format_name) else sink
+    place.check_writable(dst, force=force)
 
-    path = Path(os.path.realpath(dst))
-    if dst != "-" and path.suffix and not path.is_dir():
-        check_target(path, force=force, subject=dst)
+
+def output_target(tensor_map: TensorMap, record: Mapping[str, Any], beside: Iterable[str] = ()) -> Target:
+    """Return the target of a planned write, to be held against others; parameters as of `conversion.places`."""
+    from weighttools.conversion import places
+
+    is_directory = record["format"] == "huggingface"
+    return Target("the output", record["dst"], frozenset(places(tensor_map, record, beside)), is_directory)
 
 
 def report(record: Mapping[str, Any]) -> None:

@@ -260,13 +260,15 @@ def write(
         with new_file(directory / file, progress) as sink:
             safetensors.write(part, sink, options)
     if len(files) > 1:
-        with new_file(directory / f"{_stem(files)}{INDEX}") as sink:
+        with new_file(directory / f"{stem_of(files)}{INDEX}") as sink:
             sink.write(index_text(tensor_map, files).encode("utf-8"))
 
 
-def _stem(files: Iterable[str]) -> str:
-    match = _SHARD.fullmatch(next(iter(files)))
-    return match["stem"] if match else "model"
+def stem_of(files: Iterable[str]) -> str:
+    """Return what the names of a model's files begin with."""
+    first = next(iter(files))
+    match = _SHARD.fullmatch(first)
+    return match["stem"] if match else first.removesuffix(".safetensors")
 
 
 def index_text(tensor_map: TensorMap, files: dict[str, list[str]]) -> str:
@@ -277,9 +279,36 @@ def index_text(tensor_map: TensorMap, files: dict[str, list[str]]) -> str:
     return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n"
 
 
-def is_weight_file(name: str) -> bool:
-    """Whether a file of a directory is part of a safetensors checkpoint, and is superseded by a new one."""
-    return name.endswith((".safetensors", INDEX))
+def superseded(directory: Path, files: Iterable[str]) -> frozenset[str]:
+    """Return the names of the files in a directory that a new model, of `files`, takes the place of, if they are there.
+
+    They are those that `write` would call so (the stem's one file, its numbered shards, its index), and the shards
+    that the index names. Any other file is somebody else's.
+    """
+    stem = stem_of(files)
+    index = directory / f"{stem}{INDEX}"
+    listed = _listed(directory) if directory.is_dir() else []
+    shards = {match[0] for match in map(_SHARD.fullmatch, listed) if match and match["stem"] == stem}
+    own = {f"{stem}.safetensors", index.name, *shards, *map(os.path.normpath, _named(index))}
+    return frozenset(n for n in own if n.endswith((".safetensors", INDEX)) and not n.startswith(("/", "..")))
+
+
+def _named(index: Path) -> Iterable[str]:
+    """Return what an index calls its shards; of a broken one nothing, for it is replaced."""
+    try:
+        return _weight_map(read_json(index), index).values() if index.is_file() else ()
+    except CorruptFileError:
+        return ()
+
+
+def taken_before(directory: Path, files: Iterable[str]) -> str | None:
+    """Return the file by which `read` takes a directory for another model than that of `files`, if there is one."""
+    names, written = _listed(directory), list(files)
+    own = f"{stem_of(written)}{INDEX if len(written) > 1 else '.safetensors'}"
+    indexes = [f"{stem}{INDEX}" for stem in STEMS]
+    strange = [name for name in names if name.endswith(INDEX) and name not in indexes]
+    ranked = [*indexes, *strange, *(f"{stem}.safetensors" for stem in STEMS)]
+    return next((name for name in ranked[: ranked.index(own)] if name in names), None)
 
 
 def cached(repository: str) -> Path | None:

@@ -51,6 +51,24 @@ def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> 
     sync_rename(path.parent, target)
 
 
+def check_writable(target: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuse, before work that takes long, what `atomic_directory` could not write; nothing stays of the attempt.
+
+    Raises
+    ------
+    SourceError
+        As of `atomic_directory`.
+    """
+    path = Path(os.path.realpath(target))
+    _check_place(path, target)
+    _check_directory(path, force=force, subject=target)
+    with explained(target):
+        temporary, lock = _directory_beside(path)
+    remove_tree(temporary)
+    if lock >= 0:
+        os.close(lock)
+
+
 def _directory_beside(path: Path) -> tuple[Path, int]:
     """Make a temporary directory beside `path`, locked as a temporary file is; return it and the lock (-1: none)."""
     while True:
@@ -167,12 +185,18 @@ def _exchange_in_kernel(a: Path, b: Path) -> bool:
 
 
 def keep_others(old: Path, new: Path, replaced: Callable[[str], bool]) -> None:
-    """Link (or copy) into `new` all of `old` that it lacks, except the files that `replaced` says it supersedes."""
+    """Link (or copy) into `new` all of `old` that it lacks, except the files that it supersedes.
+
+    Parameters
+    ----------
+    replaced
+        Says by a file's relative name, with ``/`` between folders, whether it is superseded.
+    """
     made: list[tuple[Path, Path]] = []
     for folder, folders, names in os.walk(old, onerror=_fail):
         inside = Path(folder).relative_to(old)
         for name in [*names, *(n for n in folders if (Path(folder) / n).is_symlink())]:
-            if not (inside == Path(".") and replaced(name)):
+            if not replaced((inside / name).as_posix()):
                 _keep(Path(folder) / name, new / inside / name)
         for name in folders:
             if not os.path.lexists(new / inside / name):

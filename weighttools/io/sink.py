@@ -260,11 +260,13 @@ def standard_output(progress: Progress = silent) -> FileSink:
     Raises
     ------
     SourceError
-        Standard output is a terminal, where weights would be noise.
+        Standard output is a terminal, where weights would be noise, or is closed.
     """
     if sys.stdout.isatty():
         raise SourceError("standard output is a terminal", subject="-", remedy="redirect it, or name a file")
     sys.stdout.flush()
+    with explained("-"):
+        os.write(sys.stdout.fileno(), b"")  # fails where nothing can be written
     return FileSink(sys.stdout.fileno(), "-", progress, ours=False)
 
 
@@ -289,7 +291,26 @@ def check_target(path: Path, *, force: bool, subject: object) -> None:
     if not stat.S_ISREG(mode):
         raise SourceError("is not a regular file", subject=subject, expected="a new file, or one to replace")
     if not force:
-        raise SourceError("exists", subject=subject, remedy="force (--force) replaces it")
+        raise SourceError("exists already", subject=subject, remedy="force (--force) replaces it")
+
+
+def check_writable(target: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuse, before work that takes long, what `atomic_file` could not write; nothing stays of the attempt.
+
+    Raises
+    ------
+    SourceError
+        As of `atomic_file`.
+    """
+    if os.fspath(target) == "-":
+        standard_output()
+        return
+    path = Path(os.path.realpath(target))
+    check_target(path, force=force, subject=target)
+    with explained(target):
+        fd, temporary = _beside(path)
+        os.close(fd)
+        Path(temporary).unlink(missing_ok=True)  # without its lock, another writer may take it for debris
 
 
 def _beside(path: Path) -> tuple[int, str]:

@@ -77,8 +77,11 @@ class History:
         SourceError
             It cannot draw, or the file cannot be written.
         """
+        picture = io.BytesIO()
         try:
-            return self._drawn(path, format)
+            figure = self._drawn()
+            if path is not None:
+                figure.savefig(picture, format=format or Path(path).suffix[1:] or None)
         except ImportError as error:
             raise MissingDependencyError(
                 f"plotting needs matplotlib: {_line(error)}", remedy="pip install 'weighttools[plot]'"
@@ -88,8 +91,11 @@ class History:
         except Exception as error:  # of fonts, styles, settings and versions: anything
             fact = f"the plot cannot be drawn: matplotlib says {_line(error)}"
             raise SourceError(fact, subject=path, remedy="all else is as it was written" if path else None) from None
+        if path is not None:
+            _write(picture.getvalue(), path)
+        return figure
 
-    def _drawn(self, path: str | os.PathLike[str] | None, format: str | None) -> Any:
+    def _drawn(self) -> Any:
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(7, 4), layout="constrained")
@@ -100,8 +106,6 @@ class History:
             if rows:
                 axes.plot(*zip(*rows, strict=True), marker="o", ms=3, label=label)
         axes.legend()
-        if path is not None:
-            figure.savefig(path, format=format)
         return figure
 
 
@@ -121,8 +125,13 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 
 def _written(text: str, path: str | os.PathLike[str] | None) -> str:
     if path is not None:
-        from weighttools.io.sink import explained
-
-        with explained(os.fspath(path)):
-            Path(path).write_text(text, encoding="utf-8", newline="")
+        _write(text.encode("utf-8"), path)
     return text
+
+
+def _write(content: bytes, path: str | os.PathLike[str]) -> None:
+    """Write a file in the place of the one before, which stays whole until then."""
+    from weighttools.io.sink import atomic_file
+
+    with atomic_file(path, force=True) as sink:
+        sink.write(content)
