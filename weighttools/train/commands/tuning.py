@@ -29,6 +29,7 @@ from weighttools.train.fitting.feeding import Subset, column, split
 from weighttools.train.fitting.fit import Result, fit
 from weighttools.train.fitting.freezing import trained
 from weighttools.train.fitting.held import gradual
+from weighttools.train.fitting.recipe import check_counts
 from weighttools.train.fitting.saving import records
 from weighttools.train.models.files import described, of
 from weighttools.train.optimizers.averages import ema
@@ -131,6 +132,7 @@ class Settings:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        check_counts(self)
         if self.ema is not None and not 0 <= self.ema < 1:
             raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
         if not 0 < self.layer_decay <= 1:
