@@ -210,7 +210,7 @@ class Adam(Stateless):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        ranges.shares("Adam", beta1=self.betas[0], beta2=self.betas[1])
+        object.__setattr__(self, "betas", _shares("Adam", self.betas))
         ranges.amounts("Adam", eps=self.eps)
         ranges.plain(self)
 
@@ -287,7 +287,7 @@ class Lion(Stateless):
     betas: tuple[float, float] = (0.9, 0.99)
 
     def __post_init__(self) -> None:
-        ranges.shares("Lion", beta1=self.betas[0], beta2=self.betas[1])
+        object.__setattr__(self, "betas", _shares("Lion", self.betas))
         ranges.plain(self)
 
     def slots(self, p: Array) -> Shapes:
@@ -417,6 +417,14 @@ def near_orthogonal(x: Array, n_iterations: int = 5) -> Array:
 def global_norm(grads: Mapping[str, Array]) -> float:
     """Return the 2-norm of all gradients together."""
     return math.sqrt(_sum_of_squares(*grads.values()))
+
+
+def _shares(subject: str, betas: Any) -> tuple[float, float]:
+    """Return two shares of the past, checked, as a tuple, which stages must be to be told apart."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise SpecError(f"betas {betas!r}", subject=subject, expected="two numbers, as (0.9, 0.999)")
+    ranges.shares(subject, beta1=betas[0], beta2=betas[1])
+    return betas[0], betas[1]
 
 
 def _sum_of_squares(*arrays: Array) -> float:
