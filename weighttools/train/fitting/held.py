@@ -46,13 +46,12 @@ class Gradual:
     scope: str = "tensor"
 
     def __post_init__(self) -> None:
-        ranges.shares("pruning", final=self.final, initial=self.initial)
-        ranges.amounts("pruning", start=self.start, stop=self.stop)
-        ranges.counts("pruning", 1, every=self.every)
-        if self.initial > self.final or self.scope not in ("tensor", "global"):
+        ranges.amounts("pruning", final=self.final, initial=self.initial, start=self.start, stop=self.stop)
+        ranges.counts("pruning", every=self.every)
+        if not 0 <= self.initial <= self.final < 1 or self.scope not in ("tensor", "global") or self.every < 1:
             raise SpecError(
                 f"pruning from {self.initial:g} to {self.final:g} every {self.every} by {self.scope}",
-                expected="initial <= final, and tensor or global",
+                expected="0 <= initial <= final < 1, every >= 1, and tensor or global",
             )
 
     def with_steps(self, n_steps: int | None) -> Gradual:
