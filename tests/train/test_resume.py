@@ -270,6 +270,7 @@ FORGED: list[Callable[[dict[str, Any], dict[str, Any]], None]] = [
         for name in ("best/fc1.weight", "average/fc1.weight", "slot/first_moment_sum/fc1.weight", "kept/fc1.weight")
         for value in (None, F[:1], F.astype(np.float64))
     ),
+    _array("best/fc1.weight", F + np.float32(np.nan)), _array("average/fc1.weight", F - np.float32(np.inf)),
     _array("kept/fc1.weight", np.ones((64, 16), bool)), *(_array("step/loss", np.zeros(n)) for n in (3, 5)),
     _array("step/lr", None),
 ]  # fmt: skip

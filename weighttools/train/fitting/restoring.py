@@ -18,6 +18,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError
 from weighttools.io.text import read_json
 from weighttools.opening import open as open_checkpoint
+from weighttools.train.fitting import watching
 from weighttools.train.fitting.history import STEPS
 from weighttools.train.fitting.loop import Best, Progress, Session
 from weighttools.train.optimizers.schedules import Plateau
@@ -175,9 +176,11 @@ def restore(directory: Path, numbers: Mapping[str, Any], session: Session, progr
     weights, rest = (open_checkpoint(directory / name) for name in ARRAYS)
     _check_specs(weights, _specs(session.trained), directory / WEIGHTS)
     _check_specs(rest, _expected(rest, numbers, session, progress), directory / REST)
+    values = rest.read()
+    _check_finite(values, directory / REST)
     for name, array in session.trained.items():
         np.copyto(array, weights[name].read(), casting="no")
-    _restore_rest(rest.read(), progress)
+    _restore_rest(values, progress)
     _restore_numbers(numbers, session, progress)
 
 
@@ -228,6 +231,12 @@ def _check_specs(held: TensorMap, expected: Specs, path: Path) -> None:
     if wrong is not None:
         now, then = (_told(specs.get(wrong)) for specs in (found, expected))
         raise CorruptFileError(f"{wrong!r} is {now}", subject=path, expected=f"{then}, as this training has it")
+
+
+def _check_finite(rest: Mapping[str, Array], path: Path) -> None:
+    """Refuse weights to be kept that are not finite: training stops before it keeps such."""
+    kept = {name: array for name, array in rest.items() if name.startswith(("average/", "best/"))}
+    _refuse(path, [name for name in [watching.not_finite(kept)] if name])
 
 
 def _told(spec: tuple[str, tuple[int, ...]] | None) -> str:
