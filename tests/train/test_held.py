@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import weighttools as wt
 from tests.train.digits import SHAPES, digits, model, run, start
 from weighttools import train
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train.fitting import freezing, held
 from weighttools.train.optimizers import optim
@@ -97,6 +98,14 @@ def test_masks_as_the_command_writes_them(tmp_path: Path) -> None:
 def test_masks_that_do_not_fit(masks: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         fitted(masks=masks)
+
+
+def test_shapes_of_masks_are_compared_before_values_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "m.npz", **{"fc2.weight": masks()["fc2.weight"], "fc1.weight": np.zeros((64, 16))})
+    found = wt.open(tmp_path / "m.npz")
+    monkeypatch.setattr(Tensor, "read", lambda self: pytest.fail("values were read"))
+    with pytest.raises(SpecError, match=r"fc1\.weight: a mask of shape \(64, 16\); expected \(16, 64\)"):
+        fitted(masks=found)
 
 
 def test_a_mask_of_a_frozen_tensor_is_left_out_and_said() -> None:
@@ -211,6 +220,9 @@ def test_shares_of_the_run_and_what_cannot_be() -> None:
         {"final": 0.5, "initial": 0.6},
         {"final": 0.5, "every": 0},
         {"final": 0.5, "scope": "x"},
+        {"final": "0.5"},
+        {"final": 0.5, "every": "2"},
+        {"final": 0.5, "start": "0"},
     ):
         with pytest.raises(SpecError):
             train.gradual(**bad)

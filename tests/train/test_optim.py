@@ -349,6 +349,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "nesterov": (lambda: optim.sgd(0.1, nesterov=True), "Nesterov's look-ahead without momentum"),
     "momentum": (lambda: optim.sgd(momentum=1.0), "momentum 1"),
     "betas": (lambda: optim.adamw(betas=(0.9, 1.0)), "beta2 1"),
+    "one beta": (lambda: optim.adamw(betas=(0.9,)), r"Adam: betas \(0\.9,\); expected two numbers"),  # type: ignore[arg-type]
+    "a beta": (lambda: optim.lion(betas=0.9), "Lion: betas 0.9; expected two numbers"),  # type: ignore[arg-type]
+    "rates": (lambda: optim.adamw(rates=0.1), "the optimizer: rates 0.1; expected shares"),
+    "state": (lambda: optim.adamw(state=[]), r"state \[\]"),  # type: ignore[arg-type]
     "8bit": (lambda: optim.adamw(betas=(-0.1, 0.9), state="8bit"), "beta1 -0.1"),
     "eps": (lambda: optim.adam(eps=-1e-8), "eps -1e-08"),
     "adagrad": (lambda: optim.adagrad(eps=-1.0), "Adagrad: eps -1"),
@@ -427,6 +431,14 @@ def test_what_does_not_fit_is_one_clear_line() -> None:
     twice = optim.Optimizer((transforms.Momentum(), transforms.Lion()))
     with pytest.raises(SpecError, match="momentum"):
         twice.init(p)
+
+
+def test_betas_may_be_a_list() -> None:
+    p, twin = ({"w": np.ones((2, 3), np.float32)} for _ in range(2))
+    for params, betas in ((p, [0.8, 0.9]), (twin, (0.8, 0.9))):
+        optimizer = optim.adamw(betas=betas)  # type: ignore[arg-type]
+        optimizer.step(params, {"w": np.full((2, 3), 0.5, np.float32)}, optimizer.init(params))
+    assert (p["w"] == twin["w"]).all()
 
 
 def test_accumulated_gradients_are_those_of_one_batch() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xxhash
 from safetensors.numpy import load_file
 
 from tests.conftest import ROOT
@@ -208,6 +210,114 @@ def test_a_damaged_checkpoint_is_one_clear_line(name: str, damage: Callable[[Pat
     with pytest.raises(WeighttoolsError) as caught:
         checkpoint(tmp_path / "c", resume=True)
     assert isinstance(caught.value, (CorruptFileError, SourceError)) and str(tmp_path / "c") in str(caught.value)
+
+
+def rewritten(directory: Path, edit: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Edit a checkpoint's numbers and the arrays beside its weights, with digests that hold: computed by hand."""
+    from safetensors.numpy import save_file
+
+    numbers = json.loads((directory / "training.json").read_text())
+    arrays: dict[str, Any] = load_file(directory / "training.safetensors")
+    edit(numbers, arrays)
+    save_file(arrays, directory / "training.safetensors")
+    if "training.safetensors" in (numbers["digests"] or ()):
+        content = (directory / "training.safetensors").read_bytes()
+        numbers["digests"]["training.safetensors"] = xxhash.xxh3_128_hexdigest(content)
+    del numbers["digest"]
+    numbers["digest"] = xxhash.xxh3_128_hexdigest(json.dumps(numbers, sort_keys=True).encode())
+    (directory / "training.json").write_text(json.dumps(numbers))
+
+
+def _put(*path: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    """Return an edit of the numbers: keys and the new value."""
+
+    def edit(numbers: dict[str, Any], arrays: dict[str, Any]) -> None:
+        *keys, last, value = path
+        for key in keys:
+            numbers = numbers[key]
+        numbers[last] = value
+
+    return edit
+
+
+def _array(name: str, value: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+    """Return an edit of the arrays; None takes one away."""
+    return lambda numbers, arrays: arrays.pop(name) if value is None else arrays.update({name: value})
+
+
+F = np.zeros((16, 64), np.float32)
+FORGED: list[Callable[[dict[str, Any], dict[str, Any]], None]] = [
+    *(
+        _put(name, value)
+        for name in ("step", "epoch", "position", "recorded", "n_bad", "optimizer_step", "n_averaged")
+        for value in (-2, 1.5, True, None, "4", [], {}, 10**30)
+    ),
+    *(_put(name, value) for name in ("loss_sum", "weight_sum") for value in (None, [], {}, 1.5, "0x1p99999", "1", "x")),
+    *(_put("best", "value", value) for value in (None, "0x1p99999", "0x1.8p+0", 3)),
+    *(_put("best", "step", value) for value in (-1, "x", float("inf"), 3)),
+    *(_put("best", "metrics", value) for value in ({}, [], {"step": 2}, {"step": 4, "epoch": 2, "loss": "x"})),
+    *(_put("best", value) for value in (None, [], {})),
+    *(_put("epochs", value) for value in (None, {}, [], [1], [{}], [{"epoch": 1, "step": 10**30}])),
+    *(_put("epochs", 0, name, value) for name in ("step", "loss", "lr") for value in (None, [], 10**400, "x")),
+    *(_put("fingerprint", "model", value) for value in ("x", 3, True, None, [])),
+    *(_put("fingerprint", value) for value in ("x", 3, None, [])),
+    _put("fingerprint", "model", "x", None), _put("fingerprint", "recipe", "seed", 0), _put("plateau", {}),
+    _put("plateau", {"lr": "0x1p+0", "best": "0x1p+0", "n_bad": 0, "n_cool": 0}), _put("digests", None),
+    _put("digests", "model.safetensors", None), _put("digests", "more", "x"), _put("more", 1),
+    _array("best/zz", F), _array("kept/zz", F == 0), _array("step/zz", F), _array("slot/zz", F), _array("zz", F),
+    *(
+        _array(name, value)
+        for name in ("best/fc1.weight", "average/fc1.weight", "slot/first_moment_sum/fc1.weight", "kept/fc1.weight")
+        for value in (None, F[:1], F.astype(np.float64))
+    ),
+    _array("best/fc1.weight", F + np.float32(np.nan)), _array("average/fc1.weight", F - np.float32(np.inf)),
+    _array("kept/fc1.weight", np.ones((64, 16), bool)), *(_array("step/loss", np.zeros(n)) for n in (3, 5)),
+    _array("step/lr", None),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with all kinds of arrays."""
+    directory: Path = tmp_path_factory.mktemp("whole") / "c"
+    checkpoint(directory, **EVERYTHING)
+    return directory
+
+
+EVERYTHING: dict[str, Any] = {
+    "keep": "best", "average": train.ema(0.9), "masks": {"fc1.weight": np.ones((16, 64), bool)},
+    "prune": train.gradual(0.5, stop=1, every=1), "data": digits(60),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(FORGED)))
+def test_a_forged_checkpoint_is_one_clear_line_and_changes_nothing(number: int, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "c")
+    rewritten(tmp_path / "c", FORGED[number])
+    m = model()
+    with pytest.raises(WeighttoolsError) as caught:
+        checkpoint(tmp_path / "c", resume=True, model=m, **EVERYTHING)
+    line = str(caught.value)
+    assert isinstance(caught.value, CorruptFileError) and str(tmp_path / "c") in line and line.isprintable()
+    assert all((m.params[name] == p).all() for name, p in start().items())
+
+
+def test_forging_by_hand_is_no_forgery_where_nothing_is_changed(whole: Path, tmp_path: Path) -> None:
+    """The oracle of the tests above."""
+    shutil.copytree(whole, tmp_path / "c")
+    rewritten(tmp_path / "c", lambda numbers, arrays: None)
+    kinds = {name.partition("/")[0] for name in load_file(tmp_path / "c/training.safetensors")}
+    assert kinds == {"slot", "average", "best", "kept", "step"}
+    more = {**EVERYTHING, "epochs": 3}
+    assert state(checkpoint(tmp_path / "c", resume=True, **more)) == state(checkpoint(tmp_path / "d", **more))
+
+
+@pytest.mark.parametrize("value", [5, 10**30, "0x1p+0"])
+def test_an_edited_number_is_told(value: Any, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "c")
+    _with("step", value)(tmp_path / "c/training.json")
+    with pytest.raises(CorruptFileError, match=r"training\.json: was edited or damaged: its digest"):
+        checkpoint(tmp_path / "c", resume=True)
 
 
 def test_the_last_good_checkpoint_is_kept_and_named(tmp_path: Path) -> None:

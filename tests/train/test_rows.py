@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weighttools.core.tensor import Tensor
 from weighttools.errors import WeighttoolsError
 from weighttools.train.data.labels import class_names, classes
 from weighttools.train.data.rows import read_rows
@@ -207,3 +209,86 @@ def test_labels_of_text_in_an_archive_are_told(tmp_path: Path, labels: Any) -> N
     with pytest.raises(WeighttoolsError) as caught:
         npz(tmp_path / "x.npz")
     assert "y holds text or objects; expected numbers" in str(caught.value) or "object" in str(caught.value)
+
+
+def test_wide_tables_and_many_classes_take_time_in_proportion(tmp_path: Path) -> None:
+    wide = written(tmp_path / "x.csv", ",".join(f"c{i}" for i in range(30_000)) + "\n")
+    began = time.process_time()
+    with pytest.raises(WeighttoolsError, match="holds no rows"):
+        read_rows(wide)
+    names = [f"class {i}" for i in range(20_000)]
+    assert classes(read_rows([("t", i) for i in range(9)]), "label", names)[0].tolist() == list(range(9))
+    assert time.process_time() - began < 1
+
+
+def test_names_that_are_numbers_go_before_numbers() -> None:
+    assert classes(read_rows([("t", "1"), ("t", "0"), ("t", "2")]), "label", ("1", "0", "x"))[0].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("cell", ["1_0", "١٢", "１", "\u00a01", "0x1", "1,5"])
+def test_numbers_by_pythons_spelling_alone_are_none(cell: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "x.tsv", f"a\ty\n 1 \t1\n+2.5e-3\t0\n{cell}\t1\n")
+    assert read_rows(path).records[0]["a"] == " 1 "
+    with pytest.raises(WeighttoolsError, match=r"x.tsv:4: column 'a' is '.*'; expected a finite number"):
+        read_rows(path).numbers("a")
+    assert read_rows([("t", " 1 "), ("t", "+2.5e-3")]).numbers("label") == [1.0, 0.0025]
+
+
+def test_labels_by_pythons_spelling_are_names() -> None:
+    assert classes(read_rows([("t", "1_5"), ("t", "1_5.5"), ("t", "1_5")]), "label")[1] == ("1_5", "1_5.5")
+
+
+@pytest.mark.parametrize(("name", "content"), [("x.jsonl", '{"a": 1, "a": 2}\n'), ("x.json", '[{"a": 1, "a": 2}]')])
+def test_a_key_that_stands_twice_is_refused(name: str, content: str, tmp_path: Path) -> None:
+    with pytest.raises(WeighttoolsError, match="the key 'a' stands twice"):
+        read_rows(written(tmp_path / name, content))
+
+
+X, Y = np.ones((30, 4), np.float32), np.arange(30) % 3
+BY_HEADER: dict[str, tuple[dict[str, Any], str, str]] = {
+    "lengths": ({"x": X, "y": Y[:3]}, "classify", "x has 30, y has 3 rows"),
+    "one axis": ({"x": X[:, 0], "y": Y}, "classify", r"x is of shape \(30,\); expected a row of features a sample"),
+    "no features": ({"x": X[:, :0], "y": Y}, "classify", r"x is of shape \(30, 0\)"),
+    "no targets": ({"x": X, "y": X[:, :0]}, "regress", r"y is of shape \(30, 0\)"),
+    "complex": ({"x": X + 1j, "y": Y}, "classify", "x is of complex64"),
+    "wide weights": ({"x": X, "y": Y, "sample_weight": X}, "classify", r"sample_weight is of shape \(30, 4\)"),
+    "fractions": ({"x": X, "y": Y / 2}, "classify", "y is of float64"),
+}
+
+
+@pytest.mark.parametrize("case", BY_HEADER)
+def test_what_headers_tell_is_refused_before_values_are_read(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays, task, said = BY_HEADER[case]
+    np.savez_compressed(tmp_path / "x.npz", **arrays)
+    monkeypatch.setattr(Tensor, "read", lambda self: pytest.fail("values were read"))
+    with pytest.raises(WeighttoolsError, match=said):
+        npz(tmp_path / "x.npz", task=task)
+
+
+def test_an_archive_that_is_none_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "x.npy").rename(tmp_path / "x.npz")
+    with pytest.raises(WeighttoolsError, match=r"x\.npz: is npy; expected an NPZ archive of x and y"):
+        npz(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["x", "y", "sample_weight"])
+def test_values_of_an_archive_beyond_float32_are_named(name: str, tmp_path: Path) -> None:
+    """Without a warning: pytest makes errors of them."""
+    large = np.ones((30, 4) if name == "x" else 30)
+    large[7] = -1e300
+    np.savez(tmp_path / "x.npz", **{"x": X, "y": Y, name: large})
+    with pytest.raises(
+        WeighttoolsError, match=rf"{name} goes up to 1e\+300 in row 7, beyond float32; expected 3\.4e38"
+    ):
+        npz(tmp_path / "x.npz", task="regress")
+
+
+def test_large_labels_and_targets_are_told_as_they_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=X, y=np.full(30, 2**64 - 1, np.uint64))
+    with pytest.raises(WeighttoolsError, match="label 18446744073709551615; expected 0 to 9,999"):
+        npz(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", x=X, y=np.full(30, 3e38))
+    assert npz(tmp_path / "x.npz", task="regress").notes[1] == "targets from 3e+38 to 3e+38, mean 3e+38"

@@ -234,6 +234,8 @@ def test_what_does_not_fit_is_one_line(task: Any, outputs: np.ndarray, batch: Ma
         lambda: train.Binary(-2.0), lambda: train.Binary((1.0, -2.0)), lambda: train.Binary(float("inf")),
         lambda: train.Binary("heavy"), lambda: train.Binary(focal_gamma=2.0, focal_alpha=3.0),
         lambda: train.Binary(focal_alpha=-0.1), lambda: train.Binary(threshold=1.5), lambda: train.Binary(threshold=0),
+        lambda: train.Classification("3"), lambda: train.Classification(2, names=5),
+        lambda: train.Classification(2, label_smoothing="0.1"), lambda: train.Regression([]),
         lambda: train.Pairs(temperature=0.0), lambda: train.Pairs("cosine", margin=1.5),
     ],
 )  # fmt: skip
@@ -241,6 +243,31 @@ def test_tasks_that_cannot_be(make: Any) -> None:
     with pytest.raises(SpecError) as caught:
         make()
     assert str(caught.value).isprintable()
+
+
+ANY: list[tuple[Any, Any]] = [
+    (train.Classification(10), digits(20)[1]), (train.Binary(), np.zeros((20, 10))), (train.Regression(), np.zeros(20)),
+    (train.LanguageModel(), digits(20)[1]), (train.Pairs(), np.ones(20)), (train.Pairs("cosine"), np.ones(20)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("outputs", [None, 1.5, "logits", (1, 2, 3), [None, None]])
+@pytest.mark.parametrize(("task", "y"), ANY)
+def test_outputs_that_are_no_array_are_one_line(task: Any, y: np.ndarray, outputs: Any) -> None:
+    m, data = train.Model(lambda p, batch: outputs, start()), (digits(20)[0], y)
+    with pytest.raises(SpecError, match=f"^{task.name}: the model gave .*; expected one array of outputs"):
+        train.fit(m, data, task=task, log=None)
+    with pytest.raises(SpecError, match="the model gave"):
+        train.evaluate(m, data, task)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint64])
+def test_labels_may_be_of_any_integers(dtype: Any) -> None:
+    """20 classes squared are more than 8 bits count."""
+    outputs, labels = RNG.standard_normal((50, 20)), RNG.integers(0, 20, 50)
+    task = train.Classification(20)
+    found = task.tally(outputs, {"target": labels.astype(dtype)})["confusion"]
+    assert (found == metrics.confusion_matrix(labels, outputs.argmax(1), labels=range(20))).all()
 
 
 def test_evaluating_nothing_is_an_error() -> None:

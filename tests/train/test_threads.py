@@ -31,6 +31,21 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     parallel._crew.cache_clear()
 
 
+def test_threads_compute_in_the_callers_context(two_threads: None) -> None:
+    seen: dict[int, str] = {}
+    barrier = threading.Barrier(2)
+
+    def kernel(i: int) -> None:
+        barrier.wait(10)
+        seen[threading.get_ident()] = np.geterr()["over"]
+
+    for mode in ("ignore", "raise"):
+        seen.clear()
+        with np.errstate(over=mode):
+            parallel.spread(kernel, [(0,), (1,)])
+        assert list(seen.values()) == [mode, mode]
+
+
 def test_openblas_gets_its_threads_back_from_whoever_leaves_last() -> None:
     before = openblas_threads()
     with blas.one_thread() as outer, blas.one_thread() as inner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -59,8 +59,51 @@ def test_a_rate_that_is_too_large() -> None:
 def test_weights_that_are_bad_from_the_start() -> None:
     m = model()
     m.params["fc2.bias"][4] = np.nan
-    with pytest.raises(TrainingError, match=r"weights in fc2\.bias are NaN"):
+    with pytest.raises(
+        TrainingError, match=r"^the model: weights in fc2\.bias are NaN before any update; `weighttools ch"
+    ):
         train.fit(m, digits(), task=TASK, log=None)
+    kept = np.arange(10) != 4
+    train.fit(m, digits(), task=TASK, masks={"fc2.bias": kept}, log=None)  # what is held at 0 is not NaN
+
+
+class Frozen:
+    """A function beside whose arrays others are kept, as an adapter's."""
+
+    frozen: ClassVar[dict[str, np.ndarray]] = {"shift": np.full(10, np.inf, np.float32)}
+
+    def __call__(self, p: Any, batch: Any) -> Any:
+        return run(p, batch) + self.frozen["shift"]
+
+
+def test_frozen_weights_are_not_said_to_have_overflowed() -> None:
+    m = model()
+    m.params["fc1.weight"][0, 0] = np.nan
+    with pytest.raises(
+        TrainingError, match=r"weights in fc1\.weight are NaN, and do not learn; `weighttools check` finds"
+    ):
+        train.fit(m, digits(), task=TASK, freeze=["fc1.*"], log=None)
+    line = stopped(train.Model(Frozen(), start()))
+    assert "weights in shift are infinite, and do not learn" in line
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon", "lion", "adafactor", "adagrad", "rmsprop"])
+def test_huge_rates_and_targets_stop_without_a_warning(name: str) -> None:
+    """Pytest makes errors of warnings."""
+    x, y = digits(60)
+    large = np.where(y % 2, 3e38, -3e38).astype(np.float32)[:, None] * np.ones(10, np.float32)
+    with pytest.raises(TrainingError):
+        train.fit(model(), (x, large), task=train.Regression(), validation=0.5, log=None)
+    try:
+        train.fit(model(), (x, y), task=TASK, validation=0.5, optimizer=getattr(train, name)(1e308), log=None)
+    except TrainingError as error:
+        assert "learning rate" in str(error)
+
+
+def test_a_model_that_is_not_finite_is_measured_without_a_warning() -> None:
+    m = model()
+    m.params["fc1.weight"][:] = 3e38
+    assert not np.isfinite(train.predict(m, digits(9)[0])).all()
 
 
 @train.operation

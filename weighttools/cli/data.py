@@ -89,7 +89,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
     if taken.get("masks"):
         from weighttools import api
 
-        taken["masks"] = {name: tensor.read() for name, tensor in api.open(taken["masks"]).items()}
+        taken["masks"] = api.open(taken["masks"])
     return Settings(columns=columns, **taken)
 
 

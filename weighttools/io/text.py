@@ -21,7 +21,7 @@ def parse_json(data: bytes, subject: object) -> dict[str, Any]:
         They are not one, or not UTF-8.
     """
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_once)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique_keys)
     except RecursionError:
         raise CorruptFileError("its JSON is nested too deeply", subject=subject) from None
     except ValueError as error:
@@ -31,7 +31,8 @@ def parse_json(data: bytes, subject: object) -> dict[str, Any]:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of these pairs, for `json.loads`; raise ValueError where a key stands twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)

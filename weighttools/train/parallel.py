@@ -7,6 +7,7 @@ thread and we cut everything. `threads_for` chooses.
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import math
 import os
@@ -92,7 +93,8 @@ def added(a: Array, b: Array, out: Array | None = None) -> Any:
 def spread(kernel: Callable[..., object], spans: Sequence[tuple[Any, ...]]) -> None:
     """Call ``kernel(*span)`` for every span, on all threads; the caller's thread works too.
 
-    The results must not depend on the order. An exception of any span is raised here, once all have ended.
+    The results must not depend on the order. An exception of any span is raised here, once all have ended. Threads
+    compute in the caller's context, so that its `numpy.errstate` holds for them.
     """
     crew = _crew()
     if crew.n_threads == 1 or len(spans) < 2 or getattr(_local, "working", False):
@@ -118,7 +120,7 @@ class _Crew:
         done: SimpleQueue[BaseException | None] = SimpleQueue()
         n = min(self.n_threads, len(spans))
         for k in range(1, n):
-            self.queues[k - 1].put((kernel, spans[k::n], done))
+            self.queues[k - 1].put((contextvars.copy_context(), kernel, spans[k::n], done))
         try:
             for span in spans[::n]:
                 kernel(*span)
@@ -131,14 +133,14 @@ class _Crew:
 def _work(queue: SimpleQueue[Any]) -> None:
     _local.working = True
     while True:
-        kernel, spans, done = queue.get()
+        context, kernel, spans, done = queue.get()
         try:
             for span in spans:
-                kernel(*span)
+                context.run(kernel, *span)
             done.put(None)
         except BaseException as error:
             done.put(error)
-        del kernel, spans, done  # an idle thread must not keep arrays alive
+        del context, kernel, spans, done  # an idle thread must not keep arrays alive
 
 
 def _n_cores() -> int:

@@ -108,7 +108,8 @@ def _measured(prepared: Prepared) -> tuple[int, float]:
         value_and_grad(loss, prepared.model.params, batch, train=prepared.names)
         return time.perf_counter() - began
 
-    with keep_pages(), threads_for(weights(prepared.model.run, prepared.model.params)):  # as fit has it
+    pages, threads = keep_pages(), threads_for(weights(prepared.model.run, prepared.model.params))
+    with pages, threads, np.errstate(over="ignore", invalid="ignore"):  # as fit has it
         tracemalloc.start()
         try:
             step()

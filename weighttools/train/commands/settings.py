@@ -9,6 +9,7 @@ from typing import Any
 from weighttools.errors import SpecError
 from weighttools.train.checkpoints.loading import SEQUENCES
 from weighttools.train.data.reading import Columns
+from weighttools.train.fitting.recipe import check_counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,11 @@ class Settings:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        check_counts(self)
         if self.ema is not None and not 0 <= self.ema < 1:
             raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
         if not 0 < self.layer_decay <= 1:
             raise SpecError(f"a layer decay of {self.layer_decay:g}", expected="above 0, up to 1")
-
         if self.is_held and (self.masks is not None or self.prune is not None or self.lora is not None):
             raise SpecError("--hold-zeros goes without --masks, --prune and --lora")
 

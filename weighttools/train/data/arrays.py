@@ -77,6 +77,8 @@ def _column(name: str, value: Any) -> Array:
     column = np.asarray(value)
     if column.ndim == 0:
         raise SpecError(f"a single {column.dtype}", subject=name, expected="an array with one row a sample")
+    if len(column) and not column.size:
+        raise SpecError(f"an array of shape {column.shape}", subject=name, expected="one number a sample, or more")
     if column.dtype.kind not in "fiub":
         raise SpecError(
             f"values of {column.dtype}", subject=name, expected="numbers",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.data.rows import Rows
+from weighttools.train.data.rows import Rows, number_of
 from weighttools.train.tape import Array
 
 MOST_CLASSES = 10_000
@@ -69,7 +69,7 @@ def classes(rows: Rows, column: str, names: Sequence[str] | None = None) -> tupl
 def _refuse_amounts(values: Sequence[str], rows: Rows, column: str) -> None:
     """Refuse labels that are all numbers, and not all whole: amounts, which a CSV cannot tell from texts."""
     try:
-        numbers = [float(value) for value in values]
+        numbers = [number_of(value) for value in values]
     except ValueError:
         return
     at = next((i for i, number in enumerate(numbers) if not number.is_integer()), None)
@@ -81,7 +81,7 @@ def _refuse_amounts(values: Sequence[str], rows: Rows, column: str) -> None:
 
 
 def _by_number(known: Sequence[str]) -> dict[str, int]:
-    return {name: i for i, name in enumerate(known)} | {str(i): i for i in range(len(known)) if str(i) not in known}
+    return {str(i): i for i in range(len(known))} | {name: i for i, name in enumerate(known)}
 
 
 def _label(value: Any, rows: Rows, column: str, i: int) -> str:

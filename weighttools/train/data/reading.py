@@ -11,7 +11,7 @@ import numpy as np
 from weighttools.errors import SpecError
 from weighttools.train.data.language import Sequences, language
 from weighttools.train.data.rows import PARSERS, Rows, read_rows
-from weighttools.train.data.tables import Table, npz, table
+from weighttools.train.data.tables import Table, archive, npz, table
 from weighttools.train.data.texts import Texts, text
 from weighttools.train.data.tokens import Base, tokens
 
@@ -143,10 +143,7 @@ def _numbers(source: str | Rows, columns: Columns) -> set[float]:
             return set(source.numbers(label_of(source, columns)))
         except SpecError:
             return set()
-    from weighttools.opening import open as open_archive
-
-    held = open_archive(source)
-    return set(held["y"].read().reshape(-1).tolist()) if "y" in held else set()
+    return set(np.unique(archive(source)["y"].read()).tolist())
 
 
 def read(

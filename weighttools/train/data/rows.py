@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
+from weighttools.io.text import unique_keys
 from weighttools.train.tape import Array
 
 
@@ -99,13 +101,29 @@ class Rows:
 
     def _number(self, name: str, i: int, value: Any) -> float:
         try:
-            number = float(value) if isinstance(value, (str, int, float)) else math.nan
+            number = number_of(value) if isinstance(value, (str, int, float)) else math.nan
         except (ValueError, OverflowError):
             number = math.nan
         if not math.isfinite(number):
             shown = "empty" if value == "" else _kind(value) if not isinstance(value, str) else repr(value[:40])
             raise SpecError(f"column {name!r} is {shown}", subject=self.place(i), expected="a finite number")
         return number
+
+
+def number_of(value: str | float) -> float:
+    """Return a number, or what a text says as one.
+
+    Raises
+    ------
+    ValueError
+        The text is no number, or one by Python's spelling alone: ``1_0``, or digits that are not ASCII.
+
+    >>> number_of(" 1e3 ")
+    1000.0
+    """
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
+        raise ValueError(value)
+    return float(value)
 
 
 def _has_surrogate(text: str) -> bool:
@@ -234,7 +252,7 @@ def _integer(digits: str) -> int:
 
 def _parsed(text: str, subject: str) -> Any:
     try:
-        return json.loads(text, parse_int=_integer)
+        return json.loads(text, parse_int=_integer, object_pairs_hook=unique_keys)
     except _TooLongError as error:
         raise CorruptFileError(f"holds a number of {error} digits", subject=subject, expected="4,300 at most") from None
     except RecursionError:
@@ -272,7 +290,7 @@ def _separated(delimiter: str) -> Callable[[str], Records]:
 def _check_header(header: Sequence[str], name: str) -> None:
     if not header:
         raise SpecError("is empty", subject=name, expected="a line of column names, then rows")
-    twice = next((cell for i, cell in enumerate(header) if cell in header[:i]), None)
+    twice = next((cell for cell, n in Counter(header).items() if n > 1), None)
     if twice is not None:
         raise CorruptFileError(f"two columns are called {twice!r}", subject=f"{name}:1")
 

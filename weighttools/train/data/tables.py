@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import CorruptFileError, SpecError
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows
 from weighttools.train.data.texts import weights
 from weighttools.train.tape import Array
 
+ARRAYS = ("x", "y", "sample_weight")
+"""What an NPZ archive may hold; the last may be left out."""
 FLAT = 1e-12
 """Below this share of its mean a column's deviation is rounding: the column is constant."""
 
@@ -201,7 +204,7 @@ def told(target: Array, names: Sequence[str]) -> str:
     """Return what there is to predict, as a line."""
     if names:
         return labelling.counted(target, names)
-    return f"targets from {target.min():g} to {target.max():g}, mean {target.mean():g}"
+    return f"targets from {target.min():g} to {target.max():g}, mean {target.mean(dtype=np.float64):g}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -218,21 +221,36 @@ def npz(path: str | os.PathLike[str], *, task: str = "classify", names: Sequence
     CorruptFileError
         It is no NPZ archive, or holds pickled objects.
     """
+    subject, held = os.fspath(path), archive(path)
+    y, classes = _npz_target(held["y"], task, names, subject)
+    weight = _finite(held["sample_weight"], "sample_weight", subject) if "sample_weight" in held else None
+    if weight is not None and weight.min() < 0:
+        raise SpecError(f"sample_weight of {weight.min():g}", subject=subject, expected="0 or more")
+    x = _finite(held["x"], "x", subject)
+    notes = (f"{subject}: {len(x):,} samples of shape {x.shape[1:]}", told(y, classes))
+    return Table(x, y, classes, (), None, weight, notes)
+
+
+def archive(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
+    """Return ``x``, ``y`` and perhaps ``sample_weight`` of an NPZ archive, checked by their headers; no value is read.
+
+    Raises
+    ------
+    SpecError, CorruptFileError
+        As of `npz`.
+    """
     from weighttools.opening import open as open_archive
 
     subject, held = os.fspath(path), open_archive(path)
-    for key in ("x", "y", "sample_weight"):
+    if held.origin.format != "npz":
+        raise CorruptFileError(f"is {held.origin.format}", subject=subject, expected="an NPZ archive of x and y")
+    for key in ARRAYS:
         _check_held(held, key, subject)
-    arrays = {key: held[key].read() for key in ("x", "y", "sample_weight") if key in held}
-    _check_lengths(arrays, subject)
-    x = _finite(arrays["x"], "x", subject)
-    y, classes = _npz_target(arrays["y"], task, names, subject)
-    given = arrays.get("sample_weight")
-    weight = None if given is None else _finite(given, "sample_weight", subject)
-    if weight is not None and weight.min() < 0:
-        raise SpecError(f"sample_weight of {weight.min():g}", subject=subject, expected="0 or more")
-    notes = (f"{subject}: {len(x):,} samples of shape {x.shape[1:]}", told(y, classes))
-    return Table(x, y, classes, (), None, weight, notes)
+    found = {key: held[key] for key in ARRAYS if key in held}
+    for key, tensor in found.items():
+        _check_spec(key, tensor, subject)
+    _check_lengths(found, subject)
+    return found
 
 
 def _check_held(held: TensorMap, key: str, subject: str) -> None:
@@ -249,38 +267,56 @@ def _check_held(held: TensorMap, key: str, subject: str) -> None:
         raise SpecError(f"no array {key!r}", subject=subject, expected=f"x and y; there is {names}")
 
 
-def _check_lengths(arrays: Mapping[str, Array], subject: str) -> None:
-    flat = next((key for key, array in arrays.items() if not array.ndim), None)
-    if flat is not None:
-        raise SpecError(f"{flat} is a single number", subject=subject, expected="an array with a row a sample")
-    lengths = {key: len(array) for key, array in arrays.items()}
-    if len(set(lengths.values())) > 1 or not len(arrays["x"]):
+def _check_spec(key: str, tensor: Tensor, subject: str) -> None:
+    """Refuse what cannot be a row of numbers a sample, before a value is read: it may be far larger than its file."""
+    if tensor.dtype.kind == "complex":
+        raise SpecError(f"{key} is of {tensor.dtype}", subject=subject, expected="numbers that are not complex")
+    if not tensor.shape:
+        raise SpecError(f"{key} is a single number", subject=subject, expected="an array with a row a sample")
+    if tensor.shape[0] and not tensor.n_elements:
+        raise SpecError(f"{key} is of shape {tensor.shape}", subject=subject, expected="one number a row, or more")
+    if key == "x" and len(tensor.shape) == 1:
+        fact, fix = f"x is of shape {tensor.shape}", "a single feature is x[:, None]"
+        raise SpecError(fact, subject=subject, expected="a row of features a sample", remedy=fix)
+    if key == "sample_weight" and len(tensor.shape) > 1:
+        raise SpecError(f"{key} is of shape {tensor.shape}", subject=subject, expected="one number a row")
+
+
+def _check_lengths(held: Mapping[str, Tensor], subject: str) -> None:
+    lengths = {key: tensor.shape[0] for key, tensor in held.items()}
+    if len(set(lengths.values())) > 1 or not lengths["x"]:
         fact = ", ".join(f"{key} has {n:,}" for key, n in lengths.items())
         raise SpecError(f"{fact} rows", subject=subject, expected="one number of them, above 0")
 
 
-def _finite(array: Array, name: str, subject: str) -> Array:
-    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        raise SpecError(f"{name} is of {array.dtype}", subject=subject, expected="numbers")
-    found = np.ascontiguousarray(array, np.float32)
+def _finite(tensor: Tensor, name: str, subject: str) -> Array:
+    """Return a tensor's values as finite float32."""
+    values = tensor.read()
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.ascontiguousarray(values, np.float32)
     bad = np.flatnonzero(~np.isfinite(found).reshape(len(found), -1).all(1))
-    if bad.size:
-        fact = f"{name} holds NaN or infinity in {bad.size:,} rows, first {bad[0]:,}"
-        raise SpecError(fact, subject=subject, expected="finite numbers")
-    return found
+    if not bad.size:
+        return found
+    row = np.asarray(values[bad[0]], np.float64).reshape(-1)
+    if np.isfinite(row).all():
+        fact = f"{name} goes up to {np.abs(row).max():g} in row {bad[0]:,}, beyond float32"
+        raise SpecError(fact, subject=subject, expected="3.4e38 at most", remedy="rescale it")
+    fact = f"{name} holds NaN or infinity in {bad.size:,} rows, first {bad[0]:,}"
+    raise SpecError(fact, subject=subject, expected="finite numbers")
 
 
-def _npz_target(y: Array, task: str, names: Sequence[str] | None, subject: str) -> tuple[Array, tuple[str, ...]]:
+def _npz_target(tensor: Tensor, task: str, names: Sequence[str] | None, subject: str) -> tuple[Array, tuple[str, ...]]:
     if task == "regress":
-        return _finite(y, "y", subject), ()
-    if y.ndim != 1 or y.dtype.kind not in "iub":
-        fact = f"y is of {y.dtype} and shape {y.shape}"
+        return _finite(tensor, "y", subject), ()
+    if len(tensor.shape) != 1 or tensor.dtype.kind not in ("int", "uint", "bool"):
+        fact = f"y is of {tensor.dtype} and shape {tensor.shape}"
         raise SpecError(fact, subject=subject, expected="integers, one a row", remedy="numbers are --task regress")
-    labels = y.astype(np.int64)
-    if labels.min() < 0 or (names is None and labels.max() >= labelling.MOST_CLASSES):
-        at = labels.min() if labels.min() < 0 else labels.max()
+    y = tensor.read()
+    least, most = int(y.min()), int(y.max())
+    if least < 0 or (names is None and most >= labelling.MOST_CLASSES):
+        at = least if least < 0 else most
         raise SpecError(f"label {at}", subject=subject, expected=f"0 to {labelling.MOST_CLASSES - 1:,}")
-    known = tuple(names) if names is not None else tuple(str(i) for i in range(int(labels.max()) + 1))
-    if labels.max() >= len(known):
-        raise SpecError(f"label {labels.max()}", subject=subject, expected=f"0 to {len(known) - 1}")
-    return labels, known
+    known = tuple(names) if names is not None else tuple(str(i) for i in range(most + 1))
+    if most >= len(known):
+        raise SpecError(f"label {most}", subject=subject, expected=f"0 to {len(known) - 1}")
+    return y.astype(np.int64), known

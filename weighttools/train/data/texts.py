@@ -212,4 +212,4 @@ def _classes_told(target: Array | None, names: Sequence[str]) -> list[str]:
         return []
     if names:
         return [labelling.counted(target, names)]
-    return [f"targets from {target.min():g} to {target.max():g}, mean {target.mean():g}"]
+    return [f"targets from {target.min():g} to {target.max():g}, mean {target.mean(dtype=np.float64):g}"]

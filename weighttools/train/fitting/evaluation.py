@@ -81,7 +81,7 @@ def predict(model: Model, data: Any, batch_size: int = 32) -> Array:
     """
     check_model(model, "predict")
     batches = feed(as_data(data), batch_size)
-    with keep_pages(), threads_for(weights(model.run, model.params)):
+    with keep_pages(), threads_for(weights(model.run, model.params)), np.errstate(over="ignore", invalid="ignore"):
         parts = [np.asarray(model.run(model.params, batch)) for batch in _cast(batches, model.params)]
     if len({part.shape[1:] for part in parts}) > 1:
         raise SpecError("the batches' outputs differ in shape", subject="predict", remedy="call the model by batch")

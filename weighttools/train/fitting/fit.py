@@ -12,7 +12,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError, counted, few
-from weighttools.train.fitting import saving
+from weighttools.train.fitting import saving, watching
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed
 from weighttools.train.fitting.freezing import trained
@@ -134,7 +134,7 @@ def fit(
     """
     options = Recipe.of(**recipe)
     check_model(model, "fit")
-    with keep_pages(), threads_for(weights(model.run, model.params)):
+    with keep_pages(), threads_for(weights(model.run, model.params)), np.errstate(over="ignore", invalid="ignore"):
         chosen = adamw() if optimizer is None else optimizer
         session = session_of(model, data, validation, task, chosen, options, log or _silent)
         progress, store = progress_of(session, options), None
@@ -147,6 +147,7 @@ def fit(
             session.log(line)
         check_measuring(session)
         _begin(store, session, progress, resume)
+        watching.check_start(session.trained)
         why = train(session, progress)
     return _result(model, session, progress, why, options)
 

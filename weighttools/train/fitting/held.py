@@ -10,6 +10,7 @@ import numpy as np
 
 from weighttools.core.patterns import matching, not_found
 from weighttools.errors import SpecError, few
+from weighttools.train import ranges
 from weighttools.train.optimizers.groups import decays
 from weighttools.train.tape import Array
 
@@ -45,6 +46,8 @@ class Gradual:
     scope: str = "tensor"
 
     def __post_init__(self) -> None:
+        ranges.amounts("pruning", final=self.final, initial=self.initial, start=self.start, stop=self.stop)
+        ranges.counts("pruning", every=self.every)
         if not 0 <= self.initial <= self.final < 1 or self.scope not in ("tensor", "global") or self.every < 1:
             raise SpecError(
                 f"pruning from {self.initial:g} to {self.final:g} every {self.every} by {self.scope}",
@@ -212,7 +215,10 @@ def held(
     unknown = next((name for name in given if name not in known), None)
     if unknown is not None:
         raise not_found(unknown, list(known))
-    kept = {name: _mask(name, np.asarray(given[name]), params[name].shape) for name in given if name in params}
+    learn = [name for name in given if name in params]
+    for name in learn:
+        _check_shape(name, np.shape(given[name]), params[name].shape)
+    kept = {name: _mask(name, np.asarray(given[name])) for name in learn}
     if given and not kept:
         fact = f"all are of tensors that do not learn: {few(list(given))}"
         raise SpecError(fact, subject="masks", remedy="freeze fewer, or leave the masks out")
@@ -222,9 +228,12 @@ def held(
     return Held(kept, schedule)
 
 
-def _mask(name: str, mask: Array, shape: Sequence[int]) -> Array:
-    if mask.shape != tuple(shape):
-        raise SpecError(f"a mask of shape {mask.shape}", subject=name, expected=f"{tuple(shape)}, as the tensor")
+def _check_shape(name: str, given: Sequence[int], shape: Sequence[int]) -> None:
+    if tuple(given) != tuple(shape):
+        raise SpecError(f"a mask of shape {tuple(given)}", subject=name, expected=f"{tuple(shape)}, as the tensor")
+
+
+def _mask(name: str, mask: Array) -> Array:
     if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
         raise SpecError(f"a mask of {mask.dtype}", subject=name, expected="booleans, true where a weight is kept")
     return mask.astype(bool)

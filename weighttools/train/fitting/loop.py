@@ -164,14 +164,13 @@ def train(session: Session, progress: Progress) -> str:
         A number is not finite. The best weights, if any are kept, are then in place again; the line says which are.
     """
     try:
-        with np.errstate(over="ignore", invalid="ignore"):
-            while (why := _reason(session, progress)) is None:
-                meter = Meter()
-                is_whole = _run_epoch(session, progress, meter)
-                _finish_epoch(session, progress, is_whole, meter)
-                watching.check_weights(session.trained, f"after step {progress.step}")
-                if session.store:
-                    session.store.save(session, progress)
+        while (why := _reason(session, progress)) is None:
+            meter = Meter()
+            is_whole = _run_epoch(session, progress, meter)
+            _finish_epoch(session, progress, is_whole, meter)
+            watching.check_weights(session.trained, f"after step {progress.step}")
+            if session.store:
+                session.store.save(session, progress)
     except TrainingError as error:
         error.remedy = "; ".join(filter(None, (error.remedy, _put_back(session, progress), session.saved())))
         raise
@@ -279,7 +278,7 @@ def _gradients(
         if weight == 0:
             continue  # nothing in it counts, so there is no mean
         value, grads = value_and_grad(_loss, session.params, batch, session, train=session.names)
-        watching.check_loss(float(value), session.run, session.params, batch, where)
+        watching.check_loss(float(value), session.run, session.params, batch, where, session.names)
         loss_sum += float(value) * weight
         if len(group) > 1:
             total.add(grads, weight)

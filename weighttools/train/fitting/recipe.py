@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -21,6 +21,10 @@ from weighttools.train.tasks.task import shown
 
 if TYPE_CHECKING:
     from typing import Unpack
+
+
+MOST = 2**31
+"""All counts are below that."""
 
 
 class Options(TypedDict, total=False):
@@ -105,10 +109,7 @@ class Recipe:
     every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps", "batch_size", "accumulate", "patience", "every"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
-                raise SpecError(f"{_said(name)} {value!r}", subject="fit", expected="a whole number, 1 or more")
+        check_counts(self, "fit")
         if not isinstance(self.seed, (int, np.integer)) or self.seed < 0:
             raise SpecError(f"seed {self.seed!r}", subject="fit", expected="a whole number, 0 or more")
         if self.clip_norm is not None and not (isinstance(self.clip_norm, Real) and self.clip_norm > 0):
@@ -143,9 +144,20 @@ class Recipe:
         return self.epochs * -(-n_batches // self.accumulate)
 
 
+def check_counts(options: Any, subject: str | None = None) -> None:
+    """Raise SpecError for a count, of a recipe or of what has its names, that no training could reach."""
+    for name in ("epochs", "steps", "batch_size", "accumulate", "patience", "every"):
+        value = getattr(options, name)
+        if value is not None and not (isinstance(value, (int, np.integer)) and 1 <= value < MOST):
+            expected = "a whole number, 1 or more, below 2**31"
+            raise SpecError(f"{_said(name)} {value!r}", subject=subject, expected=expected)
+
+
 _MADE: Mapping[str, tuple[type, str]] = {
     "average": (Average, "train.ema(0.999) or train.swa()"),
     "prune": (Gradual, "train.gradual(0.5)"),
+    "freeze": (Iterable, "name patterns, as ['embeddings.*']"),
+    "only": (Iterable, "name patterns, as ['head.*']"),
     "masks": (Mapping, "a mapping from names to booleans"),
 }
 """Options that are objects, and how they are made."""

@@ -1,13 +1,13 @@
 """Checkpoints of a training: a directory that is always whole, and continuing from it to the bit.
 
 ``model.safetensors`` holds the arrays that learn, by the file's names; ``training.safetensors`` what the optimiser,
-averages and masks remember; ``training.json`` the numbers, and fingerprints of the model, the data and the recipe.
+averages and masks remember; ``training.json`` the numbers, fingerprints of the model, the data and the recipe, and
+digests of all that. `weighttools.train.fitting.restoring` reads them.
 There is no generator's state in it: the order of batches and the seeds follow from the seed, the epoch and the step.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,23 +18,19 @@ import numpy as np
 
 from weighttools import conversion
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import CorruptFileError, SpecError, TensorNotFoundError, WeighttoolsError
+from weighttools.errors import CorruptFileError, SpecError
 from weighttools.io.directory import atomic_directory
 from weighttools.io.text import read_json
-from weighttools.opening import open as open_checkpoint
 from weighttools.train.data.arrays import Columns
-from weighttools.train.fitting import watching
+from weighttools.train.fitting import restoring, watching
 from weighttools.train.fitting.feeding import Given
-from weighttools.train.fitting.history import STEPS
-from weighttools.train.fitting.loop import Best, Progress, Session
+from weighttools.train.fitting.loop import Progress, Session
 from weighttools.train.fitting.recipe import digest, optimizer_words, rate_words, words
+from weighttools.train.fitting.restoring import ARRAYS, NUMBERS, REST, SCHEMA, WEIGHTS, file_digest, text_of
 from weighttools.train.optimizers.optim import Optimizer
 from weighttools.train.optimizers.schedules import Plateau
 from weighttools.train.tape import Array
 
-SCHEMA = "weighttools.training/1"
-WEIGHTS, REST, NUMBERS = "model.safetensors", "training.safetensors", "training.json"
-ARRAYS = (WEIGHTS, REST)
 FILES = (*ARRAYS, NUMBERS)
 Fingerprint = Mapping[str, Mapping[str, str]]
 
@@ -85,7 +81,8 @@ class Store:
         with atomic_directory(self.directory, force=True) as new:
             conversion.write(TensorMap.from_arrays(trained), str(new / WEIGHTS))
             conversion.write(TensorMap.from_arrays(_rest(progress)), str(new / REST))
-            numbers["digests"] = {name: _digest(new / name) for name in ARRAYS}
+            numbers["digests"] = {name: file_digest(new / name) for name in ARRAYS}
+            numbers["digest"] = restoring.digest_of(numbers)
             (new / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
     def restore(self, session: Session, progress: Progress) -> None:
@@ -100,36 +97,10 @@ class Store:
         """
         missing = [name for name in FILES if not (self.directory / name).is_file()]
         if missing:
-            remedy = "bring it back, or remove the directory to begin anew"
-            raise CorruptFileError(f"has no {missing[0]}", subject=self.directory, remedy=remedy)
-        numbers = read_json(self.directory / NUMBERS)
-        if numbers.get("schema") != SCHEMA:
-            raise CorruptFileError("is no checkpoint of a training", subject=self.directory, expected=SCHEMA)
-        _compare(self.directory, numbers.get("fingerprint"), self.fingerprint)
-        try:
-            _check_digests(self.directory, numbers["digests"])
-            _restore_arrays(self.directory, session, progress)
-            _restore_numbers(numbers, session, progress)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, WeighttoolsError) and not isinstance(error, TensorNotFoundError):
-                raise
-            raise CorruptFileError(f"a part is missing or wrong: {error}", subject=self.directory) from None
-
-
-def _check_digests(directory: Path, digests: Mapping[str, Any]) -> None:
-    """Refuse arrays that are not those that were written: trained on, one flipped bit would never be noticed."""
-    for name in ARRAYS:
-        if _digest(directory / name) != digests[name]:
-            raise CorruptFileError(
-                "is not what was written", subject=directory / name, expected=f"XXH3 {digests[name]}, as in {NUMBERS}"
-            )
-
-
-def _digest(path: Path) -> str:
-    import xxhash
-
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+            raise CorruptFileError(f"has no {missing[0]}", subject=self.directory, remedy=restoring.REMEDY)
+        numbers = restoring.read_numbers(self.directory)
+        _compare(self.directory, numbers["fingerprint"], self.fingerprint)
+        restoring.restore(self.directory, numbers, session, progress)
 
 
 def _check_place(directory: Path) -> None:
@@ -144,27 +115,18 @@ def _numbers(session: Session, progress: Progress) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         **{name: getattr(progress, name) for name in ("step", "epoch", "position", "recorded", "n_bad")},
-        "loss_sum": _text(progress.loss_sum),
-        "weight_sum": _text(progress.weight_sum),
+        "loss_sum": text_of(progress.loss_sum),
+        "weight_sum": text_of(progress.weight_sum),
         "optimizer_step": progress.state.step,
         "n_averaged": progress.average.n_updates if progress.average else 0,
-        "plateau": {k: _text(v) for k, v in lr.state().items()} if isinstance(lr, Plateau) else None,
-        "best": {"value": _text(best.value), "step": best.step, "metrics": _texts(best.metrics)},
+        "plateau": {k: text_of(v) for k, v in lr.state().items()} if isinstance(lr, Plateau) else None,
+        "best": {"value": text_of(best.value), "step": best.step, "metrics": _texts(best.metrics)},
         "epochs": [_texts(record) for record in progress.history.epochs],
     }
 
 
-def _text(value: Any) -> Any:
-    """Return a float as text that gives back every bit, NaN and infinity too."""
-    return float(value).hex() if isinstance(value, float) else value
-
-
-def _value(text: Any) -> Any:
-    return float.fromhex(text) if isinstance(text, str) else text
-
-
 def _texts(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _text(value) for name, value in record.items()}
+    return {name: text_of(value) for name, value in record.items()}
 
 
 def _rest(progress: Progress) -> dict[str, Array]:
@@ -176,68 +138,21 @@ def _rest(progress: Progress) -> dict[str, Array]:
     return found | {f"step/{n}": np.array(v, np.float64) for n, v in progress.history.steps.items()}
 
 
-def _restore_arrays(directory: Path, session: Session, progress: Progress) -> None:
-    weights = open_checkpoint(directory / WEIGHTS)
-    for name, array in session.trained.items():
-        np.copyto(array, _like(weights[name].read(), array), casting="no")
-    rest = open_checkpoint(directory / REST).read()
-    for slot, arrays in progress.state.slots.items():
-        for name, array in arrays.items():
-            np.copyto(array, _like(rest[f"slot/{slot}/{name}"], array), casting="no")
-    kinds: dict[str, dict[str, Array]] = {"average": {}, "best": {}, "kept": {}, "step": {}}
-    for name, array in rest.items():
-        kind, _, inside = name.partition("/")
-        if kind in kinds:
-            kinds[kind][inside] = array
-    if progress.average is not None:
-        progress.average.arrays = kinds["average"]
-    progress.best.arrays, progress.held.kept = kinds["best"], kinds["kept"]
-    progress.history.steps = {name: kinds["step"][name].tolist() for name in STEPS}
-
-
-def _like(array: Array, other: Array) -> Array:
-    if array.shape != other.shape:
-        raise ValueError(f"shape {array.shape} instead of {other.shape}")
-    return array
-
-
-def _restore_numbers(numbers: Mapping[str, Any], session: Session, progress: Progress) -> None:
-    for name in ("step", "epoch", "position", "recorded", "n_bad"):
-        setattr(progress, name, _count(numbers, name))
-    progress.loss_sum, progress.weight_sum = _value(numbers["loss_sum"]), _value(numbers["weight_sum"])
-    progress.state.step = _count(numbers, "optimizer_step")
-    if progress.average is not None:
-        progress.average.n_updates = _count(numbers, "n_averaged")
-    if isinstance(session.optimizer.lr, Plateau):
-        session.optimizer.lr.restore({k: _value(v) for k, v in numbers["plateau"].items()})
-    best = numbers["best"]
-    metrics = {k: _value(v) for k, v in best["metrics"].items()}
-    progress.best = Best(_value(best["value"]), int(best["step"]), metrics, progress.best.arrays)
-    progress.history.epochs = [{k: _value(v) for k, v in record.items()} for record in numbers["epochs"]]
-
-
-def _count(numbers: Mapping[str, Any], name: str) -> int:
-    n, least = numbers[name], -1 if name == "recorded" else 0
-    if type(n) is not int or n < least:
-        raise ValueError(f"{name} is {n!r}")
-    return n
-
-
 _KINDS = {"model": "another model", "data": "other data", "recipe": "another recipe"}
 
 
-def _compare(directory: Path, then: Any, now: Fingerprint) -> None:
+def _compare(directory: Path, then: Fingerprint, now: Fingerprint) -> None:
     """Refuse a checkpoint that this training would not have written."""
     for kind, parts in now.items():
-        old = then.get(kind) if isinstance(then, dict) else None
-        if old == dict(parts):
+        old = then.get(kind, {})
+        name = next((name for name in {**old, **parts} if old.get(name) != parts.get(name)), None)
+        if name is None:
             continue
-        names = [k for k in {**(old or {}), **parts} if (old or {}).get(k) != parts.get(k)]
-        was, now_is = (old or {}).get(names[0], "nothing"), parts.get(names[0], "nothing")
-        if names[0] == "learning rate":
-            was, now_is = _first_difference(str(was), now_is)
+        was, now_is = old.get(name, "nothing"), parts.get(name, "nothing")
+        if name == "learning rate":
+            was, now_is = _first_difference(was, now_is)
         raise SpecError(
-            f"is a checkpoint of {_KINDS[kind]}: {names[0]} was {was}, now it is {now_is}",
+            f"is a checkpoint of {_KINDS[kind]}: {name} was {was}, now it is {now_is}",
             subject=directory,
             remedy="train as then, or choose another directory",
         )

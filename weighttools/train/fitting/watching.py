@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,6 +13,7 @@ from weighttools.train.fitting.feeding import n_samples
 from weighttools.train.optimizers.sums import global_norm
 from weighttools.train.tape import Array
 
+CHECK = "`weighttools check` finds them in the file that they came from"
 LOWER = "lower the learning rate, or clip the gradients to a smaller norm"
 _BACKWARD = {
     "infinite": ("the backward pass overflowed, or divided by 0", LOWER),
@@ -24,7 +25,22 @@ _BACKWARD = {
 """Why a gradient is what it is though the loss is finite, and what helps."""
 
 
-def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch, where: str) -> None:
+def check_start(params: Mapping[str, Array]) -> None:
+    """Stop before the first update if the weights to train are not finite as they were given.
+
+    Raises
+    ------
+    TrainingError
+        An array holds NaN or infinity.
+    """
+    name = not_finite(params)
+    if name is not None:
+        _stop(f"weights in {name} are {_kind(params[name])} before any update", "the model", CHECK)
+
+
+def check_loss(
+    loss: float, run: Any, params: Mapping[str, Array], batch: Batch, where: str, trained: Container[str]
+) -> None:
     """Stop if the loss of a batch is no finite number.
 
     Parameters
@@ -33,6 +49,8 @@ def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch,
         The model's function, arrays and the batch, to look for the cause.
     where
         The step and rate, as words.
+    trained
+        The names of the arrays that learn.
 
     Raises
     ------
@@ -42,9 +60,7 @@ def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch,
     if np.isfinite(loss):
         return
     fact = f"the loss is {loss:g}"
-    name = not_finite(params)
-    if name is not None:
-        _stop(f"{fact}: weights in {name} are {_kind(params[name])}, the last update overflowed", where, LOWER)
+    _check_arrays(fact, {**params, **getattr(run, "frozen", {})}, where, trained)
     for name, value in batch.items():
         if isinstance(value, np.ndarray) and not _is_finite(value):
             row = int(np.flatnonzero(~np.isfinite(value).reshape(len(value), -1).all(1))[0])
@@ -59,6 +75,15 @@ def check_loss(loss: float, run: Any, params: Mapping[str, Array], batch: Batch,
             fix,
         )
     _stop(f"{fact}: the outputs are finite, so the loss itself overflowed", where, "check the targets' size")
+
+
+def _check_arrays(fact: str, arrays: Mapping[str, Array], where: str, trained: Container[str]) -> None:
+    """Stop if an array is not finite: one that learns was so after the last update, another always."""
+    name = not_finite(arrays)
+    if name is None:
+        return
+    cause, fix = ("the last update overflowed", LOWER) if name in trained else ("and do not learn", CHECK)
+    _stop(f"{fact}: weights in {name} are {_kind(arrays[name])}, {cause}", where, fix)
 
 
 def check_gradients(grads: Mapping[str, Array], where: str) -> float:

@@ -79,6 +79,9 @@ class Optimizer:
     def __post_init__(self) -> None:
         numbers = ("weight_decay", "proximal_l1", "others_rate")
         ranges.amounts("the optimizer", **{name: getattr(self, name) for name in numbers})
+        if not isinstance(self.rates, Mapping):
+            fact = f"rates {self.rates!r}"
+            raise SpecError(fact, subject="the optimizer", expected="shares of the learning rate by name")
         for name, share in self.rates.items():
             ranges.amounts(name, share_of_the_learning_rate=share)
         if not callable(self.lr):
@@ -267,7 +270,7 @@ def adamw(
 ) -> Optimizer:
     """Return Adam with decoupled weight decay; `state` ``"8bit"`` keeps 2 bytes a parameter instead of 8."""
     stages: dict[str, Callable[..., Transform]] = {"full": transforms.Adam, "8bit": QuantisedAdam}
-    if state not in stages:
+    if state not in list(stages):
         raise SpecError(f"state {state!r}", subject="adamw", expected="'full' or '8bit'")
     return Optimizer((stages[state](betas, eps),), lr, weight_decay, **rest)
 

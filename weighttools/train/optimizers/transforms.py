@@ -208,7 +208,7 @@ class Adam(Stateless):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        ranges.shares("Adam", beta1=self.betas[0], beta2=self.betas[1])
+        object.__setattr__(self, "betas", _shares("Adam", self.betas))
         ranges.amounts("Adam", eps=self.eps)
         ranges.plain(self)
 
@@ -285,7 +285,7 @@ class Lion(Stateless):
     betas: tuple[float, float] = (0.9, 0.99)
 
     def __post_init__(self) -> None:
-        ranges.shares("Lion", beta1=self.betas[0], beta2=self.betas[1])
+        object.__setattr__(self, "betas", _shares("Lion", self.betas))
         ranges.plain(self)
 
     def slots(self, p: Array) -> Shapes:
@@ -301,3 +301,11 @@ class Lion(Stateless):
         t *= 1 - self.betas[1]
         m += t
         return out if gain == 1 else np.multiply(out, gain, out=out)
+
+
+def _shares(subject: str, betas: Any) -> tuple[float, float]:
+    """Return two shares of the past, checked, as a tuple, which stages must be to be told apart."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise SpecError(f"betas {betas!r}", subject=subject, expected="two numbers, as (0.9, 0.999)")
+    ranges.shares(subject, beta1=betas[0], beta2=betas[1])
+    return betas[0], betas[1]

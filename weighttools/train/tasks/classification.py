@@ -13,7 +13,16 @@ from weighttools.errors import SpecError
 from weighttools.train import losses, ranges, weights
 from weighttools.train.data.batches import Batch
 from weighttools.train.tape import Array
-from weighttools.train.tasks.task import check_numbers, loss_tally, mean_loss, ratio, row_weights, wanted, weight_sum
+from weighttools.train.tasks.task import (
+    check_numbers,
+    check_outputs,
+    loss_tally,
+    mean_loss,
+    ratio,
+    row_weights,
+    wanted,
+    weight_sum,
+)
 
 IGNORED = -100
 """A label that does not count, as torch has it."""
@@ -53,16 +62,17 @@ class Classification:
         if (
             not isinstance(self.n_classes, Integral)
             or self.n_classes < 1
+            or not isinstance(self.names, (tuple, list))
             or (self.names and len(self.names) != self.n_classes)
         ):
+            n_names = len(self.names) if isinstance(self.names, (tuple, list)) else repr(self.names)
             raise SpecError(
-                f"{self.n_classes!r} classes with {len(self.names)} names",
+                f"{self.n_classes!r} classes with {n_names} names",
                 expected="a whole number, 1 or more, and all named",
             )
-        if not 0 <= self.label_smoothing < 1 or (self.label_smoothing and self.focal_gamma is not None):
-            raise SpecError(
-                f"label smoothing {self.label_smoothing:g}", expected="0 <= share < 1, and none with the focal loss"
-            )
+        ranges.shares(self.name, label_smoothing=self.label_smoothing)
+        if self.label_smoothing and self.focal_gamma is not None:
+            raise SpecError(f"label smoothing {self.label_smoothing:g}", expected="none with the focal loss")
         ranges.amounts("the focal loss", gamma=self.focal_gamma or 0.0)
         if self._weights is None and self.class_weight is not None and not isinstance(self.class_weight, str):
             found = weights.class_weights(self.class_weight, [], self.n_classes)
@@ -130,7 +140,7 @@ class Classification:
         sums = loss_tally(self, outputs, batch)
         labels = np.asarray(batch["target"]).reshape(-1)
         kept = labels != IGNORED
-        labels, given = labels[kept], np.asarray(outputs).reshape(-1, self.n_classes).argmax(-1)[kept]
+        labels, given = labels[kept].astype(np.int64), np.asarray(outputs).reshape(-1, self.n_classes).argmax(-1)[kept]
         n = self.n_classes
         sums |= {"right": np.bincount(labels[labels == given], minlength=n)}
         sums |= {"given": np.bincount(given, minlength=n), "true": np.bincount(labels, minlength=n)}
@@ -154,6 +164,7 @@ class Classification:
         return self._weights
 
     def _check(self, outputs: Any) -> None:
+        check_outputs(outputs, self.name)
         if outputs.ndim < 2 or outputs.shape[-1] != self.n_classes:
             raise SpecError(f"outputs of shape {outputs.shape}", expected=f"(batch, ..., {self.n_classes}) logits")
 
@@ -264,6 +275,7 @@ class Binary:
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Return the mean binary cross-entropy, or focal loss, over samples and labels."""
+        check_outputs(outputs, self.name)
         target = self._target(batch)
         x = outputs if outputs.shape == target.shape or np.size(target) != _size(outputs) else None
         x = outputs.reshape(*target.shape) if x is None else x

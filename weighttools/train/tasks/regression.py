@@ -14,7 +14,16 @@ from weighttools.train import losses, ranges
 from weighttools.train.data.batches import Batch
 from weighttools.train.tape import Array
 from weighttools.train.tasks.classification import IGNORED
-from weighttools.train.tasks.task import check_numbers, loss_tally, mean_loss, ratio, row_weights, wanted, weight_sum
+from weighttools.train.tasks.task import (
+    check_numbers,
+    check_outputs,
+    loss_tally,
+    mean_loss,
+    ratio,
+    row_weights,
+    wanted,
+    weight_sum,
+)
 
 LOSSES: Mapping[str, Callable[..., Any]] = {"mse": losses.mse, "mae": losses.mae, "huber": losses.huber}
 
@@ -35,7 +44,7 @@ class Regression:
     delta: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.error not in LOSSES:
+        if self.error not in list(LOSSES):
             raise SpecError(f"regression by {self.error!r}", expected=f"one of {', '.join(LOSSES)}")
         check_numbers("Huber's loss", lambda x: 0 < x < math.inf, "a number above 0", delta=self.delta)
 
@@ -46,6 +55,7 @@ class Regression:
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Return the weighted mean error."""
+        check_outputs(outputs, self.name)
         target = np.asarray(wanted(batch, self.name))
         same = outputs.shape == target.shape or int(np.prod(outputs.shape)) != target.size
         options: dict[str, Any] = {"delta": self.delta} if self.error == "huber" else {}
@@ -107,6 +117,7 @@ class LanguageModel:
 
     def loss(self, outputs: Any, batch: Batch) -> Any:
         """Return the mean cross-entropy a token, in nats."""
+        check_outputs(outputs, self.name)
         return losses.cross_entropy(
             outputs,
             target=wanted(batch, self.name),
@@ -121,9 +132,9 @@ class LanguageModel:
 
     def tally(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """Return the loss's sums, the tokens that count, and those that were the likeliest."""
+        sums = loss_tally(self, outputs, batch)
         labels, given = np.asarray(batch["target"]).reshape(-1), np.asarray(outputs).argmax(-1).reshape(-1)
-        counts = {"n": int((labels != IGNORED).sum()), "right": int((labels == given).sum())}
-        return loss_tally(self, outputs, batch) | counts
+        return sums | {"n": int((labels != IGNORED).sum()), "right": int((labels == given).sum())}
 
     def metrics(self, tally: Mapping[str, Any]) -> dict[str, float]:
         """Return ``loss``, ``perplexity`` and ``accuracy``."""
@@ -205,7 +216,10 @@ def _unit(x: Array) -> Any:
 
 def _sides(outputs: Any) -> tuple[Any, Any]:
     if isinstance(outputs, (tuple, list)) and len(outputs) == 2:
+        for side in outputs:
+            check_outputs(side, "pairs")
         return outputs[0], outputs[1]
+    check_outputs(outputs, "pairs")
     if outputs.ndim != 2 or outputs.shape[0] % 2:
         raise SpecError(f"outputs of shape {outputs.shape}", subject="pairs", expected="two sides, or (2 batch, size)")
     n = outputs.shape[0] // 2

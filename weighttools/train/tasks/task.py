@@ -60,11 +60,17 @@ def shown(value: Any) -> str:
     >>> shown(0.5), shown("adam"), shown(dict), shown(shown), shown([1, 2])
     ('0.5', "'adam'", 'the class dict', 'the function shown', 'a list')
     """
-    if isinstance(value, (int, float, str)):
+    if value is None or isinstance(value, (int, float, str)):
         return repr(value)
     if hasattr(value, "__name__"):
         return f"the {'class' if isinstance(value, type) else 'function'} {value.__name__}"
     return f"a {type(value).__name__}"
+
+
+def check_outputs(outputs: Any, subject: str) -> None:
+    """Raise SpecError for outputs that are no array or variable, such as the tuple of a model that gives more."""
+    if not hasattr(outputs, "ndim"):
+        raise SpecError(f"the model gave {shown(outputs)}", subject=subject, expected="one array of outputs")
 
 
 @runtime_checkable
