@@ -339,3 +339,13 @@ def test_the_last_good_checkpoint_is_kept_and_named(tmp_path: Path) -> None:
     train.fit(further, digits(60), task=TASK, steps=5, batch_size=20, keep="last", log=None)
     assert all(np.array_equal(m.params[n], p) for n, p in further.params.items()), "the arrays are as before step 6"
     assert all(torch.isfinite(torch.from_numpy(p)).all() for p in m.params.values())
+
+
+def test_a_place_that_holds_something_else_is_refused_before_training(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    lines: list[str] = []
+    with pytest.raises(SpecError, match="holds 'notes.txt'; expected an empty directory"):
+        train.fit(
+            train.Model(run, start()), digits(60), task=train.Classification(10), checkpoint=tmp_path, log=lines.append
+        )
+    assert not any(line.startswith("epoch") for line in lines) and (tmp_path / "notes.txt").read_text() == "mine"

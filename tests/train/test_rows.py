@@ -292,3 +292,9 @@ def test_large_labels_and_targets_are_told_as_they_are(tmp_path: Path) -> None:
         npz(tmp_path / "x.npz")
     np.savez(tmp_path / "x.npz", x=X, y=np.full(30, 3e38))
     assert npz(tmp_path / "x.npz", task="regress").notes[1] == "targets from 3e+38 to 3e+38, mean 3e+38"
+
+
+def test_labels_of_tables_that_are_no_characters_are_named_by_their_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.jsonl", '{"a": 1, "y": "no"}\n{"a": 2, "y": "\\ud800"}\n')
+    with pytest.raises(WeighttoolsError, match=r"x.jsonl:2: label 'y' holds half of a surrogate pair"):
+        table(path, target="y")

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from weighttools.errors import SpecError
 from weighttools.io.directory import check_writable
 from weighttools.train.commands.tuning import Prepared
 from weighttools.train.fitting.feeding import Subset, column
 from weighttools.train.fitting.model import weights
-from weighttools.train.fitting.resume import FILES
+from weighttools.train.fitting.resume import check_place
 from weighttools.train.memory import keep_pages
 from weighttools.train.parallel import threads_for
 from weighttools.train.tape import value_and_grad
@@ -32,11 +31,7 @@ def check_checkpoint(directory: str) -> None:
         It holds something else.
     """
     check_writable(directory, force=True)
-    names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
-    other = next((name for name in names if name not in FILES), None)
-    if other is not None:
-        expected = "an empty directory, or one that holds a checkpoint alone"
-        raise SpecError(f"holds {other!r}", subject=directory, expected=expected)
+    check_place(Path(directory))
 
 
 def plan(prepared: Prepared) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.data.rows import Rows, number_of
+from weighttools.train.data.rows import Rows, has_surrogate, number_of
 from weighttools.train.tape import Array
 
 MOST_CLASSES = 10_000
@@ -95,6 +95,9 @@ def _label(value: Any, rows: Rows, column: str, i: int) -> str:
         raise SpecError(
             f"label {column!r} is {what}", subject=rows.place(i), expected="an integer or a text", remedy=remedy
         )
+    if has_surrogate(str(value)):
+        fact = f"label {column!r} holds half of a surrogate pair, which is no character"
+        raise SpecError(fact, subject=rows.place(i), expected="an integer or a text")
     return str(value)
 
 

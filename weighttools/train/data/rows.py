@@ -80,7 +80,7 @@ class Rows:
         for i, value in enumerate(values):
             if not isinstance(value, str):
                 raise SpecError(f"{name!r} is {_kind(value)}", subject=self.place(i), expected="a text")
-            if _has_surrogate(value):
+            if has_surrogate(value):
                 fact = f"{name!r} holds half of a surrogate pair, which is no character"
                 raise SpecError(fact, subject=self.place(i), expected="a text", remedy="leave it out")
         return values
@@ -126,7 +126,7 @@ def number_of(value: str | float) -> float:
     return float(value)
 
 
-def _has_surrogate(text: str) -> bool:
+def has_surrogate(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -160,18 +160,7 @@ def _targets(
         return None, ()
     if task == "regress":
         return rows.singles(label), ()
-    _check_labels(rows, label)
     return labelling.classes(rows, label, names)
-
-
-def _check_labels(rows: Rows, column: str) -> None:
-    """Refuse labels that are no characters, as texts are: they are written and printed."""
-    for i, value in enumerate(rows.column(column)):
-        try:
-            str(value).encode()
-        except UnicodeEncodeError:
-            fact = f"label {column!r} holds half of a surrogate pair, which is no character"
-            raise SpecError(fact, subject=rows.place(i), expected="an integer or a text") from None
 
 
 def weights(rows: Rows, column: str | None) -> Array | None:

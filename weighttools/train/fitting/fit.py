@@ -21,7 +21,7 @@ from weighttools.train.fitting.history import History
 from weighttools.train.fitting.loop import Progress, Session, check_measuring, own_schedule, train
 from weighttools.train.fitting.model import Model, check_model, weights
 from weighttools.train.fitting.recipe import Options, Recipe, optimizer_words
-from weighttools.train.fitting.resume import Fingerprint, Store, fingerprint
+from weighttools.train.fitting.resume import Fingerprint, Store, check_place, fingerprint
 from weighttools.train.fitting.sides import divided
 from weighttools.train.memory import keep_pages
 from weighttools.train.optimizers.averages import Average
@@ -223,8 +223,10 @@ def _begin(store: Store | None, session: Session, progress: Progress, resume: bo
         raise SourceError(
             "holds a checkpoint", subject=store.directory, remedy="resume to continue it, or name another directory"
         )
-    elif resume:
-        session.log(f"there is no checkpoint in {store.directory} yet: beginning anew")
+    else:
+        check_place(store.directory)
+        if resume:
+            session.log(f"there is no checkpoint in {store.directory} yet: beginning anew")
     if not progress.step:
         progress.held.apply(session.trained)
         progress.held.prune(session.trained, 0)

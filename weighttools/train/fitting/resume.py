@@ -77,7 +77,7 @@ class Store:
         trained = session.trained
         watching.check_weights(trained, f"after step {progress.step}")
         numbers = _numbers(session, progress) | {"fingerprint": self.fingerprint}
-        _check_place(self.directory)
+        check_place(self.directory)
         with atomic_directory(self.directory, force=True) as new:
             conversion.write(TensorMap.from_arrays(trained), str(new / WEIGHTS))
             conversion.write(TensorMap.from_arrays(_rest(progress)), str(new / REST))
@@ -103,11 +103,19 @@ class Store:
         restoring.restore(self.directory, numbers, session, progress)
 
 
-def _check_place(directory: Path) -> None:
-    """Refuse to replace a directory that holds anything else: it is exchanged whole."""
-    others = [path.name for path in directory.iterdir() if path.name not in FILES] if directory.is_dir() else []
-    if others:
-        raise SpecError(f"holds {others[0]!r}", subject=directory, expected="an empty directory for checkpoints")
+def check_place(directory: Path) -> None:
+    """Refuse to replace a directory that holds anything else: it is exchanged whole.
+
+    Raises
+    ------
+    SpecError
+        It holds something that is no part of a checkpoint.
+    """
+    names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    other = next((name for name in names if name not in FILES), None)
+    if other is not None:
+        expected = "an empty directory, or one that holds a checkpoint alone"
+        raise SpecError(f"holds {other!r}", subject=directory, expected=expected)
 
 
 def _numbers(session: Session, progress: Progress) -> dict[str, Any]:
