@@ -227,6 +227,8 @@ TOKENS = [*"{}()[]'\",:# 01", "<f4", ">f4", "|V2", "|O", "True", "None", "L", "9
 @given(st.lists(st.tuples(st.integers(0, 70), st.sampled_from(TOKENS), st.booleans()), min_size=1, max_size=3))
 @settings(max_examples=300)
 @example(edits=[(11, '"', False)])
+@example(edits=[(59, "\n", False), (60, " ", False)])
+@pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")  # it is read
 def test_what_ours_takes_numpy_takes(tmp_path_factory: Any, edits: list[tuple[int, str, bool]]) -> None:
     header = described(shape="(2, 3)")
     for at, patch, insert in edits:

@@ -132,6 +132,7 @@ class Walker:
         if item.length * (1 + is_map) > self.source.size - item.body:
             fact = f"a {item.kind} claims {item.length:,} entries, more than the file has bytes left"
             raise self._corrupt(fact, item.at, f"at most {self.source.size - item.body:,}")
+        self._check_count(self.n_values + item.length, item.at)  # before as many are looked at
         return Frame(is_map, item.length, item.at)
 
     def _key(self, frame: Frame, at: int) -> int:
@@ -152,8 +153,11 @@ class Walker:
         frame.entries[frame.key if frame.is_map else str(len(frame.entries))] = value
         frame.n_left -= 1
         self.n_values += 1
-        if self.n_values > MAX_VALUES:
-            raise self._corrupt("holds too many values", frame.at, f"at most {MAX_VALUES:,}")
+        self._check_count(self.n_values, frame.at)
+
+    def _check_count(self, n: int, at: int) -> None:
+        if n > MAX_VALUES:
+            raise self._corrupt("holds too many values", at, f"at most {MAX_VALUES:,}")
 
     def _closed(self, frame: Frame) -> Any:
         return self._chunked(frame) if CHUNKED in frame.entries else frame.entries
