@@ -127,6 +127,7 @@ def number_of(value: str | float) -> float:
 
 
 def has_surrogate(text: str) -> bool:
+    """Whether a text holds half of a surrogate pair, which is no character and cannot be written."""
     try:
         text.encode()
     except UnicodeEncodeError:
