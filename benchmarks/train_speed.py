@@ -2,12 +2,13 @@
 
 Workloads named after HIPS autograd are against that.
 
-``python benchmarks/train_speed.py [--only NAME] [--threads N] [--rounds N] [--small]``
+``python benchmarks/train_speed.py [--only NAME] [--threads N] [--pairs N] [--rounds N] [--small]``
 
-Each contestant is a process of its own. They step in turn, with a pause between so that no thread of one still spins
-while the other works; a turn starts with a step that is not timed. Read the ratios of the medians. CPU time (user and
-system, of all threads) is steadier than wall time on a shared machine. Memory is the process's peak resident size,
-imports and weights included, and what the steps added to what it was before the first one.
+Each contestant is a process of its own, and there are several pairs of them: where a process's memory happens to lie
+moves its times by a tenth, for as long as it lives. They step in turn, with a pause between so that no thread of one
+still spins while the other works; a turn starts with a step that is not timed. Read the ratios of the medians. CPU
+time (user and system, of all threads) is steadier than wall time on a shared machine. Memory is the process's peak
+resident size, imports and weights included, and what the steps added to what it was before the first one.
 """
 
 from __future__ import annotations
@@ -78,14 +79,14 @@ class Process:
                 return self.turns[-1]
         raise SystemExit(f"a contestant ended with {self.process.wait()}")
 
-    def end(self) -> list[float]:
-        """Stop it; return the medians of its times, and the memory at the end."""
+    def end(self) -> list[list[float]]:
+        """Stop it; return its turns."""
         self.process.communicate()
-        return [median(t[0] for t in self.turns), median(t[1] for t in self.turns), *self.turns[-1][2:]]
+        return self.turns
 
 
-def compare(name: str, rounds: int, threads: int) -> None:
-    """Print one workload's ratios."""
+def race(name: str, rounds: int, threads: int) -> list[list[list[float]]]:
+    """Let a new process of each side step in turn; return the turns of both."""
     pair = [Process(name, who, threads) for who in ("ours", "theirs")]
     steps = [max(1, round(TURN / p.turn(1)[0])) for p in pair]
     for p in pair:
@@ -93,7 +94,13 @@ def compare(name: str, rounds: int, threads: int) -> None:
     for _ in range(rounds):
         for p, n in zip(pair, steps, strict=True):
             p.turn(n)
-    ours, theirs = (p.end() for p in pair)
+    return [p.end() for p in pair]
+
+
+def compare(name: str, pairs: int, rounds: int, threads: int) -> None:
+    """Print one workload's ratios."""
+    races = [race(name, rounds, threads) for _ in range(pairs)]
+    ours, theirs = ([median(t[i] for r in races for t in r[side]) for i in range(4)] for side in (0, 1))
     wall, cpu, peak, added = (a / max(b, 1e-9) for a, b in zip(ours, theirs, strict=True))
     w: Any = WORKLOADS[name]
     print(
@@ -110,7 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="training steps against torch eager")
     parser.add_argument("--only", choices=WORKLOADS, action="append")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--pairs", type=int, help="processes of each side, one pair after another")
+    parser.add_argument("--rounds", type=int, help="turns of each process")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -118,7 +126,9 @@ def main() -> None:
         contestant(given.run[0], given.run[1] == "ours", given.threads)
         return
     for name in given.only or WORKLOADS:
-        compare(name, given.rounds or (1 if given.small else 9), given.threads)
+        compare(
+            name, given.pairs or (1 if given.small else 3), given.rounds or (1 if given.small else 5), given.threads
+        )
 
 
 if __name__ == "__main__":
