@@ -61,7 +61,7 @@ def test_interrupted(name: str, make, tmp_path: Path) -> None:
         [*COMMAND, "convert", source, tmp_path / name, "--dtype", "float16"], env=clean_environment(tmp_path),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while set(os.listdir(tmp_path)) == before and time.monotonic() < deadline:
             time.sleep(0.001)  # its temporary appears
         time.sleep(0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import pickle
-import time
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import assert_same, random_array, same_bits, tensor_maps
+from tests.work import Counted, bounded
 from weighttools.core import patterns
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensor import Spec, Tensor
@@ -95,12 +95,10 @@ def test_rename() -> None:
         small().rename({"fc.biases": "b"})
 
 
-def test_rename_of_many_that_clash_is_refused_quickly() -> None:
-    many = TensorMap(dict.fromkeys(map(str, range(50_000)), small()["step"]))
-    began = time.process_time()
-    with pytest.raises(SpecError, match="two tensors would be called '49999'"):
+def test_rename_of_many_that_clash_is_refused_in_linear_work() -> None:
+    many = TensorMap(dict.fromkeys((Counted(i) for i in range(50_000)), small()["step"]))
+    with bounded(20 * 50_000), pytest.raises(SpecError, match="two tensors would be called '49999'"):
         many.rename({"49998": "49999"})
-    assert time.process_time() - began < 2
 
 
 def test_map_and_pipe_are_lazy() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 import weighttools as wt
 from tests.formats.conformance import HOSTILE_PATCHES, mutated, run_python
 from tests.formats.gguf_golden import FIXTURES
+from tests.work import bounded
 from weighttools.errors import CorruptFileError, UnsupportedError, WeighttoolsError
 
 U64 = (1 << 64) - 1
@@ -124,10 +124,8 @@ def test_a_bad_header_is_refused_in_one_clear_line(name: str, tmp_path: Path) ->
     data, fact = BAD[name]
     path = tmp_path / f"{name}.gguf"
     path.write_bytes(data)
-    began = time.perf_counter()
-    with pytest.raises((CorruptFileError, UnsupportedError)) as caught:
+    with bounded(), pytest.raises((CorruptFileError, UnsupportedError)) as caught:
         wt.open(path)
-    assert time.perf_counter() - began < 2
     line = str(caught.value)
     assert fact in line and line.startswith(str(path)) and line.isprintable() and len(line) < 600
 
@@ -227,15 +225,14 @@ def test_mutations_give_our_errors_or_values(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "mutant.gguf"
     path.write_bytes(mutated(seed, changes))
-    began = time.perf_counter()
-    try:
-        tensor_map = wt.open(path)
-        _look(tensor_map.metadata.values())
-        for tensor in tensor_map.values():
-            tensor.read()
-    except WeighttoolsError as error:
-        assert str(error).isprintable()
-    assert time.perf_counter() - began < 2
+    with bounded():
+        try:
+            tensor_map = wt.open(path)
+            _look(tensor_map.metadata.values())
+            for tensor in tensor_map.values():
+                tensor.read()
+        except WeighttoolsError as error:
+            assert str(error).isprintable()
 
 
 def _look(values: Any) -> None:

@@ -8,7 +8,6 @@ import random
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 
 import weighttools as wt
+from tests.work import bounded
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats import hdf5_process
@@ -84,11 +84,9 @@ def chunked(path: Path, **options: Any) -> tuple[bytearray, int, int]:
 
 def refused(path: Path, data: bytes, match: str = ".") -> None:
     path.write_bytes(data)
-    began = time.process_time()
-    with pytest.raises(WeighttoolsError, match=match):
+    with bounded(), pytest.raises(WeighttoolsError, match=match):
         for tensor in wt.open(path).values():
             tensor.read()
-    assert time.process_time() - began < 2
 
 
 def test_a_chunk_of_no_bytes_with_a_checksum(tmp_path: Path) -> None:
@@ -174,12 +172,10 @@ def test_a_global_heap_object_of_no_size(tmp_path: Path) -> None:
         if wrong == data:
             continue
         path.write_bytes(wrong)
-        began = time.monotonic()
         try:
-            wt.open(path).read()
+            wt.open(path).read()  # returns: the child's limits end an endless loop
         except WeighttoolsError as error:
             assert str(error).isprintable()
-        assert time.monotonic() - began < 20
 
 
 PROGRAMS = {
@@ -199,11 +195,9 @@ def test_a_child_that_dies_is_one_error(tmp_path: Path, program: str, monkeypatc
     start = "import sys; sys.path[:] = sys.argv[5:]; from weighttools.formats.hdf5_listing import confine\n"
     limits = "confine(float(sys.argv[3]), int(sys.argv[4]))\n"
     monkeypatch.setattr(hdf5_process, "_PROGRAM", f"{start}{limits}{program}")
-    began = time.monotonic()
     with pytest.raises(CorruptFileError) as caught:
         wt.open(tmp_path / "x.h5")
     assert "HDF5 library" in str(caught.value)
-    assert time.monotonic() - began < 20
 
 
 def test_a_truncated_file_says_how_much_is_missing(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import weighttools as wt
 from tests.strategies import assert_same
+from tests.work import bounded
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import (
     CorruptFileError,
@@ -206,14 +206,12 @@ def test_empty_weight_map_is_an_empty_checkpoint(sharded: Path) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_large_index_that_lies_is_refused_quickly(sharded: Path, same: bool) -> None:
+def test_a_large_index_that_lies_is_refused_in_linear_work(sharded: Path, same: bool) -> None:
     names = [f'"t{i}": "{SHARDS[0]}"' for i in range(100_000)]
     names += [names[-1]] if same else []
     (sharded / INDEX).write_text('{"weight_map": {' + ",".join(names) + "}}")
-    began = time.process_time()
-    with pytest.raises(CorruptFileError):
+    with bounded(5 * 100_000), pytest.raises(CorruptFileError):
         wt.open(sharded)
-    assert time.process_time() - began < 2
 
 
 # -- names that leave the directory

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tests.formats.conformance import Arrays, FormatConformance
 from tests.formats.packed import pack_bits, unpack_bits
 from tests.sources import CountingSource
 from tests.strategies import ODD_NAMES, assert_same
+from tests.work import bounded
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
@@ -211,13 +211,12 @@ def test_only_the_bytes_of_a_slice_are_read(tmp_path: Path) -> None:
 
 
 def test_memory_of_a_header_is_bounded_for_many_tensors() -> None:
-    """100,000 zero-size tensors are legal: they open, and quickly."""
+    """100,000 zero-size tensors are legal: they open, with a few calls each."""
     record = '":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     text = "{" + ",".join(f'"t{i}{record}' for i in range(100_000)) + "}"
     data = len(text).to_bytes(8, "little") + text.encode()
-    began = time.process_time()
-    assert len(safetensors.read(Bytes(data, "x"))) == 100_000
-    assert time.process_time() - began < 5
+    with bounded(20 * 100_000):
+        assert len(safetensors.read(Bytes(data, "x"))) == 100_000
 
 
 @pytest.mark.parametrize("name", ["model", "float4"])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.fuzz.targets import TARGETS, attack, corpus, seeds
+from tests.work import bounded
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_corpus(name: str) -> None:
     for path in corpus(name):
-        began = time.process_time()
-        attack(name, path.read_bytes())
-        assert time.process_time() - began < 2, path
+        with bounded():
+            attack(name, path.read_bytes())
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.work import Counted, bounded
 from weighttools.core.tensor import Tensor
 from weighttools.errors import WeighttoolsError
 from weighttools.train.data.labels import class_names, classes
@@ -211,14 +211,14 @@ def test_labels_of_text_in_an_archive_are_told(tmp_path: Path, labels: Any) -> N
     assert "y holds text or objects; expected numbers" in str(caught.value) or "object" in str(caught.value)
 
 
-def test_wide_tables_and_many_classes_take_time_in_proportion(tmp_path: Path) -> None:
+def test_wide_tables_and_many_classes_take_work_in_proportion(tmp_path: Path) -> None:
+    """Names that count their comparisons: each with each would be 200 million."""
     wide = written(tmp_path / "x.csv", ",".join(f"c{i}" for i in range(30_000)) + "\n")
-    began = time.process_time()
-    with pytest.raises(WeighttoolsError, match="holds no rows"):
-        read_rows(wide)
-    names = [f"class {i}" for i in range(20_000)]
-    assert classes(read_rows([("t", i) for i in range(9)]), "label", names)[0].tolist() == list(range(9))
-    assert time.process_time() - began < 1
+    names = [Counted(f"class {i}") for i in range(20_000)]
+    with bounded(5 * 50_000):
+        with pytest.raises(WeighttoolsError, match="holds no rows"):
+            read_rows(wide)
+        assert classes(read_rows([("t", i) for i in range(9)]), "label", names)[0].tolist() == list(range(9))
 
 
 def test_names_that_are_numbers_go_before_numbers() -> None:
