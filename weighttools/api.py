@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from weighttools.changes import Changes
     from weighttools.core.tensor import Array
-    from weighttools.transforms.layout import Layout
+    from weighttools.transforms.layout_change import Layout
 
 
 def save(
@@ -156,8 +156,9 @@ def _layout(
     if verify and dst == "-":
         raise SpecError("--verify reads what was written", subject=dst, expected="a file or directory as target")
     from weighttools.transforms.layout import layout
+    from weighttools.transforms.layout_keras import structure_for
 
-    return layout(tensor_map, target, source, rules)
+    return layout(tensor_map, target, source, rules, structure_for(dst) if target == "keras" else None)
 
 
 def _laid_out(change: Layout, before: TensorMap, dst: str, verify: bool) -> Record:

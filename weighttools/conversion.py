@@ -29,6 +29,7 @@ from weighttools.target import (
     plan_target,
     refuse_encodings,
     shard_notes,
+    structure_notes,
     tie_notes,
 )
 from weighttools.transforms.cast import native_floats
@@ -83,6 +84,7 @@ def write(
     planned.notes += [
         *shard_notes(tensor_map, planned, max_shard_size, beside or {}),
         *tie_notes(tensor_map, planned),
+        *structure_notes(tensor_map, planned),
     ]
     planned.notes += [
         *tensor_map.origin.notes,

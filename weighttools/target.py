@@ -164,6 +164,22 @@ def tie_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
     return [f"{n:,} {names} ({next(iter(tensor_map.aliases))}); --tied copy writes {'it' if n == 1 else 'them'} out"]
 
 
+def structure_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
+    """Say that a file's name promises Keras another structure than the tensors have."""
+    if planned.format != "hdf5":
+        return []
+    from weighttools.transforms.layout_keras import structure_for, structure_of
+
+    asked, own = structure_for(planned.target), structure_of(tensor_map)
+    if own is None or asked is None or own == asked:
+        return []
+    fitting = ".h5" if asked == "weights" else ".weights.h5"
+    return [
+        f"Keras does not load it under this name: the tensors keep the structure of a {fitting} file; "
+        f"--layout keras gives it the other one, where that can be known"
+    ]
+
+
 def cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:
     """Say what casting did not do: apply the scales of 8-bit floats."""
     if original is None or original is tensor_map:

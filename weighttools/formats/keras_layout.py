@@ -102,6 +102,13 @@ def layers_of(tensor_map: TensorMap) -> list[str] | None:
     return layers if isinstance(layers, list) and all(isinstance(name, str) and name for name in layers) else None
 
 
+def groups_of(tensor_map: TensorMap) -> set[str]:
+    """Return the paths of a legacy file's layers; none of a map that came from elsewhere."""
+    root = MODEL if any(name.startswith(f"{MODEL}/") for name in tensor_map) else ""
+    groups = [_joined(root, layer) for layer in layers_of(tensor_map) or ()]
+    return {group for group in groups if group}
+
+
 def names_of(tensor_map: TensorMap) -> dict[str, str] | None:
     """Return the layer names of a map that came from a Keras 3 file."""
     names = _value(tensor_map, NAMES)

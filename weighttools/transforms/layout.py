@@ -10,124 +10,30 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 from weighttools.core.patterns import matching
-from weighttools.core.readers import Elementwise, Strided
-from weighttools.core.slicing import c_strides, is_contiguous
-from weighttools.core.tensor import Reader, Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
+from weighttools.transforms import layout_keras
 from weighttools.transforms import layout_tables as tables
+from weighttools.transforms.layout_change import Change, Layout
 from weighttools.transforms.layout_detect import detect
-from weighttools.transforms.layout_roles import Ground, Guess, Named, guess
+from weighttools.transforms.layout_names import Named
+from weighttools.transforms.layout_roles import RECURRENT, Ground, Guess, guess
 
 KEEP, DROP = "keep", "drop"
+SORTED = ("safetensors", "huggingface")
+"""Formats whose order of tensors says nothing: the reference writer sorts them by dtype and name."""
 _SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What happens to one tensor: reshape to `folded`, transpose by `axes`, reshape to `shape`, rename.
-
-    Parameters
-    ----------
-    src, dst
-        Names before and after; `dst` is None for a tensor that the target has no place for.
-    rule, why
-        What it was taken for, and what says so.
-    shape_src, folded, axes, shape
-        Shape before, shape that is transposed, the transpose, shape after.
-    """
-
-    src: str
-    dst: str | None
-    rule: str
-    why: str
-    shape_src: tuple[int, ...]
-    folded: tuple[int, ...]
-    axes: tuple[int, ...]
-    shape: tuple[int, ...]
-
-    def record(self) -> dict[str, Any]:
-        """Return the row of the log."""
-        return {
-            "src": self.src,
-            "dst": self.dst,
-            "rule": self.rule,
-            "why": self.why,
-            "shape_src": list(self.shape_src),
-            "shape_dst": list(self.shape) if self.dst is not None else None,
-        }
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        """Return the tensor as the target lays it out."""
-        return permuted(tensor, self.folded, self.axes, self.shape)
-
-    def backward(self, tensor: Tensor) -> Tensor:
-        """Undo `forward`."""
-        turned = tuple(self.folded[axis] for axis in self.axes)
-        back = tuple(self.axes.index(axis) for axis in range(len(self.axes)))
-        return permuted(tensor, turned, back, self.shape_src)
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A whole map's change from one framework's layout to another's.
-
-    Parameters
-    ----------
-    source, target
-        Frameworks.
-    evidence
-        What says that the source is the source.
-    changes
-        One for each tensor, in the map's order.
-    aliases
-        Ties that hold afterwards: alias to kept, by their new names.
-    copies
-        Aliases that lie differently from the tensor they are tied to, and become tensors of their own.
-    notes
-        What the file cannot say and the user must know.
-    """
-
-    source: str
-    target: str
-    evidence: tuple[str, ...]
-    changes: tuple[Change, ...]
-    aliases: Mapping[str, str]
-    copies: tuple[Change, ...]
-    notes: tuple[str, ...]
-
-    def apply(self, tensor_map: TensorMap) -> TensorMap:
-        """Return the map in the target's layout; no value moves.
-
-        Raises
-        ------
-        SpecError
-            Two tensors would have the same name.
-        """
-        tensors: dict[str, Tensor] = {}
-        for change in (*self.changes, *self.copies):
-            if change.dst is None:
-                continue
-            if change.dst in tensors or change.dst in self.aliases:
-                raise SpecError(f"two tensors would be called {change.dst!r}", remedy="leave one out with -x")
-            tensors[change.dst] = change.forward(tensor_map[change.src])
-        stale = tables.NAMING_METADATA if self.source != self.target else ()
-        metadata = {key: value for key, value in tensor_map.metadata.items() if key not in stale}
-        if metadata.get("format") in tables.METADATA_FORMATS.values():
-            metadata["format"] = tables.METADATA_FORMATS[self.target]
-        found = tensor_map.replace(tensors=tensors, metadata=metadata, aliases=dict(self.aliases))
-        return found.noted(*self.notes) if self.notes else found
-
-    def log(self) -> list[dict[str, Any]]:
-        """Return a row for each tensor: its name, rule and shape before and after."""
-        return [change.record() for change in (*self.changes, *self.copies)]
-
-
-def layout(tensor_map: TensorMap, target: str, source: str | None = None, rules: Sequence[str] = ()) -> Layout:
+def layout(
+    tensor_map: TensorMap,
+    target: str,
+    source: str | None = None,
+    rules: Sequence[str] = (),
+    structure: str | None = None,
+) -> Layout:
     """Plan the change of a map to the layout of `target`.
 
     Parameters
@@ -137,6 +43,9 @@ def layout(tensor_map: TensorMap, target: str, source: str | None = None, rules:
     rules
         ``PATTERN=RULE``: what the tensors are whose source names match. RULE is a name of `layout_tables.RULES`
         (``depthwise2d:2`` for a depth multiplier of 2), ``keep``, ``drop``, or ``transpose(3,2,1,0)``.
+    structure
+        Which file of Keras the map is for, and so what its layers are called there: ``"weights"`` (``.weights.h5``)
+        or ``"legacy"`` (``.h5``); see `layout_keras`.
 
     Raises
     ------
@@ -149,7 +58,7 @@ def layout(tensor_map: TensorMap, target: str, source: str | None = None, rules:
         if framework not in tables.FRAMEWORKS:
             raise SpecError(f"unknown layout {framework!r}", expected="one of " + ", ".join(tables.FRAMEWORKS))
     found, evidence = (source, ["you say so"]) if source else detect(tensor_map)
-    if found == target:
+    if found == target and structure in (None, layout_keras.structure_of(tensor_map)):
         return _unchanged(tensor_map, found, evidence)
     explicit = _explicit(tensor_map, rules)
     ground = Ground.of(tensor_map, found, target)
@@ -161,7 +70,20 @@ def layout(tensor_map: TensorMap, target: str, source: str | None = None, rules:
     kept, copies = _ties(tensor_map, changes)
     notes = tuple(_notes(ground, guesses, changes, copies))
     own = tuple(changes[name] for name in tensor_map)
-    return Layout(found, target, tuple(evidence), own, kept, copies, notes)
+    planned = Layout(found, target, tuple(evidence), own, kept, copies, notes)
+    return planned if structure is None else _structured(planned, tensor_map, structure)
+
+
+def _structured(planned: Layout, tensor_map: TensorMap, structure: str) -> Layout:
+    """Return the change with the names of a file of Keras's."""
+    own = layout_keras.structure_of(tensor_map)
+    if (own, structure) == (layout_keras.WEIGHTS, layout_keras.LEGACY):
+        raise SpecError(
+            "a .weights.h5 file does not tell the order of a model's layers, by which a .h5 file goes",
+            remedy="name a target that ends in .weights.h5",
+        )
+    ordered = own is not None or tensor_map.origin.format not in SORTED
+    return layout_keras.structured(planned, structure, ordered)
 
 
 def _unchanged(tensor_map: TensorMap, framework: str, evidence: Sequence[str]) -> Layout:
@@ -199,6 +121,11 @@ def _refuse_unknown(guesses: Mapping[str, Guess]) -> None:
         return
     (name, why), n = unknown[0], len(unknown)
     more = f" (and {n - 1:,} more: {', '.join(other for other, _ in unknown[1:_SHOWN])})" if n > 1 else ""
+    if why == RECURRENT:
+        raise SpecError(
+            f"{name!r} is of {why}{more}",
+            remedy="leave such tensors out with -x, or convert without --layout, which keeps them as they are",
+        )
     raise SpecError(
         f"it cannot be known what {name!r} is: {why}{more}",
         remedy=f"say it: --layout-rule '{name}=RULE' with a rule such as linear, embedding, conv2d, depthwise2d, norm, "
@@ -338,20 +265,3 @@ def _after_flatten(ground: Ground, rules: Mapping[str, str], changes: Mapping[st
             if n_inputs > channels and n_inputs % channels == 0:
                 yield name
             channels = 0
-
-
-def permuted(tensor: Tensor, folded: tuple[int, ...], axes: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-    """Return `tensor` reshaped to `folded`, transposed by `axes` and reshaped to `shape`; nothing is read."""
-    turned = tuple(folded[axis] for axis in axes)
-    strides = tuple(c_strides(folded)[axis] for axis in axes)
-    if is_contiguous(turned, strides):
-        return replace(tensor, spec=Spec(tensor.dtype, shape, tensor.spec.encoding))
-    reader = _strided(tensor.reader, tensor.n_elements, turned, strides)
-    return Tensor(Spec(tensor.dtype, shape), reader)
-
-
-def _strided(reader: Reader, n_elements: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Reader:
-    """Permute below element by element work (a cast), so that the same element is not worked on twice."""
-    if isinstance(reader, Elementwise):
-        return Elementwise(_strided(reader.reader, n_elements, shape, strides), reader.fn)
-    return Strided(reader, n_elements, shape, strides, 0)

@@ -7,7 +7,8 @@ from collections import Counter
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.transforms import layout_tables as tables
-from weighttools.transforms.layout_roles import COLLECTIONS, Shape
+from weighttools.transforms.layout_names import COLLECTIONS
+from weighttools.transforms.layout_roles import Shape
 
 _FORMATS = {
     "pytorch": "torch",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from weighttools.analyzers.roles import OPTIMIZER, role
 from weighttools.core.tensormap import TensorMap
 from weighttools.transforms import layout_tables as tables
+from weighttools.transforms.layout_names import Named, names_of
 
 Shape = tuple[int, ...]
 
-COLLECTIONS = ("params", "batch_stats")
-"""Flax's, which come first in a path."""
+RECURRENT = "a recurrent or fused attention layer, whose gates and biases differ between frameworks"
+"""Why such a tensor is refused: no order of axes makes it what another framework has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +23,6 @@ class Guess:
     rule: str
     why: str
     assumed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A tensor's name taken apart: the parts of its module's path, and what it is called there."""
-
-    name: str
-    module: tuple[str, ...]
-    leaf: str
-
-    @classmethod
-    def of(cls, name: str, framework: str) -> Named:
-        """Take a framework's name apart; Flax's collections and Keras's ``:0`` are no part of it."""
-        plain = name[:-2] if framework == "keras" and name.endswith(":0") else name
-        parts = plain.split(tables.SEPARATORS[framework])
-        if framework == "flax" and len(parts) > 1 and parts[0] in COLLECTIONS:
-            parts = parts[1:]
-        return cls(name, tuple(parts[:-1]), parts[-1])
-
-    @property
-    def layer(self) -> str:
-        """The module's own name, in lower case; of numbered ones (``layers.0``) it says nothing."""
-        return self.module[-1].lower() if self.module else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +39,8 @@ class Ground:
         Module path to its tensors' shapes by leaf.
     integers
         Names of tensors that are no floating ones.
+    state
+        Names of an optimizer's tensors.
     """
 
     source: str
@@ -68,19 +48,19 @@ class Ground:
     named: Mapping[str, Named]
     modules: Mapping[tuple[str, ...], Mapping[str, Shape]]
     integers: frozenset[str]
+    state: frozenset[str]
 
     @classmethod
     def of(cls, tensor_map: TensorMap, source: str, target: str) -> Ground:
         """Take a map's names apart."""
         names = [*tensor_map, *tensor_map.aliases]
-        named = {name: Named.of(name, source) for name in names}
-        if source == "keras":
-            named = _with_variables(named)
+        named = names_of(tensor_map, source)
         modules: dict[tuple[str, ...], dict[str, Shape]] = {}
         for name in names:
             modules.setdefault(named[name].module, {})[named[name].leaf] = tensor_map[name].shape
         integers = frozenset(name for name in names if tensor_map[name].dtype.kind not in ("float", "complex"))
-        return cls(source, target, named, modules, integers)
+        state = frozenset(name for name in names if role(name, tensor_map[name].dtype) == OPTIMIZER)
+        return cls(source, target, named, modules, integers, state)
 
     def siblings(self, named: Named) -> Mapping[str, Shape]:
         """Return the shapes of the tensors of the same module, by leaf."""
@@ -96,44 +76,35 @@ class Ground:
         return bias[0] if bias is not None and len(bias) == 1 else None
 
 
-def _with_variables(named: Mapping[str, Named]) -> dict[str, Named]:
-    """Give Keras 3's numbered variables the names that the class of their layer gives them, where it has all of them.
-
-    A layer without a bias has one variable less; of a normalisation that lacks some it cannot be told which.
-    """
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, one in named.items():
-        if one.module[-1:] == ("vars",) and one.leaf.isdecimal():
-            groups.setdefault(one.module, []).append(name)
-    found = dict(named)
-    for module, names in groups.items():
-        kind = re.sub(r"_\d+$", "", module[-2]) if len(module) > 1 else ""
-        leaves = tables.KERAS_VARIABLES.get(kind, ())
-        if len(names) == len(leaves) or (leaves[:1] == ("kernel",) and len(names) == 1):
-            by_number = sorted(names, key=lambda name: int(named[name].leaf))
-            found |= {name: Named(name, module[:-1], leaf) for name, leaf in zip(by_number, leaves, strict=False)}
-    return found
-
-
 def guess(ground: Ground, named: Named) -> Guess:
     """Say what a tensor is.
 
     Where the name's last part is of no rule, vectors, scalars and integers stay as they are: they have no axes to
     exchange.
     """
-    if tables.RECURRENT.search(named.leaf) or tables.RECURRENT.search("/".join(named.module)):
-        return Guess("", "a recurrent or fused attention layer, whose gates and biases differ between frameworks")
-    by_leaf = _TORCH if ground.source in ("torch", "mlx") else _KERAS if ground.source == "keras" else _FLAX
-    found = by_leaf.get(named.leaf)
-    if isinstance(found, str):
-        return Guess(found, f"it is called {named.leaf}")
-    if found is not None:
-        return found(ground, named)
+    if named.name in ground.state:
+        return Guess("drop", "optimizer state, which another framework's optimizer cannot take up")
+    if _is_recurrent(ground, named):
+        return Guess("", RECURRENT)
+    found = _LEAVES[ground.source].get(named.leaf)
+    if found is None:
+        return _without_rule(ground, named)
+    return Guess(found, f"it is called {named.leaf}") if isinstance(found, str) else found(ground, named)
+
+
+def _without_rule(ground: Ground, named: Named) -> Guess:
+    """Say what becomes of a tensor whose name's last part no rule has."""
     if named.module[-1:] == ("vars",) and named.name not in ground.integers:
         return Guess("", "a numbered variable of a layer whose variables are not known")
     if len(ground.shape(named)) < 2 or named.name in ground.integers:
         return Guess("keep", "no rule has its name, and it has no axes that differ")
     return Guess("", f"{ground.source} layers have no {named.leaf!r} of {len(ground.shape(named))} axes")
+
+
+def _is_recurrent(ground: Ground, named: Named) -> bool:
+    """Whether a tensor is a recurrent layer's; a Keras path goes through its cell, whatever the layer is called."""
+    places = (named.leaf, "/".join(named.module), *([named.name] if ground.source == "keras" else []))
+    return any(tables.RECURRENT.search(place) for place in places)
 
 
 def _weight(ground: Ground, named: Named) -> Guess:
@@ -237,7 +208,7 @@ def _kernel(ground: Ground, named: Named) -> Guess:
     shape, bias = ground.shape(named), ground.siblings(named).get("bias")
     n = len(shape) - 2
     if "recurrent_kernel" in ground.siblings(named):
-        return Guess("", "a recurrent layer, whose gates and biases differ between frameworks")
+        return Guess("", RECURRENT)
     if bias is not None and len(bias) != 1:
         return Guess("", f"a kernel with a bias of shape {bias}: attention or einsum?")
     if not 0 <= n <= 3 or (n == 1 and tables.ATTENTION.search(named.layer)):
@@ -323,3 +294,4 @@ _FLAX: dict[str, str | Told] = {
     "var": "variance",
     "embedding": "embedding",
 }
+_LEAVES = {"torch": _TORCH, "mlx": _TORCH, "keras": _KERAS, "flax": _FLAX}

@@ -33,6 +33,7 @@ KERAS_VARIABLES: dict[str, tuple[str, ...]] = {
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
     "layer_normalization": ("gamma", "beta"),
     "group_normalization": ("gamma", "beta"),
+    "rms_normalization": ("gamma",),
 }
 """Keras 3 numbers the variables of a layer (``layers/dense_1/vars/0``): their names, in that order, by class."""
 
@@ -102,5 +103,6 @@ DEPTHWISE = re.compile(r"depthwise|(^|[_./])dw(_?conv)?(\d*)($|[_./])", re.IGNOR
 ATTENTION = re.compile(r"^(query|key|value|out|qkv|attention_output)$|attention|attn", re.IGNORECASE)
 RECURRENT = re.compile(
     r"(^|/)\w*(LSTM|GRU|RNN)\w*Cell|^(weight|bias)_(ih|hh)|^recurrent_kernel$|^in_proj_(weight|bias)$"
+    r"|(^|/)(\w+_)?cell(_\d+)?/"  # Keras's layers of recurrent cells: gru/cell/vars/0, gru_cell/kernel
 )
 GPT2 = re.compile(r"^(c_attn|c_proj|c_fc|q_attn)$")

@@ -8,7 +8,7 @@ from weighttools.core import plan
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError
-from weighttools.transforms.layout import Layout
+from weighttools.transforms.layout_change import Layout
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
