@@ -243,7 +243,10 @@ def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except FileNotFoundError:
-        raise SourceError("no such file or directory", subject=path, remedy=_near_files(path)) from None
+        from weighttools.io.beside import dangles
+
+        fact, remedy = dangles(path) or ("no such file or directory", _near_files(path))
+        raise SourceError(fact, subject=path, remedy=remedy) from None
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot be read: {getattr(error, 'strerror', error)}", subject=path) from None
 
