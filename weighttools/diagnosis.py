@@ -172,7 +172,8 @@ def _fixed(place: str) -> list[Record]:
     from weighttools.formats import index_check
 
     found = index_check.indexes(place) or [Path(place) / "model.safetensors.index.json"]
-    return [{"index": str(index), "n_tensors": index_check.fix(index)} for index in found]
+    given = not os.path.isdir(place)
+    return [{"index": str(index), "n_tensors": index_check.fix(index, follow=given)} for index in found]
 
 
 def codes() -> list[Record]:

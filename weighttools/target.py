@@ -45,6 +45,8 @@ class Plan:
         Whether the target is a directory of shards.
     notes
         What will be lost or should be known.
+    replaced
+        Files in a target directory that the new ones take the place of, by name.
     """
 
     format: str
@@ -52,6 +54,7 @@ class Plan:
     files: dict[str, list[str]]
     is_directory: bool
     notes: list[str] = field(default_factory=list)
+    replaced: frozenset[str] = frozenset()
 
 
 def parse_size(text: int | str) -> int:

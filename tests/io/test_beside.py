@@ -76,7 +76,9 @@ def test_a_link_that_leads_nowhere_says_where(target: str, tmp_path: Path) -> No
     link = tmp_path / ("loop" if target == "loop" else "model.safetensors")
     link.symlink_to(target)
     fact, remedy = DANGLING[target]
-    with pytest.raises(SourceError, match=f"is named by i, but {fact if target == 'loop' else 'is a link to'}") as caught:
+    with pytest.raises(
+        SourceError, match=f"is named by i, but {fact if target == 'loop' else 'is a link to'}"
+    ) as caught:
         weights(tmp_path, link.name, "i")
     assert fact in str(caught.value) and remedy in str(caught.value)
     if target != "loop":

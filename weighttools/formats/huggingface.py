@@ -13,15 +13,16 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, printable
+from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, WeighttoolsError, printable
 from weighttools.formats import read_file, safetensors
 from weighttools.formats.base import ReadOptions, WriteOptions
-from weighttools.io.beside import inside
+from weighttools.io.beside import links_out, weights
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
 from weighttools.io.text import read_json
@@ -170,7 +171,7 @@ def _weight_map(record: dict[str, Any], index: Path) -> dict[str, str]:
 
 
 def _shard(directory: Path, name: str, options: ReadOptions | None, subject: Path) -> TensorMap:
-    source = LocalFile(inside(directory, name, subject), name=str(directory / name))
+    source = LocalFile(weights(directory, name, subject), name=str(directory / name))
     try:
         return read_file(source, options)
     finally:
@@ -179,7 +180,8 @@ def _shard(directory: Path, name: str, options: ReadOptions | None, subject: Pat
 
 def _agree(weight_map: dict[str, str], shards: dict[str, TensorMap], found: TensorMap) -> bool:
     """Whether the shards hold just the tensors that the index names, each where it says."""
-    placed = (all(map(file.__eq__, map(weight_map.get, shard))) for file, shard in shards.items())
+    nowhere = repeat("")  # no file is called so; str.__eq__ of None would be NotImplemented, which passes for true
+    placed = (all(map(file.__eq__, map(weight_map.get, shard, nowhere))) for file, shard in shards.items())
     tied = sum(weight_map.get(alias) == file for file, shard in shards.items() for alias in shard.aliases)
     return len(found) + tied == len(weight_map) and all(placed)
 
@@ -228,7 +230,8 @@ def _joined(
 
 
 def _origin(directory: Path, format_name: str, files: tuple[str, ...], notes: tuple[str, ...]) -> Origin:
-    return Origin(str(directory), format_name, files, notes)
+    """Return what is known of a directory's map; files that lie elsewhere are said."""
+    return Origin(str(directory), format_name, files, tuple(dict.fromkeys((*notes, *links_out(directory, files)))))
 
 
 def shard_plan(tensor_map: TensorMap, max_shard_bytes: int | None, stem: str = "model") -> dict[str, list[str]]:
@@ -280,24 +283,25 @@ def index_text(tensor_map: TensorMap, files: dict[str, list[str]]) -> str:
 
 
 def superseded(directory: Path, files: Iterable[str]) -> frozenset[str]:
-    """Return the names of the files in a directory that a new model, of `files`, takes the place of, if they are there.
+    """Return the names of the files in a directory that a new model, of `files`, takes the place of.
 
-    They are those that `write` would call so (the stem's one file, its numbered shards, its index), and the shards
-    that the index names. Any other file is somebody else's.
+    They lie in the directory itself, and are those that `write` would call so (the stem's one file, its numbered
+    shards, its index), and the shards that the index names, if it is one that is read. Any other file is somebody
+    else's.
     """
     stem = stem_of(files)
     index = directory / f"{stem}{INDEX}"
     listed = _listed(directory) if directory.is_dir() else []
     shards = {match[0] for match in map(_SHARD.fullmatch, listed) if match and match["stem"] == stem}
-    own = {f"{stem}.safetensors", index.name, *shards, *map(os.path.normpath, _named(index))}
-    return frozenset(n for n in own if n.endswith((".safetensors", INDEX)) and not n.startswith(("/", "..")))
+    own = {f"{stem}.safetensors", index.name, *shards, *_named(index)}
+    return frozenset(name for name in own.intersection(listed) if name.endswith((".safetensors", INDEX)))
 
 
 def _named(index: Path) -> Iterable[str]:
-    """Return what an index calls its shards; of a broken one nothing, for it is replaced."""
+    """Return what an index calls its shards, if they are what it says; one that reading refuses names nothing."""
     try:
-        return _weight_map(read_json(index), index).values() if index.is_file() else ()
-    except CorruptFileError:
+        return _weight_map(read_json(index), index).values() if index.is_file() and read_index(index) else ()
+    except WeighttoolsError:
         return ()
 
 
