@@ -78,14 +78,14 @@ def check(
         There is nothing to read there.
     """
     from weighttools.core.codes import remedied
-    from weighttools.formats import read_file
+    from weighttools.formats import read_file, refuse_unknown
     from weighttools.io.source import open_source
 
     record: Record = {"schema": "weighttools.check/1", "path": os.fspath(path)}
     place = located(os.fspath(path))
     if fix_index:
         record["fixed"] = _fixed(place)
-    piped = open_source(place) if place == "-" else None  # once: standard input is not read twice
+    piped = open_source(place, refuse_unknown) if place == "-" else None  # once: standard input is not read twice
     found = list(_of_files(place, piped))
     try:
         with collector_paused():

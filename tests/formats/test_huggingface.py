@@ -28,7 +28,7 @@ from weighttools.errors import (
     UnsafeFileError,
     WeighttoolsError,
 )
-from weighttools.formats import huggingface
+from weighttools.formats import huggingface, read_file
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "huggingface" / "sharded"
 INDEX = "model.safetensors.index.json"
@@ -322,6 +322,54 @@ def test_shard_of_another_format_with_odd_metadata(sharded: Path) -> None:
     part = wt.open(sharded / SHARDS[1])
     wt.save(sharded / SHARDS[1], part.replace(metadata={"a": [1], "b": {"c": 2}}), format="npz", force=True)
     assert wt.open(sharded).metadata["a"] == [1]
+
+
+@pytest.mark.parametrize("name", ["consolidated.safetensors", "model.safetensors"])
+def test_one_file_beside_shards_without_an_index(sharded: Path, name: str) -> None:
+    """As Mistral's repositories are where the index was not fetched; with it, the shards are the model."""
+    save_file({"layers.0.w": torch.ones(2)}, sharded / name)
+    assert len(wt.open(sharded)) == 7
+    (sharded / INDEX).unlink()
+    found = wt.open(sharded)
+    said = f"{name} is read; 3 numbered shards beside it without an index, first {SHARDS[0]}, left out"
+    assert list(found) == ["layers.0.w"] and said in found.origin.notes
+    (sharded / SHARDS[1]).unlink()
+    (sharded / SHARDS[2]).unlink()
+    assert any(
+        f"a numbered shard beside it without an index, first {SHARDS[0]}" in n for n in wt.open(sharded).origin.notes
+    )
+
+
+def test_a_pipeline_names_its_folders(tmp_path: Path) -> None:
+    for folder in ("unet", "vae", "scheduler", "text_encoder"):
+        (tmp_path / folder).mkdir()
+        if folder == "scheduler":
+            (tmp_path / folder / "scheduler_config.json").write_text("{}")
+        else:
+            save_file({"w": torch.ones(2)}, tmp_path / folder / "diffusion_pytorch_model.safetensors")
+    folders = "name a folder in it: text_encoder, unet, vae"
+    with pytest.raises(UnknownFormatError) as caught:
+        wt.open(tmp_path)
+    assert str(caught.value).endswith(f"; {folders}")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(UnknownFormatError) as caught:
+        wt.open(tmp_path)
+    assert str(caught.value).endswith(f"; it is a pipeline of several models: {folders}")
+    assert list(wt.open(tmp_path / "unet")) == ["w"]
+
+
+def test_a_shard_is_read_once_however_it_is_spelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "m.safetensors")
+    spellings = {str(i): "./" * i + "m.safetensors" for i in range(300)}
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": spellings}))
+    reads: list[object] = []
+    monkeypatch.setattr(huggingface, "read_file", lambda *a: (reads.append(a), read_file(*a))[1])
+    with pytest.raises(CorruptFileError):
+        wt.open(tmp_path)
+    assert len(reads) == 1
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": "sub/../m.safetensors"}}))
+    with pytest.raises(UnsafeFileError, match="expected a plain relative name"):
+        wt.open(tmp_path)
 
 
 # -- the cache

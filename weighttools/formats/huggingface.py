@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 from itertools import repeat
@@ -19,10 +20,10 @@ from typing import Any
 
 from weighttools.core import plan
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, WeighttoolsError, printable
+from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, WeighttoolsError, few, printable
 from weighttools.formats import read_file, safetensors
 from weighttools.formats.base import ReadOptions, WriteOptions
-from weighttools.io.beside import links_out, weights
+from weighttools.io.beside import check_name, links_out, weights
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
 from weighttools.io.text import read_json
@@ -85,7 +86,16 @@ def _read_kind(directory: Path, names: list[str], suffix: str, options: ReadOpti
     single = _preferred([n for n in files if n not in shards], suffix, directory)
     if single is None:
         return None
-    return _as_directory(directory, read_file(LocalFile(directory / single), options))
+    found = read_file(LocalFile(directory / single), options)
+    return _as_directory(directory, found.noted(*_left_out(single, shards)))
+
+
+def _left_out(single: str, shards: list[str]) -> list[str]:
+    """Say that numbered shards beside the one file that is read are not: they may be the same model, or another."""
+    if not shards:
+        return []
+    what = "a numbered shard" if len(shards) == 1 else f"{len(shards):,} numbered shards"
+    return [f"{single} is read; {what} beside it without an index, first {printable(shards[0])}, left out"]
 
 
 def _listed(directory: Path) -> list[str]:
@@ -106,7 +116,24 @@ def _loose_files(directory: Path, names: Iterable[str]) -> str:
     from weighttools.formats import by_suffix
 
     loose = [name for name in names if by_suffix(name)]
-    return f"name a file in it: {', '.join(map(printable, loose[:5]))}" if loose else "check the path"
+    if loose:
+        return f"name a file in it: {printable(few(loose))}"
+    folders = [name for name in names if _holds_weights(directory / name)]
+    what = "it is a pipeline of several models: " if _PIPELINE in names and folders else ""
+    return f"{what}name a folder in it: {printable(few(folders, 12))}" if folders else "check the path"
+
+
+_PIPELINE = "model_index.json"
+"""By which diffusers knows a pipeline's directory; its models lie in folders."""
+
+
+def _holds_weights(folder: Path) -> bool:
+    from weighttools.formats import by_suffix
+
+    try:
+        return folder.is_dir() and any(map(by_suffix, os.listdir(folder)))
+    except OSError:
+        return False
 
 
 def _preferred(candidates: list[str], suffix: str, directory: Path) -> str | None:
@@ -155,7 +182,7 @@ def read_index(index: Path, options: ReadOptions | None = None) -> TensorMap:
     record = read_json(index)
     weight_map = _weight_map(record, index)
     directory = index.parent
-    shards = {name: _shard(directory, name, options, index) for name in dict.fromkeys(weight_map.values())}
+    shards = _named_shards(directory, dict.fromkeys(weight_map.values()), options, index)
     found = TensorMap.joined(shards.values())
     if not _agree(weight_map, shards, found):
         raise _disagreement(index, weight_map, shards)
@@ -168,6 +195,21 @@ def _weight_map(record: dict[str, Any], index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not all(type(v) is str for v in weight_map.values()):
         raise CorruptFileError("has no weight_map", subject=index, expected='{"weight_map": {tensor: file}}')
     return weight_map
+
+
+def _named_shards(
+    directory: Path, names: Iterable[str], options: ReadOptions | None, index: Path
+) -> dict[str, TensorMap]:
+    """Read each shard once, in however many ways an index spells its name."""
+    read: dict[str, TensorMap] = {}
+    found = {}
+    for name in names:
+        check_name(name, index)
+        plain = posixpath.normpath(name)
+        if plain not in read:
+            read[plain] = _shard(directory, plain, options, index)
+        found[name] = read[plain]
+    return found
 
 
 def _shard(directory: Path, name: str, options: ReadOptions | None, subject: Path) -> TensorMap:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from weighttools.core.budgets import MAX_FINDINGS_OF_A_KIND
 from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, WeighttoolsError
@@ -61,13 +62,26 @@ def indexes(place: str) -> list[Path]:
 
 
 def check(index: Path) -> Iterator[Finding]:
-    """Yield what is wrong between an index and its shards.
+    """Yield what is wrong between an index and its shards; of each kind the first few, and how many more there are.
 
     Raises
     ------
     WeighttoolsError
         A shard cannot be read.
     """
+    more: Counter[str] = Counter()
+    severities: dict[str, str] = {}
+    for finding in _all(index):
+        more[finding.code] += 1
+        severities[finding.code] = finding.severity
+        if more[finding.code] <= MAX_FINDINGS_OF_A_KIND:
+            yield finding
+    for code, n in more.items():
+        if n > MAX_FINDINGS_OF_A_KIND:
+            yield Finding(severities[code], code, f"and {n - MAX_FINDINGS_OF_A_KIND:,} more of this kind")
+
+
+def _all(index: Path) -> Iterator[Finding]:
     try:
         weight_map, metadata = _read(index)
     except (CorruptFileError, UnsafeFileError) as error:
