@@ -73,19 +73,17 @@ DANGLING = {
 @pytest.mark.parametrize("target", DANGLING)
 def test_a_link_that_leads_nowhere_says_where(target: str, tmp_path: Path) -> None:
     """Whether a person named it, an index, or a directory that is read."""
-    link = tmp_path / ("loop" if target == "loop" else "model.safetensors")
-    link.symlink_to(target)
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(link.name if target == "loop" else target)
     fact, remedy = DANGLING[target]
-    with pytest.raises(
-        SourceError, match=f"is named by i, but {fact if target == 'loop' else 'is a link to'}"
-    ) as caught:
+    with pytest.raises(SourceError, match="is named by i, but is a link") as caught:
         weights(tmp_path, link.name, "i")
     assert fact in str(caught.value) and remedy in str(caught.value)
-    if target != "loop":
-        for place in (link, tmp_path):
-            with pytest.raises(SourceError, match="is a link to") as caught:
-                weighttools.open(place)
-            assert f"{link}: is a link to {target}" in str(caught.value) and remedy in str(caught.value)
+    for place in (link, tmp_path):
+        with pytest.raises(SourceError, match="is a link") as caught:
+            weighttools.open(place)
+        assert str(caught.value).startswith(f"{link}: is a link") and remedy in str(caught.value)
+        assert fact in str(caught.value) and str(caught.value).count(";") == 1
 
 
 def test_what_is_copied_with_weights_and_why_not(tmp_path: Path) -> None:

@@ -94,8 +94,9 @@ def _left_out(single: str, shards: list[str]) -> list[str]:
     """Say that numbered shards beside the one file that is read are not: they may be the same model, or another."""
     if not shards:
         return []
-    what = "a numbered shard" if len(shards) == 1 else f"{len(shards):,} numbered shards"
-    return [f"{single} is read; {what} beside it without an index, first {printable(shards[0])}, left out"]
+    what = "a numbered shard beside it has" if len(shards) == 1 else f"{len(shards):,} numbered shards beside it have"
+    fate = "is" if len(shards) == 1 else "are"
+    return [f"{single} is read; {what} no index and {fate} left out, first {printable(shards[0])}"]
 
 
 def _listed(directory: Path) -> list[str]:

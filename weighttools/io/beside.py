@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -99,11 +100,19 @@ def dangles(path: str | os.PathLike[str]) -> tuple[str, str] | None:
         target = os.readlink(path)
     except (OSError, ValueError):
         return None
-    if os.path.islink(os.path.realpath(path)):
-        return "is a link that leads in a circle", _MEND
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return f"is a link to {target}, where there is nothing", _remedy(target)
+    except OSError as error:
+        return ("is a link that leads in a circle", _MEND) if error.errno == errno.ELOOP else None
+    return None
+
+
+def _remedy(target: str) -> str:
+    """Return how the tool whose store a link leads to fetches what is not there."""
     parts = PurePosixPath(target.replace(os.sep, "/")).parts
-    remedy = next((remedy for folders, remedy in _STORES.items() if _holds(parts, folders)), _MEND)
-    return f"is a link to {target}, where there is nothing", remedy
+    return next((remedy for folders, remedy in _STORES.items() if _holds(parts, folders)), _MEND)
 
 
 _MEND = "fetch what it leads to, or mend the link"

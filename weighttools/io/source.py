@@ -314,12 +314,13 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
 def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
-    except FileNotFoundError:
+    except (OSError, ValueError) as error:
         from weighttools.io.beside import dangles
 
-        fact, remedy = dangles(path) or ("no such file or directory", _near_files(path))
-        raise SourceError(fact, subject=path, remedy=remedy) from None
-    except (OSError, ValueError) as error:
+        if dangling := dangles(path):
+            raise SourceError(dangling[0], subject=path, remedy=dangling[1]) from None
+        if isinstance(error, FileNotFoundError):
+            raise SourceError("no such file or directory", subject=path, remedy=_near_files(path)) from None
         raise SourceError(f"cannot be read: {getattr(error, 'strerror', error)}", subject=path) from None
 
 
