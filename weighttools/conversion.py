@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
+from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.encodings import bitmask_bytes
 from weighttools.core.engine import n_threads
 from weighttools.core.memory import keep_pages
@@ -34,7 +35,6 @@ from weighttools.target import (
 from weighttools.transforms.cast import native_floats
 
 _COPY_BYTES = 8 << 20
-_COMPANION_BYTES = 100_000_000
 _WEIGHTS = (
     ".safetensors",
     ".bin",
@@ -172,7 +172,7 @@ def _lost(tensor_map: TensorMap, planned: Plan, beside: Iterable[str]) -> list[s
         return []
     is_itself = bool(tensor_map.origin.path) and origin.is_dir() and target.samefile(origin)
     copied = [] if is_itself else _names_of_companions(tensor_map)
-    files = {*beside, *(name for name in copied if not why_not_copied(origin, origin / name, _COMPANION_BYTES))}
+    files = {*beside, *(name for name in copied if not why_not_copied(origin, origin / name, MAX_COMPANION_BYTES))}
     return sorted({*planned.replaced, *(name for name in files if os.path.lexists(target / name))})
 
 
@@ -255,7 +255,7 @@ def _copy_companions(tensor_map: TensorMap, new: Path) -> dict[str, str]:
     found = {}
     for path in _companions(origin):
         inside = path.relative_to(origin)
-        why = found[str(inside)] = why_not_copied(origin, path, _COMPANION_BYTES)
+        why = found[str(inside)] = why_not_copied(origin, path, MAX_COMPANION_BYTES)
         if not why:
             (new / inside).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, new / inside)

@@ -93,6 +93,8 @@ def test_links_to_weights_are_followed_and_said(layout: str, kind: str, tmp_path
     what = "a weight file is a link" if n == 1 else f"{n} weight files are links"
     said = [note for note in found.origin.notes if "out of the directory" in note]
     assert said == [f"{what} out of the directory: {first.name}, to {first.resolve()}{', …' if n > 1 else ''}"]
+    checked = {finding["code"]: finding for finding in wt.check(home)["findings"]}
+    assert (checked["linked-weights"]["message"], checked["linked-weights"]["severity"]) == (said[0], "note")
 
 
 @layouts

@@ -13,7 +13,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -336,16 +336,20 @@ def superseded(directory: Path, files: Iterable[str]) -> frozenset[str]:
     index = directory / f"{stem}{INDEX}"
     listed = _listed(directory) if directory.is_dir() else []
     shards = {match[0] for match in map(_SHARD.fullmatch, listed) if match and match["stem"] == stem}
-    own = {f"{stem}.safetensors", index.name, *shards, *_named(index)}
-    return frozenset(name for name in own.intersection(listed) if name.endswith((".safetensors", INDEX)))
+    own = {f"{stem}.safetensors", index.name, *shards}
+    known = own.union(_named(index, own)).intersection(listed)
+    return frozenset(name for name in known if name.endswith((".safetensors", INDEX)))
 
 
-def _named(index: Path) -> Iterable[str]:
-    """Return what an index calls its shards, if they are what it says; one that reading refuses names nothing."""
+def _named(index: Path, own: Collection[str]) -> Iterable[str]:
+    """Return what an index calls its shards, beyond its own names; one that reading refuses names nothing."""
     try:
-        return _weight_map(read_json(index), index).values() if index.is_file() and read_index(index) else ()
+        named = set(_weight_map(read_json(index), index).values()).difference(own) if index.is_file() else ()
+        if named:
+            read_index(index)
     except WeighttoolsError:
         return ()
+    return named
 
 
 def taken_before(directory: Path, files: Iterable[str]) -> str | None:
