@@ -160,8 +160,9 @@ def _refuse_mistaken(dst: str) -> None:
 _NEAR = 0.75
 """How alike suffixes are that are taken for one misspelled: a letter too many, too few or in the wrong place."""
 _OTHER_FILES = frozenset(
-    {".csv", ".gz", ".html", ".json", ".jsonl", ".mat", ".md", ".mlmodel", ".parquet", ".pb", ".pickle", ".pkl", ".py"}
-    | {".tar", ".tflite", ".tsv", ".txt", ".xz", ".yaml", ".yml", ".zip", ".zst"}
+    {".csv", ".doc", ".docx", ".gz", ".html", ".json", ".jsonl", ".log", ".mat", ".md", ".mlmodel", ".parquet", ".pb"}
+    | {".pdf", ".pickle", ".pkl", ".png", ".py", ".svg", ".tar", ".tflite", ".tsv", ".txt", ".weights", ".xz", ".yaml"}
+    | {".yml", ".zip", ".zst"}
 )
 """Suffixes of files of other kinds, which nobody gives a directory."""
 

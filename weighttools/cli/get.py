@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output, targets
-from weighttools.errors import SpecError, printable
+from weighttools.errors import printable
 
 
 @click.command()
@@ -46,13 +46,9 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
 
 def _check_target(target: str, read: Sequence[str]) -> None:
     """Refuse what one tensor is not saved as, and to put it in the place of the checkpoint that it is taken from."""
-    from weighttools.formats import ROWS, by_suffix, load
-
     if target == "-":
         return
-    if by_suffix(target) is None or target.endswith("/"):
-        known = ", ".join(suffix for row in ROWS for suffix in row.suffixes if load(row.name).write)
-        raise SpecError("get saves a tensor as a file", subject=target, expected=f"a name that ends in one of {known}")
+    targets.check_suffix(target, "get saves a tensor as a file")
     targets.refuse_read([targets.file("the output", target)], read)
 
 
