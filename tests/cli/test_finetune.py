@@ -548,6 +548,20 @@ def test_figures_replace_nothing_unasked(inside, mlp: Path, flowers: Path, tmp_p
     assert (tmp_path / "h.csv").read_text().startswith("epoch,step")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_history_that_appeared_while_training_is_kept(
+    inside, mlp: Path, flowers: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from weighttools.cli import tuning
+
+    history, tuned = tmp_path / f"h.{suffix}", tuning._tuned
+    monkeypatch.setattr(tuning, "_tuned", lambda *args: (history.write_text("mine"), tuned(*args))[1])
+    args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "--steps", "2", "-o", tmp_path / "x.npz")
+    ran = inside(*args, "--history", history)
+    assert ran.code == 2 and f"{history}: exists already" in ran.err and history.read_text() == "mine"
+    assert inside(*args, "--history", history, "--force").code == 0 and history.read_text() != "mine"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

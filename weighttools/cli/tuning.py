@@ -70,7 +70,7 @@ def run(
         _tell_files(dst, record, target["beside"])
     _tell_notes(prepared, record, target["beside"])
     _tell_divergence(result.history.steps.get("loss", []))
-    _write_figures(result.history, figures)
+    _write_figures(result.history, figures, rest["force"])
 
 
 def _tuned(prepared: Prepared, say: Log) -> Result:
@@ -201,14 +201,14 @@ def _refuse_home(prepared: Prepared, goal: Target) -> None:
         raise SpecError(fact, subject=goal.given, expected="one of its own for the adapter")
 
 
-def _write_figures(history: History, figures: Mapping[str, str]) -> None:
+def _write_figures(history: History, figures: Mapping[str, str], force: bool) -> None:
     for name, path in figures.items():
         if name == "the plot":
-            history.plot(path)
+            history.plot(path, force=force)
         elif path.lower().endswith(".csv"):
-            history.csv(path)
+            history.csv(path, force=force)
         else:
-            history.json(path)
+            history.json(path, force=force)
 
 
 def _tell_files(dst: str, record: dict[str, Any], beside: dict[str, bytes]) -> None:
