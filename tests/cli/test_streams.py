@@ -44,6 +44,14 @@ def test_full_stdout_is_an_error(tiny: Path, run_cli, arguments: list[str]) -> N
 
 
 @full
+def test_full_stdout_for_weights(tiny: Path, run_cli) -> None:
+    with FULL.open("wb") as stdout:
+        ran = run_cli("convert", tiny, "-", capture_output=False, stdout=stdout, stderr=subprocess.PIPE)
+    line = f"weighttools: standard output: cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    assert (ran.code, ran.err) == (2, line)
+
+
+@full
 @pytest.mark.parametrize("name", ["no.npz", "tiny.safetensors"])
 def test_full_stderr_is_exit_2(tiny: Path, run_cli, name: str) -> None:
     """Whether an error could not be told, or a note of what was done all the same."""

@@ -158,6 +158,8 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
 
 
 def _write_error(name: object, error: OSError, remedy: str = "the target is as it was") -> SourceError:
+    if name == "-":  # what went out cannot be taken back
+        return SourceError(f"cannot be written: {error.strerror or error}", subject="standard output")
     return SourceError(f"cannot be written: {error.strerror or error}", subject=name, remedy=remedy)
 
 
