@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
+from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.encodings import bitmask_bytes
 from weighttools.core.engine import n_threads
 from weighttools.core.memory import keep_pages
@@ -35,7 +36,6 @@ from weighttools.target import (
 from weighttools.transforms.cast import native_floats
 
 _COPY_BYTES = 8 << 20
-_COMPANION_BYTES = 100_000_000
 _WEIGHTS = (
     ".safetensors",
     ".bin",
@@ -76,6 +76,8 @@ def write(
     if single and max_shard_size is not None:
         raise SpecError("--single and --max-shard-size exclude each other")
     planned = plan_target(tensor_map, dst, format_name, max_shard_size, single)
+    planned.replaced = _replaced(planned)
+    _refuse_nesting(tensor_map, planned)
     if npz_bf16 == "float32" and planned.format in ("npz", "npy"):
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
     refuse_encodings(tensor_map, planned.format)
@@ -94,11 +96,12 @@ def write(
     changed, reported = _watched(tensor_map)
     _refuse_loss(tensor_map, planned)
     options = WriteOptions(None, compression, _bitmasks(changed, planned, store, progress), beside or {})
+    lost = _lost(tensor_map, planned, options.beside)
     if not dry_run:
         with keep_pages():
             _execute(changed, planned, options, force, progress)
     sizes = stored_sizes(tensor_map, options)
-    record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
+    record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run) | {"replaced": lost}
     return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
 
 
@@ -108,12 +111,30 @@ def _refuse_loss(tensor_map: TensorMap, planned: Plan) -> None:
         return
     target, source = Path(planned.target), Path(tensor_map.origin.path)
     whole = f"{huggingface.stem_of(planned.files)}.safetensors"
-    parts = [target / name for name in huggingface.superseded(target, planned.files) - {whole}]
+    parts = [target / name for name in planned.replaced - {whole}]
     if source.is_file() and any(os.path.exists(part) and source.samefile(part) for part in parts):
         raise SpecError(
             "is a part of the model that would be replaced",
             subject=source,
             remedy="name another directory, or give the whole one",
+        )
+
+
+def _replaced(planned: Plan) -> frozenset[str]:
+    return huggingface.superseded(Path(planned.target), planned.files) if planned.is_directory else frozenset()
+
+
+def _refuse_nesting(tensor_map: TensorMap, planned: Plan) -> None:
+    """Refuse to write a directory inside the one that is read: it would be copied with it at the next run."""
+    origin = tensor_map.origin.path
+    if not (planned.is_directory and origin and os.path.isdir(origin)):
+        return
+    if Path(os.path.realpath(origin)) in Path(os.path.realpath(planned.target)).parents:
+        raise SpecError(
+            f"lies inside what is read, {origin}",
+            subject=planned.target,
+            expected="a directory of its own",
+            remedy="name one beside it",
         )
 
 
@@ -134,11 +155,27 @@ def places(tensor_map: TensorMap, record: Mapping[str, Any], beside: Iterable[st
         return set()
     if record["format"] != huggingface.NAME:
         return {Path(os.path.realpath(target))}
-    names = {*files, *beside, *huggingface.superseded(target, files)}
-    origin = Path(tensor_map.origin.path)
-    if tensor_map.origin.path and origin.is_dir():
-        names |= {str(path.relative_to(origin)) for path in _companions(origin)}
+    names = {*files, *beside, *record["replaced"], *_names_of_companions(tensor_map)}
     return {Path(os.path.realpath(target / name)) for name in names}
+
+
+def _names_of_companions(tensor_map: TensorMap) -> list[str]:
+    """Return the names of what lies beside the weights of a source directory; of any other source none."""
+    origin = Path(tensor_map.origin.path)
+    if not tensor_map.origin.path or not origin.is_dir():
+        return []
+    return [path.relative_to(origin).as_posix() for path in _companions(origin)]
+
+
+def _lost(tensor_map: TensorMap, planned: Plan, beside: Iterable[str]) -> list[str]:
+    """Return the files of a target directory that are not there, or not the same, once the new ones are."""
+    target, origin = Path(planned.target), Path(tensor_map.origin.path)
+    if not planned.is_directory or not target.is_dir():
+        return []
+    is_itself = bool(tensor_map.origin.path) and origin.is_dir() and target.samefile(origin)
+    copied = [] if is_itself else _names_of_companions(tensor_map)
+    files = {*beside, *(name for name in copied if not why_not_copied(origin, origin / name, MAX_COMPANION_BYTES))}
+    return sorted({*planned.replaced, *(name for name in files if os.path.lexists(target / name))})
 
 
 def _watched(tensor_map: TensorMap) -> tuple[TensorMap, Callable[[bool], list[Mapping[str, Any]]]]:
@@ -197,7 +234,7 @@ def _write_directory(
         for name, content in options.beside.items():
             (new / name).write_bytes(content)
         if old.is_dir():
-            keep_others(old, new, huggingface.superseded(old, planned.files).__contains__)
+            keep_others(old, new, (planned.replaced | _replaced(planned)).__contains__)
         first = huggingface.taken_before(new, planned.files)
         lacking = {name: why for name, why in found.items() if why and not os.path.lexists(new / name)}
     copied = [name for name, why in found.items() if not why]
@@ -220,7 +257,7 @@ def _copy_companions(tensor_map: TensorMap, new: Path) -> dict[str, str]:
     found = {}
     for path in _companions(origin):
         inside = path.relative_to(origin)
-        why = found[str(inside)] = why_not_copied(origin, path, _COMPANION_BYTES)
+        why = found[str(inside)] = why_not_copied(origin, path, MAX_COMPANION_BYTES)
         if not why:
             (new / inside).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, new / inside)

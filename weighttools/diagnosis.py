@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from weighttools.analyzers.counts import by_dtype
 from weighttools.core.engine import collector_paused
-from weighttools.core.findings import ERROR, WARNING, Finding
+from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.tensor import Source, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
@@ -78,14 +78,14 @@ def check(
         There is nothing to read there.
     """
     from weighttools.core.codes import remedied
-    from weighttools.formats import read_file
+    from weighttools.formats import read_file, refuse_unknown
     from weighttools.io.source import open_source
 
     record: Record = {"schema": "weighttools.check/1", "path": os.fspath(path)}
     place = located(os.fspath(path))
     if fix_index:
         record["fixed"] = _fixed(place)
-    piped = open_source(place) if place == "-" else None  # once: standard input is not read twice
+    piped = open_source(place, refuse_unknown) if place == "-" else None  # once: standard input is not read twice
     found = list(_of_files(place, piped))
     try:
         with collector_paused():
@@ -119,11 +119,15 @@ def _ahead(tensors: Sequence[Tensor], planned: Progress, progress: Progress) -> 
 def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
     """Yield what can be found without opening the checkpoint as a whole."""
     from weighttools.formats import check_file, directory_files, index_check
+    from weighttools.io.beside import links_out
     from weighttools.io.source import open_source
 
     try:
-        for file in directory_files(place):
+        files = directory_files(place)
+        for file in files:
             yield from check_file(piped or open_source(file))
+        for told in links_out(os.path.dirname(files[0]), files) if files and files != [place] else ():
+            yield Finding(NOTE, "linked-weights", told)
         for index in index_check.indexes(place):
             yield from index_check.check(index)
     except (FormatError, UnsupportedError) as error:
@@ -172,7 +176,8 @@ def _fixed(place: str) -> list[Record]:
     from weighttools.formats import index_check
 
     found = index_check.indexes(place) or [Path(place) / "model.safetensors.index.json"]
-    return [{"index": str(index), "n_tensors": index_check.fix(index)} for index in found]
+    given = not os.path.isdir(place)
+    return [{"index": str(index), "n_tensors": index_check.fix(index, follow=given)} for index in found]
 
 
 def codes() -> list[Record]:

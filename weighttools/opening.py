@@ -18,8 +18,8 @@ def open(path: PathLike, *, assume: str | None = None, root: str | None = None) 
     Parameters
     ----------
     path
-        A weight file, a directory with weights, an index file, ``org/model`` in the local Hugging Face cache, or
-        ``-`` for standard input.
+        A weight file, a directory with weights, an index file, ``org/model`` in the local Hugging Face cache, a
+        ``file://`` URL of one of these, or ``-`` for standard input.
     assume
         The dtype of elements whose type the file does not name (a bare ``V2`` in an NPZ).
     root
@@ -52,7 +52,7 @@ def open(path: PathLike, *, assume: str | None = None, root: str | None = None) 
 
 
 def _opened(place: str, options: ReadOptions) -> TensorMap:
-    from weighttools.formats import read_file
+    from weighttools.formats import read_file, refuse_unknown
     from weighttools.io.source import open_source
 
     if place.endswith(".index.json") or os.path.isdir(place):
@@ -63,11 +63,15 @@ def _opened(place: str, options: ReadOptions) -> TensorMap:
         from weighttools.formats import keras
 
         return keras.read_index(place, options)
-    return read_file(open_source(place), options)
+    return read_file(open_source(place, refuse_unknown), options)
 
 
 def located(path: str) -> str:
     """Return where `path` points: itself if it exists, else the snapshot in the Hugging Face cache that it names."""
+    if path.startswith("file://"):
+        from weighttools.io.source import path_of_url
+
+        return path_of_url(path)
     if path == "-" or "://" in path or os.path.exists(path):
         return path
     if path.count("/") == 1 and not path.startswith((".", "/")):

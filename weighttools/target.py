@@ -11,7 +11,7 @@ from pathlib import Path
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
-from weighttools.formats import huggingface, load, writable
+from weighttools.formats import ROWS, by_suffix, huggingface, load, writable
 
 MAX_SHARD_SIZE = "5GB"
 """The default of huggingface_hub and transformers."""
@@ -45,6 +45,8 @@ class Plan:
         Whether the target is a directory of shards.
     notes
         What will be lost or should be known.
+    replaced
+        Files in a target directory that the new ones take the place of, by name.
     """
 
     format: str
@@ -52,6 +54,7 @@ class Plan:
     files: dict[str, list[str]]
     is_directory: bool
     notes: list[str] = field(default_factory=list)
+    replaced: frozenset[str] = frozenset()
 
 
 def parse_size(text: int | str) -> int:
@@ -118,10 +121,50 @@ def refuse_encodings(tensor_map: TensorMap, format_name: str) -> None:
 
 
 def means_directory(dst: str, format_name: str | None = None) -> bool:
-    """Return whether a target is a directory of shards: asked for, there already, or a name without a suffix."""
+    """Return whether a target is a directory of shards: asked for, there already, or a name without a file's suffix.
+
+    A dot does not make a suffix (``Qwen2.5-0.5B``, ``v1.0``): a file's names a format.
+
+    Raises
+    ------
+    SpecError
+        What follows the last dot is nearly a format's suffix, or another kind of file's.
+    """
     if dst == "-" or (format_name and format_name != huggingface.NAME and not dst.endswith(os.sep)):
         return False
-    return format_name == huggingface.NAME or Path(dst).is_dir() or dst.endswith(("/", os.sep)) or not Path(dst).suffix
+    if format_name == huggingface.NAME or dst.endswith(("/", os.sep)) or os.path.isdir(dst):
+        return True
+    if by_suffix(dst):
+        return False
+    _refuse_mistaken(dst)
+    return True
+
+
+def _refuse_mistaken(dst: str) -> None:
+    """Refuse a name that looks like a file's, of a format misspelled or of another kind."""
+    import difflib
+
+    suffix = os.path.splitext(dst)[1].lower()
+    known = [known[1:] for row in ROWS for known in row.suffixes]
+    near = difflib.get_close_matches(suffix[1:], known, n=1, cutoff=_NEAR)
+    if near or suffix in _OTHER_FILES:
+        meant = f"did you mean .{near[0]}? " if near else ""
+        raise SpecError(
+            f"{suffix} names no format of weights",
+            subject=dst,
+            expected="a suffix that `weighttools formats` lists",
+            remedy=f"{meant}for a directory end the name with /, for another name give --to FORMAT",
+        )
+
+
+_NEAR = 0.75
+"""How alike suffixes are that are taken for one misspelled: a letter too many, too few or in the wrong place."""
+_OTHER_FILES = frozenset(
+    {".csv", ".doc", ".docx", ".gz", ".html", ".json", ".jsonl", ".log", ".mat", ".md", ".mlmodel", ".parquet", ".pb"}
+    | {".pdf", ".pickle", ".pkl", ".png", ".py", ".svg", ".tar", ".tflite", ".tsv", ".txt", ".weights", ".xz", ".yaml"}
+    | {".yml", ".zip", ".zst"}
+)
+"""Suffixes of files of other kinds, which nobody gives a directory."""
 
 
 def _stem_of(tensor_map: TensorMap) -> str:

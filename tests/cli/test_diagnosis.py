@@ -86,7 +86,14 @@ def test_check_tells_the_unreadable_from_the_bad(path: Path, damaged: Path, insi
     broken = path.parent / "broken.safetensors"
     broken.write_bytes(path.read_bytes()[:-7])
     assert inside("check", broken).code == inside("check", broken, "--strict", "--json").code == 2
-    assert "[unreadable]" in inside("check", broken).out
+    ran = inside("check", broken)
+    assert ran.out == "" and ran.err.count("\n") == 1
+    assert ran.err.startswith(f"weighttools: {broken}: truncated: 7 bytes") and ran.err.endswith(" [unreadable]\n")
+    every = inside("check", broken, path, path.parent / "gone.npz")
+    assert every.code == 2 and every.out == f"{path}: nothing found\n"
+    assert [line.split(": ")[1] for line in every.err.splitlines()] == [str(broken), f"{path.parent}/gone.npz"]
+    records = json.loads(inside("check", path, path.parent / "gone.npz", "--json").out)
+    assert [record["path"] for record in records] == [str(path)]
     assert inside("check", path.parent / "gone.npz").code == inside("check", path, "-x", "*").code == 2
     assert inside("check", path, damaged).code == inside("check", damaged, path).code == 1
     assert inside("check", broken, damaged, path).code == inside("check", damaged, broken).code == 2

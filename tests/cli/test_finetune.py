@@ -278,13 +278,29 @@ def test_a_tokenizer_behind_a_link(inside, bert: Path, reviews: Path, tmp_path: 
     }
     wanted = (bert / "tokenizer.json").read_bytes()
     for kind, place in places.items():
-        out, options = tmp_path / kind / "tuned", (*COLUMNS, "--steps", "1", "--json")
+        out, options = tmp_path / f"{kind}-out" / "tuned", (*COLUMNS, "--steps", "1", "--json")
         out.parent.mkdir(exist_ok=True)
         ran = inside("finetune", place / name, "--data", reviews, *options, "-o", out)
         assert ran.code == 0 and (out / "config.json").is_file(), ran.err
         said = "not copied with the weights: tokenizer.json (a link that leaves its directory); copy" in ran.err
         assert said == (kind == "linked") and (out / "tokenizer.json").is_file() == (kind == "cached")
         assert kind == "linked" or (out / "tokenizer.json").read_bytes() == wanted
+
+
+def test_a_tokenizer_that_was_named_and_lies_elsewhere_is_not_copied(
+    inside, bert: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """The directory was named, not the file that a link in it leads to."""
+    place = links(bert, tmp_path / "linked", f"{bert}/")
+    (tmp_path / "model").mkdir()
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(bert / name, tmp_path / "model")
+    for given, is_copied in ((place, False), (bert, True), (place / "tokenizer.json", True)):
+        out = tmp_path / f"tuned-{given.stem}"
+        options = (*COLUMNS, "--steps", "1", "--json", "--tokenizer", given)
+        ran = inside("finetune", tmp_path / "model", "--data", reviews, *options, "-o", out)
+        assert ran.code == 0 and (out / "tokenizer.json").is_file() == is_copied, ran.err
+        assert is_copied != ("not copied with the weights: tokenizer.json (a link that leaves" in ran.err)
 
 
 def test_pruning_on_the_way_and_averages(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
@@ -530,6 +546,20 @@ def test_figures_replace_nothing_unasked(inside, mlp: Path, flowers: Path, tmp_p
     assert (tmp_path / "h.csv").read_text() == "mine" and flowers.read_bytes() == before and not out.exists()
     assert inside(*args, "--history", tmp_path / "h.csv", "--force").code == 0
     assert (tmp_path / "h.csv").read_text().startswith("epoch,step")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_history_that_appeared_while_training_is_kept(
+    inside, mlp: Path, flowers: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from weighttools.cli import tuning
+
+    history, tuned = tmp_path / f"h.{suffix}", tuning._tuned
+    monkeypatch.setattr(tuning, "_tuned", lambda *args: (history.write_text("mine"), tuned(*args))[1])
+    args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "--steps", "2", "-o", tmp_path / "x.npz")
+    ran = inside(*args, "--history", history)
+    assert ran.code == 2 and f"{history}: exists already" in ran.err and history.read_text() == "mine"
+    assert inside(*args, "--history", history, "--force").code == 0 and history.read_text() != "mine"
 
 
 @pytest.mark.parametrize(

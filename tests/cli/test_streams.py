@@ -30,6 +30,66 @@ def test_closed_stdout_is_an_error(tiny: Path, tmp_path: Path, arguments: list[s
     assert ran.stderr.count(b"\n") == 1
 
 
+FULL = Path("/dev/full")
+full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+
+
+@full
+@pytest.mark.parametrize("arguments", [["inspect"], ["check"], ["inspect", "--json"], ["params", "--help"]])
+def test_full_stdout_is_an_error(tiny: Path, run_cli, arguments: list[str]) -> None:
+    with FULL.open("wb") as stdout:
+        ran = run_cli(arguments[0], tiny, *arguments[1:], capture_output=False, stdout=stdout, stderr=subprocess.PIPE)
+    line = f"weighttools: standard output: cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    assert (ran.code, ran.err) == (2, line)
+
+
+@full
+def test_full_stdout_for_weights(tiny: Path, run_cli) -> None:
+    with FULL.open("wb") as stdout:
+        ran = run_cli("convert", tiny, "-", capture_output=False, stdout=stdout, stderr=subprocess.PIPE)
+    line = f"weighttools: standard output: cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    assert (ran.code, ran.err) == (2, line)
+
+
+@full
+@pytest.mark.parametrize("name", ["no.npz", "tiny.safetensors"])
+def test_full_stderr_is_exit_2(tiny: Path, run_cli, name: str) -> None:
+    """Whether an error could not be told, or a note of what was done all the same."""
+    target = tiny.parent / "folder"
+    with FULL.open("wb") as stderr:
+        ran = run_cli(
+            "convert", tiny.parent / name, target, capture_output=False, stdout=subprocess.PIPE, stderr=stderr
+        )
+    assert ran.code == 2 and "Traceback" not in ran.out
+    assert (target / "model.safetensors").exists() == (name == "tiny.safetensors")
+
+
+def test_closed_stdout_is_named(tiny: Path, tmp_path: Path) -> None:
+    ran = run_without(tmp_path, 1, "inspect", tiny)
+    assert ran.stderr.startswith(b"weighttools: standard output: cannot be written: ")
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [(b"<!doctype html>", "is an HTML page"), (b"\x1f\x8b\x08\x00", "is gzip-compressed"), (b"\0" * 9, "no known")],
+)
+@pytest.mark.parametrize("command", ["inspect", "check"])
+def test_a_pipe_is_refused_by_its_first_bytes(command: str, first: bytes, said: str, tmp_path: Path) -> None:
+    """It is not taken to its end, which may never come: the writer is met by a closed pipe."""
+    endless = "import sys\nwhile True: sys.stdout.buffer.write(bytes(1 << 16))"
+    begin = f"import sys; sys.stdout.buffer.write({first!r})\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", begin + endless], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as writer:
+        ran = subprocess.run(
+            [*COMMAND, command, "-"], env=clean_environment(tmp_path), stdin=writer.stdout, capture_output=True,
+            text=True, timeout=60,
+        )  # fmt: skip
+        assert writer.stdout is not None
+        writer.stdout.close()
+    assert ran.returncode == 2 and f"-: {said}" in ran.stderr.replace("is of no known", "no known")
+
+
 @pytest.mark.parametrize("closed", [0, 2])
 def test_closed_stdin_and_stderr_do_not_matter(tiny: Path, tmp_path: Path, closed: int) -> None:
     target = tmp_path / "t.npz"

@@ -134,3 +134,23 @@ def test_ties_of_the_index_are_kept(home: Path) -> None:
     rewrite(home, record)
     wt.check(home, fix_index=True)
     assert wt.open(home).aliases == {"head.weight": "layers.0.weight"}
+
+
+@pytest.mark.parametrize("kind", ["missing-shard", "index-extra", "index-missing"])
+def test_many_findings_are_summed_up(kind: str, tmp_path: Path) -> None:
+    """100,000 shards that are not there are ten lines and one; what else is wrong is said all the same."""
+    n = 100_000 if kind == "missing-shard" else 3000
+    held = {f"t{i}": np.zeros(0, np.float32) for i in range(n)} if kind == "index-missing" else {}
+    save_file({"a": np.ones(2, np.float32), **held}, tmp_path / "model-00001-of-00001.safetensors", {"format": "pt"})
+    named = {
+        "missing-shard": {f"t{i}": f"model-{i:06d}-of-{n:06d}.safetensors" for i in range(n)},
+        "index-extra": {f"t{i}": "model-00001-of-00001.safetensors" for i in range(n)},
+        "index-missing": {},
+    }[kind]
+    rewrite(tmp_path, {"metadata": {"total_size": 1}, "weight_map": {**named, "a": "model-00001-of-00001.safetensors"}})
+    report = wt.check(tmp_path, headers=True)["findings"]
+    mine = [finding for finding in report if finding["code"] == kind]
+    assert len(mine) == 11 and mine[-1]["message"] == f"and {n - 10:,} more of this kind"
+    assert {finding["severity"] for finding in mine} == {"error"}
+    if kind != "missing-shard":
+        assert "stale-total" in {finding["code"] for finding in report}

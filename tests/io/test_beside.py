@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+import weighttools
 from weighttools.errors import SourceError, UnsafeFileError
-from weighttools.io.beside import inside, not_copied, why_not_copied
+from weighttools.io.beside import inside, not_copied, weights, why_not_copied
 
 BAD = ["", "..", "../x", "a/../../x", "/x", "//x", "a\\x", "..\\x", "x\0", "C:x", "C:/x"]
 
@@ -20,8 +21,9 @@ def test_a_name_that_leaves_is_refused_whether_the_file_is_there_or_not(tmp_path
     for there in (False, True):
         if there:
             (tmp_path / "x").write_bytes(b"")
-        with pytest.raises(UnsafeFileError, match="index: names the file .*; expected a plain relative name"):
-            inside(home, name, "index")
+        for found in (inside, weights):
+            with pytest.raises(UnsafeFileError, match="index: names the file .*; expected a plain relative name"):
+                found(home, name, "index")
 
 
 def test_links_may_lead_within_the_directory_only(tmp_path: Path) -> None:
@@ -51,12 +53,37 @@ def test_links_into_the_blobs_of_a_cache_are_followed(tmp_path: Path) -> None:
         inside(snapshot, "v", "index")
 
 
-@pytest.mark.parametrize("name", ["x", "x" * 5000, "\ud800", "loop"])
+@pytest.mark.parametrize("name", ["x", "x" * 5000, "\ud800"])
 def test_a_missing_file_is_named_in_one_line(tmp_path: Path, name: str) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(SourceError, match=r"is named by m\.index, but there is no such file; fetch") as caught:
-        inside(tmp_path, name, tmp_path / "m.index")
-    assert str(caught.value).isprintable()
+    for found in (inside, weights):
+        with pytest.raises(SourceError, match=r"is named by m\.index, but there is no such file; fetch") as caught:
+            found(tmp_path, name, tmp_path / "m.index")
+        assert str(caught.value).isprintable()
+
+
+DANGLING = {
+    "loop": ("is a link that leads in a circle", "mend the link"),
+    "gone": ("is a link to gone, where there is nothing", "mend the link"),
+    ".git/annex/objects/a/b/K/K": ("where there is nothing", "git annex get"),
+    "../../.dvc/cache/files/md5/ab/cd": ("where there is nothing", "dvc pull"),
+    "../../blobs/abc": ("where there is nothing", "download the model again"),
+}
+
+
+@pytest.mark.parametrize("target", DANGLING)
+def test_a_link_that_leads_nowhere_says_where(target: str, tmp_path: Path) -> None:
+    """Whether a person named it, an index, or a directory that is read."""
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(link.name if target == "loop" else target)
+    fact, remedy = DANGLING[target]
+    with pytest.raises(SourceError, match="is named by i, but is a link") as caught:
+        weights(tmp_path, link.name, "i")
+    assert fact in str(caught.value) and remedy in str(caught.value)
+    for place in (link, tmp_path):
+        with pytest.raises(SourceError, match="is a link") as caught:
+            weighttools.open(place)
+        assert str(caught.value).startswith(f"{link}: is a link") and remedy in str(caught.value)
+        assert fact in str(caught.value) and str(caught.value).count(";") == 1
 
 
 def test_what_is_copied_with_weights_and_why_not(tmp_path: Path) -> None:

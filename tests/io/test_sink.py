@@ -198,7 +198,7 @@ def test_source_shrinks_while_copied(source: Path, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("writer", ["shards"])
 def test_exchange_in_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the kernel cannot exchange two names, two renames do it, and a failed one is undone."""
-    monkeypatch.setattr(directory, "_exchange_in_kernel", lambda a, b: False)
+    monkeypatch.setattr(directory, "exchange", lambda a, b: False)
     for at in range(n_calls(place, "rename", monkeypatch)):
         place.restore()
         with monkeypatch.context() as patch:
@@ -210,15 +210,66 @@ def test_exchange_in_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
         assert snapshot(place.home) == place.new, "the next run leaves nothing of the last"
 
 
+def half_exchanged(home: Path) -> tuple[Path, Path, Path]:
+    """What a writer that is killed between the two renames leaves: target, new one and holder of the old one."""
+    target, new = home / "out", home / ".out.weighttools-abcdefgh.tmp"
+    for path, text in ((target, "old"), (new, "new")):
+        path.mkdir()
+        (path / text).write_text(text)
+    holder, held = directory._set_aside(target, new)
+    os.close(held)
+    assert not target.exists()
+    return target, new, holder
+
+
 def test_killed_in_the_middle_of_an_exchange_in_steps(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    target.mkdir()
-    (target / "old").write_text("old")
-    aside = directory._aside(target)
-    os.rename(target, aside)
+    target, _, holder = half_exchanged(tmp_path)
     with pytest.raises(SourceError, match="--force"), directory.atomic_directory(target):
         raise AssertionError("the old target is back, so it is not to be replaced without force")
-    assert (target / "old").read_text() == "old" and not aside.exists()
+    assert (target / "old").read_text() == "old"
+    with directory.atomic_directory(target, force=True) as new:
+        (new / "f").write_text("f")
+    assert snapshot(target) == {"f": b"f"} and os.listdir(tmp_path) == ["out"] and not holder.exists()
+
+
+def test_killed_at_the_end_of_an_exchange_in_steps(tmp_path: Path) -> None:
+    target, new, _ = half_exchanged(tmp_path)
+    os.rename(new, target)
+    with directory.atomic_directory(target, force=True):
+        assert (target / "new").exists(), "what took its place is not undone"
+        assert not [name for name in os.listdir(tmp_path) if name.endswith(".old")]
+
+
+def test_what_was_set_aside_is_kept_where_another_took_its_name(tmp_path: Path) -> None:
+    target, _, holder = half_exchanged(tmp_path)
+    target.mkdir()
+    with directory.atomic_directory(target) as new:
+        (new / "f").write_text("f")
+    assert (holder / "old" / "old").read_text() == "old"
+
+
+def test_a_living_writer_keeps_what_it_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "new").mkdir()
+    holder, held = directory._set_aside(tmp_path / "out", tmp_path / "new")
+    with directory.atomic_directory(tmp_path / "out"):
+        assert holder.exists()
+    os.close(held)
+
+
+@pytest.mark.parametrize("mark", [None, b"not ours"])
+def test_a_neighbour_is_not_debris(mark: bytes | None, source: Path, tmp_path: Path, inside) -> None:
+    """A name alone makes nothing ours: neither the name that we give, nor one that looks like it."""
+    names = [".out.weighttools.old", ".out.weighttools-abcdefgh.old", ".out.weighttools-mine.tmp", ".out.weighttools"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("mine")
+        if mark is not None:
+            (tmp_path / name / directory._MARK_FILE).write_bytes(mark)
+    assert inside("convert", source, tmp_path / "out").code == 0
+    assert inside("convert", source, tmp_path / "out").code == 2
+    assert inside("convert", source, tmp_path / "out", "--force").code == 0
+    assert all((tmp_path / name / "mine").read_text() == "mine" for name in names)
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "renameat2"), reason="needs Linux's renameat2")
@@ -227,7 +278,7 @@ def test_exchange_is_one_rename(tmp_path: Path) -> None:
     for path in (a, b):
         path.mkdir()
         (path / path.name).touch()
-    assert directory._exchange_in_kernel(a, b)
+    assert directory.exchange(a, b)
     assert (os.listdir(a), os.listdir(b)) == (["b"], ["a"])
 
 
@@ -401,7 +452,7 @@ def test_convert_in_place(source: Path, inside) -> None:
 
 
 def test_temporaries_of_living_writers_stay(tmp_path: Path) -> None:
-    with sink.atomic_file(tmp_path / "a") as a, directory.atomic_directory(tmp_path / "d") as d:
+    with sink.atomic_file(tmp_path / "a", force=True) as a, directory.atomic_directory(tmp_path / "d") as d:
         a.write(b"a")
         (d / "f").write_bytes(b"f")
         assert temporary.remove_debris(tmp_path) == []
@@ -411,19 +462,19 @@ def test_temporaries_of_living_writers_stay(tmp_path: Path) -> None:
 
 
 def test_debris_of_dead_writers_goes(tmp_path: Path) -> None:
-    strangers = {".x.weighttools-abc", "x.weighttools-1.tmp", ".x.tmp", ".vimrc"}
-    for name in strangers | {".t.npz.weighttools-1.tmp"}:
+    strangers = {".x.weighttools-abc", ".x.weighttools-mine.tmp", "x.weighttools-1.tmp", ".x.tmp", ".vimrc"}
+    for name in strangers | {".t.npz.weighttools-1_______.tmp"}:
         (tmp_path / name).touch()
-    folder = tmp_path / ".d.weighttools-2.tmp"
+    folder = tmp_path / ".d.weighttools-2_______.tmp"
     (folder / "sub").mkdir(parents=True)
     (folder / "sub" / "f").touch()
-    os.mkfifo(tmp_path / ".p.weighttools-3.tmp")
+    os.mkfifo(tmp_path / ".p.weighttools-3_______.tmp")
     victim = tmp_path / "victim"
     victim.touch()
-    (tmp_path / ".l.weighttools-4.tmp").symlink_to(victim)
+    (tmp_path / ".l.weighttools-4_______.tmp").symlink_to(victim)
     with sink.atomic_file(tmp_path / "new") as file:
         file.write(b"x")
-    assert set(os.listdir(tmp_path)) == strangers | {"new", "victim", ".l.weighttools-4.tmp"}
+    assert set(os.listdir(tmp_path)) == strangers | {"new", "victim", ".l.weighttools-4_______.tmp"}
 
 
 @pytest.mark.parametrize("make", ["mkstemp", "mkdtemp"])

@@ -6,18 +6,22 @@ import io
 import os
 import pickle
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
+import weighttools
 from tests.formats.conformance import run_python
 from weighttools.errors import CorruptFileError, SourceError, UnsupportedError
 from weighttools.io import source as source_module
 from weighttools.io import text
-from weighttools.io.source import Bytes, LocalFile, SourceStream, open_source
+from weighttools.io.source import Bytes, LocalFile, SourceStream, open_source, spooled
 
 DATA = bytes(range(256)) * 40
 
@@ -165,6 +169,46 @@ source = open_source("-")
 print(source.name, source.size, source.read(300, 3).hex())
 """
     assert run_python(code, str(path)) == f"- {len(DATA)} {DATA[300:303].hex()}"
+
+
+def test_a_spool_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it is filled and while it is read there is nothing that a kill could leave."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    there: list[list[str]] = []
+
+    def chunks() -> Iterator[bytes]:
+        for at in range(0, len(DATA), 1000):
+            there.append(os.listdir(tmp_path))
+            yield DATA[at : at + 1000]
+
+    source = spooled(chunks(), "-")
+    assert there and not any(there) and os.listdir(tmp_path) == []
+    source.close()  # given back by others that share it; there would be no way to open it again
+    assert source.read(300, 9) == DATA[300:309] and source.size == len(DATA)
+    with pytest.raises(SourceError, match="known to the process that opened it only"):
+        pickle.loads(pickle.dumps(source)).read(0, 1)
+
+
+def test_a_full_disk_for_a_spool_is_told() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"a"
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(SourceError, match="-: cannot be unpacked to a temporary file: No space left on device"):
+        spooled(chunks(), "-")
+
+
+@pytest.mark.parametrize("host", ["", "localhost"])
+def test_file_urls(host: str, tmp_path: Path) -> None:
+    """Spelled as the standard library spells them."""
+    path = tmp_path / "a b%20ü#?.safetensors"
+    save_file({"w": np.ones(3, np.float32)}, path)
+    url = path.as_uri().replace("file://", f"file://{host}")
+    assert open_source(url).name == str(path)
+    assert weighttools.open(url).origin.path == str(path) and list(weighttools.open(tmp_path.as_uri())) == ["w"]
+    assert weighttools.check(url)["findings"] == weighttools.check(path)["findings"]
+    with pytest.raises(UnsupportedError, match="another machine; expected file:/// and an absolute path"):
+        weighttools.open("file://elsewhere/model.safetensors")
 
 
 STEPS = st.lists(st.tuples(st.sampled_from("srw"), st.integers(-30, 300), st.integers(0, 2)), max_size=12)

@@ -163,6 +163,22 @@ def test_it_is_not_overwritten_unasked(tmp_path: Path) -> None:
         checkpoint(tmp_path / "no/such/place")
 
 
+def test_what_comes_there_while_it_is_written_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from weighttools.train.fitting import restoring
+
+    (tmp_path / "c").mkdir()
+    digest_of = restoring.digest_of
+
+    def slow(numbers: dict[str, Any]) -> Any:
+        (tmp_path / "c" / "thesis.tex").write_text("years of work")
+        return digest_of(numbers)
+
+    monkeypatch.setattr(restoring, "digest_of", slow)
+    with pytest.raises(SpecError, match=r"holds 'thesis\.tex'"):
+        checkpoint(tmp_path / "c")
+    assert (tmp_path / "c" / "thesis.tex").read_text() == "years of work"
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
 

@@ -40,10 +40,12 @@ def average(
       weighttools average step*.safetensors -o ema.safetensors --ema 0.9
     """  # fmt: skip
     from weighttools import api, edits
-    from weighttools.cli import writing
+    from weighttools.cli import targets, writing
 
     maps = [api.open(src, assume=assume, root=root) for src in srcs]
     changed = edits.average(maps, weights=_numbers(weights), ema=ema, include=include, exclude=exclude)
+    goal = writing.output_target(changed, writing.plan(changed, dst, **settings))
+    targets.refuse_read([goal], [file for opened in maps for file in opened.origin.files])
     writing.edited(changed, dst, "averaged", as_json, **settings)
 
 

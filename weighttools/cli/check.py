@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
-from weighttools.errors import printable
+from weighttools.errors import SourceError, printable
 
 Record = dict[str, Any]
 
@@ -54,32 +54,47 @@ def check(paths: Sequence[str], strict: bool, codes: bool, style: str, as_json: 
         return
     if not paths:
         raise click.UsageError("Missing argument 'PATH...'.")
-    records = [_checked(path, settings) for path in paths]
-    _show(records, chosen)
-    click.get_current_context().exit(max(_exit_code(record, strict) for record in records))
+    records = [record for path in paths if (record := _checked(path, settings)) is not None]
+    if records:
+        _show(records, chosen, len(paths) > 1)
+    worst = 2 if len(records) < len(paths) else 0
+    click.get_current_context().exit(max([worst, *(_exit_code(record, strict) for record in records)]))
 
 
 def _exit_code(record: Record, strict: bool) -> int:
     """Return 2 for what could not be read as a checkpoint, 1 for bad findings, 0 for none."""
-    if any(finding["code"] == "unreadable" and finding["tensor"] is None for finding in record["findings"]):
+    if any(map(_is_unreadable, record["findings"])):
         return 2
     bad = ("error", "warning") if strict else ("error",)
     return int(any(finding["severity"] in bad for finding in record["findings"]))
 
 
-def _checked(path: str, settings: dict[str, Any]) -> Record:
+def _is_unreadable(finding: Record) -> bool:
+    """Whether the checkpoint as a whole could not be read; a tensor of it may be unreadable by itself."""
+    return bool(finding["code"] == "unreadable" and finding["tensor"] is None)
+
+
+def _checked(path: str, settings: dict[str, Any]) -> Record | None:
+    """Check one path; where nothing is there, say so on stderr, so that the others' findings are not lost."""
     from weighttools import diagnosis
 
-    with options.late_progress("check") as (planned, done):
-        return diagnosis.check(path, **settings, planned=planned, progress=done)
+    try:
+        with options.late_progress("check") as (planned, done):
+            record = diagnosis.check(path, **settings, planned=planned, progress=done)
+    except SourceError as error:
+        output.failure(str(error))
+        return None
+    for finding in filter(_is_unreadable, record["findings"]):
+        output.failure(f"{finding['message']} [{finding['code']}]")
+    return record
 
 
-def _show(records: Sequence[Record], chosen: str) -> None:
+def _show(records: Sequence[Record], chosen: str, are_many: bool) -> None:
     if chosen == "json":
-        output.emit_json(records)
+        output.echo(output.dump(list(records) if are_many else records[0]))
     elif chosen == "table":
         for record in records:
-            for line in _lines(record, named=len(records) > 1):
+            for line in _lines(record, named=are_many):
                 output.echo(printable(line))
     else:
         rows = [{"path": record["path"], **finding} for record in records for finding in record["findings"]]
@@ -88,10 +103,11 @@ def _show(records: Sequence[Record], chosen: str) -> None:
 
 def _lines(record: Record, named: bool) -> list[str]:
     lines = [f"{one['index']}: written anew, {one['n_tensors']:,} tensors" for one in record.get("fixed", ())]
-    lines += [f"{finding['severity']}: {finding['message']} [{finding['code']}]" for finding in record["findings"]]
+    told = [finding for finding in record["findings"] if not _is_unreadable(finding)]  # those are told on stderr
+    lines += [f"{finding['severity']}: {finding['message']} [{finding['code']}]" for finding in told]
     lines += _renames(record["against"]) if "against" in record else []
     if not lines:
-        return [f"{record['path']}: nothing found"]
+        return [] if record["findings"] else [f"{record['path']}: nothing found"]
     return [f"{record['path']}:", *(f"  {line}" for line in lines)] if named else lines
 
 

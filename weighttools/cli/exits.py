@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -45,7 +46,10 @@ def guarded(main: Callable[..., Any]) -> NoReturn:
         if debug:
             traceback.print_exc()
         code = 2 if debug else _told(error)
-    sys.stderr.flush()
+    try:
+        sys.stderr.flush()
+    except OSError:
+        code = 2  # what should be said is lost, and there is nowhere to say so
     os._exit(
         code if isinstance(code, int) else 0
     )  # nothing is left to do, and freeing a large map one by one takes time
@@ -66,7 +70,7 @@ def _fill_closed_streams() -> None:
 def _told(error: BaseException) -> int:
     """Say an error in one line and return its exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        print(error.format_message(), file=sys.stderr)  # noqa: T201
+        _say(error.format_message())
         return 2
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
@@ -75,10 +79,27 @@ def _told(error: BaseException) -> int:
     elif isinstance(error, WeighttoolsError):
         line = str(error)
     elif isinstance(error, OSError):  # of the system, not of ours: a disk that fails, a directory that vanishes
-        line = f"{os.fspath(error.filename)}: {error.strerror}" if error.filename else error.strerror or str(error)
+        subject = os.fspath(error.filename) if error.filename else _full_stream()
+        line = f"{subject}: {error.strerror}" if subject else error.strerror or str(error)
     elif isinstance(error, MemoryError):
         line = "not enough memory"
     else:
         line = f"internal error: {type(error).__name__}: {error}; please report it with the output of {DEBUG}"
-    print(f"weighttools: {printable(line)}", file=sys.stderr)  # noqa: T201
+    _say(f"weighttools: {printable(line)}")
     return 2
+
+
+def _full_stream() -> str:
+    """Return the name of the standard stream that cannot be written, as what waits in it shows; empty if both can."""
+    for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            return f"{name}: cannot be written"
+    return ""
+
+
+def _say(line: str) -> None:
+    """Print a line on stderr, if it can be written."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)  # noqa: T201

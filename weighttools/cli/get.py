@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from weighttools.cli import options, output
+from weighttools.cli import options, output, targets
 from weighttools.errors import printable
 
 
@@ -35,10 +36,20 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
     if target is None:
         _show(api.get(path, name, **reading), name, as_json)
         return
-    tensor = api.pick(api.open(path, **reading), name)
+    opened = api.open(path, **reading)
+    _check_target(target, opened.origin.files)
+    tensor = api.pick(opened, name)
     record = api.save(target, TensorMap({name: tensor}), force=force, dequantize=True)
     output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
     output.notes(record)
+
+
+def _check_target(target: str, read: Sequence[str]) -> None:
+    """Refuse what one tensor is not saved as, and to put it in the place of the checkpoint that it is taken from."""
+    if target == "-":
+        return
+    targets.check_suffix(target, "get saves a tensor as a file")
+    targets.refuse_read([targets.file("the output", target)], read)
 
 
 def _show(array: Any, name: str, as_json: bool) -> None:

@@ -100,7 +100,7 @@ def output(command: F) -> F:
     """Add ``-o``, and what says how to write there."""
     return click.option(
         "-o", "--output", "dst", required=True, type=click.Path(), metavar="PATH",
-        help="Where to write: a file, a directory (no suffix), or - for standard output.",
+        help="Where to write: a file, a directory (no format's suffix), or - for standard output.",
     )(writing(command))  # fmt: skip
 
 

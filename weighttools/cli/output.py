@@ -36,6 +36,11 @@ def note(text: str) -> None:
     click.echo(f"weighttools: note: {printable(brief(text))}", err=True)
 
 
+def failure(text: str) -> None:
+    """Print on stderr what one of several things failed by, as the line of an error that ends a command."""
+    click.echo(f"weighttools: {printable(text)}", err=True)
+
+
 def notes(record: Record) -> None:
     """Print a record's notes on stderr."""
     for text in record.get("notes", ()):

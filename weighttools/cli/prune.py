@@ -112,6 +112,8 @@ def _check_mask(mask_out: str, dst: str, src: str, force: bool) -> None:
 
     if mask_out == "-":
         raise SpecError("masks need a file of their own", subject="--mask-out", expected="a path other than -o")
+    if os.path.splitext(mask_out)[1] and not os.path.isdir(mask_out):
+        targets.check_suffix(mask_out, "masks are saved as a file, or in a directory without a suffix")
     target = targets.file("the masks", mask_out)
     targets.refuse_read([target], [src])
     targets.refuse_shared([targets.file("the output", dst), target])

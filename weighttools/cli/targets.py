@@ -50,6 +50,28 @@ def file(name: str, given: str) -> Target:
     return Target(name, given, frozenset({real(given)}))
 
 
+def check_suffix(given: str, what: str) -> None:
+    """Refuse the name of a file that is to be written if its suffix names no format.
+
+    Parameters
+    ----------
+    given
+        The path as the user gave it.
+    what
+        What is written, and how, e.g. ``"masks are saved as a file"``.
+
+    Raises
+    ------
+    SpecError
+        With the suffixes of the formats that are written.
+    """
+    from weighttools.formats import ROWS, by_suffix, load
+
+    if by_suffix(given) is None or given.endswith(("/", os.sep)):
+        known = ", ".join(suffix for row in ROWS for suffix in row.suffixes if load(row.name).write)
+        raise SpecError(what, subject=given, expected=f"a name that ends in one of {known}")
+
+
 def refuse_read(targets: Iterable[Target], inputs: Iterable[str], replaced: Iterable[str] = ()) -> None:
     """Refuse to write over what is read: a file, or one that there is in a directory that is read.
 

@@ -11,8 +11,10 @@ import click
 
 from weighttools.cli import output, targets, writing
 from weighttools.cli.targets import Target
+from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import Origin
 from weighttools.errors import SourceError, SpecError, printable
+from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.io.sink import check_writable
 from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
 from weighttools.train.commands.planning import check_checkpoint, plan
@@ -68,7 +70,7 @@ def run(
         _tell_files(dst, record, target["beside"])
     _tell_notes(prepared, record, target["beside"])
     _tell_divergence(result.history.steps.get("loss", []))
-    _write_figures(result.history, figures)
+    _write_figures(result.history, figures, rest["force"])
 
 
 def _tuned(prepared: Prepared, say: Log) -> Result:
@@ -119,6 +121,9 @@ def _tokenizer(path: str | None) -> dict[str, bytes]:
     if path is None:
         return {}
     file = Path(path) / TOKENIZER if Path(path).is_dir() else Path(path)
+    if Path(path).is_dir() and os.path.lexists(file) and (why := why_not_copied(Path(path), file, MAX_COMPANION_BYTES)):
+        output.notes({"notes": not_copied({TOKENIZER: why})})
+        return {}
     return {TOKENIZER: file.read_bytes()} if file.is_file() and file.name == TOKENIZER else {}
 
 
@@ -196,14 +201,14 @@ def _refuse_home(prepared: Prepared, goal: Target) -> None:
         raise SpecError(fact, subject=goal.given, expected="one of its own for the adapter")
 
 
-def _write_figures(history: History, figures: Mapping[str, str]) -> None:
+def _write_figures(history: History, figures: Mapping[str, str], force: bool) -> None:
     for name, path in figures.items():
         if name == "the plot":
-            history.plot(path)
+            history.plot(path, force=force)
         elif path.lower().endswith(".csv"):
-            history.csv(path)
+            history.csv(path, force=force)
         else:
-            history.json(path)
+            history.json(path, force=force)
 
 
 def _tell_files(dst: str, record: dict[str, Any], beside: dict[str, bytes]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from weighttools.cli import options, output
 from weighttools.cli.targets import Target
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import printable
+from weighttools.errors import brief, printable
 
 
 def write(tensor_map: TensorMap, dst: str, label: str, **settings: Any) -> dict[str, Any]:
@@ -81,6 +81,10 @@ def report(record: Mapping[str, Any]) -> None:
         for file in record["files"]:
             size = output.short_size(file["stored_bytes"])
             output.echo(printable(f"  {file['name']}: {file['n_tensors']:,} tensors, {size}"))
+    if record["replaced"]:
+        output.echo(
+            printable(brief(f"  {'replaced' if record['written'] else 'replaces'}: {', '.join(record['replaced'])}"))
+        )
     if not record["written"]:
         output.echo(f"planned peak memory for values: {output.size(record['planned_peak_bytes'])}")
 

@@ -2,3 +2,11 @@
 
 The rule they serve: a file under 1 MB costs at most 2 s of processor time and 300 MB, whatever it declares.
 """
+
+MAX_FINDINGS_OF_A_KIND = 10
+"""Findings of one code that an index gives before the rest are one line: it may name 100,000 shards that are not there,
+and who reads the report learns nothing from the eleventh."""
+
+MAX_COMPANION_BYTES = 100_000_000
+"""The largest file that is copied along with weights: a tokenizer takes tens of megabytes, and what is larger is data
+that happens to lie there."""

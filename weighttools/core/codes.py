@@ -55,6 +55,11 @@ CODES: dict[str, Code] = {
         "a pickle does not follow its own rules",
         "do not load it with an unpickler",
     ),
+    "linked-weights": Code(
+        "note",
+        "a weight file of the directory is a link out of it: what is read lies elsewhere, and may change there",
+        "nothing, where a store such as git-annex or DVC made it",
+    ),
     "odd-name": Code(
         "warning",
         "a tensor's name is empty or holds control characters",

@@ -101,6 +101,21 @@ def read_file(source: Source, options: ReadOptions | None = None) -> TensorMap:
     return tensor_map
 
 
+def refuse_unknown(head: bytes) -> None:
+    """Refuse standard input by its first bytes, before the rest of it is taken.
+
+    Raises
+    ------
+    FormatError
+        As of `read_file`, for what no format recognises.
+    """
+    if recognise(head[:HEAD_BYTES]) is None:
+        from weighttools.formats.sniff import refuse_stranger
+        from weighttools.io.source import Bytes
+
+        refuse_stranger(head[:HEAD_BYTES], Bytes(head, "-"), None)
+
+
 def recognise(head: bytes, named: str | None = None) -> str | None:
     """Return the name of the format that a file beginning with `head` has; the one its suffix names is asked first."""
     order = sorted(FORMATS, key=lambda name: name != named)

@@ -16,6 +16,7 @@ from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SourceError, few
 from weighttools.formats import gguf, gguf_header
 from weighttools.formats.gguf_header import Header
+from weighttools.io.beside import links_out
 from weighttools.io.source import LocalFile
 
 NUMBER, COUNT, TENSORS = "split.no", "split.count", "split.tensors.count"
@@ -50,7 +51,7 @@ def joined(source: Source, header: Header) -> TensorMap:
     if int(named["n"]) != n or n > MAX_PARTS:
         raise CorruptFileError(f"{COUNT} is {n:,}", subject=source.name, expected=f"{int(named['n'])}, as it is named")
     paths = [os.path.join(directory, f"{named['stem']}-{i:05d}-of-{n:05d}.gguf") for i in range(1, n + 1)]
-    missing = [os.path.basename(path) for path in paths if not os.path.exists(path)]
+    missing = [os.path.basename(path) for path in paths if not os.path.lexists(path)]
     if missing:
         fact = f"{len(missing):,} of {n:,} parts are missing: {few(missing)}"
         raise SourceError(fact, subject=source.name, remedy="fetch them into the same directory")
@@ -78,6 +79,7 @@ def _join(path: str, parts: list[tuple[LocalFile, Header]]) -> TensorMap:
         raise CorruptFileError(f"{TENSORS} is {total}", subject=path, expected=f"{len(found):,}, as the parts hold")
     metadata, notes = _metadata(maps)
     files = tuple(source.name for source, _ in parts)
+    notes += links_out(os.path.dirname(path), files)
     return found.replace(metadata=metadata, origin=Origin(path, gguf.NAME, files, tuple(notes)))
 
 

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from weighttools.core import plan
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, printable
+from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, WeighttoolsError, few, printable
 from weighttools.formats import read_file, safetensors
 from weighttools.formats.base import ReadOptions, WriteOptions
-from weighttools.io.beside import inside
+from weighttools.io.beside import check_name, links_out, weights
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
 from weighttools.io.text import read_json
@@ -84,7 +86,17 @@ def _read_kind(directory: Path, names: list[str], suffix: str, options: ReadOpti
     single = _preferred([n for n in files if n not in shards], suffix, directory)
     if single is None:
         return None
-    return _as_directory(directory, read_file(LocalFile(directory / single), options))
+    found = read_file(LocalFile(directory / single), options)
+    return _as_directory(directory, found.noted(*_left_out(single, shards)))
+
+
+def _left_out(single: str, shards: list[str]) -> list[str]:
+    """Say that numbered shards beside the one file that is read are not: they may be the same model, or another."""
+    if not shards:
+        return []
+    what = "a numbered shard beside it has" if len(shards) == 1 else f"{len(shards):,} numbered shards beside it have"
+    fate = "is" if len(shards) == 1 else "are"
+    return [f"{single} is read; {what} no index and {fate} left out, first {printable(shards[0])}"]
 
 
 def _listed(directory: Path) -> list[str]:
@@ -105,7 +117,24 @@ def _loose_files(directory: Path, names: Iterable[str]) -> str:
     from weighttools.formats import by_suffix
 
     loose = [name for name in names if by_suffix(name)]
-    return f"name a file in it: {', '.join(map(printable, loose[:5]))}" if loose else "check the path"
+    if loose:
+        return f"name a file in it: {printable(few(loose))}"
+    folders = [name for name in names if _holds_weights(directory / name)]
+    what = "it is a pipeline of several models: " if _PIPELINE in names and folders else ""
+    return f"{what}name a folder in it: {printable(few(folders, 12))}" if folders else "check the path"
+
+
+_PIPELINE = "model_index.json"
+"""By which diffusers knows a pipeline's directory; its models lie in folders."""
+
+
+def _holds_weights(folder: Path) -> bool:
+    from weighttools.formats import by_suffix
+
+    try:
+        return folder.is_dir() and any(map(by_suffix, os.listdir(folder)))
+    except OSError:
+        return False
 
 
 def _preferred(candidates: list[str], suffix: str, directory: Path) -> str | None:
@@ -154,7 +183,7 @@ def read_index(index: Path, options: ReadOptions | None = None) -> TensorMap:
     record = read_json(index)
     weight_map = _weight_map(record, index)
     directory = index.parent
-    shards = {name: _shard(directory, name, options, index) for name in dict.fromkeys(weight_map.values())}
+    shards = _named_shards(directory, dict.fromkeys(weight_map.values()), options, index)
     found = TensorMap.joined(shards.values())
     if not _agree(weight_map, shards, found):
         raise _disagreement(index, weight_map, shards)
@@ -169,8 +198,23 @@ def _weight_map(record: dict[str, Any], index: Path) -> dict[str, str]:
     return weight_map
 
 
+def _named_shards(
+    directory: Path, names: Iterable[str], options: ReadOptions | None, index: Path
+) -> dict[str, TensorMap]:
+    """Read each shard once, in however many ways an index spells its name."""
+    read: dict[str, TensorMap] = {}
+    found = {}
+    for name in names:
+        check_name(name, index)
+        plain = posixpath.normpath(name)
+        if plain not in read:
+            read[plain] = _shard(directory, plain, options, index)
+        found[name] = read[plain]
+    return found
+
+
 def _shard(directory: Path, name: str, options: ReadOptions | None, subject: Path) -> TensorMap:
-    source = LocalFile(inside(directory, name, subject), name=str(directory / name))
+    source = LocalFile(weights(directory, name, subject), name=str(directory / name))
     try:
         return read_file(source, options)
     finally:
@@ -179,7 +223,8 @@ def _shard(directory: Path, name: str, options: ReadOptions | None, subject: Pat
 
 def _agree(weight_map: dict[str, str], shards: dict[str, TensorMap], found: TensorMap) -> bool:
     """Whether the shards hold just the tensors that the index names, each where it says."""
-    placed = (all(map(file.__eq__, map(weight_map.get, shard))) for file, shard in shards.items())
+    nowhere = repeat("")  # no file is called so; str.__eq__ of None would be NotImplemented, which passes for true
+    placed = (all(map(file.__eq__, map(weight_map.get, shard, nowhere))) for file, shard in shards.items())
     tied = sum(weight_map.get(alias) == file for file, shard in shards.items() for alias in shard.aliases)
     return len(found) + tied == len(weight_map) and all(placed)
 
@@ -228,7 +273,8 @@ def _joined(
 
 
 def _origin(directory: Path, format_name: str, files: tuple[str, ...], notes: tuple[str, ...]) -> Origin:
-    return Origin(str(directory), format_name, files, notes)
+    """Return what is known of a directory's map; files that lie elsewhere are said."""
+    return Origin(str(directory), format_name, files, tuple(dict.fromkeys((*notes, *links_out(directory, files)))))
 
 
 def shard_plan(tensor_map: TensorMap, max_shard_bytes: int | None, stem: str = "model") -> dict[str, list[str]]:
@@ -280,25 +326,30 @@ def index_text(tensor_map: TensorMap, files: dict[str, list[str]]) -> str:
 
 
 def superseded(directory: Path, files: Iterable[str]) -> frozenset[str]:
-    """Return the names of the files in a directory that a new model, of `files`, takes the place of, if they are there.
+    """Return the names of the files in a directory that a new model, of `files`, takes the place of.
 
-    They are those that `write` would call so (the stem's one file, its numbered shards, its index), and the shards
-    that the index names. Any other file is somebody else's.
+    They lie in the directory itself, and are those that `write` would call so (the stem's one file, its numbered
+    shards, its index), and the shards that the index names, if it is one that is read. Any other file is somebody
+    else's.
     """
     stem = stem_of(files)
     index = directory / f"{stem}{INDEX}"
     listed = _listed(directory) if directory.is_dir() else []
     shards = {match[0] for match in map(_SHARD.fullmatch, listed) if match and match["stem"] == stem}
-    own = {f"{stem}.safetensors", index.name, *shards, *map(os.path.normpath, _named(index))}
-    return frozenset(n for n in own if n.endswith((".safetensors", INDEX)) and not n.startswith(("/", "..")))
+    own = {f"{stem}.safetensors", index.name, *shards}
+    known = own.union(_named(index, own)).intersection(listed)
+    return frozenset(name for name in known if name.endswith((".safetensors", INDEX)))
 
 
-def _named(index: Path) -> Iterable[str]:
-    """Return what an index calls its shards; of a broken one nothing, for it is replaced."""
+def _named(index: Path, own: Collection[str]) -> Iterable[str]:
+    """Return what an index calls its shards, beyond its own names; one that reading refuses names nothing."""
     try:
-        return _weight_map(read_json(index), index).values() if index.is_file() else ()
-    except CorruptFileError:
+        named = set(_weight_map(read_json(index), index).values()).difference(own) if index.is_file() else ()
+        if named:
+            read_index(index)
+    except WeighttoolsError:
         return ()
+    return named
 
 
 def taken_before(directory: Path, files: Iterable[str]) -> str | None:

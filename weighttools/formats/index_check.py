@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from weighttools.core.budgets import MAX_FINDINGS_OF_A_KIND
 from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, WeighttoolsError
 from weighttools.formats import read_file
 from weighttools.formats.huggingface import INDEX
-from weighttools.io.beside import is_inside
+from weighttools.io.beside import check_name, is_inside, weights
 from weighttools.io.source import LocalFile
 from weighttools.io.text import read_json
 
@@ -61,13 +62,26 @@ def indexes(place: str) -> list[Path]:
 
 
 def check(index: Path) -> Iterator[Finding]:
-    """Yield what is wrong between an index and its shards.
+    """Yield what is wrong between an index and its shards; of each kind the first few, and how many more there are.
 
     Raises
     ------
     WeighttoolsError
         A shard cannot be read.
     """
+    more: Counter[str] = Counter()
+    severities: dict[str, str] = {}
+    for finding in _all(index):
+        more[finding.code] += 1
+        severities[finding.code] = finding.severity
+        if more[finding.code] <= MAX_FINDINGS_OF_A_KIND:
+            yield finding
+    for code, n in more.items():
+        if n > MAX_FINDINGS_OF_A_KIND:
+            yield Finding(severities[code], code, f"and {n - MAX_FINDINGS_OF_A_KIND:,} more of this kind")
+
+
+def _all(index: Path) -> Iterator[Finding]:
     try:
         weight_map, metadata = _read(index)
     except (CorruptFileError, UnsafeFileError) as error:
@@ -122,8 +136,7 @@ def _read(index: Path) -> tuple[dict[str, str], dict[str, Any]]:
     if not isinstance(weight_map, dict) or not all(type(file) is str for file in weight_map.values()):
         raise CorruptFileError("has no weight_map", subject=index, expected='{"weight_map": {tensor: file}}')
     for file in set(weight_map.values()):
-        if not file or "\0" in file or "\\" in file or os.path.isabs(file) or ".." in file.split("/"):
-            raise UnsafeFileError(f"names the shard {file!r}", subject=index, expected="a plain relative name")
+        check_name(file, index)
     return weight_map, metadata if isinstance(metadata, dict) else {}
 
 
@@ -135,9 +148,7 @@ def _files(index: Path) -> list[str]:
 
 
 def _shard(directory: Path, file: str) -> TensorMap:
-    path = directory / file
-    if not is_inside(directory, path):
-        raise UnsafeFileError("is a link that leaves its directory", subject=path, expected="a file in the directory")
+    path = weights(directory, file, directory)
     source = LocalFile(path, name=str(path))
     try:
         return read_file(source)
@@ -145,10 +156,19 @@ def _shard(directory: Path, file: str) -> TensorMap:
         source.close()
 
 
-def fix(index: Path) -> int:
+def fix(index: Path, *, follow: bool = False) -> int:
     """Write an index anew from the shards beside it, atomically; return how many tensors it names.
 
-    Ties and other entries of the old index's metadata are kept, if it can be read.
+    Ties and other entries of the old index's metadata are kept, if it can be read; of one that lies outside the
+    directory only ties, so that nothing else of a file elsewhere is copied.
+
+    Parameters
+    ----------
+    index
+        The index file.
+    follow
+        Whether a person gave its path, which is then written through if it is a link; a link that was found in a
+        directory is replaced itself.
 
     Raises
     ------
@@ -170,7 +190,7 @@ def fix(index: Path) -> int:
     total = Shards(index, held=shards).stored_bytes
     metadata = {**_kept(index, weight_map), "total_size": total}
     text = json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n"
-    with atomic_file(index, force=True) as sink:
+    with atomic_file(index, force=True, follow=follow) as sink:
         sink.write(text.encode("utf-8"))
     return len(weight_map)
 
@@ -197,4 +217,7 @@ def _kept(index: Path, weight_map: Mapping[str, str]) -> dict[str, Any]:
     except WeighttoolsError:
         return {}
     entries = metadata.items() if isinstance(metadata, dict) else ()
-    return {key: value for key, value in entries if key not in weight_map}
+    kept = {key: value for key, value in entries if key not in weight_map}
+    if is_inside(index.parent, index):
+        return kept
+    return {key: value for key, value in kept.items() if isinstance(value, str) and value in weight_map}

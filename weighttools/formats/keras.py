@@ -17,7 +17,7 @@ from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileE
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.hdf5 import read_span
 from weighttools.io.archive import Member, first_member, members
-from weighttools.io.beside import inside
+from weighttools.io.beside import links_out, weights
 from weighttools.io.source import LocalFile, spooled
 from weighttools.io.text import MAX_JSON, parse_json, read_json
 
@@ -96,12 +96,13 @@ def read_index(path: str | Path, options: ReadOptions | None = None) -> TensorMa
     files: list[str] = []
 
     def shard(name: str) -> TensorMap:
-        source = LocalFile(inside(index.parent, name, index))
+        source = LocalFile(weights(index.parent, name, index))
         files.append(source.name)
         return read_span(Span(source, 0, source.size), options or ReadOptions())
 
     found = _joined(read_json(index), str(index), shard)
-    return found.replace(origin=found.origin._replace(path=str(index), files=tuple(files)))
+    notes = (*found.origin.notes, *links_out(index.parent, files))
+    return found.replace(origin=found.origin._replace(path=str(index), files=tuple(files), notes=notes))
 
 
 def _joined(record: Mapping[str, Any], subject: str, shard: Callable[[str], TensorMap]) -> TensorMap:

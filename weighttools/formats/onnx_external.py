@@ -69,7 +69,7 @@ class DataFiles:
         from weighttools.io.source import LocalFile
 
         home = getattr(self.source, "path", None)
-        if home is None:
+        if not home:
             raise UnsupportedError(
                 f"the data of tensor {name!r} lies in another file", subject=self.source.name, expected="a path"
             )

@@ -1,16 +1,29 @@
-"""Files that a file names, beside it: shards of an index, data files of a model. None is read from anywhere else."""
+"""Files that a directory or a file names, and the one rule for links.
+
+- A path that a person gives may be a link: it is read, and written, through.
+- Weight files that describe themselves (a directory's one file, shards, parts, and the index that names them) are read
+  through a link wherever it leads, as git-annex, DVC and the Hugging Face cache make them: `weights`. Where one leaves
+  its directory is said: `links_out`.
+- Raw bytes that a file asks for by name (an ONNX model's data, chunks of a distributed checkpoint) and files that are
+  copied with weights come from the directory itself, or from the blobs of the cache that it is part of, and from
+  nowhere else: `inside` and `why_not_copied`. A stranger's directory could so have a private file read as numbers, or
+  put into what is given away.
+- Nothing that a directory or a file names is written or removed through a link: the link itself is replaced
+  (`sink.atomic_file` with ``follow=False``), and a directory is exchanged whole, its links with it.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from weighttools.errors import SourceError, UnsafeFileError
+from weighttools.errors import SourceError, UnsafeFileError, counted
 
 
-def inside(directory: Path, name: str, subject: object) -> Path:
-    """Return the path of a file that `subject` names; it must lie in the directory, or be a link to the cache's blobs.
+def weights(directory: Path, name: str, subject: object) -> Path:
+    """Return the path of a weight file that `subject` names; it may be a link to anywhere.
 
     Parameters
     ----------
@@ -24,21 +37,95 @@ def inside(directory: Path, name: str, subject: object) -> Path:
     Raises
     ------
     UnsafeFileError
+        The name leaves the directory.
+    SourceError
+        There is no such file, or it is a link that leads nowhere.
+    """
+    check_name(name, subject)
+    return _there(directory / name, subject)
+
+
+def inside(directory: Path, name: str, subject: object) -> Path:
+    """Return the path of a file of raw bytes that `subject` names; links are followed within the directory only.
+
+    Parameters as of `weights`.
+
+    Raises
+    ------
+    UnsafeFileError
         The name, or a link that it leads to, leaves the directory.
     SourceError
         There is no such file.
+    """
+    check_name(name, subject)
+    path = directory / name
+    if _leaves(directory, path):  # first of all, so that no answer tells whether a file elsewhere exists
+        raise UnsafeFileError("is a link that leaves its directory", subject=path, expected="a file in the directory")
+    return _there(path, subject)
+
+
+def check_name(name: str, subject: object) -> None:
+    """Refuse a name by which `subject` would reach out of its directory.
+
+    Raises
+    ------
+    UnsafeFileError
+        It is absolute, or leads upwards, or is none that every system takes alike.
     """
     pure = PurePosixPath(name)
     absolute = pure.is_absolute() or PureWindowsPath(name).drive
     if not name or absolute or ".." in pure.parts or "\\" in name or "\0" in name:
         raise UnsafeFileError(f"names the file {name!r}", subject=subject, expected="a plain relative name")
-    path = directory / name
-    if _leaves(directory, path):  # first of all, so that no answer tells whether a file elsewhere exists
-        raise UnsafeFileError("is a link that leaves its directory", subject=path, expected="a file in the directory")
-    if not os.path.exists(path):  # Path.exists would raise for a name that is too long
-        fact = f"is named by {os.path.basename(str(subject))}, but there is no such file"
-        raise SourceError(fact, subject=path, remedy="fetch the missing file")
-    return path
+
+
+def _there(path: Path, subject: object) -> Path:
+    if os.path.exists(path):  # Path.exists would raise for a name that is too long
+        return path
+    named = f"is named by {os.path.basename(str(subject))}, but "
+    dangling = dangles(path)
+    if dangling:
+        raise SourceError(f"{named}{dangling[0]}", subject=path, remedy=dangling[1])
+    raise SourceError(f"{named}there is no such file", subject=path, remedy="fetch the missing file")
+
+
+def dangles(path: str | os.PathLike[str]) -> tuple[str, str] | None:
+    """Return what a link that leads nowhere is, and what can be done; None of anything else.
+
+    Parameters
+    ----------
+    path
+        A path at which nothing can be opened.
+    """
+    try:
+        target = os.readlink(path)
+    except (OSError, ValueError):
+        return None
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return f"is a link to {target}, where there is nothing", _remedy(target)
+    except OSError as error:
+        return ("is a link that leads in a circle", _MEND) if error.errno == errno.ELOOP else None
+    return None
+
+
+def _remedy(target: str) -> str:
+    """Return how the tool whose store a link leads to fetches what is not there."""
+    parts = PurePosixPath(target.replace(os.sep, "/")).parts
+    return next((remedy for folders, remedy in _STORES.items() if _holds(parts, folders)), _MEND)
+
+
+_MEND = "fetch what it leads to, or mend the link"
+_STORES = {
+    (".git", "annex"): "its content is not here yet: git annex get",
+    (".dvc", "cache"): "its content is not here yet: dvc pull",
+    ("blobs",): "the cache does not hold its content: download the model again",
+}
+"""Folders in which tools keep contents that links lead to, and how to fetch one."""
+
+
+def _holds(parts: tuple[str, ...], folders: tuple[str, ...]) -> bool:
+    return any(parts[i : i + len(folders)] == folders for i in range(len(parts)))
 
 
 def _leaves(directory: Path, path: Path) -> bool:
@@ -55,11 +142,34 @@ def is_inside(directory: Path, path: Path) -> bool:
     return any(real.is_relative_to(place) for place in (home, *caches))
 
 
+def links_out(directory: str | os.PathLike[str], files: Iterable[str]) -> list[str]:
+    """Return the line that says which weight files of a directory are links out of it; none where none is.
+
+    Parameters
+    ----------
+    directory
+        The directory.
+    files
+        Paths of files in it.
+    """
+    home = Path(directory)
+    beyond = [file for file in files if _may_leave(home, file) and _leaves(home, Path(file))]
+    if not beyond:
+        return []
+    first = f"{os.path.relpath(beyond[0], home)}, to {os.path.realpath(beyond[0])}"
+    what = "a weight file is a link" if len(beyond) == 1 else f"{counted(len(beyond), 'weight file')} are links"
+    return [f"{what} out of the directory: {first}{', …' if len(beyond) > 1 else ''}"]
+
+
+def _may_leave(home: Path, file: str) -> bool:
+    """Whether a file may lie elsewhere, by one look at it: it is a link, or lies in a folder, which may be one."""
+    return os.path.islink(file) or Path(file).parent != home
+
+
 def why_not_copied(directory: Path, path: Path, largest: int) -> str:
     """Return why a file that lies beside weights is not copied with them; empty where it is.
 
-    Links within the directory, or into the blobs of the cache it is part of, are copied as what they lead to. What
-    leads elsewhere is not: a directory from a stranger could so have a private file put into what is given away.
+    Links within the directory, or into the blobs of the cache it is part of, are copied as what they lead to.
 
     Parameters
     ----------

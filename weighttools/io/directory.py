@@ -5,27 +5,32 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from weighttools.errors import SourceError
+from weighttools.io.placing import exchange, place_directory
 from weighttools.io.sink import explained, sync_rename
-from weighttools.io.temporary import SUFFIX, kept, prefix, remove_debris, remove_tree, sync_directory
+from weighttools.io.temporary import SUFFIX, kept, lock, prefix, remove_debris, remove_tree, sync_tree
+
+_ASIDE, _MARK_FILE, _OLD = ".old", "weighttools-exchange", "old"
+"""The end of the name of a directory in which an old target waits, the file in it that says so, and the target."""
+_MARK_TEXT = b"weighttools was exchanging a directory, and puts it back when it writes there again\n"
 
 
 @contextmanager
 def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
     """Give an empty directory that takes the place of `target`, whole, when the block ends.
 
-    The exchange is one rename; what else an existing target holds, the caller carries over by `keep_others`.
+    The exchange is one rename, of what is synced to the disk, files and folders; what else an existing target holds,
+    the caller carries over by `keep_others`.
 
     Raises
     ------
     SourceError
-        The target exists and is not empty and `force` is not given, or is no directory.
+        The target exists and is not empty and `force` is not given (whenever it came there), or is no directory.
     """
     path = Path(os.path.realpath(target))
     _check_place(path, target)
@@ -33,21 +38,22 @@ def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> 
         _bring_back(path)
         _check_directory(path, force=force, subject=target)
         remove_debris(path.parent)
-        temporary, lock = _directory_beside(path)
+        _remove_asides(path)
+        temporary, held = _directory_beside(path)
     try:
         with explained(target):
             yield temporary
             os.chmod(temporary, _directory_mode(path))
-            sync_directory(temporary)
-            _exchange(temporary, path)
+            sync_tree(temporary)
+            _put(temporary, path, force, target)
     except SourceError as error:
         if error.subject:  # a file in the temporary: name the one that it was to be
             error.subject = error.subject.replace(str(temporary), os.fspath(target).rstrip(os.sep))
         raise
     finally:
         remove_tree(temporary)
-        if lock >= 0:
-            os.close(lock)
+        if held >= 0:
+            os.close(held)
     sync_rename(path.parent, target)
 
 
@@ -63,10 +69,10 @@ def check_writable(target: str | os.PathLike[str], *, force: bool = False) -> No
     _check_place(path, target)
     _check_directory(path, force=force, subject=target)
     with explained(target):
-        temporary, lock = _directory_beside(path)
+        temporary, held = _directory_beside(path)
     remove_tree(temporary)
-    if lock >= 0:
-        os.close(lock)
+    if held >= 0:
+        os.close(held)
 
 
 def _directory_beside(path: Path) -> tuple[Path, int]:
@@ -75,26 +81,26 @@ def _directory_beside(path: Path) -> tuple[Path, int]:
         temporary = tempfile.mkdtemp(prefix=prefix(path), suffix=SUFFIX, dir=path.parent)
         if os.name != "posix":
             return Path(temporary), -1
-        lock = _locked(temporary)
-        if lock is not None:
-            return Path(temporary), lock
+        held = _locked(temporary)
+        if held is not None:
+            return Path(temporary), held
 
 
 def _locked(temporary: str) -> int | None:
     """Open and lock a directory just made; None if it was taken for debris meanwhile."""
-    lock = -1
+    held = -1
     try:
-        lock = os.open(temporary, os.O_RDONLY)
-        if kept(lock, temporary):
-            return lock
+        held = os.open(temporary, os.O_RDONLY)
+        if kept(held, temporary):
+            return held
     except FileNotFoundError:
         return None
     except BaseException:
         os.rmdir(temporary)
-        if lock >= 0:
-            os.close(lock)
+        if held >= 0:
+            os.close(held)
         raise
-    os.close(lock)
+    os.close(held)
     return None
 
 
@@ -135,53 +141,93 @@ def _directory_mode(path: Path) -> int:
     return 0o777 & ~mask
 
 
-def _exchange(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`; what `target` was is then found under `new`, or gone."""
-    if not target.exists() or (os.name == "posix" and not os.listdir(target)):
-        os.rename(new, target)  # a rename may replace an empty directory
-    elif not _exchange_in_kernel(new, target):
+def _put(new: Path, target: Path, force: bool, subject: object) -> None:
+    """Give `new` the target's name; with `force` what the target was is then found under `new`, or gone."""
+    if not (force and target.is_dir() and os.listdir(target)):
+        place_directory(new, target, subject)
+    elif not exchange(new, target):
         _exchange_in_steps(new, target)
 
 
-def _aside(target: Path) -> Path:
-    """Where the old target waits while the new one takes its name, on systems that cannot exchange two names."""
-    return target.with_name(f".{os.fsdecode(os.fsencode(target.name)[:100])}.weighttools.old")
-
-
 def _exchange_in_steps(new: Path, target: Path) -> None:
-    aside = _aside(target)
-    os.rename(target, aside)
+    """Exchange two directories where the system has no call for it; between two renames the target is not there."""
+    holder, held = _set_aside(target, new)
     try:
         os.rename(new, target)
-    except OSError:
-        os.rename(aside, target)
+    except BaseException:
+        os.rename(holder / _OLD, target)
         raise
-    remove_tree(aside)
+    finally:
+        os.close(held)
+        if os.path.lexists(target):  # else the old one waits there for the next writer
+            remove_tree(holder)
+
+
+def _set_aside(target: Path, new: Path) -> tuple[Path, int]:
+    """Move a target into a directory of our own beside it, and return that with a descriptor of its locked mark.
+
+    The mark says which directory is to take the target's place.
+    """
+    holder = Path(tempfile.mkdtemp(prefix=prefix(target), suffix=_ASIDE, dir=target.parent))
+    held = os.open(holder / _MARK_FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        lock(held, wait=True)
+        os.write(held, _MARK_TEXT + _identity(new))
+        os.rename(target, holder / _OLD)
+    except BaseException:
+        os.close(held)
+        remove_tree(holder)
+        raise
+    return holder, held
+
+
+def _identity(path: Path) -> bytes:
+    info = os.stat(path)
+    return b"%d %d\n" % (info.st_dev, info.st_ino)
 
 
 def _bring_back(target: Path) -> None:
     """Give the old target its name again if a writer was killed in the middle of `_exchange_in_steps`."""
-    aside = _aside(target)
-    if not aside.is_dir():
-        return
-    if target.exists():
-        remove_tree(aside)  # it was killed one step later: the new one is in its place
-    else:
-        os.rename(aside, target)
+    if not os.path.lexists(target):
+        for holder in _asides(target):
+            if (holder / _OLD).is_dir() and not os.path.lexists(target):
+                os.rename(holder / _OLD, target)
 
 
-def _exchange_in_kernel(a: Path, b: Path) -> bool:
-    """Exchange two names at once (Linux renameat2 with RENAME_EXCHANGE); False where that is not to be had."""
-    if sys.platform != "linux":
-        return False
-    import ctypes
+def _remove_asides(target: Path) -> None:
+    """Remove what killed writers set aside, where what was to take its place has done so, or it is back itself."""
+    for holder, successor in _asides(target).items():
+        if not (holder / _OLD).exists() or (target.exists() and _identity(target) == successor):
+            remove_tree(holder)
 
-    at_cwd, exchange = -100, 2
+
+def _asides(target: Path) -> dict[Path, bytes]:
+    """Return our own holders of a target that no living writer has, and what was to take the target's place.
+
+    Nobody else's directory is one, whatever its name.
+    """
     try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except AttributeError:
-        return False
-    return bool(renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0)
+        names = [n for n in os.listdir(target.parent) if n.startswith(prefix(target)) and n.endswith(_ASIDE)]
+    except OSError:
+        return {}
+    found = {target.parent / name: _left_mark(target.parent / name / _MARK_FILE) for name in names}
+    return {holder: mark for holder, mark in found.items() if mark is not None}
+
+
+def _left_mark(path: Path) -> bytes | None:
+    """Return what our mark says if its writer is dead; None of what is no mark of ours, or held."""
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return None
+    try:
+        text = os.read(fd, 200)
+        is_free = lock(fd) or os.name != "posix"  # elsewhere there are no such locks
+        return text[len(_MARK_TEXT) :] if is_free and text.startswith(_MARK_TEXT) else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def keep_others(old: Path, new: Path, replaced: Callable[[str], bool]) -> None:
@@ -218,4 +264,4 @@ def _keep(old: Path, new: Path) -> None:
     try:
         os.link(old, new, follow_symlinks=False)
     except OSError:
-        shutil.copy2(old, new, follow_symlinks=False)
+        shutil.copy2(old, new, follow_symlinks=False)  # synced with all the rest

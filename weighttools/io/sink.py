@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from weighttools.core.tensor import Span
 from weighttools.errors import SourceError
+from weighttools.io.placing import place_file
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
 from weighttools.io.temporary import SUFFIX, kept, prefix, remove_debris, sync_directory
@@ -157,6 +158,8 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
 
 
 def _write_error(name: object, error: OSError, remedy: str = "the target is as it was") -> SourceError:
+    if name == "-":  # what went out cannot be taken back
+        return SourceError(f"cannot be written: {error.strerror or error}", subject="standard output")
     return SourceError(f"cannot be written: {error.strerror or error}", subject=name, remedy=remedy)
 
 
@@ -198,11 +201,23 @@ def _copiers(span: Span, fd: int) -> Callable[[int, int], int]:
 
 @contextmanager
 def atomic_file(
-    target: str | os.PathLike[str], *, force: bool = False, progress: Progress = silent
+    target: str | os.PathLike[str], *, force: bool = False, follow: bool = True, progress: Progress = silent
 ) -> Iterator[FileSink]:
     """Give a sink for `target` that appears under that name only when it is complete and on the disk.
 
-    An existing file's mode is kept, and a symbolic link is written through. ``-`` is standard output.
+    An existing file's mode is kept. ``-`` is standard output.
+
+    Parameters
+    ----------
+    target
+        The path.
+    force
+        Replace what is there. Without it nothing is, whenever it came there.
+    follow
+        Write through a symbolic link, as is right for a path that a person gives. A link of a name that was found in
+        a directory is replaced itself.
+    progress
+        Called with the number of bytes just written.
 
     Raises
     ------
@@ -212,8 +227,9 @@ def atomic_file(
     if os.fspath(target) == "-":
         yield standard_output(progress)
         return
-    path = Path(os.path.realpath(target))
-    check_target(path, force=force, subject=target)
+    path = _place(target, follow)
+    if follow or not path.is_symlink():
+        check_target(path, force=force, subject=target)
     remove_debris(path.parent)
     with explained(target):
         fd, temporary = _beside(path)
@@ -223,7 +239,10 @@ def atomic_file(
         sink.finish()
         with explained(target):
             os.chmod(temporary, _mode(path))
-            os.replace(temporary, path)
+            if force:
+                os.replace(temporary, path)
+            else:
+                place_file(temporary, path, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -232,6 +251,12 @@ def atomic_file(
         with contextlib.suppress(OSError):  # all is synced, or given up
             os.close(fd)
     sync_rename(path.parent, target)
+
+
+def _place(target: str | os.PathLike[str], follow: bool) -> Path:
+    """Where the bytes of a target go; of one that is not followed its directory's links still are."""
+    path = Path(os.path.realpath(target))
+    return path if follow else Path(os.path.realpath(Path(target).parent)) / Path(target).name
 
 
 @contextmanager
@@ -332,12 +357,13 @@ def _beside(path: Path) -> tuple[int, str]:
 
 def _mode(path: Path) -> int:
     """The mode the finished file gets: the old file's, or what the umask gives a new one."""
-    try:
-        return stat.S_IMODE(os.stat(path).st_mode)
-    except FileNotFoundError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+    with contextlib.suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if not stat.S_ISLNK(mode):
+            return stat.S_IMODE(mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def sync_rename(directory: Path, target: object) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import IO, TextIO
 
 from weighttools.errors import SourceError, UnsupportedError
 
@@ -35,9 +38,24 @@ class LocalFile:
         if not stat.S_ISREG(info.st_mode):
             raise SourceError(f"is {_what(info.st_mode)}", subject=self.name, expected="a regular file")
         self.size = info.st_size
-        self._stamp = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+        self._stamp: tuple[int, ...] = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
         self._fd = -1
+        self._has_name = True
         self._lock = threading.Lock()
+
+    @classmethod
+    def of_descriptor(cls, fd: int, name: str) -> LocalFile:
+        """Return the regular file behind a descriptor, which becomes this object's; it is kept open as long as that is.
+
+        Raises
+        ------
+        OSError
+            Nothing can be said of the descriptor.
+        """
+        self = cls.__new__(cls)
+        self.path, self.name, self.size = "", name, os.fstat(fd).st_size
+        self._fd, self._has_name, self._stamp, self._lock = fd, False, (), threading.Lock()
+        return self
 
     def fileno(self) -> int:
         """Return a descriptor open for reading; it stays this object's."""
@@ -48,6 +66,8 @@ class LocalFile:
         return self._fd
 
     def _open(self) -> int:
+        if not self._has_name:
+            raise SourceError("is known to the process that opened it only", subject=self.name)
         try:
             fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
@@ -63,9 +83,9 @@ class LocalFile:
         return fd
 
     def close(self) -> None:
-        """Give the descriptor back; the next read opens it again."""
+        """Give the descriptor back; the next read opens it again. One of a file without a name is kept."""
         with self._lock:
-            if self._fd >= 0:
+            if self._fd >= 0 and self._has_name:
                 os.close(self._fd)
                 self._fd = -1
 
@@ -185,8 +205,15 @@ class SourceStream(io.RawIOBase):
         return n
 
 
-def open_source(path: str | os.PathLike[str]) -> LocalFile | Bytes:
+def open_source(path: str | os.PathLike[str], look: Callable[[bytes], object] | None = None) -> LocalFile | Bytes:
     """Open a file by path, or standard input by ``-``.
+
+    Parameters
+    ----------
+    path
+        The path, or a ``file://`` URL.
+    look
+        Called with the first bytes of standard input before the rest is taken, so that it can be refused by them.
 
     Raises
     ------
@@ -197,25 +224,68 @@ def open_source(path: str | os.PathLike[str]) -> LocalFile | Bytes:
     """
     text = os.fspath(path)
     if text == "-":
-        return _standard_input()
+        return _standard_input(look)
+    if text.startswith("file://"):
+        text = path_of_url(text)
     if "://" in text:
         raise UnsupportedError("URLs are not read", subject=text, remedy="download the file and give its path")
     return LocalFile(text)
 
 
-def _standard_input() -> LocalFile | Bytes:
-    """Read standard input: a redirected file by position, a pipe through a temporary file that has no name any more."""
+def path_of_url(url: str) -> str:
+    """Return the path that a ``file://`` URL means.
+
+    Raises
+    ------
+    UnsupportedError
+        It names another machine.
+
+    >>> path_of_url("file:///data/my%20model.safetensors")
+    '/data/my model.safetensors'
+    """
+    from urllib.parse import unquote
+
+    host, slash, path = url.removeprefix("file://").partition("/")
+    if host not in ("", "localhost") or not slash:
+        raise UnsupportedError("is a URL of another machine", subject=url, expected="file:/// and an absolute path")
+    is_drive = os.name == "nt" and re.match(r"[A-Za-z][:|]", path)
+    return unquote(path if is_drive else slash + path)
+
+
+def _standard_input(look: Callable[[bytes], object] | None) -> LocalFile:
+    """Read standard input: a redirected file by position, a pipe through a temporary file that never has a name."""
     import sys
 
     if sys.stdin is None or sys.stdin.isatty():
         raise SourceError(
             "standard input is a terminal or closed", subject="-", remedy="pipe or redirect a file into it"
         )
-    return spooled(iter(lambda: sys.stdin.buffer.read(1 << 20), b""), "-")
+    redirected = _redirected(sys.stdin)
+    if redirected is not None:
+        return redirected
+    head = sys.stdin.buffer.read(_HEAD)
+    if look is not None:
+        look(head)
+    return spooled(chain([head], iter(lambda: sys.stdin.buffer.read(1 << 20), b"")), "-")
+
+
+_HEAD = 1 << 16
+"""How much of a pipe is looked at before the rest of it is taken: what a format is known by lies within."""
+
+
+def _redirected(stream: TextIO) -> LocalFile | None:
+    """Return the file that a stream is redirected from, if it is one and nothing of it is read yet."""
+    try:
+        fd = stream.fileno()
+        if stat.S_ISREG(os.fstat(fd).st_mode) and os.lseek(fd, 0, os.SEEK_CUR) == 0:
+            return LocalFile.of_descriptor(os.dup(fd), "-")
+    except OSError:
+        pass  # it has no descriptor, or one that tells nothing: it is read as a pipe is
+    return None
 
 
 def spooled(chunks: Iterable[bytes], name: str) -> LocalFile:
-    """Put bytes that have no place of their own into a temporary file that goes when the source does.
+    """Put bytes that have no place of their own into a temporary file without a name, so that no kill leaves one.
 
     Raises
     ------
@@ -224,27 +294,33 @@ def spooled(chunks: Iterable[bytes], name: str) -> LocalFile:
     """
     import tempfile
 
-    fd, spool = tempfile.mkstemp(prefix="weighttools-")
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.writelines(chunks)
-        source = LocalFile(spool, name=name)
-        source.fileno()
+        with tempfile.TemporaryFile(prefix="weighttools-", buffering=0) as file:
+            for chunk in chunks:
+                _write_all(file, chunk)
+            return LocalFile.of_descriptor(os.dup(file.fileno()), name)
     except SourceError:
         raise
     except OSError as error:
         raise SourceError(f"cannot be unpacked to a temporary file: {error.strerror}", subject=name) from None
-    finally:
-        os.unlink(spool)  # the open descriptor keeps it
-    return source
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
-    except FileNotFoundError:
-        raise SourceError("no such file or directory", subject=path, remedy=_near_files(path)) from None
     except (OSError, ValueError) as error:
+        from weighttools.io.beside import dangles
+
+        if dangling := dangles(path):
+            raise SourceError(dangling[0], subject=path, remedy=dangling[1]) from None
+        if isinstance(error, FileNotFoundError):
+            raise SourceError("no such file or directory", subject=path, remedy=_near_files(path)) from None
         raise SourceError(f"cannot be read: {getattr(error, 'strerror', error)}", subject=path) from None
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
 
 MARK, SUFFIX = ".weighttools-", ".tmp"
+_OURS = re.compile(rf"\..*{re.escape(MARK)}[a-z0-9_]{{8}}{re.escape(SUFFIX)}", re.DOTALL)
+"""The names that `tempfile` makes of our mark: eight characters of its own in between."""
 
 
 def prefix(path: Path) -> str:
@@ -19,14 +22,14 @@ def prefix(path: Path) -> str:
 
 def kept(fd: int, temporary: str) -> bool:
     """Lock a temporary just made, and say whether its name is still its own."""
-    _lock(fd, wait=True)
+    lock(fd, wait=True)
     try:
         return os.path.samestat(os.fstat(fd), os.stat(temporary))
     except FileNotFoundError:
         return False
 
 
-def _lock(fd: int, *, wait: bool = False) -> bool:
+def lock(fd: int, *, wait: bool = False) -> bool:
     """Take an exclusive lock if nobody holds it (or wait for it), and say whether it was had."""
     try:
         import fcntl
@@ -45,10 +48,9 @@ def remove_debris(directory: Path) -> list[Path]:
     What cannot be listed, opened or removed (another user's, say) is left: it is in nobody's way.
     """
     try:
-        found = [entry.name for entry in os.scandir(directory) if entry.name.startswith(".")]
+        debris = [directory / entry.name for entry in os.scandir(directory) if _OURS.fullmatch(entry.name)]
     except OSError:
         return []
-    debris = [directory / name for name in found if MARK in name and name.endswith(SUFFIX)]
     return [path for path in debris if _removed(path)]
 
 
@@ -60,7 +62,7 @@ def _removed(path: Path) -> bool:
     except OSError:
         return False
     try:
-        if not _lock(fd):
+        if not lock(fd):
             return False
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             remove_tree(path)
@@ -77,6 +79,31 @@ def remove_tree(path: Path) -> None:
     """Remove a directory; what of it cannot be removed now is debris, for the next writer to remove."""
     with contextlib.suppress(OSError):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def sync_tree(directory: Path) -> None:
+    """Bring a directory with all that is in it to the disk, before it appears under its name.
+
+    A file of several names is passed over: it was linked from where it is published already.
+    """
+    for folder, _, names in os.walk(directory, topdown=False):
+        for name in names:
+            _sync_file(Path(folder) / name)
+        sync_directory(Path(folder))
+
+
+def _sync_file(path: Path) -> None:
+    info = os.lstat(path)
+    if not stat.S_ISREG(info.st_mode) or info.st_nlink > 1:
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    except PermissionError:
+        return  # one that was copied from where it cannot be read either, and synced then
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def sync_directory(directory: Path) -> None:

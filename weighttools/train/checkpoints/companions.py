@@ -10,6 +10,7 @@ from typing import Any
 
 from weighttools.adapters import CONFIG as ADAPTER
 from weighttools.adapters import HEAD, of_head
+from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
 from weighttools.io.beside import not_copied, why_not_copied
@@ -34,7 +35,6 @@ TOKENIZER = (
     "chat_template.jinja",
     "generation_config.json",
 )
-_LARGEST = 100_000_000
 
 
 def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
@@ -104,7 +104,7 @@ def _found(origin: TensorMap) -> dict[Path, str]:
     except SourceError:
         return {}
     paths = [home / name for name in TOKENIZER]
-    return {path: why_not_copied(home, path, _LARGEST) for path in paths if os.path.lexists(path)}
+    return {path: why_not_copied(home, path, MAX_COMPANION_BYTES) for path in paths if os.path.lexists(path)}
 
 
 def _carried(origin: TensorMap) -> tuple[dict[str, bytes], str]:

@@ -50,8 +50,11 @@ class History:
     def __getitem__(self, i: int) -> dict[str, Any]:
         return self.epochs[i]
 
-    def csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return a row an epoch as CSV (a missing value is empty, NaN is ``nan``), and write it to `path` if given."""
+    def csv(self, path: str | os.PathLike[str] | None = None, *, force: bool = True) -> str:
+        """Return a row an epoch as CSV (a missing value is empty, NaN is ``nan``), and write it to `path` if given.
+
+        Without `force` a file that is there is not replaced; so too for `json` and `plot`.
+        """
         import csv
 
         names = list(dict.fromkeys(name for record in self.epochs for name in record))
@@ -59,15 +62,15 @@ class History:
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.epochs)
-        return _written(text.getvalue(), path)
+        return _written(text.getvalue(), path, force)
 
-    def json(self, path: str | os.PathLike[str] | None = None) -> str:
+    def json(self, path: str | os.PathLike[str] | None = None, *, force: bool = True) -> str:
         """Return all as one JSON object (NaN and infinity are null), and write it to `path` if given."""
         found = {"schema": SCHEMA, "epochs": [_plain(r) for r in self.epochs]}
         steps = {name: [_number(v) for v in values] for name, values in self.steps.items()}
-        return _written(json.dumps(found | {"steps": steps}, indent=1) + "\n", path)
+        return _written(json.dumps(found | {"steps": steps}, indent=1) + "\n", path, force)
 
-    def plot(self, path: str | os.PathLike[str] | None = None, *, format: str | None = None) -> Any:
+    def plot(self, path: str | os.PathLike[str] | None = None, *, format: str | None = None, force: bool = True) -> Any:
         """Return a matplotlib figure of the loss by update and of the metrics by epoch; save it to `path` if given.
 
         Raises
@@ -92,7 +95,7 @@ class History:
             fact = f"the plot cannot be drawn: matplotlib says {_line(error)}"
             raise SourceError(fact, subject=path, remedy="all else is as it was written" if path else None) from None
         if path is not None:
-            _write(picture.getvalue(), path)
+            _write(picture.getvalue(), path, force)
         return figure
 
     def _drawn(self) -> Any:
@@ -123,15 +126,15 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
     return {name: _number(value) for name, value in record.items()}
 
 
-def _written(text: str, path: str | os.PathLike[str] | None) -> str:
+def _written(text: str, path: str | os.PathLike[str] | None, force: bool) -> str:
     if path is not None:
-        _write(text.encode("utf-8"), path)
+        _write(text.encode("utf-8"), path, force)
     return text
 
 
-def _write(content: bytes, path: str | os.PathLike[str]) -> None:
+def _write(content: bytes, path: str | os.PathLike[str], force: bool) -> None:
     """Write a file in the place of the one before, which stays whole until then."""
     from weighttools.io.sink import atomic_file
 
-    with atomic_file(path, force=True) as sink:
+    with atomic_file(path, force=force) as sink:
         sink.write(content)

@@ -84,6 +84,7 @@ class Store:
             numbers["digests"] = {name: file_digest(new / name) for name in ARRAYS}
             numbers["digest"] = restoring.digest_of(numbers)
             (new / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+            check_place(self.directory)  # again: it is exchanged whole, and writing may have taken long
 
     def restore(self, session: Session, progress: Progress) -> None:
         """Continue: fill the arrays that learn and `progress`, which is that of a fresh start.
