@@ -192,8 +192,9 @@ def inspect(
     Returns
     -------
     dict
-        A ``weighttools.inspect/1`` record. `n_elements` counts every element of every stored tensor once;
-        `n_parameters` those of floating tensors that are neither buffers nor optimizer state.
+        A ``weighttools.inspect/1`` record. `n_elements` counts every element of every stored tensor once: `n_state`
+        those of training state (an optimizer's, a callback's), `n_buffers` those of buffers, `n_parameters` the
+        others. Each of `tensors` has its `role`, and in `role_because` what says so.
 
     Examples
     --------
@@ -232,7 +233,8 @@ def params(
     Returns
     -------
     dict
-        A ``weighttools.params/1`` record. Tied tensors count once; packed 4- and 6-bit dtypes count elements.
+        A ``weighttools.params/1`` record: `n_parameters`, `n_buffers` and `n_state` (an optimizer's, a callback's)
+        add up to `n_elements`. Tied tensors count once; packed 4- and 6-bit dtypes count elements.
     """
     with collector_paused():
         return params_record(chosen(path, include, exclude, ReadOptions(assume, root)), name_of(path), by, depth)

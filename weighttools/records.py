@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.families import Family, families
+from weighttools.analyzers.families import Family, families, roles
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.roles import Told
 from weighttools.formats.base import plain
 
 Record = dict[str, Any]
@@ -37,7 +38,7 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
         "aliases": dict(tensor_map.aliases),
         "files": list(tensor_map.origin.files),
         "notes": list(tensor_map.origin.notes),
-        "tensors": [_tensor_record(name, tensor) for name, tensor in tensor_map.items()] if tensors else [],
+        "tensors": _tensor_records(tensor_map) if tensors else [],
     }
 
 
@@ -73,6 +74,7 @@ def _totals(groups: dict[str, counts.Count]) -> Record:
     return {
         "n_parameters": total.n_parameters,
         "n_buffers": total.n_buffers,
+        "n_state": total.n_state,
         "n_elements": total.n_elements,
         "stored_bytes": total.stored_bytes,
     }
@@ -93,7 +95,12 @@ def _bitmasks(found: Iterable[Family]) -> Record:
     return {"bitmasks": sizes} if masked else {}
 
 
-def _tensor_record(name: str, tensor: Tensor) -> Record:
+def _tensor_records(tensor_map: TensorMap) -> list[Record]:
+    told = roles(tensor_map)
+    return [_tensor_record(*row) for row in zip(tensor_map, tensor_map.values(), told, strict=True)]
+
+
+def _tensor_record(name: str, tensor: Tensor, told: Told) -> Record:
     spec, stored = tensor.spec, tensor.stored
     return {
         "name": name,
@@ -104,6 +111,8 @@ def _tensor_record(name: str, tensor: Tensor) -> Record:
         "encoding": spec.encoding,
         "offset": stored.offset if stored else None,
         "file": stored.source.name if stored else None,
+        "role": told.role.value,
+        "role_because": told.why,
     }
 
 
@@ -113,6 +122,7 @@ def _group_record(name: str, count: counts.Count) -> Record:
         "n_tensors": count.n_tensors,
         "n_parameters": count.n_parameters,
         "n_buffers": count.n_buffers,
+        "n_state": count.n_state,
         "stored_bytes": count.stored_bytes,
     }
 

@@ -10,7 +10,7 @@ import click
 from weighttools.cli import options, output
 from weighttools.errors import printable
 
-_COLUMNS = ("path", "group", "n_tensors", "n_parameters", "n_buffers", "stored_bytes")
+_COLUMNS = ("path", "group", "n_tensors", "n_parameters", "n_buffers", "n_state", "stored_bytes")
 
 
 @click.command()
@@ -34,8 +34,9 @@ def params(
 ) -> None:
     """Count parameters and buffers exactly.
 
-    A parameter is an element of a floating tensor; buffers (integers, running statistics, position tables) and
-    optimizer state are counted apart. Tied tensors count once; packed 4- and 6-bit dtypes count as elements.
+    A parameter is an element of a floating tensor; buffers (integers, running statistics, position tables, masks,
+    scales of quantised tensors) and training state (an optimizer's, a callback's) are counted apart. Tied tensors count
+    once; packed 4- and 6-bit dtypes count as elements.
 
     \b
     Examples:
@@ -63,18 +64,20 @@ def params(
 
 
 def _table(record: dict[str, Any], named: bool) -> str:
-    rows = [_cells(group["group"], group) for group in record["groups"]]
-    total = {**record, "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
-    rows.append(_cells("total", total))
+    total = {**record, "group": "total", "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
+    has_state = record["n_state"] > 0
+    rows = [_cells(group, has_state) for group in (*record["groups"], total)]
+    heads = ["group", "tensors", "parameters", "", "buffers", *(["training state"] if has_state else []), "size"]
     lines = [f"{printable(record['path'])}:"] if named else []
-    lines += output.table(["group", "tensors", "parameters", "", "buffers", "size"], rows, " rrrrr")
+    lines += output.table(heads, rows, " " + "r" * (len(heads) - 1))
     if record["aliases"]:
         tied = ", ".join(f"{alias} = {kept}" for alias, kept in record["aliases"].items())
         lines.append(printable(f"tied, counted once: {tied}"))
     return "\n".join(lines)
 
 
-def _cells(label: str, row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], has_state: bool) -> list[str]:
     n = row["n_parameters"]
+    state = [f"{row['n_state']:,}"] if has_state else []
     size = output.short_size(row["stored_bytes"])
-    return [label, f"{row['n_tensors']:,}", f"{n:,}", output.count(n), f"{row['n_buffers']:,}", size]
+    return [row["group"], f"{row['n_tensors']:,}", f"{n:,}", output.count(n), f"{row['n_buffers']:,}", *state, size]
