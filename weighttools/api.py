@@ -194,7 +194,7 @@ def inspect(
     dict
         A ``weighttools.inspect/1`` record. `n_elements` counts every element of every stored tensor once: `n_state`
         those of training state (an optimizer's, a callback's), `n_buffers` those of buffers, `n_parameters` the
-        others. Each of `tensors` has its `role`, and in `role_because` what says so.
+        others.
 
     Examples
     --------
@@ -224,7 +224,8 @@ def params(
     path
         As for `open`.
     by
-        ``"dtype"``, ``"module"`` (the name without its last part) or ``"depth"`` (its first `depth` parts).
+        ``"dtype"``, ``"module"`` (the name without its last part), ``"depth"`` (its first `depth` parts) or ``"role"``
+        (weight, norm, bias, …; each group then says in `because` what tells so, and of how many tensors).
     depth
         How many parts of the name make a group, for ``by="depth"``.
     include, exclude, assume, root

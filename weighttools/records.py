@@ -38,7 +38,7 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
         "aliases": dict(tensor_map.aliases),
         "files": list(tensor_map.origin.files),
         "notes": list(tensor_map.origin.notes),
-        "tensors": _tensor_records(tensor_map) if tensors else [],
+        "tensors": [_tensor_record(name, tensor) for name, tensor in tensor_map.items()] if tensors else [],
     }
 
 
@@ -48,19 +48,30 @@ def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> Reco
     Raises
     ------
     SpecError
-        `by` is not ``"dtype"``, ``"module"`` or ``"depth"``, or `depth` is less than 1.
+        `by` is not ``"dtype"``, ``"module"``, ``"depth"`` or ``"role"``, or `depth` is less than 1.
     """
-    if by not in ("dtype", "module", "depth") or depth < 1:
-        raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, or depth from 1")
-    groups = _groups(tensor_map, by, depth)
+    if by not in ("dtype", "module", "depth", "role") or depth < 1:
+        raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, role, or depth from 1")
+    told = roles(tensor_map) if by == "role" else []
+    groups = counts.by_role(tensor_map, told) if by == "role" else _groups(tensor_map, by, depth)
+    evidence = _evidence(told)
     return {
         "schema": "weighttools.params/1",
         "path": path,
         **_totals(groups),
         "aliases": dict(tensor_map.aliases),
         "notes": list(tensor_map.origin.notes),
-        "groups": [_group_record(name, count) for name, count in groups.items()],
+        "groups": [_group_record(name, count) | evidence.get(name, {}) for name, count in groups.items()],
     }
+
+
+def _evidence(told: Iterable[Told]) -> dict[str, Record]:
+    """Return, for each role, what says so, and of how many tensors."""
+    found: dict[str, Record] = {}
+    for role, why in told:
+        because = found.setdefault(role.value, {"because": {}})["because"]
+        because[why] = because.get(why, 0) + 1
+    return found
 
 
 def _groups(tensor_map: TensorMap, by: str, depth: int) -> dict[str, counts.Count]:
@@ -95,12 +106,7 @@ def _bitmasks(found: Iterable[Family]) -> Record:
     return {"bitmasks": sizes} if masked else {}
 
 
-def _tensor_records(tensor_map: TensorMap) -> list[Record]:
-    told = roles(tensor_map)
-    return [_tensor_record(*row) for row in zip(tensor_map, tensor_map.values(), told, strict=True)]
-
-
-def _tensor_record(name: str, tensor: Tensor, told: Told) -> Record:
+def _tensor_record(name: str, tensor: Tensor) -> Record:
     spec, stored = tensor.spec, tensor.stored
     return {
         "name": name,
@@ -111,8 +117,6 @@ def _tensor_record(name: str, tensor: Tensor, told: Told) -> Record:
         "encoding": spec.encoding,
         "offset": stored.offset if stored else None,
         "file": stored.source.name if stored else None,
-        "role": told.role.value,
-        "role_because": told.why,
     }
 
 

@@ -40,14 +40,18 @@ class Selection:
         Tensors to change, in the map's order.
     left
         Rule to the tensors that it leaves alone; those that no pattern asks for are not among them.
+    because
+        What each of these is told to be, and what says so.
     """
 
     names: tuple[str, ...]
     left: dict[str, list[str]] = field(default_factory=dict)
+    because: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, object]:
-        """Return how many tensors are changed, and how many each rule leaves alone."""
-        return {"n_changed": len(self.names), "left_alone": {rule: len(names) for rule, names in self.left.items()}}
+        """Return how many tensors are changed, how many each rule leaves alone, and why each of these."""
+        left = {rule: len(names) for rule, names in self.left.items()}
+        return {"n_changed": len(self.names), "left_alone": left, "because": self.because}
 
 
 def select(
@@ -77,6 +81,7 @@ def select(
     found = dict(zip(tensor_map, roles(tensor_map), strict=True))
     names: list[str] = []
     left: dict[str, list[str]] = {}
+    because: dict[str, str] = {}
     for name in chosen(tensor_map, include, exclude):
         spec = tensor_map[name].spec
         tied = [told(alias, spec, tensor_map) for alias in ties.get(name, ())]
@@ -85,9 +90,10 @@ def select(
             names.append(name)
         else:
             left.setdefault(rule, []).append(name)
+            because[name] = f"{found[name].role}: {found[name].why}"
     if not names:
         raise _nothing(tensor_map, left)
-    return Selection(tuple(names), left)
+    return Selection(tuple(names), left, because)
 
 
 def rule_of(found: Sequence[Told], spec: Spec, include_all: bool) -> str | None:

@@ -98,13 +98,15 @@ def test_each_name_of_the_table_has_its_role_and_evidence() -> None:
         found = told(name, tensor_map[name].spec, tensor_map)
         assert (name, found.role) == (name, role), found.why
         assert found.why and found.is_parameter == (role in list(Role)[:5])
-    listed = {row["name"]: (row["role"], row["role_because"]) for row in wt.inspect(tensor_map)["tensors"]}
-    assert {name: listed[name][0] for name, _ in ROWS} == {name: role.value for name, role in ROWS}
-    assert all(why for _, why in listed.values())
+    groups = {group["group"]: group for group in wt.params(tensor_map, by="role")["groups"]}
+    assert list(groups) == [role.value for role in Role]
+    assert all(sum(g["because"].values()) == g["n_tensors"] >= len(TABLE[Role(r)].split()) for r, g in groups.items())
 
 
 def test_every_verb_and_training_leave_the_same_alone() -> None:
     tensor_map = everything()
+    because = wt.scale(tensor_map, by=2.0).report["because"]
+    assert because["cls_token"] == "embedding: it is called cls_token"
     changed, all_of = set(select(tensor_map).names), set(select(tensor_map, include_all=True).names)
     for name, role in ROWS:
         array = tensor_map[name].read()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from weighttools.analyzers.families import Family, asides
 from weighttools.core.tensormap import TensorMap
-from weighttools.families.roles import Role
+from weighttools.families.roles import Role, Told
 
 
 @dataclass(slots=True)
@@ -63,10 +63,19 @@ def by_dtype(found: Iterable[Family]) -> dict[str, Count]:
 
 def by_name(tensor_map: TensorMap, key: Callable[[str], str]) -> dict[str, Count]:
     """Count by a group that `key` makes of the name, in order of first appearance."""
+    return _grouped(tensor_map, map(key, tensor_map), asides(tensor_map))
+
+
+def by_role(tensor_map: TensorMap, told: Sequence[Told]) -> dict[str, Count]:
+    """Count by what tensors are told to be, in the order of `Role`."""
+    found = _grouped(tensor_map, (one.role.value for one in told), [None if one.is_parameter else one for one in told])
+    return {role.value: found[role.value] for role in Role if role.value in found}
+
+
+def _grouped(tensor_map: TensorMap, labels: Iterable[str], told: Iterable[Told | None]) -> dict[str, Count]:
     groups: dict[str, Count] = {}
-    rows = zip(tensor_map, tensor_map.specs(), tensor_map.sizes(), asides(tensor_map), strict=True)
-    for name, spec, size, aside in rows:
-        groups.setdefault(key(name), Count()).add(Family(name, spec, size, 1, aside))
+    for label, spec, size, aside in zip(labels, tensor_map.specs(), tensor_map.sizes(), told, strict=True):
+        groups.setdefault(label, Count()).add(Family("", spec, size, 1, aside))
     return groups
 
 

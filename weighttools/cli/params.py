@@ -16,7 +16,11 @@ _COLUMNS = ("path", "group", "n_tensors", "n_parameters", "n_buffers", "n_state"
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option(
-    "--by", type=click.Choice(["dtype", "module", "depth"]), default="dtype", show_default=True, help="Group by."
+    "--by",
+    type=click.Choice(["dtype", "module", "depth", "role"]),
+    default="dtype",
+    show_default=True,
+    help="Group by.",
 )
 @click.option("--depth", type=click.IntRange(min=1), help="Parts of the name that make a group; implies --by depth.")
 @options.patterns
@@ -42,6 +46,7 @@ def params(
     Examples:
       weighttools params model.safetensors
       weighttools params checkpoint/ --by depth --depth 3
+      weighttools params model.safetensors --by role
       weighttools params before.safetensors after.safetensors
       weighttools params model.safetensors -x 'embeddings.*' --json
     """
@@ -69,11 +74,22 @@ def _table(record: dict[str, Any], named: bool) -> str:
     rows = [_cells(group, has_state) for group in (*record["groups"], total)]
     heads = ["group", "tensors", "parameters", "", "buffers", *(["training state"] if has_state else []), "size"]
     lines = [f"{printable(record['path'])}:"] if named else []
-    lines += output.table(heads, rows, " " + "r" * (len(heads) - 1))
+    right = " " + "r" * (len(heads) - 1)
+    if any("because" in group for group in record["groups"]):
+        heads, right = [*heads, "because"], right + " "
+        rows = [[*row, _because(group)] for row, group in zip(rows, (*record["groups"], total), strict=True)]
+    lines += output.table(heads, rows, right)
     if record["aliases"]:
         tied = ", ".join(f"{alias} = {kept}" for alias, kept in record["aliases"].items())
         lines.append(printable(f"tied, counted once: {tied}"))
     return "\n".join(lines)
+
+
+def _because(group: dict[str, Any]) -> str:
+    """Return what most often says that tensors are what they are."""
+    found = sorted(group.get("because", {}).items(), key=lambda item: -item[1])
+    more = f"; {len(found) - 1:,} more reasons" if len(found) > 1 else ""
+    return f"{found[0][0]} ({found[0][1]:,} tensors){more}" if found else ""
 
 
 def _cells(row: dict[str, Any], has_state: bool) -> list[str]:
