@@ -193,8 +193,9 @@ def inspect(
     Returns
     -------
     dict
-        A ``weighttools.inspect/1`` record. `n_elements` counts every element of every stored tensor once;
-        `n_parameters` those of floating tensors that are neither buffers nor optimizer state.
+        A ``weighttools.inspect/1`` record. `n_elements` counts every element of every stored tensor once: `n_state`
+        those of training state (an optimizer's, a callback's), `n_buffers` those of buffers, `n_parameters` the
+        others.
 
     Examples
     --------
@@ -224,7 +225,8 @@ def params(
     path
         As for `open`.
     by
-        ``"dtype"``, ``"module"`` (the name without its last part) or ``"depth"`` (its first `depth` parts).
+        ``"dtype"``, ``"module"`` (the name without its last part), ``"depth"`` (its first `depth` parts) or ``"role"``
+        (weight, norm, bias, …; each group then says in `because` what tells so, and of how many tensors).
     depth
         How many parts of the name make a group, for ``by="depth"``.
     include, exclude, assume, root
@@ -233,7 +235,8 @@ def params(
     Returns
     -------
     dict
-        A ``weighttools.params/1`` record. Tied tensors count once; packed 4- and 6-bit dtypes count elements.
+        A ``weighttools.params/1`` record: `n_parameters`, `n_buffers` and `n_state` (an optimizer's, a callback's)
+        add up to `n_elements`. Tied tensors count once; packed 4- and 6-bit dtypes count elements.
     """
     with collector_paused():
         return params_record(chosen(path, include, exclude, ReadOptions(assume, root)), name_of(path), by, depth)

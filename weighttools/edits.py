@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
@@ -280,6 +280,7 @@ def average(
     *,
     weights: Sequence[float] | None = None,
     ema: float | None = None,
+    missing: str = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
 ) -> TensorMap:
@@ -288,20 +289,24 @@ def average(
     Parameters
     ----------
     srcs
-        Two or more, as for `open`, or open maps; metadata, ties and dtypes are the first's.
+        Two or more of one model, as for `open`, or open maps; metadata and dtypes are the first's. Names that all of
+        them tie stay tied; others are averaged each by itself.
     weights
         One each, divided by their sum; default equal.
     ema
         Instead: the exponential moving average over the series, oldest first, with this decay (0 to 1).
+    missing
+        What becomes of a tensor that not all have: ``"error"``, ``"keep"`` (the mean over those that have it) or
+        ``"drop"``.
     include, exclude
-        Name patterns of tensors to average. Others, and integers, are copied from the first; the report says so.
+        Name patterns of tensors to average. Others are copied from the first, and so are integers, buffers, masks,
+        vectors of spectral norm, scales and training state; the report says so. Running statistics are averaged.
 
     Raises
     ------
     SpecError
         The checkpoints do not fit each other, or the weights them.
     """
-    from weighttools.core.patterns import chosen
     from weighttools.transforms import average as averaging
     from weighttools.transforms.editing import finite
 
@@ -313,12 +318,7 @@ def average(
     shares = weights or [1.0] * len(maps)
     if ema is not None:
         shares = averaging.ema_weights(finite("--ema", ema, 0, 1), len(maps))
-    specs = {name: maps[0][name].spec for name in chosen(maps[0], include, exclude)}
-    names = [name for name, s in specs.items() if s.dtype.is_float and s.dtype.bits >= 8 and not s.is_quantized]
-    left = {"copied from the first: integers, and what is quantised": len(specs) - len(names)}
-    left["copied from the first: not asked for"] = len(maps[0]) - len(specs)
-    says: dict[str, Any] = {"ema": ema, "n_changed": len(names), "left_alone": {k: n for k, n in left.items() if n}}
-    return averaging.average(maps, names, shares, says)
+    return averaging.average(maps, shares, include, exclude, missing, {"ema": ema})
 
 
 def merge_adapter(base: Source, adapter: PathLike) -> TensorMap:

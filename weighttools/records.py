@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.families import Family, families
+from weighttools.analyzers.families import Family, families, roles
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.roles import Told
 from weighttools.formats.base import plain
 
 Record = dict[str, Any]
@@ -47,19 +48,30 @@ def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> Reco
     Raises
     ------
     SpecError
-        `by` is not ``"dtype"``, ``"module"`` or ``"depth"``, or `depth` is less than 1.
+        `by` is not ``"dtype"``, ``"module"``, ``"depth"`` or ``"role"``, or `depth` is less than 1.
     """
-    if by not in ("dtype", "module", "depth") or depth < 1:
-        raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, or depth from 1")
-    groups = _groups(tensor_map, by, depth)
+    if by not in ("dtype", "module", "depth", "role") or depth < 1:
+        raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, role, or depth from 1")
+    told = roles(tensor_map) if by == "role" else []
+    groups = counts.by_role(tensor_map, told) if by == "role" else _groups(tensor_map, by, depth)
+    evidence = _evidence(told)
     return {
         "schema": "weighttools.params/1",
         "path": path,
         **_totals(groups),
         "aliases": dict(tensor_map.aliases),
         "notes": list(tensor_map.origin.notes),
-        "groups": [_group_record(name, count) for name, count in groups.items()],
+        "groups": [_group_record(name, count) | evidence.get(name, {}) for name, count in groups.items()],
     }
+
+
+def _evidence(told: Iterable[Told]) -> dict[str, Record]:
+    """Return, for each role, what says so, and of how many tensors."""
+    found: dict[str, Record] = {}
+    for role, why in told:
+        because = found.setdefault(role.value, {"because": {}})["because"]
+        because[why] = because.get(why, 0) + 1
+    return found
 
 
 def _groups(tensor_map: TensorMap, by: str, depth: int) -> dict[str, counts.Count]:
@@ -73,6 +85,7 @@ def _totals(groups: dict[str, counts.Count]) -> Record:
     return {
         "n_parameters": total.n_parameters,
         "n_buffers": total.n_buffers,
+        "n_state": total.n_state,
         "n_elements": total.n_elements,
         "stored_bytes": total.stored_bytes,
     }
@@ -113,6 +126,7 @@ def _group_record(name: str, count: counts.Count) -> Record:
         "n_tensors": count.n_tensors,
         "n_parameters": count.n_parameters,
         "n_buffers": count.n_buffers,
+        "n_state": count.n_state,
         "stored_bytes": count.stored_bytes,
     }
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from weighttools.analyzers.roles import BUFFER, OPTIMIZER, role
+from weighttools.analyzers.families import roles
 from weighttools.core.patterns import chosen
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.roles import Role, Told, told
 
 NOT_FLOAT = "integers, booleans and complex numbers"
 QUANTIZED = "quantised tensors (convert --dequantize decodes them)"
 SMALL = "norms and biases (fewer than two dimensions, or named so)"
 EMBEDDINGS = "embeddings"
 SCALES = "scales of quantised tensors"
+STATE = "optimizer state"
 
-_EMBEDDING = re.compile(
-    r"(?:^|[./_])(?:[a-z]*embe?d[a-z]*|wte|wpe)(?:[./_:]|$)|(?:^|[./])shared[./](?:weight|embedding)$", re.IGNORECASE
-)
-_NORM = re.compile(r"norm|(?:^|[./_])(?:ln|bn)(?:_[a-z0-9]+|[0-9]+)?[./]|bias(?:[./:]|$)", re.IGNORECASE)
-_SCALE = re.compile(r"(?:scale_inv|_scale|\.scales)$")
+_ASIDE = {
+    Role.STATE: STATE,
+    Role.BUFFER: "buffers",
+    Role.STATISTIC: "buffers",
+    Role.VECTOR: "vectors of spectral norm",
+    Role.MASK: "masks",
+    Role.SCALE: SCALES,
+}
+"""The rule that leaves what is no parameter alone, whatever is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,18 @@ class Selection:
         Tensors to change, in the map's order.
     left
         Rule to the tensors that it leaves alone; those that no pattern asks for are not among them.
+    because
+        What each of these is told to be, and what says so.
     """
 
     names: tuple[str, ...]
     left: dict[str, list[str]] = field(default_factory=dict)
+    because: dict[str, str] = field(default_factory=dict)
 
     def record(self) -> dict[str, object]:
-        """Return how many tensors are changed, and how many each rule leaves alone."""
-        return {"n_changed": len(self.names), "left_alone": {rule: len(names) for rule, names in self.left.items()}}
+        """Return how many tensors are changed, how many each rule leaves alone, and why each of these."""
+        left = {rule: len(names) for rule, names in self.left.items()}
+        return {"n_changed": len(self.names), "left_alone": left, "because": self.because}
 
 
 def select(
@@ -55,8 +64,9 @@ def select(
     include, exclude
         Name patterns of tensors to change, and of tensors to leave alone.
     include_all
-        Change norms, biases and embeddings too. Integers, buffers, optimizer state, quantised tensors and floats of
-        less than 8 bits are never changed.
+        Change norms, biases and embeddings too. What is no parameter (integers, buffers, masks, vectors of spectral
+        norm, scales of quantised tensors, optimizer state), quantised tensors and floats of less than 8 bits are never
+        changed.
 
     Raises
     ------
@@ -68,39 +78,48 @@ def select(
     ties: dict[str, list[str]] = {}
     for alias, kept in tensor_map.aliases.items():
         ties.setdefault(kept, []).append(alias)
+    found = dict(zip(tensor_map, roles(tensor_map), strict=True))
     names: list[str] = []
     left: dict[str, list[str]] = {}
+    because: dict[str, str] = {}
     for name in chosen(tensor_map, include, exclude):
-        rule = rule_of([name, *ties.get(name, ())], tensor_map[name].spec, include_all)
+        spec = tensor_map[name].spec
+        tied = [told(alias, spec, tensor_map) for alias in ties.get(name, ())]
+        rule = rule_of([found[name], *tied], spec, include_all)
         if rule is None:
             names.append(name)
         else:
             left.setdefault(rule, []).append(name)
+            because[name] = f"{found[name].role}: {found[name].why}"
     if not names:
         raise _nothing(tensor_map, left)
-    return Selection(tuple(names), left)
+    return Selection(tuple(names), left, because)
 
 
-def rule_of(names: Sequence[str], spec: Spec, include_all: bool) -> str | None:
-    """Return the rule that leaves a tensor alone, or None; `names` are its own and those tied to it."""
-    return next((rule for rule, holds in _rules(names, spec, include_all) if holds), None)
+def rule_of(found: Sequence[Told], spec: Spec, include_all: bool) -> str | None:
+    """Return the rule that leaves a tensor alone, or None.
+
+    Parameters
+    ----------
+    found
+        What it is told to be, by its own name and by those tied to it.
+    spec
+        Its dtype and shape.
+    include_all
+        As for `select`.
+    """
+    return next((rule for rule, holds in _rules([one.role for one in found], spec, include_all) if holds), None)
 
 
-def _rules(names: Sequence[str], spec: Spec, include_all: bool) -> Iterator[tuple[str, bool]]:
-    roles = {role(name, spec.dtype) for name in names}
-    yield "optimizer state", OPTIMIZER in roles
+def _rules(found: Sequence[Role], spec: Spec, include_all: bool) -> Iterator[tuple[str, bool]]:
+    yield STATE, Role.STATE in found
     yield NOT_FLOAT, not spec.dtype.is_float
-    yield "buffers", BUFFER in roles
+    yield from ((rule, role in found) for role, rule in _ASIDE.items())
     yield QUANTIZED, spec.is_quantized
     yield "floats of less than 8 bits", spec.dtype.bits < 8
-    yield SCALES, spec.dtype.name == "float8_e8m0fnu" or _any(_SCALE, names)
     if not include_all:
-        yield SMALL, len(spec.shape) < 2 or _any(_NORM, names)
-        yield EMBEDDINGS, _any(_EMBEDDING, names)
-
-
-def _any(pattern: re.Pattern[str], names: Iterable[str]) -> bool:
-    return any(pattern.search(name) for name in names)
+        yield SMALL, len(spec.shape) < 2 or Role.NORM in found or Role.BIAS in found
+        yield EMBEDDINGS, Role.EMBEDDING in found
 
 
 def _nothing(tensor_map: TensorMap, left: dict[str, list[str]]) -> SpecError:

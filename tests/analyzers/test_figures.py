@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import ml_dtypes
@@ -110,6 +111,53 @@ def test_skewness_and_kurtosis_are_scipys(array: np.ndarray[Any, Any]) -> None:
         assert row["kurtosis"] == pytest.approx(expected[1], rel=1e-8, abs=1e-8)
     elif np.unique(oracles.scaled(array).values).size <= 1:
         assert row["skewness"] is row["kurtosis"] is None
+
+
+def exact_shape(values: list[int]) -> tuple[float, float, float, float]:
+    """Mean, standard deviation, skewness and excess kurtosis of integers, in fractions."""
+    n = len(values)
+    mean = Fraction(sum(values), n)
+    m2, m3, m4 = (sum((v - mean) ** k for v in values) / n for k in (2, 3, 4))
+    return float(mean), math.sqrt(m2), float(m3) / float(m2) ** 1.5, float(m4 / m2**2) - 3.0
+
+
+@given(
+    st.sampled_from(["int64", "uint64"]),
+    st.integers(0, 2**64 - 1),
+    st.lists(st.integers(0, 9) | st.integers(0, 2**40), min_size=2, max_size=40),
+    st.integers(0, 3),
+)
+def test_integers_beyond_float64_are_exact(name: str, base: int, steps: list[int], n_small: int) -> None:
+    limits = np.iinfo(name)
+    base = base % (2**63) if name == "int64" else base
+    values = [min(base + step, limits.max) for step in steps]
+    values = [v - 2**62 if name == "int64" else v for v in values] + [7] * n_small
+    found = row_of(np.array(values, name), kurtosis=True)
+    assert (found["min"], found["max"]) == (min(values), max(values))
+    if len(set(values)) == 1:
+        assert found["skewness"] is found["kurtosis"] is None and found["std"] == 0
+        return
+    wanted = exact_shape(values)
+    for key, value in zip(("mean", "std", "skewness", "kurtosis"), wanted, strict=True):
+        assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-9 * (key != "std")), key
+
+
+def test_integers_beyond_float64_merge_exactly() -> None:
+    """Over blocks, over pieces, over tensors, and with small integers and floats among them."""
+    n = 600_000
+    big = (2**60 + np.arange(n) % 5).astype(np.int64)
+    later = big + np.int64(3)
+    record = wt.stats(wt.TensorMap.from_arrays({"m.a": big, "m.b": later}), by="module", kurtosis=True)
+    for row in (record["groups"][0], record["total"]):
+        wanted = exact_shape([2**60 + i % 5 + shift for i in range(5) for shift in (0, 3)])
+        assert [row[key] for key in ("mean", "std", "skewness", "kurtosis")] == pytest.approx(
+            wanted, rel=1e-9, abs=1e-9
+        )
+    mixed = {"m.a": big[:10], "m.b": np.arange(10), "m.c": np.arange(10.0) * 2.0**300, "m.d": np.array([2.0**600])}
+    [row] = wt.stats(wt.TensorMap.from_arrays(mixed), by="module", kurtosis=True)["groups"]
+    values = [int(v) for array in mixed.values() for v in array.tolist()]
+    wanted = [float(Fraction(sum(values), len(values))), *exact_shape([v >> 500 for v in values])[2:]]
+    assert [row["mean"], row["skewness"], row["kurtosis"]] == pytest.approx(wanted, rel=1e-6)
 
 
 @given(

@@ -82,3 +82,117 @@ def test_refused(second, options, message):
     maps = [wt.TensorMap.from_arrays(a) for a in ({"w": np.zeros((2, 2))}, second) if a is not None]
     with pytest.raises(wt.WeighttoolsError, match=message):
         wt.average(maps, **options)
+
+
+def state(tmp_path, name, **tensors):
+    """A checkpoint that torch writes."""
+    torch.save(tensors, tmp_path / name)
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_ties_are_each_files_own(order, tmp_path):
+    shared = torch.ones(2, 2)
+    tied = state(tmp_path, "a.pt", **{"wte.weight": shared, "lm_head.weight": shared})
+    loose = state(tmp_path, "b.pt", **{"wte.weight": 3 * torch.ones(2, 2), "lm_head.weight": 7 * torch.ones(2, 2)})
+    paths = [(tied, loose)[i] for i in order]
+    found = wt.average(paths)
+    read = [torch.load(path) for path in paths]
+    for name in ("wte.weight", "lm_head.weight"):
+        assert torch.equal(to_torch(found[name].read()), (read[0][name] + read[1][name]) / 2)
+    assert not found.aliases
+    assert found.report["untied"] == (["lm_head.weight"] if order == (0, 1) else [])
+    assert any("lm_head.weight" in note for note in found.origin.notes) == (order == (0, 1))
+    both = wt.average([tied, tied])
+    assert list(both) == ["wte.weight"] and dict(both.aliases) == {"lm_head.weight": "wte.weight"}
+
+
+def maps_of(*maps):
+    return [wt.TensorMap.from_arrays({n: np.full((2, 2), float(v)) for n, v in one.items()}) for one in maps]
+
+
+def test_what_not_all_have_is_an_error_that_names_it_and_the_option():
+    first, second = {"a": 1, "b": 2, "c": 3}, {"a": 3, "b": 4, "c": 5}
+    for maps, name in (((first | {"x": 1}, second), "no tensor 'x'"), ((first, second | {"x": 1}), "it has 'x'")):
+        with pytest.raises(wt.WeighttoolsError, match=f"{name}.*--missing keep"):
+            wt.average(maps_of(*maps))
+        kept, dropped = (wt.average(maps_of(*maps), missing=how) for how in ("keep", "drop"))
+        assert {n: t.read()[0, 0] for n, t in kept.items()} == {"a": 2, "b": 3, "c": 4, "x": 1}
+        assert list(dropped) == ["a", "b", "c"]
+        for found in (kept, dropped):
+            assert found.report["not_in_all"] == ["x"] and any("not in all files" in n for n in found.origin.notes)
+    with pytest.raises(wt.WeighttoolsError, match="error, keep, drop"):
+        wt.average(maps_of(first, second), missing="ignore")
+    assert wt.average(maps_of(first | {"x": 9}, second), exclude=["x"])["x"].read()[0, 0] == 9
+
+
+def test_the_mean_of_what_some_have_is_over_them():
+    maps = maps_of({"a": 1, "b": 1}, {"a": 2, "b": 2, "x": 4}, {"a": 3, "b": 3, "x": 8})
+    found = wt.average(maps, weights=[1, 1, 3], missing="keep")
+    assert found["x"].read()[0, 0] == (1 * 4 + 3 * 8) / 4
+    assert found["a"].read()[0, 0] == (1 + 2 + 9) / 5
+
+
+@pytest.mark.parametrize("missing", ["error", "keep", "drop"])
+def test_different_models_are_called_so(missing):
+    maps = maps_of({"a": 1, "b": 1, "c": 1}, {"a": 1, "d": 1, "e": 1})
+    with pytest.raises(wt.WeighttoolsError, match="only 1 of 5 tensors fit: these are not the same model"):
+        wt.average(maps, missing=missing)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", ["spectral_norm", "parametrizations.spectral_norm"])
+def test_spectral_norms_vectors_are_the_firsts(kind, tmp_path):
+    from torch import nn
+    from torch.nn.utils import parametrizations, spectral_norm
+
+    norm = spectral_norm if kind == "spectral_norm" else parametrizations.spectral_norm
+    nets = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        nets.append(nn.Sequential(norm(nn.Linear(5, 5)), nn.BatchNorm1d(5)))
+        nets[-1](torch.randn(8, 5))
+        torch.save(nets[-1].state_dict(), tmp_path / f"{seed}.pt")
+    paths = [tmp_path / f"{seed}.pt" for seed in range(3)]
+    found = wt.average(paths)
+    learns = dict(nets[0].named_parameters())
+    states = [torch.load(path) for path in paths]
+    for name, tensor in found.items():
+        mean = sum(s[name].double() for s in states) / 3
+        is_averaged = name in learns or "running" in name
+        wanted = mean.to(states[0][name].dtype) if is_averaged else states[0][name]
+        assert torch.equal(to_torch(tensor.read()), wanted), name
+    assert found.report["left_alone"]["copied from the first: vectors of spectral norm"] == 2
+    assert any("2 running statistics averaged too" in note for note in found.origin.notes)
+    nets[0].load_state_dict({n: to_torch(t.read()) for n, t in found.items()})
+    for verb in (wt.scale, wt.decay, wt.noise, wt.prune, wt.clip, wt.init):
+        options = {"scale": {"by": 0.5}, "noise": {"std": 0.1}, "decay": {"rate": 0.1}, "prune": {"sparsity": 0.5}}
+        options |= {"clip": {"value": 0.01}, "init": {"method": "normal", "std": 1.0}}
+        changed = verb(paths[0], include_all=True, **options[verb.__name__])
+        for name in set(states[0]) - set(learns):
+            assert torch.equal(to_torch(changed[name].read()), states[0][name]), (verb.__name__, name)
+
+
+def test_prunings_masks_are_the_firsts(tmp_path):
+    from torch import nn
+    from torch.nn.utils import prune
+
+    masks = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(8, 8))
+        prune.random_unstructured(net[0], "weight", amount=0.5)
+        torch.save(net.state_dict(), tmp_path / f"{seed}.pt")
+        masks.append(net[0].weight_mask)
+    found = wt.average([tmp_path / "0.pt", tmp_path / "1.pt"])
+    assert not torch.equal(*masks) and torch.equal(to_torch(found["0.weight_mask"].read()), masks[0])
+    assert any("masks" in note for note in found.origin.notes)
+
+
+def test_scaled_float8_is_not_averaged():
+    arrays = {"q.weight": normal((4, 4), "float8_e4m3fn", 0), "q.weight_scale_inv": np.ones((1, 1), np.float32)}
+    maps = [wt.TensorMap.from_arrays(arrays)] * 2
+    with pytest.raises(
+        wt.WeighttoolsError, match="'q.weight' is float8_e4m3fn, to be multiplied by 'q.weight_scale_inv'"
+    ):
+        wt.average(maps)

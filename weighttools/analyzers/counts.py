@@ -1,49 +1,54 @@
-"""Counting: parameters, buffers, elements, bytes; by dtype, by module, by depth. From headers alone."""
+"""Counting: parameters, buffers, training state, elements, bytes; by dtype, by module, by depth. From headers alone."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from weighttools.analyzers.families import Family
-from weighttools.analyzers.roles import PARAMETER, role
+from weighttools.analyzers.families import Family, asides
 from weighttools.core.tensormap import TensorMap
+from weighttools.families.roles import Role, Told
 
 
 @dataclass(slots=True)
 class Count:
-    """A running count; `n_parameters` and `n_buffers` add up to `n_elements`.
+    """A running count; `n_parameters`, `n_buffers` and `n_state` add up to `n_elements`.
 
     Parameters
     ----------
     n_tensors
         Stored tensors, each once, whatever names they are tied to.
     n_parameters
-        Elements of floating tensors that are neither buffers nor optimizer state.
+        Elements of floating tensors that are neither buffers nor training state.
     n_buffers
-        The other elements.
+        Elements of buffers: integers, running statistics, masks, scales of quantised tensors.
     stored_bytes
         Bytes in the file.
+    n_state
+        Elements of training state: an optimizer's, a callback's.
     """
 
     n_tensors: int = 0
     n_parameters: int = 0
     n_buffers: int = 0
     stored_bytes: int = 0
+    n_state: int = 0
 
     @property
     def n_elements(self) -> int:
         """Every element, once."""
-        return self.n_parameters + self.n_buffers
+        return self.n_parameters + self.n_buffers + self.n_state
 
     def add(self, family: Family) -> None:
         """Count a family's tensors."""
         n_elements = family.n_tensors * family.spec.n_elements
         self.n_tensors += family.n_tensors
         self.stored_bytes += family.n_tensors * family.stored_bytes
-        if role(family.words, family.spec.dtype) == PARAMETER:
+        if family.aside is None:
             self.n_parameters += n_elements
+        elif family.aside.role is Role.STATE:
+            self.n_state += n_elements
         else:
             self.n_buffers += n_elements
 
@@ -58,9 +63,19 @@ def by_dtype(found: Iterable[Family]) -> dict[str, Count]:
 
 def by_name(tensor_map: TensorMap, key: Callable[[str], str]) -> dict[str, Count]:
     """Count by a group that `key` makes of the name, in order of first appearance."""
+    return _grouped(tensor_map, map(key, tensor_map), asides(tensor_map))
+
+
+def by_role(tensor_map: TensorMap, told: Sequence[Told]) -> dict[str, Count]:
+    """Count by what tensors are told to be, in the order of `Role`."""
+    found = _grouped(tensor_map, (one.role.value for one in told), [None if one.is_parameter else one for one in told])
+    return {role.value: found[role.value] for role in Role if role.value in found}
+
+
+def _grouped(tensor_map: TensorMap, labels: Iterable[str], told: Iterable[Told | None]) -> dict[str, Count]:
     groups: dict[str, Count] = {}
-    for name, spec, size in zip(tensor_map, tensor_map.specs(), tensor_map.sizes(), strict=True):
-        groups.setdefault(key(name), Count()).add(Family(name, spec, size, 1))
+    for label, spec, size, aside in zip(labels, tensor_map.specs(), tensor_map.sizes(), told, strict=True):
+        groups.setdefault(label, Count()).add(Family("", spec, size, 1, aside))
     return groups
 
 
@@ -72,6 +87,7 @@ def total(groups: Mapping[str, Count]) -> Count:
         sum(c.n_parameters for c in parts),
         sum(c.n_buffers for c in parts),
         sum(c.stored_bytes for c in parts),
+        sum(c.n_state for c in parts),
     )
 
 

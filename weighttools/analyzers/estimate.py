@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 from weighttools.analyzers.configuration import text_part, whole
 from weighttools.analyzers.families import Family
-from weighttools.analyzers.roles import PARAMETER, role
 from weighttools.core.dtypes import DTYPES, DType
 
 Record = dict[str, Any]
@@ -73,13 +72,12 @@ def loading(families: Iterable[Family]) -> list[Record]:
 
 
 def _held(family: Family, dtype: DType) -> int:
-    is_weight = role(family.words, family.spec.dtype) == PARAMETER
-    return dtype.nbytes(family.spec.n_elements) if is_weight else family.stored_bytes
+    return dtype.nbytes(family.spec.n_elements) if family.is_parameter else family.stored_bytes
 
 
 def training(families: Iterable[Family]) -> list[Record]:
     """Return bytes to train every parameter, for each optimizer and precision."""
-    shapes = [(f.n_tensors, f.spec.shape) for f in families if role(f.words, f.spec.dtype) == PARAMETER]
+    shapes = [(f.n_tensors, f.spec.shape) for f in families if f.is_parameter]
     n = sum(n_tensors * math.prod(shape) for n_tensors, shape in shapes)
     rows = []
     for optimizer, state_of in OPTIMIZERS.items():

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
+from weighttools.families.roles import Beside, Told, aside, needs_neighbours
 
-_VARIABLE = re.compile(r"(?<=/vars/)([0-9])$", re.MULTILINE)
+_VARIABLE = re.compile(r"(?<=/vars/)([0-9])$")
 
 
 def variable_letter(number: int) -> str:
@@ -35,20 +36,93 @@ class Family(NamedTuple):
         What each of them takes.
     n_tensors
         How many they are.
+    aside
+        What they are, if they are no parameters; None for parameters.
     """
 
     words: str
     spec: Spec
     stored_bytes: int
     n_tensors: int
+    aside: Told | None = None
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether they are parameters."""
+        return self.aside is None
+
+
+class _Words(frozenset[str]):
+    """The words of a map's names; a name is in it by its own words."""
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(wordings([str(name)])[0])
 
 
 def families(tensor_map: TensorMap) -> list[Family]:
-    """Return the families of a map, in order of first appearance."""
+    """Return the families of a map, in order of first appearance.
+
+    Roles are told by words. Words that mean one thing beside some neighbours and another beside others, in one map,
+    are told name by name, and so may make two families.
+    """
     specs = tensor_map.specs()
     by_id = {id(spec): spec for spec in specs}
-    keys = zip(wordings(tensor_map), map(id, specs), tensor_map.sizes(), strict=True)
-    return [Family(words, by_id[spec], size, n) for (words, spec, size), n in Counter(keys).items()]
+    worded, sizes = wordings(tensor_map), tensor_map.sizes()
+    found = Counter(zip(worded, map(id, specs), sizes, strict=True))
+    known = _Words(dict.fromkeys(words for words, _, _ in found))
+    open_words = {words for words in known if needs_neighbours(words)}
+    if not open_words:
+        return [Family(w, by_id[s], size, n, aside(w, by_id[s], known)) for (w, s, size), n in found.items()]
+    roles = asides(tensor_map)
+    apart = Counter(zip(worded, map(id, specs), sizes, roles, strict=True))
+    return [Family(w, by_id[s], size, n, role) for (w, s, size, role), n in apart.items()]
+
+
+def asides(tensor_map: TensorMap) -> list[Told | None]:
+    """Return what each tensor of a map is that is no parameter, in order; None for each parameter.
+
+    Asked once for tensors of the same words and spec, unless the words need neighbours.
+    """
+    told: dict[tuple[str, int], Told | None] = {}
+    is_open: dict[str, bool] = {}
+    beside: Beside = tensor_map
+    found = []
+    for name, words, spec in zip(tensor_map, wordings(tensor_map), tensor_map.specs(), strict=True):
+        if words not in is_open:
+            is_open[words] = needs_neighbours(words)
+        key = (words, id(spec))
+        if is_open[words] or key not in told:
+            told[key] = aside(name, spec, beside)
+        found.append(told[key])
+    return found
+
+
+def roles(tensor_map: TensorMap) -> list[Told]:
+    """Return what each tensor of a map is, in order.
+
+    Asked once for tensors of one spec whose names are alike but for what their digits are, unless they need neighbours.
+    """
+    from weighttools.families.parameters import parameter
+
+    known: dict[tuple[str, int], Told] = {}
+    is_open: dict[str, bool] = {}
+    found = []
+    alike = _at_once(list(tensor_map), lambda text: text.translate(_ALIKE))
+    for name, kind, spec, told in zip(tensor_map, alike, tensor_map.specs(), asides(tensor_map), strict=True):
+        if kind not in is_open:
+            is_open[kind] = needs_neighbours(name)
+        key = (kind, id(spec))
+        if told is not None:
+            found.append(told)
+        elif is_open[kind] or key not in known:
+            known[key] = parameter(name, spec.shape, tensor_map)
+            found.append(known[key])
+        else:
+            found.append(known[key])
+    return found
+
+
+_ALIKE = bytes.maketrans(b"0123456789", b"0000000000")
 
 
 def wordings(names: Iterable[str]) -> list[str]:
@@ -58,11 +132,15 @@ def wordings(names: Iterable[str]) -> list[str]:
     stays, as a letter.
     """
     known = list(names)
-    text = "\n".join(known)
-    if "/vars/" in text:
-        text = _VARIABLE.sub(lambda found: variable_letter(int(found[1])), text)
-    everything = text.encode("utf-8", "surrogatepass").translate(None, b"0123456789")
-    found = everything.decode("utf-8", "surrogatepass").split("\n")
-    if len(found) == len(known):
+    if "/vars/" in "\n".join(known):
+        known = [_VARIABLE.sub(lambda found: variable_letter(int(found[1])), name) for name in known]
+    return _at_once(known, lambda text: text.translate(None, b"0123456789"))
+
+
+def _at_once(names: list[str], change: Callable[[bytes], bytes]) -> list[str]:
+    """Change all names in one text; one by one, and without line feeds, where a name holds some."""
+    text = "\n".join(names)
+    found = change(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass").split("\n")
+    if len(found) == len(names):
         return found
-    return [word for name in known for word in wordings([name.replace("\n", " ")])] if known else []
+    return [_at_once([name.replace("\n", " ")], change)[0] for name in names]

@@ -312,8 +312,10 @@ def _scheme(usual: dict[str, tuple[str, float]], law: Law, std: float, n: int) -
 
 
 def layers(tensor_map: TensorMap) -> list[str]:
-    """Return the names of the tensors that are looked at: layers that are parameters."""
-    from weighttools.analyzers.roles import PARAMETER, role
+    """Return the names of the tensors that are looked at: layers that are parameters, and no norms or biases."""
+    from weighttools.analyzers.families import roles
+    from weighttools.families.roles import Role
 
-    pairs = zip(tensor_map, tensor_map.specs(), strict=True)
-    return [name for name, spec in pairs if is_layer(spec) and role(name, spec.dtype) == PARAMETER]
+    rows = zip(tensor_map, tensor_map.specs(), roles(tensor_map), strict=True)
+    drawn = (Role.WEIGHT, Role.HEAD, Role.EMBEDDING)
+    return [name for name, spec, told in rows if is_layer(spec) and told.role in drawn]

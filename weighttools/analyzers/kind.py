@@ -8,12 +8,11 @@ from typing import Any
 
 from weighttools.analyzers.configuration import read_beside
 from weighttools.analyzers.families import Family
-from weighttools.analyzers.roles import OPTIMIZER, role
 from weighttools.core.tensormap import Origin
 from weighttools.errors import WeighttoolsError
+from weighttools.families.roles import Role
 
 _LORA = ("lora_A", "lora_B", "lora_down", "lora_up", "lora_embedding_", "lora_magnitude", ".lora.", "hada_w", "lokr_w")
-_SCALES = ("_scale_inv", "weight_scale", "input_scale")
 _PACKED = (".qweight", ".qzeros", ".quant_state", ".absmax", "weight_packed")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
@@ -55,6 +54,10 @@ def _with(found: Families, parts: Iterable[str]) -> int:
     return sum(family.n_tensors for family in found if any(part in family.words for part in parts))
 
 
+def _of_role(found: Families, role: Role) -> int:
+    return sum(family.n_tensors for family in found if family.aside is not None and family.aside.role is role)
+
+
 def _all(found: Families) -> int:
     return sum(family.n_tensors for family in found)
 
@@ -75,10 +78,10 @@ def _adapter(found: Families, origin: Origin, config: Mapping[str, Any]) -> Find
 
 
 def _optimizer(found: Families, origin: Origin, config: Mapping[str, Any]) -> Finding | None:
-    n = sum(family.n_tensors for family in found if role(family.words, family.spec.dtype) == OPTIMIZER)
+    n = _of_role(found, Role.STATE)
     if not n:
         return None
-    evidence = [f"{n:,} of {_all(found):,} names are optimizer slots"]
+    evidence = [f"{n:,} of {_all(found):,} names are training state: an optimizer's or a callback's"]
     return ("optimizer state" if n == _all(found) else "training state"), evidence
 
 
@@ -90,7 +93,7 @@ def _shard(found: Families, origin: Origin, config: Mapping[str, Any]) -> Findin
 
 
 def _quantized(found: Families, origin: Origin, config: Mapping[str, Any]) -> Finding | None:
-    packed, scales = _with(found, _PACKED), _with(found, _SCALES)
+    packed, scales = _with(found, _PACKED), _of_role(found, Role.SCALE)
     method = config.get("quantization_config")
     evidence = [f"config.json: quantization_config {method.get('quant_method')}"] if isinstance(method, dict) else []
     if packed:

@@ -31,6 +31,8 @@ class Moments(NamedTuple):
         The sums of their magnitudes and of their squares.
     scale
         The power of two that keeps squares of huge and of tiny float64 values in range; 0 as a rule.
+    origin
+        What `mean` is counted from: an integer near the values where these are integers beyond what float64 holds.
     """
 
     n_elements: int = 0
@@ -40,6 +42,7 @@ class Moments(NamedTuple):
     l1: float = 0.0
     sq: float = 0.0
     scale: int = 0
+    origin: int = 0
 
     def merge(self, other: Moments) -> Moments:
         """Return the moments of both parts together.
@@ -55,6 +58,8 @@ class Moments(NamedTuple):
         scale = _common(self, other)
         a, b = self._at(scale), other._at(scale)
         n, delta = a.n + b.n, b.mean - a.mean
+        if a.origin or b.origin:
+            delta += b.origin - a.origin
         return Moments(
             a.n_elements + b.n_elements,
             n,
@@ -63,12 +68,15 @@ class Moments(NamedTuple):
             a.l1 + b.l1,
             a.sq + b.sq,
             scale,
+            a.origin,
         )
 
     def _at(self, scale: int) -> Moments:
         shift = self.scale - scale
         if not shift:
             return self
+        if self.origin:
+            return self._replace(mean=self.mean + self.origin, origin=0)._at(scale)
         mean, l1 = math.ldexp(self.mean, shift), math.ldexp(self.l1, shift)
         m2, sq = math.ldexp(self.m2, 2 * shift), math.ldexp(self.sq, 2 * shift)
         return Moments(self.n_elements, self.n, mean, m2, l1, sq, scale)
@@ -82,7 +90,7 @@ class Moments(NamedTuple):
         if not self.n:
             return {"count": self.n_elements, "mean": None, "std": None, "l1": 0.0, "l2": 0.0, "rms": None}
         figures = {
-            "mean": self.mean,
+            "mean": self.mean + self.origin if self.origin else self.mean,
             "std": math.sqrt(self.m2 / self.n),
             "l1": self.l1,
             "l2": math.sqrt(self.sq),

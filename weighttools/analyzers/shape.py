@@ -22,7 +22,10 @@ _SAFE_EXPONENT = 200
 
 
 class Powers(NamedTuple):
-    """Sums of powers 2 to 4 of the distances of `n` finite values, times ``2**-scale``, from their mean."""
+    """Sums of powers 2 to 4 of the distances of `n` finite values, times ``2**-scale``, from their mean.
+
+    The mean is counted from `origin`: an integer near the values where these are integers beyond what float64 holds.
+    """
 
     n: int = 0
     mean: float = 0.0
@@ -30,6 +33,7 @@ class Powers(NamedTuple):
     m3: float = 0.0
     m4: float = 0.0
     scale: int = 0
+    origin: int = 0
 
     def merge(self, other: Powers) -> Powers:
         """Return the sums of both parts together.
@@ -41,20 +45,24 @@ class Powers(NamedTuple):
         """
         if not (self.n and other.n):
             return self if self.n else other
-        scale = max((p.scale for p in (self, other) if p.mean or p.m2), default=0)
+        scale = max((p.scale for p in (self, other) if p.mean or p.m2 or p.origin), default=0)
         a, b = self._at(scale), other._at(scale)
         n, d = a.n + b.n, b.mean - a.mean
+        if a.origin or b.origin:
+            d += b.origin - a.origin
         wa, wb = a.n / n, b.n / n
         between = d * d * a.n * wb
         m3 = a.m3 + b.m3 + between * d * (wa - wb) + 3 * d * (wa * b.m2 - wb * a.m2)
         m4 = a.m4 + b.m4 + between * d * d * (wa * wa - wa * wb + wb * wb)
         m4 += 6 * d * d * (wa * wa * b.m2 + wb * wb * a.m2) + 4 * d * (wa * b.m3 - wb * a.m3)
-        return Powers(n, a.mean + d * wb, a.m2 + b.m2 + between, m3, m4, scale)
+        return Powers(n, a.mean + d * wb, a.m2 + b.m2 + between, m3, m4, scale, a.origin)
 
     def _at(self, scale: int) -> Powers:
         shift = self.scale - scale
         if not shift:
             return self
+        if self.origin:
+            return self._replace(mean=self.mean + self.origin, origin=0)._at(scale)
         mean, m2 = math.ldexp(self.mean, shift), math.ldexp(self.m2, 2 * shift)
         return Powers(self.n, mean, m2, math.ldexp(self.m3, 3 * shift), math.ldexp(self.m4, 4 * shift), scale)
 
@@ -74,12 +82,16 @@ class Powers(NamedTuple):
 
 def powers(block: Block) -> Powers:
     """Return the sums of a block's finite values, in float64; of elements of one byte by their counts."""
+    from weighttools.analyzers.kernels.careful import offsets
+
     if block.values.dtype.itemsize == 1:
         from weighttools.analyzers.kernels.patterns import table
 
         known, counts = table(block.values.dtype), block.counts
         there = known.finite & (counts > 0)
         return _counted(known.values[there], counts[there])
+    if (exact := offsets(block.values)) is not None:
+        return _sums(exact.distances, 0)._replace(origin=exact.origin)
     return reduce(Powers.merge, map(_chunk, block.chunks()), Powers())
 
 
@@ -95,7 +107,13 @@ def _chunk(chunk: Array) -> Powers:
         return _constant(least, x.size)
     exponent = math.frexp(max(-least, greatest))[1]
     scale = 0 if abs(exponent) <= _SAFE_EXPONENT else exponent
-    y = np.ldexp(x, -scale) if scale else x
+    return _sums(np.ldexp(x, -scale) if scale else x, scale)
+
+
+def _sums(y: Array, scale: int) -> Powers:
+    """Return the sums of scaled values."""
+    import numpy as np
+
     mean = float(np.add.reduce(y)) / y.size
     d = y - mean
     mean += float(np.add.reduce(d)) / y.size

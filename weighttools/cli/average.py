@@ -13,6 +13,13 @@ from weighttools.cli import options
 @click.argument("srcs", nargs=-1, required=True, type=click.Path())
 @click.option("--weights", metavar="W,W,…", help="A weight for each checkpoint; divided by their sum. [default: equal]")
 @click.option("--ema", type=float, help="Instead: an exponential moving average with this decay, oldest first.")
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "keep", "drop"]),
+    default="error",
+    show_default=True,
+    help="A tensor that not all have: refuse, average over those that have it, or leave it out.",
+)
 @options.changed_patterns
 @options.output
 @options.reading
@@ -21,6 +28,7 @@ def average(
     dst: str,
     weights: str | None,
     ema: float | None,
+    missing: str,
     as_json: bool,
     include: tuple[str, ...],
     exclude: tuple[str, ...],
@@ -30,8 +38,9 @@ def average(
 ) -> None:
     """Average checkpoints of one model: a soup, a weighted mean, or a moving average over a series.
 
-    Sums are float64 and rounded once, to the dtypes of the first; integers, quantised tensors and what -i leaves out
-    are the first's.
+    Sums are float64 and rounded once, to the dtypes of the first. What is no parameter (integers, buffers, masks,
+    vectors of spectral norm, quantised tensors and their scales, training state) and what -i leaves out is the first's;
+    running statistics are averaged. Names that all files tie stay tied, others are averaged each by itself.
 
     \b
     Examples:
@@ -43,7 +52,7 @@ def average(
     from weighttools.cli import targets, writing
 
     maps = [api.open(src, assume=assume, root=root) for src in srcs]
-    changed = edits.average(maps, weights=_numbers(weights), ema=ema, include=include, exclude=exclude)
+    changed = edits.average(maps, weights=_numbers(weights), ema=ema, missing=missing, include=include, exclude=exclude)
     goal = writing.output_target(changed, writing.plan(changed, dst, **settings))
     targets.refuse_read([goal], [file for opened in maps for file in opened.origin.files])
     writing.edited(changed, dst, "averaged", as_json, **settings)

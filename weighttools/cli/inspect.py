@@ -104,6 +104,8 @@ def _headline(record: Record) -> str:
     ]
     if record["n_buffers"]:
         rows.append(("buffers", output.counted(record["n_buffers"], "element")))
+    if record["n_state"]:
+        rows.append(("training state", output.counted(record["n_state"], "element")))
     rows += [("dtype", _dtype_line(name, part)) for name, part in record["dtypes"].items()]
     if masked := record.get("bitmasks"):
         sizes = f"{output.short_size(masked['stored_bytes'])} for {output.short_size(masked['raw_bytes'])}"

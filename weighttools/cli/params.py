@@ -10,13 +10,17 @@ import click
 from weighttools.cli import options, output
 from weighttools.errors import printable
 
-_COLUMNS = ("path", "group", "n_tensors", "n_parameters", "n_buffers", "stored_bytes")
+_COLUMNS = ("path", "group", "n_tensors", "n_parameters", "n_buffers", "n_state", "stored_bytes")
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option(
-    "--by", type=click.Choice(["dtype", "module", "depth"]), default="dtype", show_default=True, help="Group by."
+    "--by",
+    type=click.Choice(["dtype", "module", "depth", "role"]),
+    default="dtype",
+    show_default=True,
+    help="Group by.",
 )
 @click.option("--depth", type=click.IntRange(min=1), help="Parts of the name that make a group; implies --by depth.")
 @options.patterns
@@ -34,13 +38,15 @@ def params(
 ) -> None:
     """Count parameters and buffers exactly.
 
-    A parameter is an element of a floating tensor; buffers (integers, running statistics, position tables) and
-    optimizer state are counted apart. Tied tensors count once; packed 4- and 6-bit dtypes count as elements.
+    A parameter is an element of a floating tensor; buffers (integers, running statistics, position tables, masks,
+    scales of quantised tensors) and training state (an optimizer's, a callback's) are counted apart. Tied tensors count
+    once; packed 4- and 6-bit dtypes count as elements.
 
     \b
     Examples:
       weighttools params model.safetensors
       weighttools params checkpoint/ --by depth --depth 3
+      weighttools params model.safetensors --by role
       weighttools params before.safetensors after.safetensors
       weighttools params model.safetensors -x 'embeddings.*' --json
     """
@@ -63,18 +69,31 @@ def params(
 
 
 def _table(record: dict[str, Any], named: bool) -> str:
-    rows = [_cells(group["group"], group) for group in record["groups"]]
-    total = {**record, "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
-    rows.append(_cells("total", total))
+    total = {**record, "group": "total", "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
+    has_state = record["n_state"] > 0
+    rows = [_cells(group, has_state) for group in (*record["groups"], total)]
+    heads = ["group", "tensors", "parameters", "", "buffers", *(["training state"] if has_state else []), "size"]
     lines = [f"{printable(record['path'])}:"] if named else []
-    lines += output.table(["group", "tensors", "parameters", "", "buffers", "size"], rows, " rrrrr")
+    right = " " + "r" * (len(heads) - 1)
+    if any("because" in group for group in record["groups"]):
+        heads, right = [*heads, "because"], right + " "
+        rows = [[*row, _because(group)] for row, group in zip(rows, (*record["groups"], total), strict=True)]
+    lines += output.table(heads, rows, right)
     if record["aliases"]:
         tied = ", ".join(f"{alias} = {kept}" for alias, kept in record["aliases"].items())
         lines.append(printable(f"tied, counted once: {tied}"))
     return "\n".join(lines)
 
 
-def _cells(label: str, row: dict[str, Any]) -> list[str]:
+def _because(group: dict[str, Any]) -> str:
+    """Return what most often says that tensors are what they are."""
+    found = sorted(group.get("because", {}).items(), key=lambda item: -item[1])
+    more = f"; {len(found) - 1:,} more reasons" if len(found) > 1 else ""
+    return f"{found[0][0]} ({found[0][1]:,} tensors){more}" if found else ""
+
+
+def _cells(row: dict[str, Any], has_state: bool) -> list[str]:
     n = row["n_parameters"]
+    state = [f"{row['n_state']:,}"] if has_state else []
     size = output.short_size(row["stored_bytes"])
-    return [label, f"{row['n_tensors']:,}", f"{n:,}", output.count(n), f"{row['n_buffers']:,}", size]
+    return [row["group"], f"{row['n_tensors']:,}", f"{n:,}", output.count(n), f"{row['n_buffers']:,}", *state, size]

@@ -14,9 +14,10 @@ from weighttools.core.readers import aligned_read
 from weighttools.core.tensor import Reader, Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.transforms.average_plan import plan, result
 from weighttools.transforms.cast import cast_block
 from weighttools.transforms.counting import widened
-from weighttools.transforms.editing import PIECE_ELEMENTS, replaced
+from weighttools.transforms.editing import PIECE_ELEMENTS
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -92,50 +93,57 @@ def checked_weights(weights: Sequence[float], n: int) -> tuple[float, ...]:
 
 
 def average(
-    maps: Sequence[TensorMap], names: Sequence[str], weights: Sequence[float], says: Mapping[str, Any]
+    maps: Sequence[TensorMap],
+    weights: Sequence[float],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    missing: str = "error",
+    says: Mapping[str, Any] | None = None,
 ) -> TensorMap:
-    """Return the weighted mean of some tensors of several maps; all else is the first map's.
+    """Return the weighted mean of the parameters of several maps, and of running statistics; all else is the first's.
 
-    The result has the first map's dtypes. Nothing is read yet.
+    A tensor is what a name means in each map, tied there or not: names that are tied in all of them stay tied, others
+    become tensors of their own. The result has the first map's dtypes. Nothing is read yet.
 
     Parameters
     ----------
     maps
-        At least two, with the same tensors.
-    names
-        Floating tensors of the first map to average.
+        At least two, of one model.
     weights
         One a map; they are divided by their sum.
+    include, exclude
+        Name patterns of the tensors to average; default all.
+    missing
+        What becomes of a tensor that not all maps have: ``"error"``, ``"keep"`` (the mean over those that have it) or
+        ``"drop"``.
     says
-        What the report says of the selection.
+        What the report says beside.
 
     Raises
     ------
     SpecError
-        A map lacks a tensor, or has another shape or an encoding; or the weights do not fit.
+        A map lacks a tensor, or has another shape or an encoding; little of the maps fits; or the weights do not fit.
+    TensorNotFoundError
+        A pattern matches nothing.
     """
     if len(maps) < 2:
         raise SpecError("there is nothing to average with one checkpoint", expected="two or more")
     shares = checked_weights(weights, len(maps))
-    changed = {name: _mean([_partner(other, maps[0], name) for other in maps], shares) for name in names}
-    copied = [name for name in maps[0] if name not in changed]
+    found = plan(maps, include, exclude, missing)
+    changed = {name: _shared(maps, name, found.holders[name], shares) for name in found.averaged}
+    averaged = result(found, maps, changed)
     report = {
         "transform": "average", "weights": [w / math.fsum(shares) for w in shares],
-        "sources": [other.origin.path for other in maps], **says, "copied": copied,
-        "names": list(names),
+        "sources": [other.origin.path for other in maps], **(says or {}), "n_changed": len(changed),
+        "left_alone": found.left, "copied": [name for name in averaged if name not in changed], "names": list(changed),
+        "missing": missing, "not_in_all": found.lacking, "untied": found.untied,
     }  # fmt: skip
-    return replaced(maps[0], changed, report)
+    return averaged.reported(report).noted(*found.notes(missing))
 
 
-def _partner(other: TensorMap, first: TensorMap, name: str) -> Tensor:
-    where = other.origin.path or None
-    if name not in other:
-        raise SpecError(f"there is no tensor {name!r} to average", subject=where, remedy=f"leave it out: -x {name}")
-    found, wanted = other[name], first[name]
-    if found.shape != wanted.shape or not found.dtype.is_float or found.spec.is_quantized:
-        fact = f"{name!r} is {found.spec.label} {found.shape}, not a float {wanted.shape}"
-        raise SpecError(fact, subject=where, expected="tensors of equal shapes, decoded")
-    return found
+def _shared(maps: Sequence[TensorMap], name: str, holders: Sequence[int], weights: Sequence[float]) -> Tensor:
+    """Return the mean over the maps that have a tensor."""
+    return _mean([maps[i][name] for i in holders], checked_weights([weights[i] for i in holders], len(holders)))
 
 
 def _mean(tensors: Sequence[Tensor], weights: tuple[float, ...]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,14 +10,12 @@ import numpy as np
 
 from weighttools.analyzers.axes import Strip, folded, padded
 from weighttools.core.findings import NOTE, WARNING, Finding
+from weighttools.families.roles import Role
 
 if TYPE_CHECKING:
     from weighttools.analyzers.checks.values import Seen
     from weighttools.analyzers.run import Block, Record
     from weighttools.core.tensor import Spec
-
-_EMBEDDING = re.compile(r"embed|\bwte\b|\bwpe\b", re.IGNORECASE)
-"""Names of tables, whose rows of padding and of tokens that never came are zero by right."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +57,7 @@ def check(seen: Sequence[Seen]) -> Iterator[Finding]:
         found = tensor.rows.finish()
         n, n_rows = found["n_dead_rows"], tensor.spec.shape[0] if tensor.spec.shape else 0
         if n and n < n_rows and tensor.is_parameter:
-            severity = NOTE if _EMBEDDING.search(tensor.name) else WARNING
+            is_table = tensor.told.role is Role.EMBEDDING  # rows of padding, and of tokens that never came
+            severity = NOTE if is_table else WARNING
             message = f"{n:,} of {n_rows:,} rows of {tensor.name!r} are zero, first row {found['first_dead_row']:,}"
             yield Finding(severity, "dead-rows", message, tensor.name)

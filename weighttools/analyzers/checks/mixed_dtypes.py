@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from weighttools.analyzers.families import Family, families
-from weighttools.analyzers.roles import PARAMETER, role
 from weighttools.core.findings import NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 
@@ -15,7 +14,7 @@ def check(tensor_map: TensorMap) -> Iterator[Finding]:
     """Yield a warning for each family of tensors with several dtypes, and a note if kinds of tensors differ."""
     kinds: dict[tuple[str, tuple[int, ...]], list[Family]] = defaultdict(list)
     for family in families(tensor_map):
-        if role(family.words, family.spec.dtype) == PARAMETER:
+        if family.is_parameter:
             kinds[family.words, family.spec.shape].append(family)
     uneven = [found for found in kinds.values() if len({f.spec.dtype for f in found}) > 1]
     for found in uneven:

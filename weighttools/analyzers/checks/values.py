@@ -8,8 +8,8 @@ from typing import NamedTuple
 from weighttools.analyzers import extremes, moments, sparsity
 from weighttools.analyzers.checks import dead_rows, duplicates, outlier_exponents
 from weighttools.analyzers.extremes import Extremes
+from weighttools.analyzers.families import roles
 from weighttools.analyzers.moments import Moments
-from weighttools.analyzers.roles import PARAMETER, role
 from weighttools.analyzers.run import Statistic, fold
 from weighttools.analyzers.sparsity import Zeros
 from weighttools.core import engine
@@ -17,6 +17,7 @@ from weighttools.core.findings import ERROR, Finding
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
+from weighttools.families.roles import Told
 from weighttools.io.progress import Progress, silent
 
 
@@ -27,6 +28,8 @@ class Seen(NamedTuple):
     ----------
     name, spec
         The tensor's.
+    told
+        What it is to the model.
     moments, extremes, zeros
         As for ``stats``.
     rows
@@ -39,6 +42,7 @@ class Seen(NamedTuple):
 
     name: str
     spec: Spec
+    told: Told
     moments: Moments
     extremes: Extremes
     zeros: Zeros
@@ -48,8 +52,8 @@ class Seen(NamedTuple):
 
     @property
     def is_parameter(self) -> bool:
-        """Whether it is a floating tensor that is neither buffer nor optimizer state."""
-        return role(self.name, self.spec.dtype) == PARAMETER
+        """Whether it is a floating tensor that is neither buffer nor training state."""
+        return self.told.is_parameter
 
     def place(self, flat: int) -> str:
         """Return the index of an element, as ``[3, 0]``."""
@@ -66,31 +70,34 @@ _STATISTICS: tuple[Statistic, ...] = (
 )
 
 
+_Named = tuple[str, Tensor, Told]
+
+
 def survey(
     tensor_map: TensorMap, threads: int | None = None, progress: Progress = silent
 ) -> tuple[list[Seen], list[Finding]]:
     """Read every value once; return what was seen of each tensor, and a finding for each that cannot be read."""
-    tensors = list(tensor_map.items())
+    tensors = [(name, tensor_map[name], told) for name, told in zip(tensor_map, roles(tensor_map), strict=True)]
     with engine.threads(threads) as pool:
         try:
-            states = fold([tensor for _, tensor in tensors], _STATISTICS, None, pool, progress=progress)
+            states = fold([tensor for _, tensor, _ in tensors], _STATISTICS, None, pool, progress=progress)
             return list(_seen(tensors, states)), []
         except WeighttoolsError:
             return _one_by_one(tensors)
 
 
-def _seen(tensors: Sequence[tuple[str, Tensor]], states: Iterator[list[object]]) -> Iterator[Seen]:
-    for (name, tensor), found in zip(tensors, states, strict=True):
-        yield Seen(name, tensor.spec, *found)  # type: ignore[arg-type]
+def _seen(tensors: Sequence[_Named], states: Iterator[list[object]]) -> Iterator[Seen]:
+    for (name, tensor, told), found in zip(tensors, states, strict=True):
+        yield Seen(name, tensor.spec, told, *found)  # type: ignore[arg-type]
 
 
-def _one_by_one(tensors: Sequence[tuple[str, Tensor]]) -> tuple[list[Seen], list[Finding]]:
+def _one_by_one(tensors: Sequence[_Named]) -> tuple[list[Seen], list[Finding]]:
     """Read what can be read, where some tensor cannot be."""
     seen: list[Seen] = []
     unread: list[Finding] = []
-    for name, tensor in tensors:
+    for name, tensor, told in tensors:
         try:
-            seen += _seen([(name, tensor)], fold([tensor], _STATISTICS))
+            seen += _seen([(name, tensor, told)], fold([tensor], _STATISTICS))
         except WeighttoolsError as error:
             unread.append(Finding(ERROR, "unreadable", f"{name!r} cannot be read: {error}", name))
     return seen, unread

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import cache, reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -70,9 +70,36 @@ def summary(values: Array, start: int, eps: float) -> Summary:
     parts = (_chunk(x, first, eps, tiny) for x, first in zip(chunks(values), at, strict=True))
     whole = reduce(Summary.merge, parts, EMPTY)
     if values.dtype.kind in "iu" and values.size:  # float64 does not hold every 64-bit integer
-        exact = whole.extremes._replace(least=int(values.min()), greatest=int(values.max()))
-        return whole._replace(extremes=exact)
+        extremes = whole.extremes._replace(least=int(values.min()), greatest=int(values.max()))
+        return whole._replace(extremes=extremes, moments=_exact(whole.moments, values))
     return whole
+
+
+class Offsets(NamedTuple):
+    """Integers as distances from the least of them, which float64 holds to a part in 2**53."""
+
+    origin: int
+    distances: Array
+
+
+def offsets(values: Array) -> Offsets | None:
+    """Return integers that float64 does not hold as distances from their least; None for all else."""
+    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8 or not values.size:
+        return None
+    least = int(values.min())
+    if max(-least, int(values.max())) <= 1 << 53:
+        return None
+    return Offsets(least, (values.view(np.uint64) - np.uint64(least % (1 << 64))).astype(np.float64))
+
+
+def _exact(moments: Moments, values: Array) -> Moments:
+    """Return moments whose mean and variance are those of the integers, and not of what float64 makes of them."""
+    found = offsets(values)
+    if found is None:
+        return moments
+    mean = float(np.add.reduce(found.distances)) / values.size
+    away = found.distances - mean
+    return moments._replace(mean=mean, m2=dot(away, away), origin=found.origin)
 
 
 def chunks(values: Array) -> Iterator[Array]:
