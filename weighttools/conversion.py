@@ -23,7 +23,6 @@ from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
 from weighttools.target import (
     Plan,
-    cast_notes,
     check_compression,
     check_store,
     plan_target,
@@ -87,7 +86,6 @@ def write(
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
-        *cast_notes(tensor_map, original),
     ]
     changed, reported = _watched(tensor_map)
     _refuse_loss(tensor_map, planned)

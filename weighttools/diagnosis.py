@@ -19,7 +19,7 @@ from weighttools.formats.base import ReadOptions
 from weighttools.io.ahead import reading_ahead
 from weighttools.io.progress import Progress, silent
 from weighttools.opening import PathLike, chosen, located, name_of, open
-from weighttools.records import Record
+from weighttools.records import Record, packed_notes
 
 if TYPE_CHECKING:
     from weighttools.analyzers.estimate import Cache
@@ -238,7 +238,7 @@ def estimate(
         "kv_cache": None if isinstance(shape, str) else figures.cache(shape, cached, context, batch),
         "kv_cache_note": None if known else shape,
         "not_included": list(figures.NOT_INCLUDED),
-        "notes": list(tensor_map.origin.notes),
+        "notes": [*tensor_map.origin.notes, *packed_notes(tensor_map, found)],
     }
 
 

@@ -46,10 +46,10 @@ class Which(TypedDict, total=False):
 
 def _edited(src: Source, which: Which, transform: Callable[[tuple[str, ...], Record], Transform]) -> TensorMap:
     """Choose tensors, and apply the transform that their names and the selection's record give."""
-    from weighttools.selection import select
+    from weighttools.selection import select_plain
 
     tensor_map = _opened(src)
-    chosen = select(tensor_map, **which)
+    chosen = select_plain(tensor_map, **which)
     return transform(chosen.names, chosen.record())(tensor_map)
 
 
@@ -138,11 +138,11 @@ def reading_bytes(src: Source, *, passes: str, **which: Unpack[Which]) -> int:
     passes
         What for: ``"magnitude"`` or ``"random"`` (up to four passes), or ``"norm"`` (one).
     """
-    from weighttools.selection import select
+    from weighttools.selection import select_plain
     from weighttools.transforms.prune import reading_bytes as of
 
     tensor_map = _opened(src)
-    tensors = [tensor_map[name] for name in select(tensor_map, **which).names]
+    tensors = [tensor_map[name] for name in select_plain(tensor_map, **which).names]
     return sum(t.spec.nbytes for t in tensors) if passes == "norm" else of(tensors, passes == "random")
 
 
@@ -259,14 +259,14 @@ def init(
     SpecError
         The method, or what it needs, is not known; a tensor has no fan; the seed is no integer of 0 or more.
     """
-    from weighttools.selection import select
+    from weighttools.selection import select_plain
     from weighttools.train.choice import initializer
     from weighttools.train.init import initialized
     from weighttools.transforms.editing import whole
 
     rule = initializer(method, activation=activation, layout=layout, std=std, value=value)
     tensor_map = _opened(src)
-    chosen = select(tensor_map, **which)
+    chosen = select_plain(tensor_map, **which)
     names, seed = set(chosen.names), whole("--seed", seed)
     drawn = initialized(tensor_map, lambda name, spec: rule if name in names else None, seed=seed)
     report = {"transform": "init", "method": method, "seed": seed, **chosen.record(), "names": list(chosen.names)}
@@ -317,6 +317,8 @@ def average(
     names = [name for name, s in specs.items() if s.dtype.is_float and s.dtype.bits >= 8 and not s.is_quantized]
     left = {"copied from the first: integers, and what is quantised": len(specs) - len(names)}
     left["copied from the first: not asked for"] = len(maps[0]) - len(specs)
+    names, parts = averaging.without_packed(maps[0], names)
+    left |= parts
     says: dict[str, Any] = {"ema": ema, "n_changed": len(names), "left_alone": {k: n for k, n in left.items() if n}}
     return averaging.average(maps, names, shares, says)
 

@@ -13,8 +13,6 @@ from weighttools.core.tensormap import Origin
 from weighttools.errors import WeighttoolsError
 
 _LORA = ("lora_A", "lora_B", "lora_down", "lora_up", "lora_embedding_", "lora_magnitude", ".lora.", "hada_w", "lokr_w")
-_SCALES = ("_scale_inv", "weight_scale", "input_scale")
-_PACKED = (".qweight", ".qzeros", ".quant_state", ".absmax", "weight_packed")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
 Finding = tuple[str, list[str]]
@@ -90,18 +88,16 @@ def _shard(found: Families, origin: Origin, config: Mapping[str, Any]) -> Findin
 
 
 def _quantized(found: Families, origin: Origin, config: Mapping[str, Any]) -> Finding | None:
-    packed, scales = _with(found, _PACKED), _with(found, _SCALES)
-    method = config.get("quantization_config")
-    evidence = [f"config.json: quantization_config {method.get('quant_method')}"] if isinstance(method, dict) else []
-    if packed:
-        evidence.append(f"{packed:,} names are packed integers (counted as stored, not as the weights they encode)")
-    if scales:
-        evidence.append(f"{scales:,} names are quantisation scales")
+    from weighttools.families.packed import recognise
+
+    packed = recognise(((family.words, family.spec) for family in found), {}, origin)
+    told = (f"packed as {packed.title}, counted as stored", packed.says) if packed else ()
+    evidence = [text for text in told if text]
     blocks = sorted({family.spec.encoding for family in found if family.spec.is_quantized})
     if blocks:
         n = sum(family.n_tensors for family in found if family.spec.is_quantized)
         evidence.append(f"{n:,} tensors are {', '.join(blocks)} blocks (counted as the weights they encode)")
-    if not packed and not scales and not blocks:
+    if not evidence:
         return None
     return "quantized checkpoint" + _sharded(origin), evidence + _architecture(config)
 

@@ -14,6 +14,7 @@ from weighttools.core.readers import aligned_read
 from weighttools.core.tensor import Reader, Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.packed import packed
 from weighttools.transforms.cast import cast_block
 from weighttools.transforms.counting import widened
 from weighttools.transforms.editing import PIECE_ELEMENTS, replaced
@@ -89,6 +90,14 @@ def checked_weights(weights: Sequence[float], n: int) -> tuple[float, ...]:
     if len(weights) != n or total == 0:
         raise SpecError(f"{len(weights)} weights for {n} checkpoints", expected="a finite one each, whose sum is not 0")
     return tuple(map(float, weights))
+
+
+def without_packed(tensor_map: TensorMap, names: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """Return the names but for parts of packed weights, and how many those are, by the rule that leaves them out."""
+    found = packed(tensor_map)
+    kept = [name for name in names if found is None or name not in found.members]
+    rule = f"copied from the first: parts of weights packed as {found.title}" if found else ""
+    return kept, {rule: len(names) - len(kept)} if found else {}
 
 
 def average(
