@@ -95,7 +95,12 @@ def write(
             _execute(changed, planned, options, force, progress)
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
-    return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
+    if not tensor_map.origin.reports:
+        return record
+    from weighttools.transforms.tally import emptied
+
+    transforms = reported(not dry_run)
+    return record | {"transforms": transforms, "notes": [*record["notes"], *emptied(transforms[-1])]}
 
 
 def _refuse_loss(tensor_map: TensorMap, planned: Plan) -> None:

@@ -86,8 +86,8 @@ def prune(
     nm
         Instead: ``"2:4"`` keeps the two largest of every four along each row.
     structure
-        Drop whole ``"rows"`` (axis 0), ``"columns"`` (the last axis), ``"channels"`` (axis 1 of convolutions) or
-        attention ``"heads"``, those of the smallest `norm` (``"1"``, ``"2"``, ``"inf"``) in each tensor.
+        Drop whole ``"rows"`` (outputs), ``"columns"`` (inputs; of torch's convolutions the last axis), ``"channels"``
+        (inputs of convolutions) or attention ``"heads"``, those of the smallest `norm` (``"1"``, ``"2"``, ``"inf"``).
     random
         Drop random weights, by (`seed`, name, position).
     scope
@@ -102,8 +102,8 @@ def prune(
     Returns
     -------
     TensorMap
-        With a `report`: by, scopes, n_pruned, names, what was left alone. Only a target by magnitude or norm reads
-        values now; zeros are set when values are read.
+        With a `report`: by, scopes, n_pruned (where it is known before values are written), names, what was left
+        alone. Only a target by magnitude or norm reads values now; zeros are set when values are read.
 
     Raises
     ------
