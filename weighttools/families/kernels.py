@@ -9,42 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from weighttools.families.axes import IN_OUT, TORCH, Axes
 
 if TYPE_CHECKING:
     from weighttools.core.tensormap import TensorMap
 
 Shape = tuple[int, ...]
 
-
-class Axes(NamedTuple):
-    """Where outputs and inputs of a weight lie.
-
-    Parameters
-    ----------
-    cut
-        Where its axes are parted into the rows and the columns of a matrix.
-    outputs, inputs
-        Axes, next to each other; each lies wholly in the rows or in the columns. Inputs may be none.
-    """
-
-    cut: int
-    outputs: tuple[int, ...]
-    inputs: tuple[int, ...]
-
-    def named(self) -> str:
-        """Say which axes the outputs are, as a message does: ``"rows"`` where they are torch's."""
-        return "rows" if self.outputs == (0,) else f"outputs (axis {', '.join(map(str, self.outputs))})"
-
-    def named_inputs(self) -> str:
-        """Say which axes the inputs are: ``"columns"`` where they are torch's."""
-        return "columns" if self.inputs == (1,) else f"inputs (axis {', '.join(map(str, self.inputs))})"
-
-
-TORCH = Axes(1, (0,), (1,))
-"""(out, in, …): torch's Linear and convolutions, and what nothing else is known of."""
-IN_OUT = Axes(1, (1,), (0,))
-"""(in, out): Keras's and Flax's dense layers, GPT-2's Conv1D."""
 
 _LEAVES = frozenset({"kernel", "pointwise_kernel", "recurrent_kernel", "depthwise_kernel"})
 _TRANSPOSED = re.compile(r"conv\dd_?transpose", re.IGNORECASE)
@@ -76,7 +49,9 @@ class Layouts:
         return cls(tensor_map.metadata.get("format") == "mlx", bool(gpt2) and _is_in_out(tensor_map, gpt2))
 
     def axes(self, name: str, shape: Shape) -> Axes:
-        """Return where the outputs and inputs of a tensor of two axes or more lie."""
+        """Return where the outputs and inputs of a tensor lie; of fewer than two axes nothing is said."""
+        if len(shape) < 2:
+            return TORCH
         path = name.replace(".", "/").removesuffix(":0").split("/")
         if path[-1] in _LEAVES or (path[-2:-1] == ["vars"] and "embedding" not in path[-3 if len(path) > 2 else 0]):
             return _of_kernel(path, len(shape))

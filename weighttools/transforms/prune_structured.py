@@ -15,7 +15,8 @@ import numpy as np
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
-from weighttools.families.kernels import TORCH, Axes, Layouts
+from weighttools.families.axes import TORCH, Axes
+from weighttools.families.kernels import Layouts
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counting import Job, Key, is_finite, over, planning_bytes, widened
 from weighttools.transforms.editing import whole

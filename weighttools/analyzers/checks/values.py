@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from weighttools.analyzers import extremes, moments, sparsity
 from weighttools.analyzers.checks import dead_rows, duplicates, outlier_exponents
 from weighttools.analyzers.extremes import Extremes
 from weighttools.analyzers.moments import Moments
 from weighttools.analyzers.roles import PARAMETER, role
-from weighttools.analyzers.run import Statistic, fold
+from weighttools.analyzers.run import Statistic, Task, fold_tasks
 from weighttools.analyzers.sparsity import Zeros
 from weighttools.core import engine
 from weighttools.core.findings import ERROR, Finding
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
+from weighttools.families.kernels import Layouts
 from weighttools.io.progress import Progress, silent
 
 
@@ -29,8 +30,8 @@ class Seen(NamedTuple):
         The tensor's.
     moments, extremes, zeros
         As for ``stats``.
-    rows
-        Which rows hold anything but zeros.
+    dead
+        What is zero of its outputs and of its inputs.
     outliers
         Values that stand far above all others.
     digest
@@ -42,7 +43,7 @@ class Seen(NamedTuple):
     moments: Moments
     extremes: Extremes
     zeros: Zeros
-    rows: dead_rows.Rows
+    dead: Mapping[str, dead_rows.Dead]
     outliers: outlier_exponents.Outliers
     digest: duplicates.Digest
 
@@ -70,27 +71,32 @@ def survey(
     tensor_map: TensorMap, threads: int | None = None, progress: Progress = silent
 ) -> tuple[list[Seen], list[Finding]]:
     """Read every value once; return what was seen of each tensor, and a finding for each that cannot be read."""
-    tensors = list(tensor_map.items())
+    tensors, layouts = list(tensor_map.items()), Layouts.of(tensor_map)
     with engine.threads(threads) as pool:
         try:
-            states = fold([tensor for _, tensor in tensors], _STATISTICS, None, pool, progress=progress)
+            states = fold_tasks(_tasks(tensors, layouts), None, pool, progress=progress)
             return list(_seen(tensors, states)), []
         except WeighttoolsError:
-            return _one_by_one(tensors)
+            return _one_by_one(tensors, layouts)
 
 
-def _seen(tensors: Sequence[tuple[str, Tensor]], states: Iterator[list[object]]) -> Iterator[Seen]:
+def _tasks(tensors: Sequence[tuple[str, Tensor]], layouts: Layouts) -> Iterator[Task]:
+    return (Task(tensor, _STATISTICS, layouts.axes(name, tensor.shape)) for name, tensor in tensors)
+
+
+def _seen(tensors: Sequence[tuple[str, Tensor]], states: Iterator[list[Any]]) -> Iterator[Seen]:
     for (name, tensor), found in zip(tensors, states, strict=True):
-        yield Seen(name, tensor.spec, *found)  # type: ignore[arg-type]
+        moved, ends, zeros, lines, outliers, digest = found
+        yield Seen(name, tensor.spec, moved, ends, zeros, lines.finish(tensor.spec), outliers, digest)
 
 
-def _one_by_one(tensors: Sequence[tuple[str, Tensor]]) -> tuple[list[Seen], list[Finding]]:
+def _one_by_one(tensors: Sequence[tuple[str, Tensor]], layouts: Layouts) -> tuple[list[Seen], list[Finding]]:
     """Read what can be read, where some tensor cannot be."""
     seen: list[Seen] = []
     unread: list[Finding] = []
     for name, tensor in tensors:
         try:
-            seen += _seen([(name, tensor)], fold([tensor], _STATISTICS))
+            seen += _seen([(name, tensor)], fold_tasks(_tasks([(name, tensor)], layouts)))
         except WeighttoolsError as error:
             unread.append(Finding(ERROR, "unreadable", f"{name!r} cannot be read: {error}", name))
     return seen, unread
