@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from weighttools.analyzers.counts import by_dtype
 from weighttools.core.engine import collector_paused
 from weighttools.core.findings import ERROR, WARNING, Finding
+from weighttools.core.patterns import listed
 from weighttools.core.tensor import Source, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
@@ -93,7 +94,7 @@ def check(
             tensor_map = read_file(piped, options) if piped else open(path, assume=assume, root=root)
             found += _of_map(tensor_map, base, assume)
         if not headers:
-            selected = tensor_map.select(*include, exclude=exclude)
+            selected = tensor_map.select(*listed(include), exclude=exclude)
             with _ahead(list(selected.values()), planned, progress) as told:
                 found += _of_values(selected, threads, told)
         if against is not None:

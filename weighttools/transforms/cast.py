@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from weighttools.core.dtypes import DTYPES, DType
+from weighttools.core.dtypes import DTYPES, DType, dtype
 from weighttools.core.patterns import matching
 from weighttools.core.readers import Elementwise
 from weighttools.core.tensor import Spec, Tensor
@@ -24,7 +24,7 @@ _CUT = (1 << 29) - 1
 _TARGETS = tuple(d.name for d in DTYPES.values() if d.is_float and d.bits >= 8 and d.name != "float8_e8m0fnu")
 
 
-def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Transform:
+def cast(target: DType | str | Any, keep: Sequence[str] = (), saturate: bool = False) -> Transform:
     """Return a transform that casts floating tensors to `target`; integers, booleans and complex stay.
 
     Quantised tensors are decoded for it. A quantisation's scales that stand by themselves (of a cache of keys, of
@@ -33,7 +33,7 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
     Parameters
     ----------
     target
-        A floating dtype of at least 8 bits.
+        A floating dtype of at least 8 bits, or its name.
     keep
         Name patterns of tensors to leave as they are.
     saturate
@@ -47,6 +47,7 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
     TensorNotFoundError
         A pattern of `keep` matches nothing.
     """
+    target = dtype(target)
     if target.name not in _TARGETS:
         raise SpecError(f"cannot cast to {target}", expected=f"one of {', '.join(_TARGETS)}")
 
