@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
+from weighttools.core.patterns import listed
 from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
+    from weighttools.core.dtypes import DType
     from weighttools.core.tensormap import TensorMap, Transform
 
 T = TypeVar("T")
@@ -27,7 +29,7 @@ class Changes(TypedDict, total=False):
     dequantize
         Decode quantised tensors to float32; with `dtype` they are decoded anyway.
     dtype
-        Cast floating tensors to this dtype.
+        Cast floating tensors to this dtype: a name, or a dtype of NumPy or ml_dtypes.
     keep_dtype
         Name patterns of tensors that are not cast.
     saturate
@@ -44,7 +46,7 @@ class Changes(TypedDict, total=False):
     names: str | None
     rename: Sequence[str]
     dequantize: bool
-    dtype: str | None
+    dtype: str | DType | Any | None
     keep_dtype: Sequence[str]
     saturate: bool
     quantize: str | None
@@ -53,7 +55,7 @@ class Changes(TypedDict, total=False):
 
 def taken(tensor_map: TensorMap, changes: Changes) -> TensorMap:
     """Return the tensors that the changes take, under the names that they shall have."""
-    chosen = tensor_map.select(*changes.get("include", ()), exclude=changes.get("exclude", ()))
+    chosen = tensor_map.select(*listed(changes.get("include", ())), exclude=changes.get("exclude", ()))
     if names := changes.get("names"):
         from weighttools.transforms.gguf_names import translate
 
@@ -74,17 +76,16 @@ def recodings(changes: Changes) -> Iterator[Transform]:
         An option does not fit the others, or is not known.
     """
     dtype = changes.get("dtype")
-    if changes.get("keep_dtype") and not dtype:
+    if changes.get("keep_dtype") and dtype is None:
         raise SpecError("--keep-dtype needs --dtype", expected="a dtype to cast the other tensors to")
     if changes.get("dequantize"):
         from weighttools.transforms.dequantize import dequantize
 
         yield dequantize()
-    if dtype:
-        from weighttools.core.dtypes import dtype as dtype_named
+    if dtype is not None:
         from weighttools.transforms.cast import cast
 
-        yield cast(dtype_named(dtype), changes.get("keep_dtype", ()), changes.get("saturate", False))
+        yield cast(dtype, changes.get("keep_dtype", ()), changes.get("saturate", False))
     if encoding := changes.get("quantize"):
         from weighttools.transforms.quantize import quantize
 

@@ -24,7 +24,6 @@ from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
 from weighttools.target import (
     Plan,
-    cast_notes,
     check_compression,
     check_store,
     plan_target,
@@ -91,7 +90,6 @@ def write(
     planned.notes += [
         *tensor_map.origin.notes,
         *load(planned.format).losses(tensor_map),
-        *cast_notes(tensor_map, original),
     ]
     changed, reported = _watched(tensor_map)
     _refuse_loss(tensor_map, planned)
@@ -102,7 +100,12 @@ def write(
             _execute(changed, planned, options, force, progress)
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run) | {"replaced": lost}
-    return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
+    if not tensor_map.origin.reports:
+        return record
+    from weighttools.transforms.tally import emptied
+
+    transforms = reported(not dry_run)
+    return record | {"transforms": transforms, "notes": [*record["notes"], *emptied(transforms[-1])]}
 
 
 def _refuse_loss(tensor_map: TensorMap, planned: Plan) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from weighttools.analyzers.counts import by_dtype
 from weighttools.core.engine import collector_paused
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
+from weighttools.core.patterns import listed
 from weighttools.core.tensor import Source, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, SpecError, UnsupportedError, WeighttoolsError
@@ -19,7 +20,7 @@ from weighttools.formats.base import ReadOptions
 from weighttools.io.ahead import reading_ahead
 from weighttools.io.progress import Progress, silent
 from weighttools.opening import PathLike, chosen, located, name_of, open
-from weighttools.records import Record
+from weighttools.records import Record, packed_notes
 
 if TYPE_CHECKING:
     from weighttools.analyzers.estimate import Cache
@@ -93,7 +94,7 @@ def check(
             tensor_map = read_file(piped, options) if piped else open(path, assume=assume, root=root)
             found += _of_map(tensor_map, base, assume)
         if not headers:
-            selected = tensor_map.select(*include, exclude=exclude)
+            selected = tensor_map.select(*listed(include), exclude=exclude)
             with _ahead(list(selected.values()), planned, progress) as told:
                 found += _of_values(selected, threads, told)
         if against is not None:
@@ -243,7 +244,7 @@ def estimate(
         "kv_cache": None if isinstance(shape, str) else figures.cache(shape, cached, context, batch),
         "kv_cache_note": None if known else shape,
         "not_included": list(figures.NOT_INCLUDED),
-        "notes": list(tensor_map.origin.notes),
+        "notes": [*tensor_map.origin.notes, *packed_notes(tensor_map, found)],
     }
 
 

@@ -46,10 +46,10 @@ class Which(TypedDict, total=False):
 
 def _edited(src: Source, which: Which, transform: Callable[[tuple[str, ...], Record], Transform]) -> TensorMap:
     """Choose tensors, and apply the transform that their names and the selection's record give."""
-    from weighttools.selection import select
+    from weighttools.selection import select_plain
 
     tensor_map = _opened(src)
-    chosen = select(tensor_map, **which)
+    chosen = select_plain(tensor_map, **which)
     return transform(chosen.names, chosen.record())(tensor_map)
 
 
@@ -86,8 +86,8 @@ def prune(
     nm
         Instead: ``"2:4"`` keeps the two largest of every four along each row.
     structure
-        Drop whole ``"rows"`` (axis 0), ``"columns"`` (the last axis), ``"channels"`` (axis 1 of convolutions) or
-        attention ``"heads"``, those of the smallest `norm` (``"1"``, ``"2"``, ``"inf"``) in each tensor.
+        Drop whole ``"rows"`` (outputs), ``"columns"`` (inputs; of torch's convolutions the last axis), ``"channels"``
+        (inputs of convolutions) or attention ``"heads"``, those of the smallest `norm` (``"1"``, ``"2"``, ``"inf"``).
     random
         Drop random weights, by (`seed`, name, position).
     scope
@@ -102,8 +102,8 @@ def prune(
     Returns
     -------
     TensorMap
-        With a `report`: by, scopes, n_pruned, names, what was left alone. Only a target by magnitude or norm reads
-        values now; zeros are set when values are read.
+        With a `report`: by, scopes, n_pruned (where it is known before values are written), names, what was left
+        alone. Only a target by magnitude or norm reads values now; zeros are set when values are read.
 
     Raises
     ------
@@ -138,11 +138,11 @@ def reading_bytes(src: Source, *, passes: str, **which: Unpack[Which]) -> int:
     passes
         What for: ``"magnitude"`` or ``"random"`` (up to four passes), or ``"norm"`` (one).
     """
-    from weighttools.selection import select
+    from weighttools.selection import select_plain
     from weighttools.transforms.prune import reading_bytes as of
 
     tensor_map = _opened(src)
-    tensors = [tensor_map[name] for name in select(tensor_map, **which).names]
+    tensors = [tensor_map[name] for name in select_plain(tensor_map, **which).names]
     return sum(t.spec.nbytes for t in tensors) if passes == "norm" else of(tensors, passes == "random")
 
 
@@ -259,14 +259,14 @@ def init(
     SpecError
         The method, or what it needs, is not known; a tensor has no fan; the seed is no integer of 0 or more.
     """
-    from weighttools.selection import select
+    from weighttools.selection import select_plain
     from weighttools.train.choice import initializer
     from weighttools.train.init import initialized
     from weighttools.transforms.editing import whole
 
     rule = initializer(method, activation=activation, layout=layout, std=std, value=value)
     tensor_map = _opened(src)
-    chosen = select(tensor_map, **which)
+    chosen = select_plain(tensor_map, **which)
     names, seed = set(chosen.names), whole("--seed", seed)
     drawn = initialized(tensor_map, lambda name, spec: rule if name in names else None, seed=seed)
     report = {"transform": "init", "method": method, "seed": seed, **chosen.record(), "names": list(chosen.names)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from weighttools.core.patterns import listed
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
 from weighttools.formats.base import ReadOptions
@@ -98,4 +99,4 @@ def chosen(
 ) -> TensorMap:
     """Open what is not open yet, and take the tensors that the patterns choose."""
     tensor_map = path if isinstance(path, TensorMap) else open(path, assume=options.assume, root=options.root)
-    return tensor_map.select(*include, exclude=exclude)
+    return tensor_map.select(*listed(include), exclude=exclude)

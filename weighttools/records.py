@@ -60,7 +60,7 @@ def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> Reco
         "path": path,
         **_totals(groups),
         "aliases": dict(tensor_map.aliases),
-        "notes": list(tensor_map.origin.notes),
+        "notes": [*tensor_map.origin.notes, *packed_notes(tensor_map, families(tensor_map))],
         "groups": [_group_record(name, count) | evidence.get(name, {}) for name, count in groups.items()],
     }
 
@@ -72,6 +72,15 @@ def _evidence(told: Iterable[Told]) -> dict[str, Record]:
         because = found.setdefault(role.value, {"because": {}})["because"]
         because[why] = because.get(why, 0) + 1
     return found
+
+
+def packed_notes(tensor_map: TensorMap, found: Iterable[Family]) -> list[str]:
+    """Say that counts of packed weights are of what is stored."""
+    from weighttools.families.packed import counted_as_stored, packed, recognise
+
+    words = ((family.words, family.spec) for family in found)
+    by_names = packed(tensor_map) if recognise(words, tensor_map.metadata, tensor_map.origin) else None
+    return [counted_as_stored(by_names)] if by_names else []
 
 
 def _groups(tensor_map: TensorMap, by: str, depth: int) -> dict[str, counts.Count]:

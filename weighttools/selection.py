@@ -131,3 +131,25 @@ def _nothing(tensor_map: TensorMap, left: dict[str, list[str]]) -> SpecError:
         expected="floating parameters",
         remedy="--include-all takes norms, biases and embeddings too" if optional else None,
     )
+
+
+def select_plain(
+    tensor_map: TensorMap, include: Sequence[str] = (), exclude: Sequence[str] = (), include_all: bool = False
+) -> Selection:
+    """Choose as `select`, without what packed weights consist of: to change a scale changes what is packed.
+
+    Raises
+    ------
+    TensorNotFoundError, SpecError
+        As for `select`.
+    """
+    from weighttools.families.packed import packed, refuse
+
+    chosen, found = select(tensor_map, include, exclude, include_all), packed(tensor_map)
+    out = [name for name in chosen.names if found and name in found.members]
+    if not found or not out:
+        return chosen
+    if len(out) == len(chosen.names):
+        refuse(tensor_map)
+    names = tuple(name for name in chosen.names if name not in found.members)
+    return Selection(names, {**chosen.left, f"parts of weights packed as {found.title}": out})

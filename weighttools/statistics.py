@@ -127,7 +127,7 @@ def stats(
             norms=tuple(norms),
         ).checked()
         means = Means(0.0 if eps is None else eps, threads, kernel, executor, told)
-        groups = grouped(tensor_map, by, depth)
+        groups = grouped(tensor_map, by, depth, with_axes=request.structure or request.outliers)
         shown = selection(request, by, where, sort, top)
         head = {
             "schema": "weighttools.stats/1",

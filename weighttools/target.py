@@ -223,20 +223,6 @@ def structure_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
     ]
 
 
-def cast_notes(tensor_map: TensorMap, original: TensorMap | None) -> list[str]:
-    """Say what casting did not do: apply the scales of 8-bit floats."""
-    if original is None or original is tensor_map:
-        return []
-    cast = [name for name in tensor_map if tensor_map[name].dtype != original[name].dtype]
-    scales = [name for name in original if name.endswith(("_scale_inv", "weight_scale"))]
-    notes = []
-    if cast and scales and any(original[name].dtype.bits == 8 for name in cast):
-        notes.append(
-            f"8-bit floats are cast as stored: {len(scales):,} scale tensors (first {scales[0]}) are not applied"
-        )
-    return notes
-
-
 def check_compression(planned: Plan, compression: str | None) -> None:
     """Refuse a compression that the target's format does not have."""
     known = {} if planned.is_directory else {"hdf5": ("gzip",)}

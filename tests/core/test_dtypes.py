@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError, deserialize
 
+import weighttools as wt
 from tests.formats.conformance import run_python
 from weighttools.core.dtypes import ALIASES, DTYPES, dtype, from_numpy
 from weighttools.errors import SpecError
 from weighttools.formats.safetensors_header import NAMES
+from weighttools.transforms.cast import cast
 
 KINDS = {"i": "int", "u": "uint", "b": "bool", "c": "complex", "f": "float"}
 
@@ -88,3 +90,42 @@ def test_what_holds_no_numbers_is_refused(theirs: str) -> None:
 def test_the_table_loads_no_numpy() -> None:
     code = "import weighttools.core.dtypes as d; assert d.dtype('bf16').nbytes(3) == 6; print('numpy' in sys.modules)"
     assert run_python(code) == "False"
+
+
+@pytest.mark.parametrize("name", list(DTYPES))
+def test_a_dtype_is_equal_to_its_name_and_hashed_as_it_is(name: str) -> None:
+    ours, other = DTYPES[name], next(other for other in DTYPES if other != name)
+    same = type(ours)(*ours)
+    assert same is not ours
+    for twin in (name, same, ours):
+        assert (ours == twin, twin == ours, ours != twin, twin != ours) == (True, True, False, False)
+        assert hash(ours) == hash(twin) and ours in {twin} and twin in {ours} and {ours: 1}[twin] == 1
+    for stranger in (other, DTYPES[other], tuple(ours), None, 3, ours.bits, b"float32"):
+        assert (ours == stranger, stranger == ours, ours != stranger, stranger != ours) == (False, False, True, True)
+
+
+@pytest.mark.parametrize("name", list(DTYPES))
+def test_dtypes_of_numpy_ml_dtypes_and_torch_are_taken(name: str) -> None:
+    theirs = getattr(ml_dtypes, name, None) or getattr(np, name if name != "bool" else "bool_")
+    assert dtype(theirs) is DTYPES[name] is dtype(np.dtype(theirs)) is dtype(DTYPES[name])
+    if hasattr(torch, name):
+        assert dtype(getattr(torch, name)) is DTYPES[name]
+
+
+@pytest.mark.parametrize(
+    "given", [None, 3, object, "object", np.dtype("O"), np.dtype("M8[s]"), [("a", "f4")], torch.quint8, ml_dtypes.int4]
+)
+def test_what_is_no_dtype_is_one_line(given: object) -> None:
+    with pytest.raises(SpecError) as caught:
+        dtype(given)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("given", ["float16", "fp16", np.float16, np.dtype("f2"), DTYPES["float16"], torch.float16])
+def test_verbs_take_any_dtype(given: object, tmp_path) -> None:
+    tensor_map = wt.TensorMap.from_arrays({"a": np.ones((2, 2), np.float32)})
+    assert tensor_map["a"].dtype == "float32"
+    assert tensor_map.pipe(cast(given))["a"].dtype == "float16"
+    wt.convert(tensor_map, tmp_path / "a.safetensors", dtype=given)
+    assert wt.open(tmp_path / "a.safetensors")["a"].dtype == "float16"
+    assert wt.estimate(tensor_map, cache_dtype=given)["load"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weighttools.core.tensor import Spec
+from weighttools.families.axes import TORCH, Axes
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -18,15 +19,34 @@ MAX_ROWS = 1 << 22
 """Likewise for rows."""
 
 
-def folded(spec: Spec) -> tuple[int, int] | None:
-    """Return rows and columns of a tensor as a matrix: its first axis by all others.
+def folded(spec: Spec, axes: Axes = TORCH) -> tuple[int, int] | None:
+    """Return rows and columns of a tensor as a matrix: its first axis by all others, or as its layout parts them.
 
     None for tensors of fewer than two axes, without elements, or beyond the limits above.
     """
     if len(spec.shape) < 2 or not spec.n_elements:
         return None
-    rows, columns = spec.shape[0], math.prod(spec.shape[1:])
+    rows, columns = math.prod(spec.shape[: axes.cut]), math.prod(spec.shape[axes.cut :])
     return (rows, columns) if rows <= MAX_ROWS and columns <= MAX_COLUMNS else None
+
+
+def along(rows: Array, columns: Array, shape: tuple[int, ...], axes: Axes, which: tuple[int, ...]) -> Array | None:
+    """Return the largest value in each unit along some axes, from those in each row and column of the matrix.
+
+    Parameters
+    ----------
+    rows, columns
+        Of the matrix that `axes` makes of a tensor of this shape; of booleans, whether any holds.
+    which
+        ``axes.outputs`` or ``axes.inputs``; None is returned where there are none.
+    """
+    if not which:
+        return None
+    first = 0 if which[0] < axes.cut else axes.cut
+    grid = rows.reshape(shape[: axes.cut]) if first == 0 else columns.reshape(shape[axes.cut :])
+    others = tuple(axis for axis in range(grid.ndim) if axis + first not in which)
+    found: Array = grid.max(axis=others).reshape(-1)
+    return found
 
 
 def padded(values: Array, start: int, columns: int) -> tuple[int, Array]:

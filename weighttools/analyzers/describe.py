@@ -18,6 +18,7 @@ from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import Held
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.errors import SpecError
+from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -99,10 +100,11 @@ class Engine:
 
 
 class Group(NamedTuple):
-    """Tensors that are described together; a `spec` only for a tensor by itself."""
+    """Tensors that are described together; a `spec`, and where outputs lie, only for a tensor by itself."""
 
     tensors: Sequence[Tensor]
     spec: Spec | None = None
+    axes: Axes = TORCH
 
 
 _ALWAYS: tuple[Statistic, ...] = (moments.of, extremes.of, sparsity.of)
@@ -285,7 +287,7 @@ def _further_pass(found: Sequence[_Described], total: _Described, engine: Engine
 
 def _folded(wanted: Sequence[tuple[Group, list[Statistic]]], engine: Engine) -> Iterator[States]:
     """Yield the merged states of each group."""
-    tasks = (Task(tensor, statistics) for group, statistics in wanted for tensor in group.tensors)
+    tasks = (Task(tensor, statistics, group.axes) for group, statistics in wanted for tensor in group.tensors)
     is_heavy = any(of is histogram.patterns or isinstance(of, Digits) for _, statistics in wanted for of in statistics)
     batch = {"batch": _HEAVY_BATCH} if is_heavy else {}
     found = fold_tasks(tasks, engine.recipe, engine.executor, engine.window, engine.progress, **batch)

@@ -13,7 +13,6 @@ from weighttools.errors import WeighttoolsError
 from weighttools.families.roles import Role
 
 _LORA = ("lora_A", "lora_B", "lora_down", "lora_up", "lora_embedding_", "lora_magnitude", ".lora.", "hada_w", "lokr_w")
-_PACKED = (".qweight", ".qzeros", ".quant_state", ".absmax", "weight_packed")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
 Finding = tuple[str, list[str]]
@@ -93,18 +92,19 @@ def _shard(found: Families, origin: Origin, config: Mapping[str, Any]) -> Findin
 
 
 def _quantized(found: Families, origin: Origin, config: Mapping[str, Any]) -> Finding | None:
-    packed, scales = _with(found, _PACKED), _of_role(found, Role.SCALE)
-    method = config.get("quantization_config")
-    evidence = [f"config.json: quantization_config {method.get('quant_method')}"] if isinstance(method, dict) else []
-    if packed:
-        evidence.append(f"{packed:,} names are packed integers (counted as stored, not as the weights they encode)")
-    if scales:
+    from weighttools.families.packed import recognise
+
+    packed = recognise(((family.words, family.spec) for family in found), {}, origin)
+    told = (f"packed as {packed.title}, counted as stored", packed.says) if packed else ()
+    evidence = [text for text in told if text]
+    scales = _of_role(found, Role.SCALE)
+    if scales and not packed:
         evidence.append(f"{scales:,} names are quantisation scales")
     blocks = sorted({family.spec.encoding for family in found if family.spec.is_quantized})
     if blocks:
         n = sum(family.n_tensors for family in found if family.spec.is_quantized)
         evidence.append(f"{n:,} tensors are {', '.join(blocks)} blocks (counted as the weights they encode)")
-    if not packed and not scales and not blocks:
+    if not evidence:
         return None
     return "quantized checkpoint" + _sharded(origin), evidence + _architecture(config)
 

@@ -16,6 +16,7 @@ from weighttools.core.expression import Condition, condition
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ class Labelled:
     label: Record
     tensors: list[Tensor] = field(default_factory=list)
     spec: Spec | None = None
+    axes: Axes = TORCH
 
     @property
     def group(self) -> Group:
         """What `describe` takes."""
-        return Group(self.tensors, self.spec)
+        return Group(self.tensors, self.spec, self.axes)
 
 
 class Selection(NamedTuple):
@@ -83,8 +85,10 @@ _GROUPINGS: dict[str, Callable[[int], Callable[[str, Spec], str]]] = {
 }
 
 
-def grouped(tensor_map: TensorMap, by: str, depth: int) -> list[Labelled]:
+def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False) -> list[Labelled]:
     """Group tensors by ``"tensor"``, ``"dtype"``, ``"module"`` or ``"depth"``, in order of first appearance.
+
+    With `with_axes` it is found out where the outputs and inputs of each tensor lie.
 
     Raises
     ------
@@ -94,12 +98,24 @@ def grouped(tensor_map: TensorMap, by: str, depth: int) -> list[Labelled]:
     if (by != "tensor" and by not in _GROUPINGS) or depth < 1:
         raise SpecError(f"cannot group by {by!r} at depth {depth}", expected="tensor, dtype, module, or depth from 1")
     if by == "tensor":
-        return [Labelled(_label(name, tensor.spec), [tensor], tensor.spec) for name, tensor in tensor_map.items()]
+        axes = _axes(tensor_map) if with_axes else {}
+        return [
+            Labelled(_label(name, tensor.spec), [tensor], tensor.spec, axes.get(name, TORCH))
+            for name, tensor in tensor_map.items()
+        ]
     key = _GROUPINGS[by](depth)
     groups: dict[str, list[Tensor]] = {}
     for name, tensor in tensor_map.items():
         groups.setdefault(key(name, tensor.spec), []).append(tensor)
     return [Labelled({"group": name, "n_tensors": len(tensors)}, tensors) for name, tensors in groups.items()]
+
+
+def _axes(tensor_map: TensorMap) -> dict[str, Axes]:
+    from weighttools.families.kernels import Layouts
+
+    layouts = Layouts.of(tensor_map)
+    specs = zip(tensor_map, tensor_map.specs(), strict=True)
+    return {name: layouts.axes(name, spec.shape) for name, spec in specs if len(spec.shape) > 1}
 
 
 def _label(name: str, spec: Spec) -> Record:

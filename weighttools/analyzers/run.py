@@ -24,6 +24,7 @@ from weighttools.core import plan
 from weighttools.core.engine import run
 from weighttools.core.readers import Raw
 from weighttools.core.tensor import BLOCK_ELEMENTS, Spec, Tensor
+from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -86,10 +87,14 @@ class Block:
         The tensor's.
     recipe, scratch
         How to compute, and memory for it.
+    axes
+        Where the tensor's outputs and inputs lie.
     """
 
-    def __init__(self, values: Array, start: int, spec: Spec, recipe: Recipe, scratch: Scratch) -> None:
-        self.values, self.start, self.spec = values, start, spec
+    def __init__(
+        self, values: Array, start: int, spec: Spec, recipe: Recipe, scratch: Scratch, axes: Axes = TORCH
+    ) -> None:
+        self.values, self.start, self.spec, self.axes = values, start, spec, axes
         self._recipe, self._scratch = recipe, scratch
 
     @cached_property
@@ -119,10 +124,11 @@ class Block:
 
 
 class Task(NamedTuple):
-    """A tensor, and what to compute of it."""
+    """A tensor, what to compute of it, and where its outputs and inputs lie."""
 
     tensor: Tensor
     statistics: Sequence[Statistic]
+    axes: Axes = TORCH
 
 
 class Piece(NamedTuple):
@@ -254,12 +260,12 @@ def _blocks(piece: Piece, recipe: Recipe) -> Iterator[Block]:
     tensor = piece.task.tensor
     spec, reader = tensor.spec, tensor.reader
     if piece.start == piece.stop:
-        yield Block(np.empty(0, spec.dtype.numpy), 0, spec, recipe, scratch)
+        yield Block(np.empty(0, spec.dtype.numpy), 0, spec, recipe, scratch, piece.task.axes)
         return
     for start, stop in plan.blocks(piece.stop - piece.start, _unit(tensor), recipe.block_elements):
         values = _read(reader, piece.start + start, piece.start + stop, scratch)
         for first, last in plan.blocks(values.size, _ALIGNMENT, recipe.block_elements):
-            yield Block(values[first:last], piece.start + start + first, spec, recipe, scratch)
+            yield Block(values[first:last], piece.start + start + first, spec, recipe, scratch, piece.task.axes)
 
 
 def _read(reader: Any, start: int, stop: int, scratch: Scratch) -> Array:

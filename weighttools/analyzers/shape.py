@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
-from weighttools.analyzers.axes import Strip, folded, padded
+from weighttools.analyzers.axes import Strip, along, folded, padded
 from weighttools.core.tensor import Spec
+from weighttools.families.axes import TORCH, Axes
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
@@ -153,6 +154,7 @@ class Channels:
 
     rows: Strip | None
     columns: Array | None
+    axes: Axes = TORCH
 
     def merge(self, other: Channels) -> Channels:
         """Return the maxima of both parts of one tensor together."""
@@ -160,37 +162,38 @@ class Channels:
 
         if self.rows is None or other.rows is None or self.columns is None or other.columns is None:
             return Channels(None, None)
-        return Channels(self.rows.merge(other.rows), np.maximum(self.columns, other.columns))
+        return Channels(self.rows.merge(other.rows), np.maximum(self.columns, other.columns), self.axes)
 
     def apart(self) -> Channels:
         """Return what of it holds for several tensors: nothing."""
         return Channels(None, None)
 
     def finish(self, spec: Spec | None = None) -> Record:
-        """Return, for output channels (axis 0) and input channels (axis 1), the largest maximum over the median one.
+        """Return, for output channels and input channels (torch's axes 0 and 1), the largest maximum over the median.
 
         With each the number of channels above `OUTLIER_RATIO` times the median. Channels that hold NaN or Inf are left
         out; null without a median above zero.
         """
         rows = columns = None
         if spec is not None and self.rows is not None and self.columns is not None:
-            rows, columns = self.rows.values, self.columns.reshape(spec.shape[1], -1).max(axis=1)
-        found = [_ratio(rows), _ratio(columns)]
+            found = (self.rows.values, self.columns, spec.shape, self.axes)
+            rows, columns = along(*found, self.axes.outputs), along(*found, self.axes.inputs)
+        ratios = [_ratio(rows), _ratio(columns)]
         keys = [("outlier_rows", "n_outlier_rows"), ("outlier_channels", "n_outlier_channels")]
-        return dict(_pairs(zip(keys, found, strict=True)))
+        return dict(_pairs(zip(keys, ratios, strict=True)))
 
 
 def channels(block: Block) -> Channels:
     """Return the largest magnitudes of a block's rows and columns."""
     import numpy as np
 
-    matrix = folded(block.spec)
+    matrix = folded(block.spec, block.axes)
     if matrix is None:
         return Channels(None, None)
     magnitudes = np.concatenate([np.abs(chunk) for chunk in block.chunks()] or [np.zeros(0)])
     magnitudes[np.isnan(magnitudes)] = np.inf
     first, rows = padded(magnitudes, block.start, matrix[1])
-    return Channels(Strip(first, rows.max(axis=1, initial=0.0)), rows.max(axis=0, initial=0.0))
+    return Channels(Strip(first, rows.max(axis=1, initial=0.0)), rows.max(axis=0, initial=0.0), block.axes)
 
 
 def _ratio(maxima: Array | None) -> tuple[float | None, int | None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from weighttools.analyzers.axes import Strip, folded, padded
+from weighttools.analyzers.axes import Strip, along, folded, padded
 from weighttools.core.tensor import Spec
+from weighttools.families.axes import TORCH, Axes
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
@@ -43,7 +44,7 @@ def of(block: Block) -> Zeros:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Structure:
-    """Where a tensor, as a matrix of its first axis by the others, holds anything but zeros.
+    """Where a tensor, as a matrix of its first axis by the others (or as its layout says), holds anything but zeros.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class Structure:
         The same for strips of `TILE` rows, by blocks of `TILE` columns.
     n_groups, n_kept
         For each of `PATTERNS`, groups along the last axis, and those that keep to the pattern.
+    axes
+        Where outputs and inputs lie.
     """
 
     rows: Strip | None
@@ -60,6 +63,7 @@ class Structure:
     tiles: Strip | None
     n_groups: tuple[int, ...]
     n_kept: tuple[int, ...]
+    axes: Axes = TORCH
 
     def merge(self, other: Structure) -> Structure:
         """Return the structure of both parts of one tensor together."""
@@ -70,7 +74,7 @@ class Structure:
         if self.rows is None or other.rows is None or self.tiles is None or other.tiles is None:
             return Structure(None, None, None, groups, kept)
         columns: Array = np.logical_or(self.columns, other.columns)  # type: ignore[arg-type]
-        return Structure(self.rows.merge(other.rows), columns, self.tiles.merge(other.tiles), groups, kept)
+        return Structure(self.rows.merge(other.rows), columns, self.tiles.merge(other.tiles), groups, kept, self.axes)
 
     def apart(self) -> Structure:
         """Return what of it can be added up over several tensors."""
@@ -79,8 +83,8 @@ class Structure:
     def finish(self, spec: Spec | None = None) -> Record:
         """Return N:M compliance as fractions, and counts of empty rows, columns, channels and 16 x 16 blocks.
 
-        Rows are output channels (the first axis), channels input channels (the second); for a matrix the channels
-        are its columns. What the shape does not admit is null.
+        Rows are output channels (torch's first axis, Keras's last), channels input channels; for a matrix the
+        channels are its columns. What the shape does not admit is null.
         """
         pairs = zip(PATTERNS, self.n_groups, self.n_kept, strict=True)
         fractions = {f"nm_{n}_{m}": kept / groups if groups else None for (n, m), groups, kept in pairs}
@@ -89,11 +93,13 @@ class Structure:
     def _empty(self, spec: Spec | None) -> Record:
         if spec is None or self.rows is None or self.columns is None or self.tiles is None:
             return dict.fromkeys(("n_empty_rows", "n_empty_columns", "n_empty_channels", "n_empty_blocks"))
-        channels = self.columns.reshape(spec.shape[1], -1).any(axis=1)
+        rows, axes = self.rows.values, self.axes
+        outputs, inputs = (along(rows, self.columns, spec.shape, axes, which) for which in (axes.outputs, axes.inputs))
+        across = self.columns if axes.outputs[0] < axes.cut else rows
         return {
-            "n_empty_rows": int((~self.rows.values).sum()),
-            "n_empty_columns": int((~self.columns).sum()),
-            "n_empty_channels": int((~channels).sum()),
+            "n_empty_rows": None if outputs is None else int((~outputs).sum()),
+            "n_empty_columns": int((~across).sum()),
+            "n_empty_channels": None if inputs is None else int((~inputs).sum()),
             "n_empty_blocks": int((~self.tiles.values).sum()),
         }
 
@@ -104,11 +110,12 @@ def structure(block: Block) -> Structure:
 
     filled = _filled(block.values)
     n_groups, n_kept = zip(*(_groups(filled, n, m, block.spec) for n, m in PATTERNS), strict=True)
-    matrix = folded(block.spec)
+    matrix = folded(block.spec, block.axes)
     if matrix is None:
         return Structure(None, None, None, n_groups, n_kept)
     first, rows = padded(filled, block.start, matrix[1])
-    return Structure(Strip(first, np.any(rows, axis=1)), np.any(rows, axis=0), _tiles(first, rows), n_groups, n_kept)
+    lines = Strip(first, np.any(rows, axis=1)), np.any(rows, axis=0), _tiles(first, rows)
+    return Structure(*lines, n_groups, n_kept, block.axes)
 
 
 def _filled(values: Array) -> Array:

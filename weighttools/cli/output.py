@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -79,16 +80,40 @@ def _csv(rows: Iterable[Record], columns: Sequence[str]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([printable(_plain(row[column])) for column in columns])
+        writer.writerow([_inert(row[column]) for column in columns])
 
 
 def _markdown(rows: Iterable[Record], columns: Sequence[str]) -> None:
     from tabulate import tabulate
 
-    cells = [[printable(_plain(row[c])).replace("|", "\\|") for c in columns] for row in rows]
+    cells = [[_text(printable(_plain(row[c]))) for c in columns] for row in rows]
     is_narrow = all(len(cell) <= WIDEST for row in cells for cell in row)
     aligned = "left" if is_narrow else None  # None is not at all
     echo(tabulate(cells, headers=list(columns), tablefmt="github", disable_numparse=True, stralign=aligned))
+
+
+_MARKDOWN = re.compile(r"\\(?=[!-/:-@\[-`{-~])|[|`*\]~&<>:@]|www(?=\.)", re.IGNORECASE)
+"""What would make a cell of Markdown more than text: marks, HTML, links, and what GitHub turns into links by itself."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes a text that begins with for a formula, in full width too."""
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?")
+
+
+def _text(cell: str) -> str:
+    """Return a cell of Markdown that shows just this text."""
+
+    def escaped(found: re.Match[str]) -> str:
+        mark = found[0]
+        return f"\\{mark}" if mark in "\\|`*]~" else f"{mark[:-1]}&#{ord(mark[-1])};"
+
+    return _MARKDOWN.sub(escaped, cell)
+
+
+def _inert(value: Any) -> str:
+    """Return a cell of CSV that no spreadsheet computes: an apostrophe goes before what begins like a formula."""
+    text = _plain(value)
+    is_formula = isinstance(value, str) and text.startswith(_FORMULA) and not _NUMBER.fullmatch(text)
+    return ("'" if is_formula else "") + printable(text)
 
 
 def _plain(value: Any) -> str:

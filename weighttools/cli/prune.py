@@ -11,6 +11,7 @@ import click
 
 from weighttools.cli import options, output, targets
 from weighttools.core.tensormap import TensorMap
+from weighttools.errors import printable
 from weighttools.io.progress import Progress, silent
 
 WHICH = ("include", "exclude", "include_all")
@@ -32,7 +33,7 @@ HOW = ("sparsity", "threshold", "nm", "structure", "random", "scope", "norm", "n
 @click.option(
     "--structure",
     type=click.Choice(["rows", "columns", "channels", "heads"]),
-    help="Drop whole rows (axis 0), columns (last axis), input channels (axis 1 of kernels) or attention heads.",
+    help="Drop whole rows (a layer's outputs), columns (its inputs), channels (inputs of convolutions) or heads.",
 )
 @click.option(
     "--norm",
@@ -128,8 +129,14 @@ def _report(record: Mapping[str, Any]) -> None:
     if "n_zero" in done:
         share = done["n_zero"] / max(1, done["n_elements"])
         output.echo(f"sparsity: {share:.4%} of the pruned tensors ({done['n_zero']:,} of {done['n_elements']:,} are 0)")
-    elif done["n_pruned"] is not None:
+    elif done.get("n_pruned") is not None:
         output.echo(f"would drop {done['n_pruned']:,} elements")
+    elif "most_pruned" in done:
+        output.echo(f"would drop {done['most_pruned']:,} elements, less those that are NaN or Inf")
+    if "least_zeros" in done and len(done["tensors"]) > 1:
+        least, most = done["least_zeros"], done["most_zeros"]
+        ends = f"{least['share']:.2%} ({least['name']}) to {most['share']:.2%} ({most['name']})"
+        output.echo(printable(f"zeros by tensor: {ends}"))
     told = [f"as it is {output.short_size(sizes['raw_bytes'])}"]
     about = "about " if sizes["gzip_sample_bytes"] < sizes["raw_bytes"] else ""
     told.append(f"gzip {about}{output.short_size(sizes['gzip_bytes'])}")

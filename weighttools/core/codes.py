@@ -95,6 +95,12 @@ CODES: dict[str, Code] = {
         "prune them, or see why they died",
         "values",
     ),
+    "dead-columns": Code(
+        "note",
+        "whole columns of a matrix are zero: inputs that are never read",
+        "prune them, or see why they are not used",
+        "values",
+    ),
     "large-values": Code(
         "warning",
         "a matrix is far larger than its likes in other layers, or than trained weights are",

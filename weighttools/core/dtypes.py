@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class DType(NamedTuple):
-    """A logical element type.
+    """A logical element type; equal to its name as a text, ``tensor.dtype == "float32"``, and hashed as that is.
 
     Parameters
     ----------
@@ -30,6 +30,17 @@ class DType(NamedTuple):
 
     def __str__(self) -> str:
         return self.name
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, DType):
+            return self is other or tuple.__eq__(self, other)
+        return isinstance(other, str) and self.name == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     @property
     def is_float(self) -> bool:
@@ -109,8 +120,11 @@ ALIASES: dict[str, str] = {
 }
 
 
-def dtype(name: str) -> DType:
+def dtype(name: str | DType | Any) -> DType:
     """Return the dtype called `name`: a NumPy or ml_dtypes name, or a common short form such as ``bf16``.
+
+    A dtype of our own, of NumPy or ml_dtypes (``np.float32``, ``ml_dtypes.bfloat16``, ``array.dtype``) and of torch
+    is taken too.
 
     Raises
     ------
@@ -121,18 +135,39 @@ def dtype(name: str) -> DType:
     --------
     >>> dtype("bf16")
     DType(name='bfloat16', bits=16, kind='float')
+    >>> import numpy as np
+    >>> dtype(np.float32) == "float32"
+    True
     """
+    if isinstance(name, DType):
+        return name
+    if not isinstance(name, str):
+        return _of_object(name)
     found = DTYPES.get(ALIASES.get(name.lower(), name.lower()))
     if found is None:
         raise SpecError(f"unknown dtype {name!r}", expected=_near(name))
     return found
 
 
-def _near(name: str) -> str:
-    import difflib
+def _of_object(given: Any) -> DType:
+    """Return the dtype that an object of NumPy, ml_dtypes or torch stands for."""
+    if type(given).__module__ == "torch":
+        return dtype(str(given).removeprefix("torch."))
+    import numpy as np
 
-    near = difflib.get_close_matches(name.lower(), [*DTYPES, *ALIASES], n=3, cutoff=0.7)
-    return f"a dtype such as {', '.join(near or ['float32', 'float16', 'bfloat16'])}"
+    try:
+        if given is not None:  # which is float64 to NumPy
+            return from_numpy(np.dtype(given))
+    except TypeError:
+        pass
+    raise SpecError(f"{given!r} is no dtype", expected="a dtype such as float32, float16, bfloat16")
+
+
+def _near(name: str) -> str:
+    from weighttools.core.near import near
+
+    close = near(name.lower(), [*DTYPES, *ALIASES])
+    return f"a dtype such as {', '.join(close or ['float32', 'float16', 'bfloat16'])}"
 
 
 def from_numpy(numpy_dtype: np.dtype[Any]) -> DType:

@@ -10,7 +10,7 @@ from weighttools.errors import SpecError, TensorNotFoundError, printable
 
 
 def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
-    """Return the names that any pattern matches.
+    """Return the names that any pattern matches; one text is one pattern.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     """
     known = list(names)
     found: set[str] = set()
-    for pattern in patterns:
+    for pattern in listed(patterns):
         match = _compiled(pattern).search
         hits = {name for name in known if match(name)}
         if not hits:
@@ -43,7 +43,7 @@ def chosen(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[
     TensorNotFoundError
         A pattern matches no name, or all together leave none.
     """
-    known = list(names)
+    known, include, exclude = list(names), listed(include), listed(exclude)
     kept = matching(known, include) if include else set(known)
     dropped = matching(known, exclude) if exclude else set()
     if kept and kept <= dropped:
@@ -53,16 +53,41 @@ def chosen(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[
     return [name for name in known if name in kept and name not in dropped]
 
 
+def listed(patterns: str | Sequence[str]) -> Sequence[str]:
+    """Return patterns as a sequence: one text is one pattern, not as many as it has characters.
+
+    >>> listed("encoder*"), listed(["a*", "b*"])
+    (['encoder*'], ['a*', 'b*'])
+    """
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
 def not_found(name: str, known: Sequence[str], what: str = "tensor") -> TensorNotFoundError:
     """Return the error for a name or pattern that matches nothing, with near names."""
-    import difflib
-
-    stem = re.sub(r"[*?]+", "", name.removeprefix("re:"))
-    near = difflib.get_close_matches(stem, known[:20_000], n=3, cutoff=0.4)
-    inside = [k for k in known if stem and stem in k][:3]
-    names = ", ".join(printable(n) for n in inside or near or known[:3])
     fact = f"no tensor is called {name!r}" if what == "tensor" else f"the pattern {name!r} matches no tensor"
-    return TensorNotFoundError(fact, remedy=f"near names: {names}" if names else "there are no tensors")
+    return TensorNotFoundError(fact, remedy=_remedy(name, known) if known else "there are no tensors")
+
+
+def _remedy(name: str, known: Sequence[str]) -> str:
+    """Return what may have been meant: names that hold it, or differ in case or in a few places; else some names."""
+    stem = re.sub(r"[*?]+", "", name.removeprefix("re:"))
+    inside = [k for k in known if stem and stem in k][:3]
+    if not inside and not name.startswith("re:"):
+        from weighttools.core import near
+
+        if other := near.in_other_case(name, known):
+            return f"differs only in case: {printable(other)}"
+        if close := near.near(name, known):
+            return _near(close)
+        other = near.respelt(name, known)
+        hits = [k for k in known if _compiled(other).search(k)] if other else []
+        if hits:
+            return f"{_near(hits[:3])}; try {printable(other or '')!r}"
+    return _near(inside or known[:3])
+
+
+def _near(names: Sequence[str]) -> str:
+    return f"near names: {', '.join(printable(name) for name in names)}"
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source
+from weighttools.core.tensor import Source, Spec
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, printable
 
 if TYPE_CHECKING:
     from weighttools.io.sink import Sink
@@ -128,3 +128,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [plain(item) for item in value]
     return value
+
+
+def instead(name: str, spec: Spec, other: str | None = None) -> str:
+    """Return what to do about a tensor whose dtype a format does not have: only floats can be cast.
+
+    Parameters
+    ----------
+    other
+        A format that has it.
+
+    Examples
+    --------
+    >>> from weighttools.core.dtypes import DTYPES
+    >>> instead("mask", Spec(DTYPES["bool"], (3,)), "NPZ"), instead("w", Spec(DTYPES["float8_e3m4"], (3,)))
+    ('write NPZ, or leave it out with -x mask', 'cast with --dtype, or leave it out with -x w')
+    """
+    choices = ["cast with --dtype"] if spec.dtype.is_float else []
+    choices += [f"write {other}"] if other else []
+    return ", or ".join([*choices, f"leave it out with -x {printable(name)}"])

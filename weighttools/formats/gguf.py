@@ -20,7 +20,7 @@ from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import SpecError, few, printable
 from weighttools.formats import gguf_header
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, refuse_shapes
+from weighttools.formats.base import Format, ReadOptions, WriteOptions, instead, refuse_shapes
 from weighttools.formats.gguf_header import (
     ALIGNMENT,
     DEFAULT_ALIGNMENT,
@@ -99,9 +99,7 @@ def losses(tensor_map: TensorMap) -> list[str]:
 
 def _check_writable(name: str, spec: Spec) -> None:
     if _type_name(spec) not in _CODES:
-        raise SpecError(
-            f"GGUF has no dtype {spec.label} (tensor {name!r})", remedy="cast with --dtype, or leave it out with -x"
-        )
+        raise SpecError(f"GGUF has no dtype {spec.label} (tensor {name!r})", remedy=instead(name, spec))
     if len(spec.shape) > MAX_DIMENSIONS:
         raise SpecError(
             f"tensor {name!r} has {len(spec.shape)} dimensions", expected=f"at most {MAX_DIMENSIONS} in GGUF"

@@ -18,7 +18,7 @@ from weighttools.core.engine import collector_paused
 from weighttools.core.tensor import Source, Spec
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, few
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, text_metadata
+from weighttools.formats.base import Format, ReadOptions, WriteOptions, instead, text_metadata
 from weighttools.formats.safetensors_header import BITMASKS, CODES, MAX_HEADER, METADATA, NAMES, parse
 
 if TYPE_CHECKING:
@@ -84,9 +84,7 @@ def _check_writable(name: str, spec: Spec) -> None:
     if name == METADATA or not _encodable(name):
         raise SpecError(f"safetensors cannot hold a tensor called {name!r}", remedy="rename it")
     if spec.dtype.name not in CODES:
-        raise SpecError(
-            f"safetensors has no dtype {spec.dtype} (tensor {name!r})", remedy="cast with --dtype, or write NPZ"
-        )
+        raise SpecError(f"safetensors has no dtype {spec.dtype} (tensor {name!r})", remedy=instead(name, spec, "NPZ"))
     if spec.n_elements * spec.dtype.bits % 8:
         raise SpecError(
             f"tensor {name!r} has {spec.n_elements:,} elements of {spec.dtype.bits} bits", expected="whole bytes"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError, few
-from weighttools.formats.base import WriteOptions, refuse_shapes
+from weighttools.formats.base import WriteOptions, instead, refuse_shapes
 from weighttools.formats.raw import write_raw
 from weighttools.formats.torch_state import METADATA
 from weighttools.formats.torch_tensors import MAX_AXES, PACKED_FLOAT4, STORAGE_TYPES, TORCH_DTYPES
@@ -50,7 +50,7 @@ def _check(name: str, spec: Spec) -> None:
     if spec.dtype.name not in _NAMES:
         raise UnsupportedError(
             f"torch has no dtype {spec.dtype}, which tensor {name!r} has",
-            remedy="cast it with --dtype, or write safetensors or npz",
+            remedy=instead(name, spec, "NPZ"),
         )
     if spec.dtype.bits < 8 and (not spec.shape or spec.shape[-1] % 2):
         raise SpecError(

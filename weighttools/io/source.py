@@ -325,15 +325,15 @@ def _stat(path: str) -> os.stat_result:
 
 
 def _near_files(path: str) -> str | None:
-    import difflib
+    from weighttools.core.near import near
 
     parent, wanted = os.path.split(path)
     try:
         names = [entry.name for entry in os.scandir(parent or ".")]
     except (OSError, ValueError):
         return None
-    near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
-    return f"did you mean {' or '.join(os.path.join(parent, name) for name in near)}?" if near else None
+    close = near(wanted, names, n=2)
+    return f"did you mean {' or '.join(os.path.join(parent, name) for name in close)}?" if close else None
 
 
 def _what(mode: int) -> str:

@@ -10,6 +10,7 @@ from weighttools.core.patterns import chosen
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, counted, few
+from weighttools.families.packed import packed
 from weighttools.families.roles import Role, told
 
 MISSING = ("error", "keep", "drop")
@@ -149,6 +150,7 @@ def _lacks(maps: Sequence[TensorMap], lacking: Sequence[str], holders: Sequence[
 def _divide(found: Plan, maps: Sequence[TensorMap], strangers: str) -> None:
     """Part the names into those that are averaged and those that are copied."""
     known = [dict(zip(one, roles(one), strict=True)) for one in maps]
+    parts = packed(found.first)
     for name, holders in found.holders.items():
         one = maps[holders[0]]
         spec = one[name].spec
@@ -156,6 +158,8 @@ def _divide(found: Plan, maps: Sequence[TensorMap], strangers: str) -> None:
         found.roles[name] = said.role
         is_plain = spec.dtype.is_float and spec.dtype.bits >= 8 and not spec.is_quantized
         rule = _COPIED.get(said.role) if is_plain else INTEGERS
+        if parts and name in parts.members:
+            rule = f"copied from the first: parts of weights packed as {parts.title}"
         if rule is not None:
             found.left[rule] = found.left.get(rule, 0) + 1
             continue

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from weighttools.core.dtypes import DTYPES, DType
+from weighttools.core.dtypes import DTYPES, DType, dtype
 from weighttools.core.patterns import matching
 from weighttools.core.readers import Elementwise
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
+from weighttools.families.packed import is_scale, refuse
 from weighttools.transforms.dequantize import decoded, without_file_type
 
 if TYPE_CHECKING:
@@ -23,15 +24,16 @@ _CUT = (1 << 29) - 1
 _TARGETS = tuple(d.name for d in DTYPES.values() if d.is_float and d.bits >= 8 and d.name != "float8_e8m0fnu")
 
 
-def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Transform:
+def cast(target: DType | str | Any, keep: Sequence[str] = (), saturate: bool = False) -> Transform:
     """Return a transform that casts floating tensors to `target`; integers, booleans and complex stay.
 
-    Quantised tensors are decoded for it.
+    Quantised tensors are decoded for it. A quantisation's scales that stand by themselves (of a cache of keys, of
+    activations) keep their dtype, which a note says.
 
     Parameters
     ----------
     target
-        A floating dtype of at least 8 bits.
+        A floating dtype of at least 8 bits, or its name.
     keep
         Name patterns of tensors to leave as they are.
     saturate
@@ -41,15 +43,19 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
     Raises
     ------
     SpecError
-        `target` is not such a dtype.
+        `target` is not such a dtype, or weights are packed in a way that is not decoded.
     TensorNotFoundError
         A pattern of `keep` matches nothing.
     """
+    target = dtype(target)
     if target.name not in _TARGETS:
         raise SpecError(f"cannot cast to {target}", expected=f"one of {', '.join(_TARGETS)}")
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         kept = matching(tensor_map, keep) if keep else set()
+        refuse(tensor_map, "--dtype", kept)
+        scales = [name for name in tensor_map if name not in kept and is_scale(name)]
+        kept.update(scales)
 
         def one(name: str, tensor: Tensor) -> Tensor:
             if name in kept or not tensor.dtype.is_float:
@@ -59,14 +65,36 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
             return _cast_tensor(tensor, target, saturate)
 
         found = tensor_map.map(one)
-        return found.replace(metadata=without_file_type(found.metadata))
+        return found.replace(metadata=without_file_type(found.metadata)).noted(*_kept(tensor_map, scales, target))
 
     return transform
 
 
+def _kept(tensor_map: TensorMap, scales: Sequence[str], target: DType) -> list[str]:
+    """Say which scales were not cast."""
+    changed = [name for name in scales if tensor_map[name].dtype != target]
+    n = (
+        f"{len(changed):,} scales of a quantisation keep their dtypes"
+        if len(changed) > 1
+        else "a scale keeps its dtype"
+    )
+    return [f"{n} (first {changed[0]!r}), for rounding them would change what they scale"] if changed else []
+
+
 def native_floats(tensor_map: TensorMap) -> TensorMap:
-    """Widen floats that NumPy does not know (bfloat16, 8 bits and fewer) to float32, which holds them exactly."""
-    return tensor_map.map(lambda name, tensor: _cast_tensor(tensor, _FLOAT32) if _is_foreign(tensor.dtype) else tensor)
+    """Widen floats that NumPy does not know (bfloat16, 8 bits and fewer) to float32, which holds them exactly.
+
+    Raises
+    ------
+    SpecError
+        Weights are packed: their floats mean nothing without their scales.
+    """
+    refuse(tensor_map, "--npz-bf16 float32")
+
+    def one(name: str, tensor: Tensor) -> Tensor:
+        return _cast_tensor(tensor, _FLOAT32) if _is_foreign(tensor.dtype) and not is_scale(name) else tensor
+
+    return tensor_map.map(one)
 
 
 def _is_foreign(dtype: DType) -> bool:

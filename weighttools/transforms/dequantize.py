@@ -8,6 +8,7 @@ from typing import Any
 from weighttools.core.patterns import matching
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.families.packed import refuse
 
 FILE_TYPE = "general.file_type"
 """GGUF's number for the encoding that most of a file has; it is left out once encodings change."""
@@ -23,12 +24,15 @@ def dequantize(keep: Sequence[str] = ()) -> Transform:
 
     Raises
     ------
+    SpecError
+        Weights are packed in a way that is not decoded.
     TensorNotFoundError
         A pattern of `keep` matches nothing.
     """
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         kept = matching(tensor_map, keep) if keep else set()
+        refuse(tensor_map, "--dequantize", kept)
         quantized = {name for name in tensor_map if name not in kept and tensor_map[name].spec.is_quantized}
         if not quantized:
             return tensor_map

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from weighttools.core.patterns import matching
+from weighttools.core.patterns import listed, matching
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
 from weighttools.transforms import layout_keras
@@ -101,7 +101,7 @@ def _explicit(tensor_map: TensorMap, rules: Sequence[str]) -> dict[str, Guess]:
     """Return what the user says that tensors are; of two rules for one tensor the later wins."""
     names = [*tensor_map, *tensor_map.aliases]
     found: dict[str, Guess] = {}
-    for text in rules:
+    for text in listed(rules):
         pattern, equals, rule = text.rpartition("=")
         if not equals or not pattern:
             raise SpecError(f"{text!r} is no layout rule", expected="PATTERN=RULE, as in '*.emb.weight=embedding'")

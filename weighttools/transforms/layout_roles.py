@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from weighttools.analyzers.roles import OPTIMIZER, role
+from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
+from weighttools.families.roles import Role, aside
 from weighttools.transforms import layout_tables as tables
 from weighttools.transforms.layout_names import Named, names_of
 
@@ -59,7 +60,7 @@ class Ground:
         for name in names:
             modules.setdefault(named[name].module, {})[named[name].leaf] = tensor_map[name].shape
         integers = frozenset(name for name in names if tensor_map[name].dtype.kind not in ("float", "complex"))
-        state = frozenset(name for name in names if role(name, tensor_map[name].dtype) == OPTIMIZER)
+        state = frozenset(name for name in names if _is_state(name, tensor_map[name].spec))
         return cls(source, target, named, modules, integers, state)
 
     def siblings(self, named: Named) -> Mapping[str, Shape]:
@@ -74,6 +75,11 @@ class Ground:
         """Return the length of the bias beside a tensor, if there is one and it is a vector."""
         bias = self.siblings(named).get("bias")
         return bias[0] if bias is not None and len(bias) == 1 else None
+
+
+def _is_state(name: str, spec: Spec) -> bool:
+    found = aside(name, spec)
+    return found is not None and found.role is Role.STATE
 
 
 def guess(ground: Ground, named: Named) -> Guess:

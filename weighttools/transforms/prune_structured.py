@@ -15,10 +15,14 @@ import numpy as np
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
+from weighttools.families.axes import TORCH, Axes
+from weighttools.families.kernels import Layouts
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counting import Job, Key, is_finite, over, planning_bytes, widened
 from weighttools.transforms.editing import whole
+from weighttools.transforms.heads import attentions
 from weighttools.transforms.prune import by_magnitude, checked, pruned
+from weighttools.transforms.units import OfUnits, Units
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -89,61 +93,14 @@ def n_of_m(names: Sequence[str], pattern: str, says: Says) -> Transform:
                     remedy=f"leave it alone: -x {name}",
                 )
         drops = {name: OfEvery(by_magnitude(tensor_map, [name]).keys[0], m - n, m) for name in names}
-        n_pruned = sum(tensor_map[name].n_elements for name in names) // m * (m - n)
+        most = sum(tensor_map[name].n_elements for name in names) // m * (m - n)
         report = {
-            "transform": "prune", "by": "n:m", "nm": [n, m], "n_pruned": n_pruned, **says, "names": list(names),
+            "transform": "prune", "by": "n:m", "nm": [n, m], "sparsity": 1 - n / m, "n_pruned": None,
+            "most_pruned": most, **says, "names": list(names),
         }  # fmt: skip
         return pruned(tensor_map, drops, report, m)
 
     return transform
-
-
-class Units(NamedTuple):
-    """How an axis of a tensor is cut into units.
-
-    Parameters
-    ----------
-    inner
-        Elements that one step along the axis spans.
-    size
-        The axis's length.
-    per
-        Steps of the axis in one unit: 1, but the width of a head for heads.
-    """
-
-    inner: int
-    size: int
-    per: int
-
-    @classmethod
-    def of(cls, shape: Sequence[int], axis: int, n_units: int | None = None) -> Units:
-        """Cut an axis of a shape into `n_units` (default: its length)."""
-        size = shape[axis]
-        return cls(math.prod(shape[axis + 1 :]), size, 1 if n_units is None else max(1, size // n_units))
-
-    @property
-    def n_units(self) -> int:
-        """How many units there are."""
-        return -(-self.size // self.per)
-
-    def at(self, start: int, stop: int) -> Array:
-        """Return the unit of each element from `start` to `stop`."""
-        step = max(1, self.inner)
-        first, last = start // step, -(-stop // step)
-        along = np.arange(first, last) % max(1, self.size) // self.per
-        return np.repeat(along, step)[start - first * step : stop - first * step]
-
-
-@dataclass(frozen=True, slots=True)
-class OfUnits:
-    """Drop every element of some units."""
-
-    units: Units
-    dropped: Array
-
-    def __call__(self, start: int, block: Array) -> Array:
-        drop: Array = self.dropped[self.units.at(start, start + block.size)]
-        return drop
 
 
 class Cluster(NamedTuple):
@@ -153,15 +110,10 @@ class Cluster(NamedTuple):
     parts: dict[str, Units]
 
 
-AXES = {"rows": 0, "columns": -1, "channels": 1}
-"""Structures that are one axis of each tensor; `channels` are the input channels of a convolution's kernel."""
-STRUCTURES = (*AXES, "heads")
+STRUCTURES = ("rows", "columns", "channels", "heads")
+"""Rows are a layer's outputs, columns its inputs (of torch's convolutions the last axis), channels the input channels
+of convolutions."""
 NORMS = {"1": 1.0, "2": 2.0, "inf": math.inf}
-_QUERY = re.compile(r"(?:^|[._/])(?:query|q_proj|q_lin|wq|to_q)(?=[._/])")
-_MEMBERS = re.compile(
-    r"(?:^|[._/])(?:(?P<rows>query|key|value|[qkv]_proj|[qkv]_lin|w[qkv]|to_[qkv])"
-    r"|(?P<columns>output\.dense|o_proj|out_proj|out_lin|wo|to_out\.0))(?=[._/])"
-)
 
 
 def structured(
@@ -178,8 +130,8 @@ def structured(
     Parameters
     ----------
     names
-        Tensors to prune. Of an attention they lose a head together: rows of query, key and value, columns of the
-        output projection; tensors of other names are left as they are.
+        Tensors to prune. Of an attention they lose a head together: rows of query, key and value (or of the tensor
+        that is all three), columns of the output projection; tensors of other names are left as they are.
     structure
         One of `STRUCTURES`.
     sparsity
@@ -210,7 +162,8 @@ def structured(
         rows = []
         for cluster in clusters:
             dropped = _smallest_units(tensor_map, cluster, NORMS[norm], sparsity, progress)
-            drops |= {name: OfUnits(units, dropped) for name, units in cluster.parts.items()}
+            at = np.append(dropped, False)
+            drops |= {name: OfUnits(units, at) for name, units in cluster.parts.items()}
             rows.append({"scope": cluster.label, "n_units": len(dropped), "n_units_pruned": int(dropped.sum())})
         report = {
             "transform": "prune", "by": structure, "sparsity": sparsity, "norm": norm, "scopes": rows, **says,
@@ -223,38 +176,26 @@ def structured(
 
 
 def _clusters(tensor_map: TensorMap, names: Sequence[str], structure: str, n_heads: int | None) -> Iterator[Cluster]:
+    layouts = Layouts.of(tensor_map)
     if structure == "heads":
-        yield from _attentions(tensor_map, names, whole("--n-heads", n_heads, 1))
+        for label, parts in attentions(tensor_map, names, layouts, whole("--n-heads", n_heads, 1)):
+            yield Cluster(label, parts)
         return
-    axis = AXES[structure]
     for name in names:
         shape = tensor_map[name].shape
-        if len(shape) < (3 if structure == "channels" else 2):
-            if structure == "channels":
-                continue
-            raise SpecError(f"a tensor of shape {shape} has no {structure}", subject=name, remedy=f"give -x {name}")
-        yield Cluster(name, {name: Units.of(shape, axis % len(shape))})
-
-
-def _attentions(tensor_map: TensorMap, names: Sequence[str], n_heads: int) -> Iterator[Cluster]:
-    """Put the projections of each attention together; keys and values that heads share are left alone."""
-    groups: dict[str, dict[str, int]] = {}
-    for name in names:
-        found = _MEMBERS.search(name)
-        if found and len(tensor_map[name].shape) == 2:
-            stem = re.sub(r"[._/]self$", "", name[: found.start()])
-            groups.setdefault(stem, {})[name] = 0 if found["rows"] else 1
-    for label, axes in groups.items():
-        query = next((name for name in axes if _QUERY.search(name)), None)
-        if query is None:
+        if structure == "channels" and len(shape) < 3:
             continue
-        width = tensor_map[query].shape[0]
-        if width % n_heads:
-            raise SpecError(f"{width} rows are not {n_heads} heads", subject=query, expected="a divisor")
-        yield Cluster(label, {
-            name: Units.of(tensor_map[name].shape, axis, n_heads)
-            for name, axis in axes.items() if tensor_map[name].shape[axis] == width
-        })  # fmt: skip
+        axes = _axes(layouts.axes(name, shape), structure, len(shape)) if len(shape) > 1 else ()
+        if not axes:
+            raise SpecError(f"a tensor of shape {shape} has no {structure}", subject=name, remedy=f"give -x {name}")
+        yield Cluster(name, {name: Units.of(shape, axes)})
+
+
+def _axes(axes: Axes, structure: str, n: int) -> tuple[int, ...]:
+    """Return the axes along which a structure is cut; none where the layer has no such."""
+    if structure == "rows":
+        return axes.outputs
+    return (n - 1,) if structure == "columns" and axes == TORCH else axes.inputs
 
 
 def _smallest_units(tensor_map: TensorMap, cluster: Cluster, p: float, sparsity: float, progress: Progress) -> Array:
@@ -287,8 +228,8 @@ def _score(units: Units, p: float, job: Job) -> Array:
     wide[~np.isfinite(wide)] = np.inf
     at = units.at(job.start, job.stop)
     if p == math.inf:
-        largest = np.zeros(units.n_units)
+        largest = np.zeros(units.n_units + 1)
         np.maximum.at(largest, at, wide)
-        return largest
+        return largest[:-1]
     with np.errstate(over="ignore", under="ignore"):
-        return np.bincount(at, wide if p == 1 else wide * wide, units.n_units)
+        return np.bincount(at, wide if p == 1 else wide * wide, units.n_units + 1)[:-1]

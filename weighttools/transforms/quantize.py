@@ -7,6 +7,7 @@ from weighttools.core.quantized import Encoder
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
+from weighttools.families.packed import is_scale, refuse
 from weighttools.transforms.dequantize import without_file_type
 
 TARGETS = ("q8_0",)
@@ -21,7 +22,7 @@ def quantize(encoding: str) -> Transform:
     Raises
     ------
     SpecError
-        `encoding` is none that is written here.
+        `encoding` is none that is written here, or weights are packed already.
     """
     if encoding not in TARGETS:
         raise SpecError(f"cannot quantise to {encoding!r}", expected=f"one of {', '.join(TARGETS)}")
@@ -31,11 +32,12 @@ def quantize(encoding: str) -> Transform:
 
     def one(name: str, tensor: Tensor) -> Tensor:
         fits = len(tensor.shape) >= 2 and tensor.shape[-1] % n_block == 0
-        if not fits or not tensor.dtype.is_float or tensor.spec.is_quantized:
+        if not fits or is_scale(name) or not tensor.dtype.is_float or tensor.spec.is_quantized:
             return tensor
         return Tensor(Spec(DTYPES["float32"], tensor.shape, encoding), Encoder(tensor.reader, encoding))
 
     def transform(tensor_map: TensorMap) -> TensorMap:
+        refuse(tensor_map, "--quantize")
         found = tensor_map.map(one)
         return found.replace(metadata=without_file_type(found.metadata))
 

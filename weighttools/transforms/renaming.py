@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from weighttools.core.patterns import not_found
+from weighttools.core.patterns import listed, not_found
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 
@@ -42,6 +42,7 @@ def rename(rules: Sequence[str]) -> Transform:
     >>> list(rename(["module.=", "re:^head=lm_head"])(before))
     ['fc.weight', 'lm_head.weight']
     """
+    rules = listed(rules)
     parsed = [_parsed(rule) for rule in rules]
 
     def transform(tensor_map: TensorMap) -> TensorMap:

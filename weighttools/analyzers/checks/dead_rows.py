@@ -1,63 +1,96 @@
-"""Rows of zeros in matrices that are not zero throughout: outputs that never fire."""
+"""Rows and columns of zeros in matrices that are not zero throughout: outputs that never fire, inputs never read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from weighttools.analyzers.axes import Strip, folded, padded
+from weighttools.analyzers.axes import Strip, along, folded, padded
 from weighttools.core.findings import NOTE, WARNING, Finding
+from weighttools.families.axes import TORCH, Axes
 from weighttools.families.roles import Role
 
 if TYPE_CHECKING:
     from weighttools.analyzers.checks.values import Seen
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Spec
+    from weighttools.core.tensor import Array, Spec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """Which rows of a matrix hold anything but zeros; None for what is no matrix."""
+class Lines:
+    """Which rows and columns of a matrix hold anything but zeros; None for what is no matrix."""
 
-    live: Strip | None
+    rows: Strip | None
+    columns: Array | None
+    axes: Axes = TORCH
 
-    def merge(self, other: Rows) -> Rows:
-        """Return the rows of both parts of one tensor."""
-        if self.live is None or other.live is None:
-            return Rows(None)
-        return Rows(self.live.merge(other.live))
+    def merge(self, other: Lines) -> Lines:
+        """Return the lines of both parts of one tensor."""
+        if self.rows is None or other.rows is None or self.columns is None or other.columns is None:
+            return Lines(None, None)
+        return Lines(self.rows.merge(other.rows), np.logical_or(self.columns, other.columns), self.axes)
 
     def finish(self, spec: Spec | None = None) -> Record:
-        """Return ``n_dead_rows`` and the ``first_dead_row``; null for what is no matrix."""
-        if self.live is None:
-            return {"n_dead_rows": None, "first_dead_row": None}
-        dead = np.flatnonzero(~self.live.values)
-        return {"n_dead_rows": dead.size, "first_dead_row": int(dead[0]) if dead.size else None}
+        """Return what is dead of a tensor's outputs and of its inputs: ``dead_rows``, ``dead_columns``."""
+        if self.rows is None or self.columns is None or spec is None:
+            return {}
+        found = (self.rows.values, self.columns, spec.shape, self.axes)
+        ends = {"dead_rows": self.axes.outputs, "dead_columns": self.axes.inputs}
+        return {key: _dead(along(*found, which), self.axes.named(which)) for key, which in ends.items() if which}
 
 
-def of(block: Block) -> Rows:
-    """Return the rows of a block that hold anything but zeros; NaN is not zero."""
-    matrix = folded(block.spec)
+class Dead(NamedTuple):
+    """How many of `n` units are zero throughout, the first of them, and what to call them."""
+
+    n_dead: int
+    n: int
+    first: int
+    what: str
+
+
+def _dead(live: Array | None, what: str) -> Dead:
+    assert live is not None
+    dead = np.flatnonzero(~live)
+    return Dead(dead.size, live.size, int(dead[0]) if dead.size else 0, what)
+
+
+def of(block: Block) -> Lines:
+    """Return the lines of a block that hold anything but zeros; NaN is not zero."""
+    matrix = folded(block.spec, block.axes)
     if matrix is None or not block.values.size:
-        return Rows(None)
-    columns = matrix[1]
+        return Lines(None, None)
+    n_columns = matrix[1]
     if not block.summary.zeros.n_zero:
-        first, last = block.start // columns, (block.start + block.values.size - 1) // columns
-        return Rows(Strip(first, np.ones(last - first + 1, bool)))
-    first, rows = padded(block.values != 0, block.start, columns)
-    return Rows(Strip(first, np.any(rows, axis=1)))
+        first, last = block.start // n_columns, (block.start + block.values.size - 1) // n_columns
+        return Lines(Strip(first, np.ones(last - first + 1, bool)), _covered(block, n_columns), block.axes)
+    first, rows = padded(block.values != 0, block.start, n_columns)
+    return Lines(Strip(first, np.any(rows, axis=1)), np.any(rows, axis=0), block.axes)
+
+
+def _covered(block: Block, n_columns: int) -> Array:
+    """Return which columns a block has elements of."""
+    columns = np.zeros(n_columns, bool)
+    start = block.start % n_columns
+    columns[start : start + block.values.size] = True
+    columns[: max(0, start + block.values.size - n_columns)] = True
+    return columns
 
 
 def check(seen: Sequence[Seen]) -> Iterator[Finding]:
-    """Yield a finding for each parameter matrix with some, but not only, rows of zeros."""
+    """Yield findings for each parameter matrix with some, but not only, outputs or inputs of zeros."""
     for tensor in seen:
-        found = tensor.rows.finish()
-        n, n_rows = found["n_dead_rows"], tensor.spec.shape[0] if tensor.spec.shape else 0
-        if n and n < n_rows and tensor.is_parameter:
-            is_table = tensor.told.role is Role.EMBEDDING  # rows of padding, and of tokens that never came
-            severity = NOTE if is_table else WARNING
-            message = f"{n:,} of {n_rows:,} rows of {tensor.name!r} are zero, first row {found['first_dead_row']:,}"
-            yield Finding(severity, "dead-rows", message, tensor.name)
+        if not tensor.is_parameter:
+            continue
+        is_table = tensor.told.role is Role.EMBEDDING  # rows of padding, and of tokens that never came
+        for code, severity in (("dead-rows", NOTE if is_table else WARNING), ("dead-columns", NOTE)):
+            dead = tensor.dead.get(code.replace("-", "_"))
+            if dead and 0 < dead.n_dead < dead.n:
+                line = dead.what.partition(" ")[0].removesuffix("s")
+                message = (
+                    f"{dead.n_dead:,} of {dead.n:,} {dead.what} of {tensor.name!r} are zero,"
+                    f" first {line} {dead.first:,}"
+                )
+                yield Finding(severity, code, message, tensor.name)

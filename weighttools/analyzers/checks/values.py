@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from weighttools.analyzers import extremes, moments, sparsity
 from weighttools.analyzers.checks import dead_rows, duplicates, outlier_exponents
 from weighttools.analyzers.extremes import Extremes
 from weighttools.analyzers.families import roles
 from weighttools.analyzers.moments import Moments
-from weighttools.analyzers.run import Statistic, fold
+from weighttools.analyzers.run import Statistic, Task, fold_tasks
 from weighttools.analyzers.sparsity import Zeros
 from weighttools.core import engine
 from weighttools.core.findings import ERROR, Finding
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
+from weighttools.families.kernels import Layouts
 from weighttools.families.roles import Told
 from weighttools.io.progress import Progress, silent
 
@@ -32,8 +33,8 @@ class Seen(NamedTuple):
         What it is to the model.
     moments, extremes, zeros
         As for ``stats``.
-    rows
-        Which rows hold anything but zeros.
+    dead
+        What is zero of its outputs and of its inputs.
     outliers
         Values that stand far above all others.
     digest
@@ -46,7 +47,7 @@ class Seen(NamedTuple):
     moments: Moments
     extremes: Extremes
     zeros: Zeros
-    rows: dead_rows.Rows
+    dead: Mapping[str, dead_rows.Dead]
     outliers: outlier_exponents.Outliers
     digest: duplicates.Digest
 
@@ -78,26 +79,32 @@ def survey(
 ) -> tuple[list[Seen], list[Finding]]:
     """Read every value once; return what was seen of each tensor, and a finding for each that cannot be read."""
     tensors = [(name, tensor_map[name], told) for name, told in zip(tensor_map, roles(tensor_map), strict=True)]
+    layouts = Layouts.of(tensor_map)
     with engine.threads(threads) as pool:
         try:
-            states = fold([tensor for _, tensor, _ in tensors], _STATISTICS, None, pool, progress=progress)
+            states = fold_tasks(_tasks(tensors, layouts), None, pool, progress=progress)
             return list(_seen(tensors, states)), []
         except WeighttoolsError:
-            return _one_by_one(tensors)
+            return _one_by_one(tensors, layouts)
 
 
-def _seen(tensors: Sequence[_Named], states: Iterator[list[object]]) -> Iterator[Seen]:
+def _tasks(tensors: Sequence[_Named], layouts: Layouts) -> Iterator[Task]:
+    return (Task(tensor, _STATISTICS, layouts.axes(name, tensor.shape)) for name, tensor, _ in tensors)
+
+
+def _seen(tensors: Sequence[_Named], states: Iterator[list[Any]]) -> Iterator[Seen]:
     for (name, tensor, told), found in zip(tensors, states, strict=True):
-        yield Seen(name, tensor.spec, told, *found)  # type: ignore[arg-type]
+        moved, ends, zeros, lines, outliers, digest = found
+        yield Seen(name, tensor.spec, told, moved, ends, zeros, lines.finish(tensor.spec), outliers, digest)
 
 
-def _one_by_one(tensors: Sequence[_Named]) -> tuple[list[Seen], list[Finding]]:
+def _one_by_one(tensors: Sequence[_Named], layouts: Layouts) -> tuple[list[Seen], list[Finding]]:
     """Read what can be read, where some tensor cannot be."""
     seen: list[Seen] = []
     unread: list[Finding] = []
     for name, tensor, told in tensors:
         try:
-            seen += _seen([(name, tensor, told)], fold([tensor], _STATISTICS))
+            seen += _seen([(name, tensor, told)], fold_tasks(_tasks([(name, tensor, told)], layouts)))
         except WeighttoolsError as error:
             unread.append(Finding(ERROR, "unreadable", f"{name!r} cannot be read: {error}", name))
     return seen, unread

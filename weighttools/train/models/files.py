@@ -11,6 +11,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
+from weighttools.families.packed import refuse
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike, open
 from weighttools.train.models.architecture import Architecture
@@ -61,7 +62,7 @@ def load(base: PathLike | TensorMap, dtype: Any = np.float32, change: Transform 
     UnsupportedError
         No function is known for it.
     SpecError
-        A tensor that the function needs is missing.
+        A tensor that the function needs is missing, or weights are packed.
     """
     origin = base if isinstance(base, TensorMap) else open(base)
     tensor_map, config = described(origin)
@@ -78,9 +79,15 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
     """Return a map with Hugging Face's names, and its config.json: the one beside it, or what GGUF's metadata says.
 
     The configuration is empty where there is none, as for a plain stack of layers.
+
+    Raises
+    ------
+    SpecError
+        Weights are packed.
     """
     if is_gguf(tensor_map):
         return from_gguf(tensor_map)
+    refuse(tensor_map)
     path = tensor_map.origin.path
     file = os.path.join(path if os.path.isdir(path) else os.path.dirname(path), "config.json")
     return tensor_map, read_json(file) if path and os.path.isfile(file) else {}
