@@ -158,12 +158,13 @@ def _divide(found: Plan, maps: Sequence[TensorMap], strangers: str) -> None:
         found.roles[name] = said.role
         is_plain = spec.dtype.is_float and spec.dtype.bits >= 8 and not spec.is_quantized
         rule = _COPIED.get(said.role) if is_plain else INTEGERS
+        if rule is None:
+            _check_scaled(one, name, spec)
         if parts and name in parts.members:
             rule = f"copied from the first: parts of weights packed as {parts.title}"
         if rule is not None:
             found.left[rule] = found.left.get(rule, 0) + 1
             continue
-        _check_scaled(one, name, spec)
         for i in holders[1:]:
             _check_fit(maps[i], name, one[name], strangers)
         found.averaged.append(name)
