@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.families import Family, families, roles
+from weighttools.analyzers.families import Family, families, roles, wordings
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
@@ -76,11 +77,20 @@ def _evidence(told: Iterable[Told]) -> dict[str, Record]:
 
 def packed_notes(tensor_map: TensorMap, found: Iterable[Family]) -> list[str]:
     """Say that counts of packed weights are of what is stored."""
-    from weighttools.families.packed import counted_as_stored, packed, recognise
+    from weighttools.families.packed import counted_as_stored, recognise
 
     words = ((family.words, family.spec) for family in found)
-    by_names = packed(tensor_map) if recognise(words, tensor_map.metadata, tensor_map.origin) else None
-    return [counted_as_stored(by_names)] if by_names else []
+    packed = recognise(words, tensor_map.metadata, tensor_map.origin)
+    if packed is None:
+        return []
+    names = (name for name, word in zip(tensor_map, wordings(tensor_map), strict=True) if word in packed.members)
+    some = [(name, tensor_map[name].spec) for name in islice(names, _LIKE)]  # for their names still have numbers
+    named = recognise(some, tensor_map.metadata, tensor_map.origin)
+    return [counted_as_stored(packed._replace(evidence=named.evidence) if named else packed)]
+
+
+_LIKE = 200
+"""Parts of packed weights that are looked at by name: those of one weight lie near each other."""
 
 
 def _groups(tensor_map: TensorMap, by: str, depth: int) -> dict[str, counts.Count]:

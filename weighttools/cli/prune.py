@@ -133,7 +133,7 @@ def _report(record: Mapping[str, Any]) -> None:
         output.echo(f"would drop {done['n_pruned']:,} elements")
     elif "most_pruned" in done:
         output.echo(f"would drop {done['most_pruned']:,} elements, less those that are NaN or Inf")
-    if "least_zeros" in done and len(done["tensors"]) > 1:
+    if "least_zeros" in done and done["least_zeros"]["share"] < done["most_zeros"]["share"]:
         least, most = done["least_zeros"], done["most_zeros"]
         ends = f"{least['share']:.2%} ({least['name']}) to {most['share']:.2%} ({most['name']})"
         output.echo(printable(f"zeros by tensor: {ends}"))

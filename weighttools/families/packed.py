@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Parts = dict[str, tuple[str, "Spec"]]
 """Of one weight: what each of its tensors is, to the tensor's name and spec."""
+Signature = tuple[tuple[tuple[str, str], ...], bool]
+"""The parts of a weight with their dtypes, and whether they are as wide as AWQ's."""
 
 
 class Packed(NamedTuple):
@@ -163,15 +165,17 @@ def recognise(
         Where it lies: what config.json says there tells methods apart that look alike.
     """
     known, units = _sorted(specs)
-    found = [(rule, unit, parts) for unit, parts in units.items() if (rule := _rule(parts))]
+    rules: dict[Signature, Rule | None] = {}
+    found = [(rule, unit, parts) for unit, parts in units.items() if (rule := _rule(parts, rules))]
     small = {name: "weight" for name, spec in known.items() if spec.dtype.is_float and spec.dtype.bits <= 8}
     if not found and not small:
         return None
     says = said(origin) if origin else {}
     if not found:
         return _scaleless(small, known, says, metadata)
-    ranked = [rule for rule, _ in Counter(rule for rule, _, _ in found).most_common()]
-    unit, parts = next((unit, parts) for rule, unit, parts in found if rule == ranked[0])
+    by_id = {id(rule): rule for rule, _, _ in found}  # a rule takes long to hash, and there may be 100,000 weights
+    ranked = [by_id[key] for key, _ in Counter(id(rule) for rule, _, _ in found).most_common()]
+    unit, parts = next((unit, parts) for rule, unit, parts in found if rule is ranked[0])
     return Packed(
         tuple(dict.fromkeys(rule.encoding for rule in ranked)),
         _titled(list(dict.fromkeys(rule.title for rule in ranked)), says),
@@ -202,6 +206,8 @@ def part_of(name: str) -> tuple[str, str] | None:
     >>> part_of("h.0.fc.qweight"), part_of("h.0.fc.weight_scale_inv"), part_of("h.0.fc.weight")
     (('h.0.fc', 'qweight'), ('h.0.fc', 'scale_inv'), None)
     """
+    if name.endswith((".weight", ".bias")):
+        return None
     cut = max(name.rfind("."), name.rfind("/")) + 1
     last = name[cut:]
     if last in _LAST and cut:
@@ -210,17 +216,25 @@ def part_of(name: str) -> tuple[str, str] | None:
         return name[: cut - 1].removesuffix(".quant_state").removesuffix(".weight"), "quant_state"
     if name.endswith("/vars/" + last):  # Keras numbers a layer's variables; a family's words have letters for them
         return name[: cut - 1], "vars/" + last.translate(_KERAS)
-    if "_" not in last:
-        return None
+    return _by_tail(name[:cut], last) if "_" in last else None
+
+
+def _by_tail(module: str, last: str) -> tuple[str, str] | None:
+    """Return the weight and the part that what is put behind the weight's own name tells."""
     plain = last.rstrip("0123456789")
     for length in _LENGTHS:
         if part := _TAILS.get(plain[-length:]):
-            return (name[:cut] + plain[:-length]).removesuffix(".weight"), part
+            return (module + plain[:-length]).removesuffix(".weight"), part
     return None
 
 
-def _rule(parts: Parts) -> Rule | None:
-    return next((rule for rule in RULES if _holds(rule, parts)), None)
+def _rule(parts: Parts, known: dict[Signature, Rule | None]) -> Rule | None:
+    """Return the rule that holds of a weight's parts; those of one signature, which are most, are looked at once."""
+    dtypes = tuple([(part, spec.dtype.name) for part, (_, spec) in parts.items()])
+    signature = dtypes, "qweight" in parts and "scales" in parts and _is_awq(parts)
+    if signature not in known:
+        known[signature] = next((rule for rule in RULES if _holds(rule, parts)), None)
+    return known[signature]
 
 
 def _holds(rule: Rule, parts: Parts) -> bool:
