@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from sklearn import metrics
 
 from tests.conftest import clean_environment
 from tests.train import tiny_texts
@@ -720,3 +721,25 @@ def test_rotary_positions_have_no_end(inside, tmp_path: Path) -> None:
     data = jsonl(tmp_path / "long.jsonl", [{"text": "good film " * 20, "label": k} for k in ("x", "y")])
     ran = inside("finetune", path, "--data", data, "--steps", "1", "--max-length", "36", "-o", tmp_path / "out")
     assert ran.code == 0, ran.err
+
+
+def test_evaluate_weights_every_figure_and_says_so(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    lines = flowers.read_text().splitlines()
+    weight = np.random.default_rng(3).uniform(0, 3, len(lines) - 1).astype(np.float32)
+    text = "\n".join(f"{line},{w}" for line, w in zip(lines, ["importance", *weight], strict=True))
+    for i, kind in enumerate(("iris", "rose", "tulip")):
+        text = text.replace(kind, str(i))
+    (tmp_path / "weighted.csv").write_text(text)
+    options = ("--data", tmp_path / "weighted.csv", "--label-column", "kind", "--weight-column", "importance")
+    found = json.loads(inside("evaluate", mlp, *options, "--task", "classify", "--json").out)
+    x = np.array([line.split(",")[:3] for line in lines[1:]], np.float32)
+    y = np.array([("iris", "rose", "tulip").index(line.split(",")[3]) for line in lines[1:]])
+    m = train.model(mlp)
+    given = train.predict(m, x).argmax(1)
+    theirs = metrics.confusion_matrix(y, given, labels=range(3), sample_weight=weight)
+    np.testing.assert_allclose(found["confusion"], theirs, rtol=1e-5)
+    assert found["weighted_by"] == "importance"
+    accuracy = metrics.accuracy_score(y, given, sample_weight=weight)
+    assert found["metrics"]["accuracy"] == pytest.approx(accuracy, rel=1e-5)
+    told = inside("evaluate", mlp, *options, "--task", "classify").out
+    assert "value weighted by importance" in told and f"{theirs[0, given[0]]:.4g}" in told

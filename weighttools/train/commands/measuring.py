@@ -21,6 +21,7 @@ from weighttools.train.data.reading import check_options, read, source_of, task_
 from weighttools.train.data.tables import Table
 from weighttools.train.data.tokens import Base
 from weighttools.train.fitting.evaluation import task_metrics
+from weighttools.train.fitting.feeding import column
 from weighttools.train.models.files import described, of
 
 
@@ -28,6 +29,8 @@ def measure(
     base: Base, data: str, settings: Settings, log: Callable[[str], object] = lambda line: None
 ) -> dict[str, Any]:
     """Return the figures of a checkpoint on a data file: ``loss``, ``accuracy``, ``f1_macro``, ``perplexity``, ….
+
+    Where rows have weights, all figures and the confusion matrix count them, and ``weighted_by`` names their column.
 
     Raises
     ------
@@ -66,6 +69,8 @@ def measure(
         log(line)
     figures, sums = task_metrics(loaded, found, task_for(task, loaded, settings), settings.batch_size)
     record: dict[str, Any] = {"task": task, "n_samples": len(found), "metrics": figures}
+    if column(found, "sample_weight") is not None:
+        record["weighted_by"] = settings.columns.weight or "sample_weight"
     if "confusion" in sums and isinstance(head, Classifier):
         record |= {"classes": list(head.names or names or ()), "confusion": np.asarray(sums["confusion"]).tolist()}
     return record
