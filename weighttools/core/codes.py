@@ -178,6 +178,11 @@ CODES: dict[str, Code] = {
         "there are more or fewer layers than config.json says",
         "find out which of the two is right",
     ),
+    "config-tensors": Code(
+        "error, warning, note",
+        "a tensor that config.json's model has is missing, or one is there that it has not",
+        "find out which of the two is right",
+    ),
     "tokenizer-larger": Code(
         "error",
         "the tokenizer makes ids that the embedding has no row for",
