@@ -195,13 +195,23 @@ CODES: dict[str, Code] = {
     ),
     "adapter-target": Code(
         "error",
-        "the adapter changes a module that the base has not",
+        "the adapter changes a module that the base does not have",
         "see whether it is the right base",
     ),
     "adapter-shape": Code(
         "error",
         "the adapter's factors do not fit each other or the base's weight",
         "see whether it is the right base",
+    ),
+    "adapter-grouped": Code(
+        "note",
+        "the adapter changes a grouped convolution over all its groups, which its weight cannot hold",
+        "use the adapter beside the base; it cannot be merged",
+    ),
+    "adapter-unchecked": Code(
+        "warning, note",
+        "tensors of the adapter were not held against the base: their layout is not peft's LoRA",
+        "load it in the program that it is for",
     ),
     "names-differ": Code(
         "warning",
