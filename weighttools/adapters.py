@@ -179,7 +179,7 @@ def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Ite
         raise SpecError(
             f"changes {min(tied)!r}, which is tied to another tensor",
             subject=adapter.path or None,
-            remedy="write the base out with --tied copy first, and set tie_word_embeddings to false in its config.json",
+            remedy="write the base out with tied='copy' (--tied copy); in its config.json set tie_word_embeddings false",
         )
     whole = {change(name): tensor for name, tensor in adapter.whole.items()}
     for name, tensor in whole.items():
@@ -236,7 +236,7 @@ def _prefix_change(modules: list[str], names: Mapping[str, str], path: str) -> C
     raise SpecError(
         f"changes {missing!r}, which the base does not have",
         subject=path or None,
-        remedy="is it for another base? a GGUF file's names become Hugging Face's by --names hf",
+        remedy="is it for another base? a GGUF file's names become Hugging Face's by names='hf' (--names hf)",
     )
 
 

@@ -362,7 +362,7 @@ def test_amounts_are_no_classes(inside, mlp: Path, houses: Path, tmp_path: Path)
     args = ("--data", houses, "--label-column", "price", "--feature-column", "a", "--feature-column", "b")
     ran = inside("finetune", mlp, *args, "-o", tmp_path / "x.safetensors")
     assert ran.code == 2 and "houses.csv:2: label 'price' is " in ran.err
-    assert "expected an integer or a text; numbers to predict are --task regress" in ran.err
+    assert "expected an integer or a text; numbers to predict are task='regress' (--task regress)" in ran.err
 
 
 def test_what_a_model_was_trained_for_is_remembered(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
@@ -625,7 +625,7 @@ def test_a_matplotlib_that_is_not_there_is_said_before_training(
     args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "-o", out, "--plot", tmp_path / "p.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     ran = inside(*args)
-    assert ran.code == 2 and "plotting needs matplotlib" in ran.err and "weighttools[plot]" in ran.err
+    assert ran.code == 2 and "plotting needs matplotlib" in ran.err and "pip install '.[plot]'" in ran.err
     assert ran.err.count("\n") == 1 and not out.exists() and "epoch" not in ran.out
 
 
@@ -743,3 +743,16 @@ def test_evaluate_weights_every_figure_and_says_so(inside, mlp: Path, flowers: P
     assert found["metrics"]["accuracy"] == pytest.approx(accuracy, rel=1e-5)
     told = inside("evaluate", mlp, *options, "--task", "classify").out
     assert "value weighted by importance" in told and f"{theirs[0, given[0]]:.4g}" in told
+
+
+def test_an_adapter_needs_no_config_json_and_none_is_asked_for(inside, tmp_path: Path) -> None:
+    llama = tiny_texts.llama(tmp_path / "llama")
+    (tmp_path / "lines.txt").write_text("the film was good . the plot was very bad . it is the end !\n" * 4)
+    options = ("--epochs", "1", "--block", "16", "--lora", "r=2")
+    ran = inside("finetune", llama, "--data", tmp_path / "lines.txt", *options, "-o", tmp_path / "adapter")
+    assert ran.code == 0 and "config.json beside" not in ran.err, ran.err
+    assert not (tmp_path / "adapter" / "config.json").exists()
+    rng = np.random.default_rng(0)
+    save_file({"q_proj.weight": rng.normal(size=(3, 3)).astype(np.float32)}, tmp_path / "alone.safetensors")
+    ran = inside("convert", tmp_path / "alone.safetensors", str(tmp_path / "whole") + "/")
+    assert ran.code == 0 and "there is no config.json beside" in ran.err
