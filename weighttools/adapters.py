@@ -179,7 +179,7 @@ def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Ite
         raise SpecError(
             f"changes {min(tied)!r}, which is tied to another tensor",
             subject=adapter.path or None,
-            remedy="write the base out with tied='copy' (--tied copy); in its config.json set tie_word_embeddings false",
+            remedy="write the base with tied='copy' (--tied copy); in its config.json set tie_word_embeddings false",
         )
     whole = {change(name): tensor for name, tensor in adapter.whole.items()}
     for name, tensor in whole.items():
