@@ -1,6 +1,6 @@
 """Turn a sentence encoder into a classifier: a new head, frozen lower layers, and weights for the rare class.
 
-Run: python examples/03_minilm_classifier.py DIRECTORY    (pip install 'weighttools[text]')
+Run: python examples/03_minilm_classifier.py DIRECTORY    (pip install '.[text]')
 DIRECTORY holds all-MiniLM-L6-v2, or another BERT: weights, config.json and tokenizer.json.
 """
 

@@ -1,6 +1,6 @@
 """Teach a language model the tone of a logbook from six lines, by a low-rank adapter; what it writes before and after.
 
-Run: python examples/04_smollm_lora.py SmolLM2-135M-Instruct.Q4_1.gguf [DIRECTORY]    (pip install 'weighttools[text]')
+Run: python examples/04_smollm_lora.py SmolLM2-135M-Instruct.Q4_1.gguf [DIRECTORY]    (pip install '.[text]')
 The adapter is written to DIRECTORY, as PEFT does.
 """
 

@@ -3,7 +3,7 @@
 python examples/pruned_sentences.py DIRECTORY
 DIRECTORY holds all-MiniLM-L6-v2, or another BERT whose embedding is the mean of the last hidden states: its weights,
 config.json and tokenizer.json. Needs the package ``tokenizers``. The weights are changed, and the model is run, by
-weighttools alone; nothing is trained afterwards, which would bring much of the loss back.
+weighttools alone; nothing is trained afterwards.
 """
 
 from __future__ import annotations

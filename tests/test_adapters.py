@@ -82,6 +82,24 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
             },
         },
     ),
+    "expressions": (
+        llama,
+        {
+            "r": 4,
+            "target_modules": ["q_proj", "k_proj", "v_proj"],
+            "rank_pattern": {
+                r".*\.layers\.1\..*(q_proj|k_proj)$": 2,
+                r"layers\.[0-9]+\.self_attn\.v_proj": 6,
+                "q_proj": 3,
+            },
+            "alpha_pattern": {
+                "^q_proj": 100,
+                r"self_attn\.(q|k)_proj": 5,
+                r"model\.layers\.\d{1,2}\..*v_proj": 11,
+                "v_proj": 50,
+            },
+        },
+    ),
     "whole": (llama, {"r": 2, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]}),
     "biases": (gpt2, {"r": 2, "target_modules": ["c_attn"], "bias": "lora_only"}),
     "all kinds": (net, {"r": 2, "target_modules": ["table", "square", "conv", "point", "out"]}),
@@ -283,7 +301,9 @@ def test_a_square_weight_among_both_kinds_is_not_guessed(tmp_path: Path) -> None
         ({"target_modules": 5}, "target_modules is 5"),
         ({"modules_to_save": [["a"]]}, "modules_to_save is [['a']]"),
         ({"alpha_pattern": [1]}, "alpha_pattern is [1]"),
-        ({"alpha_pattern": {"(a+)+$": 2}}, "regular expression"),
+        ({"alpha_pattern": {"(?=q)q_proj": 2}}, "alpha_pattern's regular expression '(?=q)q_proj' has (?="),
+        ({"alpha_pattern": {"(q_proj": 2}}, "alpha_pattern's regular expression '(q_proj' is none"),
+        ({"rank_pattern": {"(a|a)*(v|q)_proj": 2}}, "has factors of rank 3, and adapter_config.json says r = "),
         ({"alpha_pattern": {"q_proj": {}}}, "lora_alpha is {}"),
     ],
 )
@@ -347,9 +367,12 @@ def test_what_is_no_adapter(tmp_path: Path) -> None:
         open_adapter(tmp_path)
 
 
-def test_an_alpha_is_needed_and_ranks_of_regular_expressions_are_not_guessed(tmp_path: Path) -> None:
+def test_an_alpha_is_needed_and_ranks_of_regular_expressions_are_held(tmp_path: Path) -> None:
     home = plain(tmp_path, np.ones((2, 4)), np.ones((4, 2)), r=8, rank_pattern={"(q|v)": 2})
     assert [update.rank for update in open_adapter(home).updates.values()] == [2]
+    home = plain(tmp_path / "other", np.ones((2, 4)), np.ones((4, 2)), r=2, rank_pattern={"(q|v)": 3})
+    with pytest.raises(CorruptFileError, match="says r = 3"):
+        open_adapter(home)
     (home / "adapter_config.json").write_text('{"r": 2}')
     with pytest.raises(CorruptFileError, match="has no lora_alpha"):
         open_adapter(home)
@@ -453,3 +476,104 @@ def test_adapters_of_bin_files(tmp_path: Path) -> None:
     found = merge_lora(wt.TensorMap.from_arrays(base), tmp_path).read()
     for name, array in state(module.merge_and_unload()).items():
         np.testing.assert_allclose(found[name], array, rtol=3e-6, atol=3e-6)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [torch.nn.Conv1d(8, 8, 4, groups=8), torch.nn.Conv1d(8, 4, 1)],
+        [torch.nn.Conv2d(8, 8, 3, groups=2), torch.nn.Conv2d(8, 4, 1)],
+    ],
+    ids=["depthwise", "grouped"],
+)
+def test_grouped_convolutions_are_recognised_and_not_merged(layers: list[Any], run_cli: Any, tmp_path: Path) -> None:
+    """peft cannot merge them either: the change reaches over all groups."""
+    net = torch.nn.Sequential(*layers)
+    save_file({n: p.detach().numpy().copy() for n, p in net.state_dict().items()}, tmp_path / "base.safetensors")
+    with pytest.warns(UserWarning, match="groups > 1"):
+        module = peft.get_peft_model(net, peft.LoraConfig(r=8, lora_alpha=16, target_modules=["0", "1"]))
+    module.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(NotImplementedError):
+        module.merge_and_unload()
+    args = (tmp_path / "base.safetensors", tmp_path / "adapter")
+    ran = run_cli("merge-adapter", *args, "-o", tmp_path / "out.safetensors")
+    groups = layers[0].groups
+    assert ran.code == 2 and f"a convolution of {groups} groups" in ran.err and len(ran.err.splitlines()) == 1
+    findings = wt.check(args[1], base=args[0], headers=True)["findings"]
+    assert {(f["severity"], f["code"]) for f in findings} == {("note", "adapter-grouped")}
+
+
+class Experts(torch.nn.Module):
+    """Fused experts beside a plain layer."""
+
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        self.q_proj, self.experts = torch.nn.Linear(6, 6), torch.nn.Module()
+        self.experts.gate_up_proj = torch.nn.Parameter(torch.ones(3, 6, inner))
+        self.experts.down_proj = torch.nn.Parameter(torch.ones(3, inner, 6))
+
+
+@pytest.mark.parametrize("parameters", [["experts.gate_up_proj"], ["experts.gate_up_proj", "experts.down_proj"]])
+def test_a_parameter_under_a_name_of_three_axes_is_found_in_the_base(parameters: list[str], tmp_path: Path) -> None:
+    base, other = Experts(8), Experts(9)
+    for name, net in (("base", base), ("other", other)):
+        save_file({n: p.detach().numpy().copy() for n, p in net.state_dict().items()}, tmp_path / f"{name}.safetensors")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], target_parameters=parameters)
+    peft.get_peft_model(base, config).save_pretrained(tmp_path / "adapter")
+    findings = wt.check(tmp_path / "adapter", base=tmp_path / "base.safetensors", headers=True)["findings"]
+    assert {f["severity"] for f in findings} <= {"note"}, findings
+    findings = wt.check(tmp_path / "adapter", base=tmp_path / "other.safetensors", headers=True)["findings"]
+    assert {f["code"] for f in findings if f["severity"] == "error"} == {"adapter-shape"}
+    assert "gate_up_proj' (3 x 6 x 9)" in findings[0]["message"]
+
+
+FOREIGN: dict[str, tuple[dict[str, tuple[int, ...]], str, str]] = {
+    "kohya": ({"lora_unet_a.lora_down.weight": (2, 6), "lora_unet_a.lora_up.weight": (8, 2), "lora_unet_a.alpha": ()}, "warning", "kohya"),
+    "locon": ({"lora_unet_c.lora_mid.weight": (2, 2, 3, 3)}, "warning", "kohya"),
+    "loha": ({f"lora_te_x.hada_w{i}_{s}": (4, 2) for i in (1, 2) for s in "ab"}, "warning", "LoHa"),
+    "lokr": ({"lora_te_y.lokr_w1": (2, 2), "lora_te_y.lokr_w2_a": (4, 2)}, "warning", "LoKr"),
+    "early diffusers": ({"unet.x.processor.to_q_lora.down.weight": (2, 6)}, "warning", "early diffusers"),
+    "diffusers": ({"unet.q.lora_A.weight": (2, 6), "unet.q.lora_B.weight": (8, 2)}, "warning", "diffusers"),
+    "differences": ({"diffusion_model.n.diff": (8,)}, "warning", "differences"),
+    "ia3": ({"base_model.model.k.ia3_l": (8, 1)}, "warning", "IA3"),
+    "nothing": ({"a.weight": (8, 6)}, "warning", "no LoRA factors"),
+    "magnitudes": (
+        {"base_model.model.a.lora_A.weight": (2, 6), "base_model.model.a.lora_B.weight": (8, 2), "base_model.model.a.lora_magnitude_vector": (8,)},
+        "note", "magnitudes",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_check_says_what_it_does_not_hold_against_the_base(kind: str, run_cli: Any, tmp_path: Path) -> None:
+    shapes, severity, said = FOREIGN[kind]
+    save_file({"model.a.weight": np.ones((8, 6)), "a.weight": np.ones((8, 6))}, tmp_path / "base.safetensors")
+    file = tmp_path / "adapter.safetensors"
+    save_file({name: np.ones(shape) for name, shape in shapes.items()}, file, {"format": "pt"})
+    findings = wt.check(file, base=tmp_path / "base.safetensors", headers=True)["findings"]
+    assert [(f["severity"], f["code"]) for f in findings] == [(severity, "adapter-unchecked")], findings
+    assert said in findings[0]["message"]
+    ran = run_cli("merge-adapter", tmp_path / "base.safetensors", file, "-o", tmp_path / "out.safetensors")
+    assert ran.code == 2 and len(ran.err.splitlines()) == 1
+    if kind != "nothing":
+        assert "peft's layout" in ran.err or "adapter_config.json" in ran.err
+
+
+def test_diffusers_names_are_found_behind_another_prefix(tmp_path: Path) -> None:
+    save_file({"model.diffusion_model.a.weight": np.ones((8, 6))}, tmp_path / "base.safetensors")
+    file = tmp_path / "adapter.safetensors"
+    for n_in, codes in ((6, set()), (5, {"adapter-shape"})):
+        factors = {"transformer.a.lora_A.weight": np.ones((2, n_in)), "transformer.a.lora_B.weight": np.ones((8, 2))}
+        save_file(factors, file, {"format": "pt"})
+        findings = wt.check(file, base=tmp_path / "base.safetensors", headers=True)["findings"]
+        assert {f["code"] for f in findings} == codes
+
+
+def test_a_whole_tensor_of_another_shape_is_found(tmp_path: Path) -> None:
+    save_file({"a.weight": np.ones((8, 6)), "score.weight": np.ones((3, 6))}, tmp_path / "base.safetensors")
+    home = plain(tmp_path / "a", np.ones((2, 6)), np.ones((8, 2)), modules_to_save=["score"])
+    file = home / "adapter_model.safetensors"
+    factors = {f"base_model.model.a.lora_{s}.weight": np.ones(n) for s, n in (("A", (2, 6)), ("B", (8, 2)))}
+    save_file({**factors, "base_model.model.score.weight": np.ones((4, 6))}, file, {"format": "pt"})
+    findings = wt.check(home, base=tmp_path / "base.safetensors", headers=True)["findings"]
+    assert [f["code"] for f in findings] == ["adapter-shape"] and "takes the place" in findings[0]["message"]

@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,13 @@ if __name__ == "__main__":
     if sys.argv[1:2] != ["--write"]:
         sys.exit("usage: python tests/test_docs.py --write [FILE…]")
     _write(sys.argv[2:])
+
+
+def test_extras_are_those_of_a_clone() -> None:
+    """Nothing is on a package index: what the documentation installs is the clone, with an extra that there is."""
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    texts = [README, *(ROOT / "examples").iterdir(), *(ROOT / "weighttools").rglob("*.py")]
+    text = "\n".join(path.read_text() for path in texts if path.suffix in (".md", ".py"))
+    asked = set(re.findall(r"pip install (?:-\S+ )*'([^']*)\[(\w+)\]'", text))
+    assert {extra for _, extra in asked} >= {"fast", "gguf", "text"}
+    assert {(place, extra) for place, extra in asked if extra not in extras or place != "."} == set()

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from weighttools.analyzers.checks.adapter import pairs
+from weighttools.analyzers.checks.adapter import layouts, n_groups, pairs
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike, located, open
-from weighttools.transforms.adapter_config import check_config, is_number, listed
+from weighttools.transforms.adapter_config import Table, check_config, is_number, listed
 from weighttools.transforms.low_rank import Update, all_finite, merged
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
@@ -31,7 +31,6 @@ CONFIG = "adapter_config.json"
 HEAD = "head_config.json"
 """What a config.json would say of the head; beside an adapter, a config.json makes transformers look for a model."""
 WRAPPER = "base_model.model."
-_PLAIN = re.compile(r"\^?(?:[\w-]|\\?\.)+\$?")
 _MAX_PREFIXES = 16
 _HEADS = ("classifier", "score", "qa_outputs")
 """What peft saves whole for the tasks of its Auto classes; early versions did not add it to ``modules_to_save``."""
@@ -92,9 +91,18 @@ def open_adapter(path: PathLike) -> Adapter:
     file = next((place / n for n in WEIGHTS if (place / n).is_file()), None) if place.is_dir() else place
     if file is None:
         raise SourceError("holds no adapter", subject=path, expected=f"{WEIGHTS[0]} and {CONFIG}")
+    if not file.with_name(CONFIG).is_file():
+        _refuse_layout(file)
     config = read_json(file.with_name(CONFIG))
     check_config(config, str(file.with_name(CONFIG)))
     return _adapter(open(file), config, os.fspath(path))
+
+
+def _refuse_layout(file: Path) -> None:
+    """Say what an adapter without configuration is, where it is of another layout than peft's."""
+    kind = next(iter(layouts(open(file))), None)
+    if kind is not None:
+        raise UnsupportedError(f"is {kind}", subject=file, expected=f"peft's layout: {WEIGHTS[0]} beside {CONFIG}")
 
 
 def _adapter(tensor_map: TensorMap, config: Mapping[str, Any], path: str) -> Adapter:
@@ -102,27 +110,25 @@ def _adapter(tensor_map: TensorMap, config: Mapping[str, Any], path: str) -> Ada
     if not found:
         raise UnsupportedError("holds no LoRA factors", subject=path, expected="names with lora_A and lora_B")
     factors = {name for pair in found.values() for name, _ in pair.values()}
+    ranks, alphas = (Table(config.get(key), key, path) for key in ("rank_pattern", "alpha_pattern"))
     updates = {}
     for module, pair in found.items():
         if set(pair) != {"A", "B"}:
             raise CorruptFileError(f"{bare(module)!r} has one factor without the other", subject=path)
         a, b = (tensor_map[pair[side][0]] for side in "AB")
         rank = a.shape[0] if a.shape else 0
-        _check_rank(config, bare(module), rank, path)
-        scale = _scale(config, bare(module), rank, path)
+        _check_rank(rank, ranks.of(bare(module), config.get("r", rank)), bare(module), path)
+        scale = _scale(config, alphas.of(bare(module), config["lora_alpha"]), rank, path)
         updates[bare(module)] = Update(a, b, scale, is_turned="lora_embedding_A" in pair["A"][0])
     _check_layers(config, updates, path)
     whole = {_whole_name(name, path): tensor_map[name] for name in tensor_map if name not in factors}
     return Adapter(updates, whole, config, path)
 
 
-def _check_rank(config: Mapping[str, Any], module: str, rank: int, path: str) -> None:
-    """Refuse factors of another rank than the configuration says; a regular expression may say any module's."""
-    table = config.get("rank_pattern") or {}
-    told = [n for key, n in table.items() if _PLAIN.fullmatch(key) and _matches(key, module, path)]
-    allowed = {*(told[:1] or [config.get("r", rank)]), *(n for key, n in table.items() if not _PLAIN.fullmatch(key))}
-    if rank and rank not in allowed:
-        fact = f"{module!r} has factors of rank {rank}, and {CONFIG} says r = {min(allowed)}"
+def _check_rank(rank: int, told: Any, module: str, path: str) -> None:
+    """Refuse factors of another rank than the configuration says."""
+    if rank and rank != told:
+        fact = f"{module!r} has factors of rank {rank}, and {CONFIG} says r = {told}"
         raise CorruptFileError(fact, subject=path, expected="equal ranks, or the module's in rank_pattern")
 
 
@@ -145,26 +151,10 @@ def _whole_name(name: str, path: str) -> str:
     return re.sub(r"\.base_layer(?=\.)|\.modules_to_save(?:\.default)?(?=\.)", "", bare(name))
 
 
-def _scale(config: Mapping[str, Any], module: str, rank: int, path: str) -> float:
-    alpha = config["lora_alpha"]
-    table = config.get("alpha_pattern") or {}
-    alpha = next((value for key, value in table.items() if _matches(str(key), module, path)), alpha)
+def _scale(config: Mapping[str, Any], alpha: Any, rank: int, path: str) -> float:
     if not is_number(alpha):
         raise CorruptFileError(f"lora_alpha is {alpha!r}", subject=path, expected="a number")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank) if rank else 0.0
-
-
-def _matches(pattern: str, module: str, path: str) -> bool:
-    """Whether a key of alpha_pattern names a module, or the end of its name after a dot, as peft matches it.
-
-    peft takes any regular expression; here only names are, for a file's expression may take for ever to match.
-    """
-    if not _PLAIN.fullmatch(pattern):
-        raise UnsupportedError(
-            f"alpha_pattern has the regular expression {pattern!r}", subject=path, expected="modules' names"
-        )
-    name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
-    return module == name or (not pattern.startswith("^") and module.endswith("." + name))
 
 
 def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Iterable[str] = ()) -> Placed:
@@ -189,13 +179,15 @@ def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Ite
         raise SpecError(
             f"changes {min(tied)!r}, which is tied to another tensor",
             subject=adapter.path or None,
-            remedy="write the base out with --tied copy first, and set tie_word_embeddings to false in its config.json",
+            remedy="write the base with tied='copy' (--tied copy); in its config.json set tie_word_embeddings false",
         )
     whole = {change(name): tensor for name, tensor in adapter.whole.items()}
     for name, tensor in whole.items():
         if name in shapes and shapes[name] != tensor.shape:
             told = f"brings {name!r} of shape {tensor.shape}; the base's is {shapes[name]}"
             raise SpecError(told, subject=adapter.path or None, expected="equal shapes")
+    for name, update in targets.items():
+        _refuse_groups(name, update, shapes[name], adapter.path)
     turned = _turned(targets, shapes, bool(adapter.config.get("fan_in_fan_out")))
     for name, update in turned.items():
         update.check(name, shapes[name])
@@ -204,6 +196,14 @@ def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Ite
         _check_owner(name, change(name) in names.values(), adapter)
     kept = {name: tensor for name, tensor in whole.items() if name in shapes}
     return Placed(turned, kept, {name: tensor for name, tensor in whole.items() if name not in shapes})
+
+
+def _refuse_groups(name: str, update: Update, shape: tuple[int, ...], path: str) -> None:
+    """Refuse a grouped convolution: the change reaches from each output over the inputs of all groups."""
+    groups = n_groups(update.a.shape, update.b.shape, shape)
+    if groups > 1:
+        fact = f"changes {name!r}, a convolution of {groups:,} groups, over all of them, which its weight cannot hold"
+        raise UnsupportedError(fact, subject=path or None, remedy="use the adapter beside the base, with peft")
 
 
 def _check_finite(name: str, update: Update, path: str) -> None:
@@ -236,7 +236,7 @@ def _prefix_change(modules: list[str], names: Mapping[str, str], path: str) -> C
     raise SpecError(
         f"changes {missing!r}, which the base does not have",
         subject=path or None,
-        remedy="is it for another base? a GGUF file's names become Hugging Face's by --names hf",
+        remedy="is it for another base? a GGUF file's names become Hugging Face's by names='hf' (--names hf)",
     )
 
 

@@ -43,6 +43,15 @@ def counted(n: int, what: str) -> str:
     return f"{n:,} {what}{'s' * (n != 1)}"
 
 
+def install(extra: str) -> str:
+    """Return the remedy for a package that is not installed: the extra that brings it, from a clone.
+
+    >>> install("text")
+    "pip install '.[text]' in a clone of weighttools"
+    """
+    return f"pip install '.[{extra}]' in a clone of weighttools"
+
+
 class WeighttoolsError(Exception):
     """Base of every error that weighttools raises on purpose.
 

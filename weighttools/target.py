@@ -14,6 +14,8 @@ from weighttools.errors import SpecError
 from weighttools.formats import ROWS, by_suffix, huggingface, load, writable
 
 MAX_SHARD_SIZE = "5GB"
+_ADAPTER = "adapter_config.json"
+"""Beside an adapter, which needs no config.json: transformers would look for a whole model there."""
 """The default of huggingface_hub and transformers."""
 _UNITS = {
     "": 1,
@@ -184,7 +186,8 @@ def shard_notes(
     notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
     source = tensor_map.origin.path
     here = [Path(place) / "config.json" for place in (source, planned.target) if place]
-    if "config.json" not in beside and not any(path.is_file() for path in here):
+    is_adapter = _ADAPTER in beside or any(path.with_name(_ADAPTER).is_file() for path in here)
+    if "config.json" not in beside and not is_adapter and not any(path.is_file() for path in here):
         found = source and (Path(source).parent / "config.json").is_file()
         notes.append(
             "config.json beside the source is not copied, for it may be another model's: give the directory"

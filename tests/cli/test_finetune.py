@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from sklearn import metrics
 
 from tests.conftest import clean_environment
 from tests.train import tiny_texts
@@ -377,7 +378,7 @@ def test_amounts_are_no_classes(inside, mlp: Path, houses: Path, tmp_path: Path)
     args = ("--data", houses, "--label-column", "price", "--feature-column", "a", "--feature-column", "b")
     ran = inside("finetune", mlp, *args, "-o", tmp_path / "x.safetensors")
     assert ran.code == 2 and "houses.csv:2: label 'price' is " in ran.err
-    assert "expected an integer or a text; numbers to predict are --task regress" in ran.err
+    assert "expected an integer or a text; numbers to predict are task='regress' (--task regress)" in ran.err
 
 
 def test_what_a_model_was_trained_for_is_remembered(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
@@ -654,7 +655,7 @@ def test_a_matplotlib_that_is_not_there_is_said_before_training(
     args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "-o", out, "--plot", tmp_path / "p.png")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     ran = inside(*args)
-    assert ran.code == 2 and "plotting needs matplotlib" in ran.err and "weighttools[plot]" in ran.err
+    assert ran.code == 2 and "plotting needs matplotlib" in ran.err and "pip install '.[plot]'" in ran.err
     assert ran.err.count("\n") == 1 and not out.exists() and "epoch" not in ran.out
 
 
@@ -750,3 +751,38 @@ def test_rotary_positions_have_no_end(inside, tmp_path: Path) -> None:
     data = jsonl(tmp_path / "long.jsonl", [{"text": "good film " * 20, "label": k} for k in ("x", "y")])
     ran = inside("finetune", path, "--data", data, "--steps", "1", "--max-length", "36", "-o", tmp_path / "out")
     assert ran.code == 0, ran.err
+
+
+def test_evaluate_weights_every_figure_and_says_so(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
+    lines = flowers.read_text().splitlines()
+    weight = np.random.default_rng(3).uniform(0, 3, len(lines) - 1).astype(np.float32)
+    text = "\n".join(f"{line},{w}" for line, w in zip(lines, ["importance", *weight], strict=True))
+    for i, kind in enumerate(("iris", "rose", "tulip")):
+        text = text.replace(kind, str(i))
+    (tmp_path / "weighted.csv").write_text(text)
+    options = ("--data", tmp_path / "weighted.csv", "--label-column", "kind", "--weight-column", "importance")
+    found = json.loads(inside("evaluate", mlp, *options, "--task", "classify", "--json").out)
+    x = np.array([line.split(",")[:3] for line in lines[1:]], np.float32)
+    y = np.array([("iris", "rose", "tulip").index(line.split(",")[3]) for line in lines[1:]])
+    m = train.model(mlp)
+    given = train.predict(m, x).argmax(1)
+    theirs = metrics.confusion_matrix(y, given, labels=range(3), sample_weight=weight)
+    np.testing.assert_allclose(found["confusion"], theirs, rtol=1e-5)
+    assert found["weighted_by"] == "importance"
+    accuracy = metrics.accuracy_score(y, given, sample_weight=weight)
+    assert found["metrics"]["accuracy"] == pytest.approx(accuracy, rel=1e-5)
+    told = inside("evaluate", mlp, *options, "--task", "classify").out
+    assert "value weighted by importance" in told and f"{theirs[0, given[0]]:.4g}" in told
+
+
+def test_an_adapter_needs_no_config_json_and_none_is_asked_for(inside, tmp_path: Path) -> None:
+    llama = tiny_texts.llama(tmp_path / "llama")
+    (tmp_path / "lines.txt").write_text("the film was good . the plot was very bad . it is the end !\n" * 4)
+    options = ("--epochs", "1", "--block", "16", "--lora", "r=2")
+    ran = inside("finetune", llama, "--data", tmp_path / "lines.txt", *options, "-o", tmp_path / "adapter")
+    assert ran.code == 0 and "config.json beside" not in ran.err, ran.err
+    assert not (tmp_path / "adapter" / "config.json").exists()
+    rng = np.random.default_rng(0)
+    save_file({"q_proj.weight": rng.normal(size=(3, 3)).astype(np.float32)}, tmp_path / "alone.safetensors")
+    ran = inside("convert", tmp_path / "alone.safetensors", str(tmp_path / "whole") + "/")
+    assert ran.code == 0 and "there is no config.json beside" in ran.err

@@ -318,7 +318,7 @@ except MissingDependencyError as error:
 """
     counted, line = run_python(code, str(FIXTURES / "quantized.gguf")).splitlines()
     assert counted == "16512 1024"
-    assert "weighttools[gguf]" in line and "iq2_xs" in line
+    assert "pip install '.[gguf]'" in line and "iq2_xs" in line
     assert issubclass(MissingDependencyError, ImportError)
 
 

@@ -45,6 +45,56 @@ def test_classification_as_scikit_learn_measures_it(size: int) -> None:
     assert found["loss"] == pytest.approx(theirs)
 
 
+@pytest.mark.parametrize("size", [83, 10, 1])
+@pytest.mark.parametrize("weight", [WEIGHTS, np.where(LABELS == 1, 0.0, WEIGHTS)], ids=["any", "a class of weight 0"])
+def test_sample_weights_count_in_every_figure_as_in_scikit_learn(size: int, weight: np.ndarray) -> None:
+    given = np.where(LABELS == 1, 1, LOGITS.argmax(1) % 3)  # class 1 is always told right: its weight is all it has
+    logits = np.eye(4)[given] * 3
+    task = train.Classification(4, {0: 5.0})  # a class's weight is the loss's alone
+    found = measured(task, logits, size, target=LABELS, sample_weight=weight)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(LABELS, given, sample_weight=weight))
+    theirs = metrics.f1_score(LABELS, given, average="macro", sample_weight=weight, zero_division=0)
+    assert found["f1_macro"] == pytest.approx(theirs)
+    sums = task.tally(logits, {"target": LABELS, "sample_weight": weight})
+    expected = metrics.confusion_matrix(LABELS, given, labels=range(4), sample_weight=weight)
+    np.testing.assert_allclose(sums["confusion"], expected)
+
+
+@pytest.mark.parametrize("size", [83, 9])
+def test_sample_weights_of_answers_pairs_and_tokens(size: int) -> None:
+    x = LOGITS[:, :3]
+    found = measured(train.Binary(), x, size, target=BITS, sample_weight=WEIGHTS)
+    scores = {"f1": metrics.f1_score, "precision": metrics.precision_score, "recall": metrics.recall_score}
+    for name, score in scores.items():
+        theirs = score(BITS, x >= 0, average="macro", zero_division=0, sample_weight=WEIGHTS)
+        assert found[name] == pytest.approx(theirs)
+    each = np.repeat(WEIGHTS, 3)
+    theirs = metrics.accuracy_score(BITS.ravel() > 0.5, (x >= 0).ravel(), sample_weight=each)
+    assert found["accuracy"] == pytest.approx(theirs)
+    logits, target = RNG.standard_normal((83, 5, 4)), RNG.integers(0, 4, (83, 5))
+    target[:, 3:] = -100
+    found = measured(train.LanguageModel(), logits, size, target=target, sample_weight=WEIGHTS)
+    tokens = target[:, :3].ravel(), logits[:, :3].argmax(-1).ravel()
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(*tokens, sample_weight=each))
+    a, b = RNG.standard_normal((2, 83, 6))
+    sign = np.where(RNG.random(83) < 0.5, 1, -1)
+    task = train.Pairs("cosine")
+    found = task.metrics(task.tally((a, b), {"target": sign, "sample_weight": WEIGHTS}))
+    given = np.where(metrics.pairwise.paired_cosine_distances(a, b) < 1, 1, -1)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(sign, given, sample_weight=WEIGHTS))
+
+
+def test_python_measures_with_weights_too() -> None:
+    x, y = digits()
+    weight, m = np.linspace(0, 2, len(y)), model()
+    data = train.arrays(x, y, sample_weight=weight)
+    given = train.predict(m, (x, y)).argmax(1)
+    found = train.evaluate(m, data, train.Classification(10), 64)
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(y, given, sample_weight=weight))
+    theirs = metrics.f1_score(y, given, average="macro", sample_weight=weight, zero_division=0)
+    assert found["f1_macro"] == pytest.approx(theirs)
+
+
 def test_the_confusion_matrix_as_scikit_learn_has_it() -> None:
     x, y = digits()
     m = model()
@@ -133,9 +183,12 @@ def test_binary_takes_one_column_or_none_and_a_threshold() -> None:
 def test_regression_as_scikit_learn_measures_it(error: str, size: int) -> None:
     outputs = VALUES + RNG.standard_normal(VALUES.shape)
     found = measured(train.Regression(error), outputs, size, target=VALUES, sample_weight=WEIGHTS)
-    assert found["mse"] == pytest.approx(metrics.mean_squared_error(VALUES, outputs))
-    assert found["mae"] == pytest.approx(metrics.mean_absolute_error(VALUES, outputs))
-    assert found["r2"] == pytest.approx(metrics.r2_score(VALUES, outputs))
+    scores = {"mse": metrics.mean_squared_error, "mae": metrics.mean_absolute_error, "r2": metrics.r2_score}
+    for name, score in scores.items():
+        assert found[name] == pytest.approx(score(VALUES, outputs, sample_weight=WEIGHTS))
+    plain = measured(train.Regression(error), outputs, size, target=VALUES)
+    for name, score in scores.items():
+        assert plain[name] == pytest.approx(score(VALUES, outputs))
     theirs = {"mse": metrics.mean_squared_error, "mae": metrics.mean_absolute_error}.get(error)
     if theirs is not None:
         assert found["loss"] == pytest.approx(theirs(VALUES, outputs, sample_weight=WEIGHTS))

@@ -162,7 +162,7 @@ def test_tokenizers_that_are_missing_or_none(tmp_path: Path, monkeypatch: pytest
             train.tokens(home)
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(MissingDependencyError, match=r"weighttools\[text\]"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[text\]'"):
         train.tokens(home)
 
 

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from weighttools.core.tensormap import Origin
+from weighttools.families.shapes import number
 from weighttools.io.text import read_json
+
+whole = number
+"""The first of a configuration's entries that is there, if it is a whole number above 0."""
 
 
 def beside(origin: Origin, name: str) -> str | None:
@@ -28,12 +32,6 @@ def read_beside(origin: Origin, name: str) -> dict[str, Any] | None:
     """
     path = beside(origin, name)
     return read_json(path) if path and os.path.isfile(path) else None
-
-
-def whole(config: Mapping[str, Any], *keys: str) -> int | None:
-    """Return the first of a configuration's entries that is there, if it is a whole number above 0."""
-    value = next((config[key] for key in keys if config.get(key) is not None), None)
-    return int(value) if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:

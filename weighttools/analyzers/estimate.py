@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 from weighttools.analyzers.configuration import text_part, whole
 from weighttools.analyzers.families import Family
 from weighttools.core.dtypes import DTYPES, DType
+from weighttools.families.tables import ENCODERS
 
 Record = dict[str, Any]
 
 LOAD_DTYPES = ("float32", "bfloat16", "float8_e4m3fn", "int8", "float4_e2m1fn")
 NOT_INCLUDED = ("activations", "temporary buffers", "fragmentation", "the framework itself")
 
-_ENCODERS = frozenset(
-    {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert", "deberta-v2", "mpnet", "vit"}
-)
 _BLOCK, _LEAST_8BIT = 256, 4096
 
 
@@ -104,7 +102,7 @@ class Cache(NamedTuple):
 def cache_shape(config: Mapping[str, Any]) -> Cache | str:
     """Return the shape of the cache that config.json tells of, or why there is none."""
     part = text_part(config)
-    if part.get("model_type") in _ENCODERS and part.get("is_decoder") is not True:
+    if part.get("model_type") in ENCODERS and part.get("is_decoder") is not True:
         return f"{part.get('model_type')} is an encoder: it has no cache"
     if part.get("kv_lora_rank"):
         return "latent attention: what is cached depends on the implementation"

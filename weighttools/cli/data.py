@@ -30,7 +30,10 @@ OPTIONS = (
         "--label-column", "label", metavar="NAME",
         help="The column of the label. [default: label, target, class, y or score]",
     ),
-    click.option("--weight-column", "weight", metavar="NAME", help="The column of each row's weight."),
+    click.option(
+        "--weight-column", "weight", metavar="NAME",
+        help="The column of each row's weight, in the loss and in all other figures.",
+    ),
     click.option(
         "--feature-column", "features", multiple=True, metavar="NAME",
         help="A column of a table to predict from, in order. Repeatable. [default: all others]",

@@ -24,6 +24,8 @@ SCHEMA = "weighttools.evaluate/1"
 def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
     """Measure a checkpoint on a file of texts or numbers: loss, accuracy, F1, error, perplexity.
 
+    With --weight-column, a row counts its weight in every figure and in the table of classes.
+
     Exits 1 where a figure is not finite.
 
     \b
@@ -52,8 +54,10 @@ def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str |
 
 
 def _print(found: Mapping[str, Any]) -> None:
-    output.figures(found["metrics"])
+    by = found.get("weighted_by")
+    output.figures(found["metrics"], "value" if by is None else f"value weighted by {by}")
     if "confusion" in found and len(found["classes"]) <= 12:
-        cells = [[name, *map(str, row)] for name, row in zip(found["classes"], found["confusion"], strict=True)]
+        shown = str if by is None else "{:.4g}".format
+        cells = [[name, *map(shown, row)] for name, row in zip(found["classes"], found["confusion"], strict=True)]
         output.echo()
         output.echo("\n".join(output.table(["true \\ given", *found["classes"]], cells, " " + "r" * len(cells))))

@@ -140,9 +140,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "") -
     return [line.rstrip() for line in [aligned[0], "  ".join("─" * w for w in widths), *aligned[1:]]]
 
 
-def figures(found: Record) -> None:
-    """Print named figures as a table."""
-    echo("\n".join(table(["figure", "value"], [[name, f"{value:.4g}"] for name, value in found.items()], " r")))
+def figures(found: Record, heading: str = "value") -> None:
+    """Print named figures as a table; `heading` is that of their values."""
+    echo("\n".join(table(["figure", heading], [[name, f"{value:.4g}"] for name, value in found.items()], " r")))
 
 
 def size(n_bytes: int) -> str:

@@ -10,3 +10,10 @@ and who reads the report learns nothing from the eleventh."""
 MAX_COMPANION_BYTES = 100_000_000
 """The largest file that is copied along with weights: a tokenizer takes tens of megabytes, and what is larger is data
 that happens to lie there."""
+
+EXPRESSION_LENGTH = 1000
+"""Characters of a regular expression in a configuration: such as name layers have a few dozen."""
+EXPRESSION_NODES = 10_000
+"""States of one, its repeats written out: ``\\d{1,3}`` takes three."""
+EXPRESSION_STEPS = 3_000_000
+"""States visited by all matches of a file's expressions: about a second. 600 modules' names take 200,000 of one."""

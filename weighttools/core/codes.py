@@ -189,6 +189,11 @@ CODES: dict[str, Code] = {
         "there are more or fewer layers than config.json says",
         "find out which of the two is right",
     ),
+    "config-tensors": Code(
+        "error, warning, note",
+        "a tensor that config.json's model has is missing, or one is there that it has not",
+        "find out which of the two is right",
+    ),
     "tokenizer-larger": Code(
         "error",
         "the tokenizer makes ids that the embedding has no row for",
@@ -201,13 +206,23 @@ CODES: dict[str, Code] = {
     ),
     "adapter-target": Code(
         "error",
-        "the adapter changes a module that the base has not",
+        "the adapter changes a module that the base does not have",
         "see whether it is the right base",
     ),
     "adapter-shape": Code(
         "error",
         "the adapter's factors do not fit each other or the base's weight",
         "see whether it is the right base",
+    ),
+    "adapter-grouped": Code(
+        "note",
+        "the adapter changes a grouped convolution over all its groups, which its weight cannot hold",
+        "use the adapter beside the base; it cannot be merged",
+    ),
+    "adapter-unchecked": Code(
+        "warning, note",
+        "tensors of the adapter were not held against the base: their layout is not peft's LoRA",
+        "load it in the program that it is for",
     ),
     "names-differ": Code(
         "warning",

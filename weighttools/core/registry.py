@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from weighttools.errors import MissingDependencyError, SpecError
+from weighttools.errors import MissingDependencyError, SpecError, install
 
 
 class Entry(NamedTuple):
@@ -66,6 +66,4 @@ def need(package: str, purpose: str, extra: str) -> Any:
     try:
         return import_module(package)
     except ImportError:
-        raise MissingDependencyError(
-            f"{purpose} needs {package}", remedy=f"pip install 'weighttools[{extra}]'"
-        ) from None
+        raise MissingDependencyError(f"{purpose} needs {package}", remedy=install(extra)) from None

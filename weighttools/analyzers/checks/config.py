@@ -1,155 +1,231 @@
-"""config.json against the shapes of the tensors, for the families of LLaMA, BERT and GPT-2.
+"""config.json against the tensors: their shapes, the number of layers, and what is missing or read by nobody.
 
-Source: transformers, ``models/{llama,bert,gpt2}/modeling_*.py``. Expected lengths are expressions over the
-configuration's entries; an entry that is missing leaves what depends on it unchecked.
+What a family's tensors are stands in `weighttools.families.tables`. A length that the configuration does not tell is
+not looked at. What a file lacks is told of a whole model that is stored as plain floats only: quantised modules have
+other tensors, ONNX files other names, and a shard is no model.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from weighttools.analyzers import configuration
-from weighttools.analyzers.configuration import whole
-from weighttools.core.findings import ERROR, WARNING, Finding
-from weighttools.core.tensor import Spec
+from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
+from weighttools.families import tables
+from weighttools.families.shapes import Config, Expected, Family, number
 
-Config = Mapping[str, Any]
-Length = Callable[[Config], int | None]
+_WHOLE = ("safetensors", "huggingface", "pytorch")
+_SHARD = re.compile(r"-\d{1,9}-of-\d{1,9}\.\w+$")
+_OLD = {"gamma": "weight", "beta": "bias"}
+"""What early files call a norm's weight and bias, which transformers renames."""
+_DEPTH = 12
+"""No family's names have as many parts as this behind a prefix."""
+_PARTS = (1, 2, 3)
+"""How many parts a packed or reparametrised weight has behind its module's name: ``parametrizations.weight.g``."""
+_LEAST = 3
+"""Fewer names of a family's, none of them its table of words, are no model."""
+_MOST_LAYERS = 1_000_000
 
 
-class Architecture(NamedTuple):
-    """What the shapes of a family of models are.
+class Seen(NamedTuple):
+    """A tensor of a family.
 
     Parameters
     ----------
-    layer
-        Matches a layer's number in a name.
-    n_layers
-        The entry that counts the layers.
-    shapes
-        The ends of names, and the entries or expressions that give the lengths of their axes.
+    name
+        As the file has it.
+    row
+        As the family has it.
+    numbers
+        Those in the name, of its layers.
+    shape
+        None where it is stored as anything but floats: packed, perhaps.
     """
 
-    layer: re.Pattern[str]
-    n_layers: str
-    shapes: Mapping[str, tuple[str | Length, ...]]
+    name: str
+    row: str
+    numbers: tuple[int, ...]
+    shape: tuple[int, ...] | None
 
 
-def _head(config: Config) -> int | None:
-    hidden, heads = whole(config, "hidden_size"), whole(config, "num_attention_heads")
-    return whole(config, "head_dim") or (hidden // heads if hidden and heads else None)
+class Model(NamedTuple):
+    """A file's tensors as a family's: by row, and the prefix before the body's names.
 
+    `others` are the modules that hold tensors which no row knows: the parts of a packed or reparametrised weight.
+    """
 
-def _times(a: int | None, b: int | None) -> int | None:
-    return a * b if a and b else None
-
-
-def _queries(config: Config) -> int | None:
-    return _times(whole(config, "num_attention_heads"), _head(config))
-
-
-def _keys(config: Config) -> int | None:
-    return _times(whole(config, "num_key_value_heads", "num_attention_heads"), _head(config))
-
-
-def _three(config: Config) -> int | None:
-    return _times(3, whole(config, "n_embd"))
-
-
-def _inner(config: Config) -> int | None:
-    return whole(config, "n_inner") or _times(4, whole(config, "n_embd"))
-
-
-_LLAMA = Architecture(
-    re.compile(r"(?:^|\.)layers\.(\d+)\."),
-    "num_hidden_layers",
-    {
-        "embed_tokens.weight": ("vocab_size", "hidden_size"),
-        "lm_head.weight": ("vocab_size", "hidden_size"),
-        "self_attn.q_proj.weight": (_queries, "hidden_size"),
-        "self_attn.k_proj.weight": (_keys, "hidden_size"),
-        "self_attn.v_proj.weight": (_keys, "hidden_size"),
-        "self_attn.o_proj.weight": ("hidden_size", _queries),
-        "mlp.gate_proj.weight": ("intermediate_size", "hidden_size"),
-        "mlp.up_proj.weight": ("intermediate_size", "hidden_size"),
-        "mlp.down_proj.weight": ("hidden_size", "intermediate_size"),
-        "input_layernorm.weight": ("hidden_size",),
-    },
-)
-_BERT = Architecture(
-    re.compile(r"encoder\.layer\.(\d+)\."),
-    "num_hidden_layers",
-    {
-        "embeddings.word_embeddings.weight": ("vocab_size", "hidden_size"),
-        "embeddings.position_embeddings.weight": ("max_position_embeddings", "hidden_size"),
-        "embeddings.token_type_embeddings.weight": ("type_vocab_size", "hidden_size"),
-        "attention.self.query.weight": ("hidden_size", "hidden_size"),
-        "attention.self.key.weight": ("hidden_size", "hidden_size"),
-        "attention.self.value.weight": ("hidden_size", "hidden_size"),
-        "attention.output.dense.weight": ("hidden_size", "hidden_size"),
-        "intermediate.dense.weight": ("intermediate_size", "hidden_size"),
-    },
-)
-_GPT2 = Architecture(
-    re.compile(r"(?:^|\.)h\.(\d+)\."),
-    "n_layer",
-    {
-        "wte.weight": ("vocab_size", "n_embd"),
-        "wpe.weight": ("n_positions", "n_embd"),
-        "attn.c_attn.weight": ("n_embd", _three),
-        "attn.c_proj.weight": ("n_embd", "n_embd"),
-        "mlp.c_fc.weight": ("n_embd", _inner),
-        "mlp.c_proj.weight": (_inner, "n_embd"),
-        "ln_f.weight": ("n_embd",),
-    },
-)
-ARCHITECTURES: dict[str, Architecture] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2"), _LLAMA),
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), _BERT),
-    "gpt2": _GPT2,
-}
+    prefix: str
+    body: Mapping[str, list[Seen]]
+    heads: Mapping[str, list[Seen]]
+    others: frozenset[str]
 
 
 def check(tensor_map: TensorMap) -> Iterator[Finding]:
-    """Yield a finding for each tensor, and for the number of layers, that is not what config.json says."""
+    """Yield what config.json says otherwise than the tensors do, a finding for all layers' tensors of a kind."""
     try:
         config = configuration.read_beside(tensor_map.origin, "config.json")
     except WeighttoolsError as error:
         yield Finding(WARNING, "broken-config", str(error))
         return
-    model = config.get("model_type") if config else None
-    if config and isinstance(model, str) and model in ARCHITECTURES:
-        yield from _shapes(tensor_map, config, ARCHITECTURES[model])
-        yield from _layers(tensor_map, config, ARCHITECTURES[model])
+    kind = config.get("model_type") if config else None
+    if not config or not isinstance(kind, str) or kind not in tables.FAMILIES:
+        return
+    family, text = tables.family(kind), config.get("text_config")
+    config = {**config, **text} if isinstance(text, dict) else config
+    model = recognize(tensor_map, family)
+    if model is None:
+        return
+    yield from _heads(family, config)
+    yield from _shapes(model, family, config)
+    if not _SHARD.search(tensor_map.origin.path) or tensor_map.origin.format == "huggingface":
+        yield from _layers(model, family, config)
+        if tensor_map.origin.format in _WHOLE and not config.get("quantization_config"):
+            yield from _presence(model, family, config)
+            yield from _tied(tensor_map, model, family, config)
 
 
-def _shapes(tensor_map: TensorMap, config: Config, architecture: Architecture) -> Iterator[Finding]:
-    for name, spec in zip(tensor_map, tensor_map.specs(), strict=True):
-        ending = next((end for end in architecture.shapes if name == end or name.endswith("." + end)), None)
-        if ending and spec.dtype.is_float:
-            yield from _compared(name, spec, architecture.shapes[ending], config)
+def recognize(tensor_map: TensorMap, family: Family) -> Model | None:
+    """Return a file's tensors as a family's; None where it has none of them, as under another framework's names."""
+    specs = dict(zip(tensor_map, tensor_map.specs(), strict=True))
+    specs |= {alias: specs[kept] for alias, kept in tensor_map.aliases.items() if kept in specs}
+    found, by_prefix, others = [], Counter[str](), set()
+    for name, spec in specs.items():
+        parts = name.rsplit(".", _DEPTH)
+        one = _seen(parts, family, spec.shape if spec.dtype.is_float else None)
+        if one is None:
+            others |= {name.rsplit(".", k)[0] for k in _PARTS}
+        else:
+            found.append(one)
+            by_prefix[one[0]] += one[1].row in family.body
+    prefix = _prefix(by_prefix, {p for p, seen in found if seen.row == family.anchor})
+    if prefix is None:
+        return None
+    body, heads = defaultdict(list), defaultdict(list)
+    for at, seen in found:
+        if seen.row in family.body and at == prefix:
+            body[seen.row].append(seen)
+        elif seen.row in family.heads and prefix.startswith(at):
+            heads[seen.row].append(seen)
+    return Model(prefix, body, heads, frozenset(others))
 
 
-def _compared(name: str, spec: Spec, lengths: tuple[str | Length, ...], config: Config) -> Iterator[Finding]:
-    expected = [whole(config, length) if isinstance(length, str) else length(config) for length in lengths]
-    fits = len(expected) == len(spec.shape) and all(
-        theirs is None or ours == theirs for ours, theirs in zip(spec.shape, expected, strict=True)
+def _seen(parts: list[str], family: Family, shape: tuple[int, ...] | None) -> tuple[str, Seen] | None:
+    """Return a name's prefix and what it is to a family; the longest end that is a row's counts."""
+    is_number = [part.isascii() and part.isdigit() and len(part) < 8 for part in parts]
+    words = ["{}" if digits else part for part, digits in zip(parts, is_number, strict=True)]
+    words[-1] = _OLD.get(words[-1], words[-1])
+    for k in range(len(parts)):
+        row = ".".join(words[k:])
+        if row in family.body or row in family.heads:
+            numbers = tuple(int(part) for part, digits in zip(parts[k:], is_number[k:], strict=True) if digits)
+            prefix = "".join(f"{part}." for part in parts[:k])
+            return prefix, Seen(".".join(parts), row, numbers, shape)
+    return None
+
+
+def _prefix(counts: Counter[str], anchored: set[str]) -> str | None:
+    """Return the prefix that most of a family's names have, of those with its first tensor if there are any."""
+    known = {prefix: n for prefix, n in counts.items() if prefix in anchored} or {
+        prefix: n for prefix, n in counts.items() if n >= _LEAST
+    }
+    return max(known, key=lambda prefix: known[prefix], default=None)
+
+
+def _heads(family: Family, config: Config) -> Iterator[Finding]:
+    size, heads = (number(config, key) for key in family.whole_heads or ("", ""))
+    if size and heads and size % heads:
+        told = " and ".join(f"{key} {config[key]}" for key in family.whole_heads or ())
+        yield Finding(ERROR, "config-shape", f"config.json says {told}: heads of no whole length")
+
+
+def _shapes(model: Model, family: Family, config: Config) -> Iterator[Finding]:
+    for row, seen in (*model.body.items(), *model.heads.items()):
+        expected = (family.body if row in family.body else family.heads)[row]
+        lengths = [length(config) for length in expected.lengths]
+        groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
+        for one in seen:
+            if one.shape is not None and not _fits(one.shape, lengths):
+                groups[one.shape].append(one.name)
+        told = " x ".join("?" if length is None else str(length) for length in lengths)
+        for shape, names in groups.items():
+            text = " x ".join(map(str, shape)) or "scalar"
+            yield Finding(ERROR, "config-shape", f"{_named(names, text)}; config.json says {told}", names[0])
+
+
+def _fits(shape: tuple[int, ...], lengths: list[int | None]) -> bool:
+    return len(shape) == len(lengths) and all(
+        theirs is None or ours == theirs for ours, theirs in zip(shape, lengths, strict=True)
     )
-    if not fits:
-        told = " x ".join("?" if length is None else str(length) for length in expected)
-        shape = " x ".join(map(str, spec.shape)) or "scalar"
-        yield Finding(ERROR, "config-shape", f"{name!r} is {shape}; config.json says {told}", name)
 
 
-def _layers(tensor_map: TensorMap, config: Config, architecture: Architecture) -> Iterator[Finding]:
-    claimed = whole(config, architecture.n_layers)
-    found = {int(match[1]) for match in map(architecture.layer.search, tensor_map) if match and len(match[1]) < 8}
-    if claimed and found and found != set(range(min(claimed, 1_000_000))):
-        absent = sorted(set(range(min(claimed, 1_000_000))) - found)
-        more = f"; layer {absent[0]} is missing" if absent else ""
-        message = f"there are {len(found):,} layers; config.json says {architecture.n_layers} {claimed:,}{more}"
-        yield Finding(ERROR, "config-layers", message)
+def _named(names: list[str], what: str) -> str:
+    """Return how many are what, by the first one's name."""
+    return f"{names[0]!r} is {what}" if len(names) == 1 else f"{names[0]!r} and {len(names) - 1:,} like it are {what}"
+
+
+def _layers(model: Model, family: Family, config: Config) -> Iterator[Finding]:
+    for place, (key, _) in enumerate(family.counts):
+        claimed = family.n_layers(place, config)
+        found = {seen.numbers[place] for group in model.body.values() for seen in group if len(seen.numbers) > place}
+        wanted = set(range(min(claimed, _MOST_LAYERS))) if claimed else found
+        if found and found != wanted:
+            absent = sorted(wanted - found)
+            more = f"; layer {absent[0]} is missing" if absent else ""
+            message = f"there are {len(found):,} layers; config.json says {key} {claimed:,}{more}"
+            yield Finding(ERROR, "config-layers", message)
+
+
+def _presence(model: Model, family: Family, config: Config) -> Iterator[Finding]:
+    """Yield what is missing, and what is there although the configuration says that it is not."""
+    layers = sorted({seen.numbers for group in model.body.values() for seen in group if seen.numbers})
+    for row, expected in family.body.items():
+        is_there = expected.when(config)
+        there = {seen.numbers: seen.name for seen in model.body.get(row, ())}
+        if is_there is False and there:
+            message = f"{_named(list(there.values()), 'there')}; {_said(expected, config)}: nothing reads it"
+            yield Finding(WARNING, "config-tensors", message, next(iter(there.values())))
+        elif is_there:
+            wanted = {numbers: model.prefix + row.format(*numbers) for numbers in (layers if "{}" in row else [()])}
+            yield from _missing(wanted.items() - there.items(), model, there, expected, config)
+
+
+def _missing(
+    wanted: Iterable[tuple[tuple[int, ...], str]], model: Model, there: Mapping[tuple[int, ...], str],
+    expected: Expected, config: Config,
+) -> Iterator[Finding]:  # fmt: skip
+    """Yield a finding for tensors of a row that are not there; a weight in another form has others in its place."""
+    names = [
+        name
+        for numbers, name in sorted(wanted)
+        if numbers not in there and (name.endswith(".bias") or name.rpartition(".")[0] not in model.others)
+    ]
+    if names:
+        yield Finding(ERROR, "config-tensors", f"{_named(names, 'missing')}; {_said(expected, config)}", names[0])
+
+
+def _said(expected: Expected, config: Config) -> str:
+    """Return what of the configuration says whether a tensor is there."""
+    if not expected.reason:
+        return f"a {config.get('model_type')} has it"
+    if expected.reason not in config:
+        return f"config.json's {expected.reason} decides"
+    return f"config.json says {expected.reason} {str(config[expected.reason]).lower()}"
+
+
+def _tied(tensor_map: TensorMap, model: Model, family: Family, config: Config) -> Iterator[Finding]:
+    """Yield a finding for an output layer that is missing, or stored although it is the embedding."""
+    for row, expected in family.heads.items():
+        stored = [seen.name for seen in model.heads.get(row, ()) if seen.name not in tensor_map.aliases]
+        if expected.reason != "tie_word_embeddings" or not row.endswith(".weight"):
+            continue
+        if expected.when(config) and row not in model.heads and model.prefix:
+            message = f"{row!r} is missing; config.json says tie_word_embeddings false"
+            yield Finding(ERROR, "config-tensors", message, row)
+        elif config.get("tie_word_embeddings") and stored and not set(stored) & set(tensor_map.aliases.values()):
+            message = f"{stored[0]!r} is stored beside the embeddings; config.json says tie_word_embeddings true"
+            yield Finding(NOTE, "config-tensors", message, stored[0])

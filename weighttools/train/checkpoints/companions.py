@@ -17,6 +17,7 @@ from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
+from weighttools.train.checkpoints.pooling import pad_of
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.tokens import home_of
 from weighttools.train.models.classes import CLASSES, class_of
@@ -137,7 +138,7 @@ def told(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
         config["architectures"] = [f"{CLASSES[architecture.family]}ForSequenceClassification"]
     if not own:
         config[OURS] = {"pooling": head.pooling}
-    if architecture.kind == "decoder" and config.get("pad_token_id") is None and pad_id is not None:
+    if architecture.kind == "decoder" and pad_id is not None and pad_of(config, architecture.family) is None:
         config["pad_token_id"] = pad_id
     return config | _labels(head)
 

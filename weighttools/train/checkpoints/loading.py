@@ -17,7 +17,7 @@ import numpy as np
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
-from weighttools.train.checkpoints.pooling import POOLINGS, pooled
+from weighttools.train.checkpoints.pooling import POOLINGS, ends, pad_of, pooled
 from weighttools.train.checkpoints.stored import stored_names
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.tokens import Base
@@ -80,6 +80,7 @@ def model(
     stride: int | Sequence[int] | None = None,
     pool: str | None = None,
     flatten: bool | None = None,
+    pad_id: int | None = None,
     recompute: bool = False,
     dtype: Any = np.float32,
 ) -> Loaded:
@@ -101,6 +102,9 @@ def model(
         ``"last"`` (maxima after each convolution or the last), ``"mean-each"``, ``"mean-last"``, ``"none"``. Flatten:
         True, or False where the mean over all places is what the linear layers see. None: what the file says, else
         stride 1 and what makes the inputs' size fit; the notes say what is assumed.
+    pad_id
+        Of a decoder's head: the token that fills texts up where config.json names none. transformers takes the state
+        of a text's last token that is another; without such a token it takes the last, of one text at a time.
     recompute
         Keep only what goes into each layer, and compute the layer again on the way back: less memory, more time.
     dtype
@@ -125,7 +129,7 @@ def model(
     geometry = {"padding": padding, "stride": stride, "pool": pool, "flatten": flatten}
     architecture = of(origin, config, activation, **geometry)
     if architecture.kind in SEQUENCES:
-        return _sequences(origin, config, architecture, head, recompute, dtype)
+        return _sequences(origin, config, architecture, head, recompute, dtype, pad_id)
     return _arrays(origin, config, architecture, head, dtype)
 
 
@@ -147,19 +151,23 @@ class Scores:
         Names that the function asks for, and the names that the arrays have.
     options
         For the architecture's body.
+    pad_id
+        Of a decoder: the token that is not a text's last one for the head, wherever it stands.
     """
 
     architecture: Any
     layers: Layers
     ties: Mapping[str, str]
     options: Mapping[str, Any]
+    pad_id: int | None = None
 
     def __call__(self, params: Mapping[str, Any], batch: Batch) -> Any:
         p = whole(params, self.ties)
         ids, lengths, segments = packed(batch)
         extra = {} if segments is None or self.architecture.kind != "encoder" else {"segments": segments}
         x = self.architecture.hidden(p, ids, lengths=lengths.tolist(), **self.options, **extra)
-        return self.layers(p, pooled(x, lengths, self.layers.form.pooling), batch.get("seed"))
+        state = pooled(x, lengths, self.layers.form.pooling, ends(ids, lengths, self.pad_id))
+        return self.layers(p, state, batch.get("seed"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +203,9 @@ def packed(batch: Batch) -> tuple[Array, Array, Array | None]:
 
 
 def _sequences(
-    origin: TensorMap, config: Mapping[str, Any], architecture: Any, head: Head | None, recompute: bool, dtype: Any
-) -> Loaded:
+    origin: TensorMap, config: Mapping[str, Any], architecture: Any, head: Head | None, recompute: bool, dtype: Any,
+    pad_id: int | None,
+) -> Loaded:  # fmt: skip
     report = architecture.checked([*origin, *origin.aliases])
     options = {"recompute": True} if recompute else {}
     chosen = head if head is not None else head_of(origin, config, architecture)
@@ -205,6 +214,8 @@ def _sequences(
         run = NextToken(architecture, ties, options)
         note = f"{architecture.family}: {report}"
         return Loaded(run, params, origin, (), (note,), architecture.tied(ties), config, None)
+    if pad_id is not None and architecture.kind == "decoder" and pad_of(config, architecture.family) is None:
+        config = {**config, "pad_token_id": pad_id}
     return _with_head(origin, config, architecture, chosen, options, dtype)
 
 
@@ -222,7 +233,8 @@ def _with_head(
         {} if isinstance(head, Embedder) else {n: _fresh(head, n, s, dtype) for n, s in shapes.items() if n not in fits}
     )
     notes = [_told(origin, architecture, {*body, *fits}), *_misfits(origin, misfits), *_new(fresh, head)]
-    run = Scores(architecture, layers, ties, options)
+    pad_id = pad_of(config, architecture.family) if architecture.kind == "decoder" else None
+    run = Scores(architecture, layers, ties, options, pad_id)
     return Loaded(run, params | fresh, origin, tuple(fresh), tuple(notes), architecture.tied(ties), config, head)
 
 
@@ -252,7 +264,7 @@ def _arrays(origin: TensorMap, config: Mapping[str, Any], architecture: Any, hea
         shapes |= {last.bias: (n,)} if last.bias else {}
     misfits = {name: shape for name, shape in shapes.items() if origin[name].shape != shape}
     if replaced := sorted({*origin.aliases, *origin.aliases.values()} & misfits.keys()):
-        remedy = "write the file out with --tied copy first"
+        remedy = "write the file out with tied='copy' (--tied copy) first"
         raise SpecError("a head cannot replace a layer that is tied to another", subject=replaced[0], remedy=remedy)
     ties, params = _read(origin, [n for n in architecture.required if n not in misfits], dtype)
     fresh = {n: drawn(head, n, s, last.layout).astype(dtype) for n, s in misfits.items()} if head is not None else {}
@@ -307,6 +319,22 @@ def head_of(origin: TensorMap, config: Mapping[str, Any], architecture: Any, tas
     if n == 1 or config.get("problem_type") == "regression":
         return Regressor(n, pooling=pooling)
     return Classifier(n, pooling=pooling, names=class_names_of(config, n))
+
+
+def task_of_head(origin: TensorMap, config: Mapping[str, Any], architecture: Any) -> str | None:
+    """Return what a model of texts is for: ``"classify"`` or ``"regress"``, None where it has no head and names none.
+
+    The file's own head decides; where it has none, the class that config.json names (``architectures``).
+    """
+    if architecture.kind not in SEQUENCES:
+        return None
+    head = head_of(origin, config, architecture)
+    if isinstance(head, Classifier | Regressor):
+        return "classify" if isinstance(head, Classifier) else "regress"
+    named = config.get("architectures")
+    if not isinstance(named, list) or not any(str(name).endswith("ForSequenceClassification") for name in named):
+        return None
+    return "regress" if config.get("problem_type") == "regression" else "classify"
 
 
 def class_names_of(config: Mapping[str, Any], n: int) -> tuple[str, ...]:

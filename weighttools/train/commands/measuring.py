@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from weighttools.errors import SpecError
 from weighttools.opening import open as open_checkpoint
 from weighttools.train.adapters.adapting import load_lora
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor
-from weighttools.train.checkpoints.loading import SEQUENCES, head_of, model
+from weighttools.train.checkpoints.loading import SEQUENCES, head_of, model, task_of_head
 from weighttools.train.commands.lengths import check_option, check_texts
 from weighttools.train.commands.settings import Settings
 from weighttools.train.commands.tuning import check_width, n_outputs, scaled, task_before, task_for
@@ -21,6 +21,7 @@ from weighttools.train.data.reading import check_options, read, source_of, task_
 from weighttools.train.data.tables import Table
 from weighttools.train.data.tokens import Base
 from weighttools.train.fitting.evaluation import task_metrics
+from weighttools.train.fitting.feeding import column
 from weighttools.train.models.files import described, of
 
 
@@ -28,6 +29,8 @@ def measure(
     base: Base, data: str, settings: Settings, log: Callable[[str], object] = lambda line: None
 ) -> dict[str, Any]:
     """Return the figures of a checkpoint on a data file: ``loss``, ``accuracy``, ``f1_macro``, ``perplexity``, ….
+
+    Where rows have weights, all figures and the confusion matrix count them, and ``weighted_by`` names their column.
 
     Raises
     ------
@@ -46,7 +49,7 @@ def measure(
     check_option(architecture, origin, settings.columns.max_length)
     source = source_of(data, architecture.kind)
     task = task_of(
-        settings.task or _task_of_head(origin, config, architecture), architecture.kind, settings.columns, source,
+        settings.task or task_of_head(origin, config, architecture), architecture.kind, settings.columns, source,
         n_outputs(origin, config, architecture), task_before(origin),
     )  # fmt: skip
     head = head_of(origin, config, architecture, task)
@@ -66,6 +69,8 @@ def measure(
         log(line)
     figures, sums = task_metrics(loaded, found, task_for(task, loaded, settings), settings.batch_size)
     record: dict[str, Any] = {"task": task, "n_samples": len(found), "metrics": figures}
+    if column(found, "sample_weight") is not None:
+        record["weighted_by"] = settings.columns.weight or "sample_weight"
     if "confusion" in sums and isinstance(head, Classifier):
         record |= {"classes": list(head.names or names or ()), "confusion": np.asarray(sums["confusion"]).tolist()}
     return record
@@ -79,11 +84,3 @@ def _check_targets(head: Any, data: Any) -> None:
     if not data.names and n != head.n_targets:
         fact = f"the model gives {head.n_targets:,} numbers a row, and the data has {n:,}"
         raise SpecError(fact, expected="as many", remedy="of a classifier's file, --task classify")
-
-
-def _task_of_head(origin: TensorMap, config: Mapping[str, Any], architecture: Any) -> str | None:
-    """Return what a checkpoint's own head is for, if it has one of texts."""
-    if architecture.kind not in SEQUENCES:
-        return None
-    head = head_of(origin, config, architecture, None)
-    return {Classifier: "classify", Regressor: "regress"}.get(type(head)) if head is not None else None

@@ -16,14 +16,14 @@ from weighttools.train.adapters.adapting import merged, peft_name
 from weighttools.train.adapters.lora import lora
 from weighttools.train.checkpoints.companions import adapter_prefix
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Regressor
-from weighttools.train.checkpoints.loading import SEQUENCES, Loaded, head_of, model
+from weighttools.train.checkpoints.loading import SEQUENCES, Loaded, head_of, model, task_of_head
 from weighttools.train.checkpoints.stored import metadata, stored_scaling
 from weighttools.train.commands import choosing, zeros
 from weighttools.train.commands.lengths import check_option, check_texts
 from weighttools.train.commands.settings import Settings
 from weighttools.train.data.gguf_tokenizer import KEY as TOKENIZER
 from weighttools.train.data.language import Sequences
-from weighttools.train.data.reading import Read, check_options, onto, read, source_of, task_of
+from weighttools.train.data.reading import Read, check_options, numbers_of, onto, read, source_of, task_of
 from weighttools.train.data.tables import Table
 from weighttools.train.data.tokens import Base
 from weighttools.train.fitting.feeding import Subset, column, split
@@ -132,8 +132,8 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     check_option(architecture, origin, settings.columns.max_length)
     source = source_of(data, architecture.kind)
     task = task_of(
-        settings.task, architecture.kind, settings.columns, source, n_outputs(origin, config, architecture),
-        task_before(origin),
+        settings.task or _task_of_texts(task_of_head(origin, config, architecture), source, settings),
+        architecture.kind, settings.columns, source, n_outputs(origin, config, architecture), task_before(origin),
     )  # fmt: skip
     settings.refuse_for(task, architecture.kind)
     check_options(data, architecture.kind, task, settings.columns)
@@ -142,7 +142,8 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     if task == "classify" and isinstance(own, Regressor) and architecture.kind in SEQUENCES:
         own = None
     fitted, head = _head(found, own, task, settings)
-    loaded = model(opened, head, activation=settings.activation, recompute=settings.recompute)
+    pad_id = getattr(fitted, "pad_id", None)
+    loaded = model(opened, head, activation=settings.activation, pad_id=pad_id, recompute=settings.recompute)
     learn, held = _parts(fitted, opened, architecture.kind, task, settings)
     check_width(architecture, fitted)
     check_texts(architecture, origin, fitted, held)
@@ -157,6 +158,12 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
         for line in zeros.told(chosen.params, [name for name in names if name not in chosen.added]):
             log(line)
     return Prepared(settings, chosen, task_for(task, loaded, settings), learn, held, fitted, names, plain)
+
+
+def _task_of_texts(own: str | None, source: Any, settings: Settings) -> str | None:
+    """Return what the head of a model of texts is for; labels that are no numbers are classes, whatever it has."""
+    is_amount = own != "regress" or bool(numbers_of(source, settings.columns))
+    return own if is_amount else "classify"
 
 
 def _classes_told(own: Head | None, head: Head | None) -> list[str]:

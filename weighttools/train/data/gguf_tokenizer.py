@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weighttools.errors import CorruptFileError, MissingDependencyError, UnsupportedError
+from weighttools.errors import CorruptFileError, MissingDependencyError, UnsupportedError, install
 from weighttools.train.data.panics import told
 
 KEY = "tokenizer.ggml."
@@ -62,8 +62,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any], subject: str = "the GGUF file") 
         with told("its tokens and merges make no tokenizer", CorruptFileError, subject):
             return sentencepiece(metadata) if model == SENTENCEPIECE else _built(metadata, str(cut))
     except ImportError:
-        remedy = "pip install 'weighttools[text]'"
-        raise MissingDependencyError("text needs the package tokenizers", remedy=remedy) from None
+        raise MissingDependencyError("text needs the package tokenizers", remedy=install("text")) from None
 
 
 def _built(metadata: Mapping[str, Any], cut: str) -> Any:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.data import labels as labelling
 from weighttools.train.data.language import Sequences, language
 from weighttools.train.data.rows import PARSERS, Rows, read_rows
 from weighttools.train.data.tables import Table, archive, npz, table
@@ -126,7 +127,7 @@ def task_of(
         is_plain = not isinstance(source, Rows)
         task = "lm" if kind == "decoder" and (columns.label is None or columns.prompt or is_plain) else "classify"
     elif task is None:
-        numbers = _numbers(source, columns)
+        numbers = numbers_of(source, columns)
         is_amount = before == "regress" or (before is None and n_outputs == 1 and not numbers <= {0, 1})
         task = "regress" if numbers and is_amount else "classify"
     if task not in TASKS:
@@ -136,8 +137,8 @@ def task_of(
     return task
 
 
-def _numbers(source: str | Rows, columns: Columns) -> set[float]:
-    """Return the different labels of a table if all of them are numbers; else none."""
+def numbers_of(source: str | Rows, columns: Columns) -> set[float]:
+    """Return the different labels of rows, or of an archive, if all of them are numbers; else none."""
     if isinstance(source, Rows):
         try:
             return set(source.numbers(label_of(source, columns)))
@@ -176,15 +177,25 @@ def read(
         return _arrays(source, task, columns, names)
     known = tokens(columns.tokenizer or base, columns.max_length)
     if task == "lm":
-        return language(
+        found = language(
             source, tokenizer=known, block=columns.block, text=columns.text,
             prompt=_prompt_of(source, columns), completion=columns.completion,
         )  # fmt: skip
+        return replace(found, notes=(*found.notes, *_unlearnt(source, columns)))
     rows = read_rows(source)
     return text(
         rows, tokenizer=known, text=columns.text, pair=columns.pair, label=label_of(rows, columns),
         weight=columns.weight, task=task, names=names,
     )  # fmt: skip
+
+
+def _unlearnt(source: str | Rows, columns: Columns) -> list[str]:
+    """Say that rows have labels, which a language model does not learn."""
+    there = [] if isinstance(source, str) else source.columns
+    label = next((name for name in LABELS if name in there and name not in (columns.text, columns.completion)), None)
+    if label is None:
+        return []
+    return [f"column {label!r} is not learnt: a language model learns texts alone (--task classify learns labels)"]
 
 
 def _prompt_of(source: str | Rows, columns: Columns) -> str | None:
@@ -227,7 +238,9 @@ def label_of(rows: Rows, columns: Columns) -> str:
 
 
 def onto(data: Read, names: Sequence[str]) -> Read | None:
-    """Return labelled data with its labels numbered as a model has them; None if the model lacks one of the classes.
+    """Return labelled data, and what it says of itself, with its labels numbered as a model has them.
+
+    None if the model lacks one of the classes.
 
     A model's classes are told by name, or, where the data's are numbers, by number.
     """
@@ -238,5 +251,7 @@ def onto(data: Read, names: Sequence[str]) -> Read | None:
         numbers = {str(i): i for i in range(len(names))}
     if not set(data.names) <= set(numbers) or data.target is None:
         return None
-    table = np.array([numbers[name] for name in data.names], np.int64)
-    return replace(data, target=table[data.target], names=tuple(names))
+    target = np.array([numbers[name] for name in data.names], np.int64)[data.target]
+    told = {labelling.counted(data.target, data.names): labelling.counted(target, names)}
+    notes = tuple(told.get(note, note) for note in data.notes)
+    return replace(data, target=target, names=tuple(names), notes=notes)

@@ -196,7 +196,9 @@ def _targets(
         columns = np.array([rows.singles(name) for name in targets])
         return (columns[0] if len(targets) == 1 else np.ascontiguousarray(columns.T)), ()
     if len(targets) > 1:
-        raise SpecError(f"{len(targets)} columns of classes", expected="one", remedy="numbers are --task regress")
+        raise SpecError(
+            f"{len(targets)} columns of classes", expected="one", remedy="numbers are task='regress' (--task regress)"
+        )
     return labelling.classes(rows, targets[0], names)
 
 
@@ -310,7 +312,9 @@ def _npz_target(tensor: Tensor, task: str, names: Sequence[str] | None, subject:
         return _finite(tensor, "y", subject), ()
     if len(tensor.shape) != 1 or tensor.dtype.kind not in ("int", "uint", "bool"):
         fact = f"y is of {tensor.dtype} and shape {tensor.shape}"
-        raise SpecError(fact, subject=subject, expected="integers, one a row", remedy="numbers are --task regress")
+        raise SpecError(
+            fact, subject=subject, expected="integers, one a row", remedy="numbers are task='regress' (--task regress)"
+        )
     y = tensor.read()
     least, most = int(y.min()), int(y.max())
     if least < 0 or (names is None and most >= labelling.MOST_CLASSES):

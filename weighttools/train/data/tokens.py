@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
+from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, install
 from weighttools.io.text import MAX_JSON, parse_json, read_json
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.panics import told
@@ -275,9 +275,7 @@ def _loaded(path: Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise MissingDependencyError(
-            "reading text needs tokenizers", remedy="pip install 'weighttools[text]'"
-        ) from None
+        raise MissingDependencyError("reading text needs tokenizers", remedy=install("text")) from None
     data = source.read(0, source.size)
     check_bounds(parse_json(data, path), path)
     with told("is no tokenizer", CorruptFileError, path):

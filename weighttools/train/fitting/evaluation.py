@@ -25,7 +25,7 @@ def evaluate(model: Model, data: Any, task: Task, batch_size: int = 32) -> dict[
     model
         The function and its arrays.
     data
-        As for `fit`.
+        As for `fit`; where it has ``sample_weight``, every figure counts it.
     task
         What to measure. Class weights that are ``"balanced"`` are taken from these labels.
     batch_size

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weighttools.errors import MissingDependencyError, SourceError
+from weighttools.errors import MissingDependencyError, SourceError, install
 
 SCHEMA = "weighttools.history/1"
 STEPS = ("loss", "lr", "grad_norm")
@@ -86,9 +86,7 @@ class History:
             if path is not None:
                 figure.savefig(picture, format=format or Path(path).suffix[1:] or None)
         except ImportError as error:
-            raise MissingDependencyError(
-                f"plotting needs matplotlib: {_line(error)}", remedy="pip install 'weighttools[plot]'"
-            ) from None
+            raise MissingDependencyError(f"plotting needs matplotlib: {_line(error)}", remedy=install("plot")) from None
         except MemoryError:
             raise
         except Exception as error:  # of fonts, styles, settings and versions: anything

@@ -36,7 +36,7 @@ def activation_of(metadata: Mapping[str, Any]) -> str | None:
         raise SpecError(
             f"the layers have different activations: {', '.join(dict.fromkeys(inner))}",
             expected="one for all of a plain stack",
-            remedy="give --activation, or write the model's function",
+            remedy="give activation= (--activation), or write the model's function",
         )
     return inner[0] if inner else None
 

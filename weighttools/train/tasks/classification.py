@@ -16,6 +16,7 @@ from weighttools.train.tape import Array
 from weighttools.train.tasks.task import (
     check_numbers,
     check_outputs,
+    label_counts,
     loss_tally,
     mean_loss,
     ratio,
@@ -136,22 +137,27 @@ class Classification:
         return float(row_weights(batch, labels.size) @ self.label_weights(labels))
 
     def tally(self, outputs: Any, batch: Batch) -> dict[str, Any]:
-        """Return the loss's sums and counts a class: how often it was right, given, and true."""
+        """Return the loss's sums and counts a class: how often it was right, given, and true.
+
+        A sample counts its ``sample_weight``; `seen` counts each once, for a class of weight 0 is there all the same.
+        """
         sums = loss_tally(self, outputs, batch)
         labels = np.asarray(batch["target"]).reshape(-1)
-        kept = labels != IGNORED
-        labels, given = labels[kept].astype(np.int64), np.asarray(outputs).reshape(-1, self.n_classes).argmax(-1)[kept]
-        n = self.n_classes
-        sums |= {"right": np.bincount(labels[labels == given], minlength=n)}
-        sums |= {"given": np.bincount(given, minlength=n), "true": np.bincount(labels, minlength=n)}
+        kept, n = labels != IGNORED, self.n_classes
+        weight = None if batch.get("sample_weight") is None else row_weights(batch, labels.size)[kept]
+        labels, given = labels[kept].astype(np.int64), np.asarray(outputs).reshape(-1, n).argmax(-1)[kept]
+        same = labels == given
+        sums |= {"right": label_counts(labels[same], n, None if weight is None else weight[same])}
+        sums |= {"given": label_counts(given, n, weight), "true": label_counts(labels, n, weight)}
+        sums["seen"] = label_counts(given, n, None) + label_counts(labels, n, None)
         if n <= _CONFUSION:
-            sums["confusion"] = np.bincount(labels * n + given, minlength=n * n).reshape(n, n)
+            sums["confusion"] = label_counts(labels * n + given, n * n, weight).reshape(n, n)
         return sums
 
     def metrics(self, tally: Mapping[str, Any]) -> dict[str, float]:
         """Return ``loss``, ``accuracy`` and ``f1_macro``, the mean F1 of the classes that are true or given at all."""
         right, given, true = tally["right"], tally["given"], tally["true"]
-        f1, seen = ratio(2 * right, given + true), (given + true) > 0
+        f1, seen = ratio(2 * right, given + true), tally["seen"] > 0
         return {
             "loss": mean_loss(tally),
             "accuracy": float(ratio(right.sum(), true.sum())),
@@ -296,8 +302,9 @@ class Binary:
         true = target.reshape(len(target), -1) > 0.5
         edge = np.log(self.threshold / (1 - self.threshold))
         given = np.asarray(outputs).reshape(true.shape) >= edge
-        counts = {"right": (true & given).sum(0), "given": given.sum(0), "true": true.sum(0)}
-        return sums | counts | {"same": int((true == given).sum()), "n": true.size}
+        weight = row_weights(batch, len(true))
+        counts = {"right": weight @ (true & given), "given": weight @ given, "true": weight @ true}
+        return sums | counts | {"same": float((weight @ (true == given)).sum()), "n": weight.sum() * true.shape[1]}
 
     def metrics(self, tally: Mapping[str, Any]) -> dict[str, float]:
         """Return ``loss``, ``accuracy`` (of single answers), and of yes ``precision``, ``recall``, ``f1``.

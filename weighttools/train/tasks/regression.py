@@ -68,27 +68,28 @@ class Regression:
         return weight_sum(batch, len(target)) * target.size / max(1, len(target))
 
     def tally(self, outputs: Any, batch: Batch) -> dict[str, Any]:
-        """Return the loss's sums and those of the errors and targets, in float64, a column a value."""
+        """Return the loss's sums and those of the errors and targets by weight, in float64, a column a value."""
         sums = loss_tally(self, outputs, batch)
         target = np.asarray(batch["target"], np.float64)
         target = target.reshape(len(target), -1)
         error = np.asarray(outputs, np.float64).reshape(target.shape) - target
+        weight = row_weights(batch, len(target))
         return sums | {
-            "absolute": np.abs(error).sum(0),
-            "squared": np.square(error).sum(0),
-            "target": target.sum(0),
-            "target_squared": np.square(target).sum(0),
-            "n": len(target),
+            "absolute": weight @ np.abs(error),
+            "squared": weight @ np.square(error),
+            "target": weight @ target,
+            "target_squared": weight @ np.square(target),
+            "n": weight.sum(),
         }
 
     def metrics(self, tally: Mapping[str, Any]) -> dict[str, float]:
         """Return ``loss``, ``mse``, ``mae`` and ``r2``, the mean of the columns that vary."""
-        n = tally["n"]
+        loss, n = mean_loss(tally), tally["n"]
         around = tally["target_squared"] - np.square(tally["target"]) / n
         varies = around > 1e-12 * tally["target_squared"]
         r2 = 1 - ratio(tally["squared"], around)
         return {
-            "loss": mean_loss(tally),
+            "loss": loss,
             "mse": float(np.mean(tally["squared"] / n)),
             "mae": float(np.mean(tally["absolute"] / n)),
             "r2": float(r2[varies].mean()) if varies.any() else 0.0,
@@ -134,7 +135,8 @@ class LanguageModel:
         """Return the loss's sums, the tokens that count, and those that were the likeliest."""
         sums = loss_tally(self, outputs, batch)
         labels, given = np.asarray(batch["target"]).reshape(-1), np.asarray(outputs).argmax(-1).reshape(-1)
-        return sums | {"n": int((labels != IGNORED).sum()), "right": int((labels == given).sum())}
+        weight = row_weights(batch, labels.size)
+        return sums | {"n": float(weight @ (labels != IGNORED)), "right": float(weight @ (labels == given))}
 
     def metrics(self, tally: Mapping[str, Any]) -> dict[str, float]:
         """Return ``loss``, ``perplexity`` and ``accuracy``."""
@@ -199,11 +201,12 @@ class Pairs:
         a, b = (np.asarray(side) for side in _sides(outputs))
         if self.error == "cosine":
             sign = np.where(losses.cosine_similarity(a, b) > self.margin, 1, -1)
-            right = int((sign == np.asarray(wanted(batch, self.name))).sum())
+            same = sign == np.asarray(wanted(batch, self.name))
         else:
             scores = _unit(a) @ _unit(b).T
-            right = int((scores.argmax(1) == np.arange(len(a))).sum())
-        return loss_tally(self, outputs, batch) | {"right": right, "n": len(a)}
+            same = scores.argmax(1) == np.arange(len(a))
+        weight = row_weights(batch, len(a))
+        return loss_tally(self, outputs, batch) | {"right": float(weight @ same), "n": float(weight.sum())}
 
     def metrics(self, tally: Mapping[str, Any]) -> dict[str, float]:
         """Return ``loss`` and ``accuracy``: pairs found within their batch, or told by the sign of the cosine."""

@@ -1,7 +1,8 @@
 """What a model is trained for: the loss of a batch, and figures that add up over batches.
 
 Losses are means by weight, and `Task.weight` says how much a batch's mean counts, so that many small batches give
-what one large batch would. Metrics other than the loss count every sample once, whatever its weight.
+what one large batch would. The other metrics count a sample by its ``sample_weight`` too, as scikit-learn's metrics
+do; a class's weight is the loss's alone.
 """
 
 from __future__ import annotations
@@ -162,6 +163,11 @@ def row_weights(batch: Batch, n_rows: int) -> Array:
     if given is None or not np.size(given) or n_rows % np.size(given):
         return np.ones(n_rows)  # where they do not fit, the loss says so
     return np.repeat(np.asarray(given, np.float64).reshape(-1), n_rows // np.size(given))
+
+
+def label_counts(labels: Array, n: int, weight: Array | None) -> Array:
+    """Return how often each of `n` labels occurs, or the sums of their weights."""
+    return np.bincount(labels, minlength=n) if weight is None else np.bincount(labels, weight, minlength=n)
 
 
 def ratio(part: Any, whole: Any) -> Any:

@@ -1,0 +1,41 @@
+"""The lengths and conditions that families' tables share: sizes by config.json's usual entries, classes, ties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from weighttools.families.shapes import Condition, Config, Length, entry, number
+
+
+def classes(config: Config) -> int | None:
+    """Return how many outputs a classifier has; other heads of its name have others."""
+    named = config.get("architectures")
+    kind = str(named[0]) if isinstance(named, list) and named else ""
+    if not kind.endswith(("ForSequenceClassification", "ForTokenClassification", "ForImageClassification")):
+        return None
+    table, said = config.get("id2label"), number(config, "num_labels")
+    names = list(table.values()) if isinstance(table, Mapping) else []
+    is_default = names == [f"LABEL_{i}" for i in range(len(names))]  # early files say num_labels beside it
+    return said if said and is_default else len(names) or None
+
+
+def own_head(is_tied: bool) -> Condition:
+    """Return the condition of an output layer: a language model has one of its own unless it is the embeddings'."""
+
+    def when(config: Config) -> bool | None:
+        named = config.get("architectures")
+        kind = str(named[0]) if isinstance(named, list) and named else ""
+        if config.get("tie_word_embeddings", is_tied) or not kind.endswith(
+            ("ForCausalLM", "ForMaskedLM", "LMHeadModel")
+        ):
+            return None
+        return True
+
+    return when
+
+
+V, D, P = entry("vocab_size"), entry("hidden_size"), entry("max_position_embeddings")
+F, T, HEADS = entry("intermediate_size"), entry("type_vocab_size"), entry("num_attention_heads")
+LAYERS = (("num_hidden_layers", 0),)
+PLAIN: Mapping[str, Length] = {"V": V, "D": D, "P": P, "F": F, "T": T, "L": classes}
+"""What most families' tables call the lengths of axes."""
