@@ -2,3 +2,16 @@
 
 The rule they serve: a file under 1 MB costs at most 2 s of processor time and 300 MB, whatever it declares.
 """
+
+MOST_SCANNED_BYTES = 128 << 20
+"""Bytes that the members of one archive may inflate to while a check looks for pickles in them."""
+LEAST_SCANNED_BYTES = 1 << 20
+"""Of them, what every archive has: half a second's work where each byte is an opcode."""
+MOST_INFLATION = 16
+"""Of them, what an archive has for each of its own bytes: names of tensors deflate to a tenth of their length."""
+MOST_NESTED_ARCHIVES = 3
+"""Archives within archives that a check looks into: a checkpoint is one, a zip of checkpoints two."""
+MOST_SALVAGED_MEMBERS = 10_000
+"""Members of a damaged archive that a check looks into."""
+MOST_NAMED = 50
+"""Names of one kind that findings list one by one; the rest is counted."""

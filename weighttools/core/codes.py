@@ -37,7 +37,7 @@ CODES: dict[str, Code] = {
     ),
     "pickle-runs-code": Code(
         "error",
-        "unpickling would run code that can do harm",
+        "unpickling would call what is not needed to rebuild tensors and plain containers, or import what is dangerous",
         "convert it with weighttools, and load the result",
     ),
     "pickle-imports": Code(
@@ -54,6 +54,21 @@ CODES: dict[str, Code] = {
         "error",
         "a pickle does not follow its own rules",
         "do not load it with an unpickler",
+    ),
+    "trailing-bytes": Code(
+        "warning",
+        "bytes follow the end of what a reader reads",
+        "see where the file comes from; convert it to leave them out",
+    ),
+    "not-looked-into": Code(
+        "error, warning",
+        "an archive holds compressed files or archives that were not looked into (an error: too deep in one another)",
+        "unpack it, and check what comes out",
+    ),
+    "torchscript": Code(
+        "note",
+        "the archive holds code of a TorchScript model, which runs when the model is called",
+        "convert it with weighttools, which takes the parameters only",
     ),
     "odd-name": Code(
         "warning",
