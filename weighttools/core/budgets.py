@@ -15,3 +15,5 @@ MOST_SALVAGED_MEMBERS = 10_000
 """Members of a damaged archive that a check looks into."""
 MOST_NAMED = 50
 """Names of one kind that findings list one by one; the rest is counted."""
+MOST_TEMPLATE_CHARACTERS = 1 << 20
+"""Characters of a chat template that a check looks into: the longest have 20,000."""

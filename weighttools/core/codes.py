@@ -45,6 +45,26 @@ CODES: dict[str, Code] = {
         "unpickling would import what is not known to be harmless",
         "convert it with weighttools, and load the result",
     ),
+    "chat-template": Code(
+        "error, warning",
+        "a chat template reaches for attributes that lead to Python's modules (a warning: calls what is not known)",
+        "do not render it; take the template from the model's makers",
+    ),
+    "template-name": Code(
+        "error",
+        "a named chat template has a path for its name: saving the tokenizer would write outside its directory",
+        "rename it",
+    ),
+    "remote-code": Code(
+        "warning",
+        "a configuration names Python code, which transformers runs if it is told trust_remote_code=True",
+        "read the code before you trust it, or leave trust_remote_code off",
+    ),
+    "python-files": Code(
+        "warning",
+        "Python files lie beside the weights: loaders that trust the directory run them",
+        "read them before you trust them",
+    ),
     "keras-lambda": Code(
         "error, warning",
         "a Keras configuration holds Lambda layers: Python code that loading the model runs (an error if marshalled)",
@@ -202,6 +222,11 @@ CODES: dict[str, Code] = {
         "note",
         "the embedding has rows that no token has, as padding leaves them",
         "none needed",
+    ),
+    "gguf-metadata": Code(
+        "error",
+        "GGUF metadata contradict the tensors, the tokenizer or one another: a runtime refuses it, or reads it wrongly",
+        "convert the model to GGUF again",
     ),
     "adapter-target": Code(
         "error",
