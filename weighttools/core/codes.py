@@ -70,6 +70,26 @@ CODES: dict[str, Code] = {
         "a Keras configuration holds Lambda layers: Python code that loading the model runs (an error if marshalled)",
         "load only the weights, into a model that you define",
     ),
+    "keras-imports": Code(
+        "error",
+        "a Keras configuration names modules or functions that loading the model would import or call",
+        "load only the weights, into a model that you define",
+    ),
+    "keras-custom": Code(
+        "warning",
+        "a Keras configuration asks for registered classes or functions that Keras itself has not",
+        "load only the weights, or see where the model's code comes from",
+    ),
+    "onnx-operator": Code(
+        "warning",
+        "the model uses operators of its own, for which a runtime must load a library",
+        "see where the library comes from",
+    ),
+    "onnx-path": Code(
+        "error",
+        "the model names data files that do not lie in its directory: a runtime may read any file so",
+        "do not open it elsewhere; save it again with its data beside it",
+    ),
     "broken-pickle": Code(
         "error",
         "a pickle does not follow its own rules",
