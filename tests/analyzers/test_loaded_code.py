@@ -75,6 +75,7 @@ def test_a_lambda_and_a_registered_layer_of_keras(tmp_path: Path, suffix: str) -
 
 @pytest.mark.parametrize(("node", "code"), [
     ({"module": "os", "class_name": "function", "config": "system", "registered_name": "function"}, "keras-imports"),
+    ({"module": "os", "class_name": "function", "config": "system", "registered_name": "a>b"}, "keras-imports"),
     ({"module": "my.models", "class_name": "Net", "config": {}, "registered_name": "Net"}, "keras-imports"),
     ({"module": "keras.utils", "class_name": "function", "config": "get_file"}, "keras-imports"),
     ({"module": "keras.layers", "class_name": "TorchModuleWrapper", "config": {"module": "x"}}, "keras-imports"),

@@ -82,7 +82,7 @@ def _run(node: Json) -> str:
         return ""
     parts = module.split(".")
     if parts[0] not in ("keras", "tf_keras"):
-        return f"{module}.{called}"
+        return "" if name != "function" and _custom(node) else f"{module}.{called}"
     inner = [part for part in parts[1:] if part != "src"]
     harmless = name != "function" or inner[:1] == [] or inner[0] in _FUNCTIONS
     return "" if harmless else f"{module}.{called}"
@@ -93,4 +93,4 @@ def _custom(node: Json) -> str:
     registered = node.get("registered_name")
     known = registered if isinstance(registered, str) and ">" in registered else node["class_name"]
     package, sign, _ = known.partition(">")
-    return str(known) if sign and package.casefold() not in ("keras", "builtins") else ""
+    return str(known) if sign and package.casefold() not in ("keras", "builtins", "") else ""
