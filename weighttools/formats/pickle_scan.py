@@ -170,10 +170,15 @@ def _of_content(member: Member, depth: int, left: Allowance, scripted: bool) -> 
         yield from _of_pickle(_content(member, left, subject), named, scripted)
 
 
-def _of_pickle(source: Source, named: bool, scripted: bool) -> Iterator[Finding]:
+def _of_pickle(content: Part | Inflated, named: bool, scripted: bool) -> Iterator[Finding]:
     """Yield what is found in a member that is called a pickle, or ends as one or calls something."""
-    if named or _tried(Stream(source, chunk=_HEAD_BYTES)):
-        yield from of_stream(Stream(source, chunk=_CHUNK), scripted=scripted)
+    source: Source = content
+    start = 0
+    if isinstance(content, Part):  # places are told as those in the file
+        source, start = content.whole, content.start
+    stop = start + content.size
+    if named or _tried(Stream(source, start, stop, _HEAD_BYTES)):
+        yield from of_stream(Stream(source, start, stop, _CHUNK), scripted=scripted)
 
 
 def _content(member: Member, left: Allowance, subject: str) -> Part | Inflated:

@@ -109,7 +109,7 @@ def without_panics(text: bytes, messages: Collection[bytes]) -> bytes:
 
     Examples
     --------
-    >>> without_panics(b"before\\nthread 'x' panicked at a.rs:1\\nwhy\\nnote: set RUST_BACKTRACE=1\\nafter\\n", {b"why"})
+    >>> without_panics(b"before\\nthread 'x' panicked at a.rs:1\\nwhy\\nnote: RUST_BACKTRACE=1\\nafter\\n", {b"why"})
     b'before\\nafter\\n'
     """
     if b" panicked at " not in text:
