@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -373,13 +375,64 @@ def test_a_tokenizer_without_its_unknown_token_is_one_line(bert: Path, tmp_path:
             read([("good", 0)] if read is train.text else ["good"], tokenizer=tmp_path)  # type: ignore[operator]
 
 
-def test_panics_are_errors_of_ours(bert: Path, tmp_path: Path) -> None:
+def _panicking(bert: Path, tmp_path: Path) -> Any:
     whole = json.loads((bert / "tokenizer.json").read_text())
     whole["decoder"] = {"type": "Strip", "content": "a", "start": 0, "stop": 9}
     whole["model"]["vocab"] = {"[UNK]": 1, "aa": 30}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    return train.tokens(tmp_path)
+
+
+def test_panics_are_errors_of_ours(bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Rust writes a panic's text to descriptor 2 itself: none of it is seen, and all else that is written is."""
+    found = _panicking(bert, tmp_path)
     with pytest.raises(SpecError, match="tokens cannot be made a text: index out of bounds"):
-        train.tokens(tmp_path).decode([30])
+        found.decode([30])
+    assert capfd.readouterr().err == ""
+    os.write(2, b"after")
+    assert capfd.readouterr().err == "after"
+
+
+THREADS = """
+import os, sys
+from concurrent.futures import ThreadPoolExecutor
+from weighttools import train
+found = train.tokens(sys.argv[1])
+def write(i):
+    for j in range(50):
+        os.write(2, f"<{i}.{j}>\\n".encode())
+        try:
+            found.decode([30])
+        except Exception:
+            pass
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(write, range(4)))
+"""
+
+
+def test_what_other_threads_write_meanwhile_is_kept(bert: Path, tmp_path: Path) -> None:
+    _panicking(bert, tmp_path)
+    environment = {**os.environ, "RUST_BACKTRACE": "0"}
+    command = [sys.executable, "-c", THREADS, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert sorted(lines) == sorted(f"<{i}.{j}>" for i in range(4) for j in range(50))
+
+
+@pytest.mark.parametrize("backtrace", ["0", "1", "full"])
+def test_a_panic_with_a_backtrace(bert: Path, tmp_path: Path, backtrace: str) -> None:
+    _panicking(bert, tmp_path)
+    code = f"from weighttools import train; t = train.tokens({str(tmp_path)!r})\ntry: t.decode([30])\nexcept Exception: pass"
+    environment = {**os.environ, "RUST_BACKTRACE": backtrace}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_without_a_standard_error(bert: Path, tmp_path: Path) -> None:
+    _panicking(bert, tmp_path)
+    code = f"import os; os.close(2); from weighttools import train; print(len(train.tokens({str(bert)!r}).encode(['a b'])))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "1\n"
 
 
 def test_pieces_of_no_length_are_refused(bert: Path) -> None:

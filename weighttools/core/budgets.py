@@ -17,3 +17,17 @@ EXPRESSION_NODES = 10_000
 """States of one, its repeats written out: ``\\d{1,3}`` takes three."""
 EXPRESSION_STEPS = 3_000_000
 """States visited by all matches of a file's expressions: about a second. 600 modules' names take 200,000 of one."""
+MOST_SCANNED_BYTES = 128 << 20
+"""Bytes that the members of one archive may inflate to while a check looks for pickles in them."""
+LEAST_SCANNED_BYTES = 1 << 20
+"""Of them, what every archive has: half a second's work where each byte is an opcode."""
+MOST_INFLATION = 16
+"""Of them, what an archive has for each of its own bytes: names of tensors deflate to a tenth of their length."""
+MOST_NESTED_ARCHIVES = 3
+"""Archives within archives that a check looks into: a checkpoint is one, a zip of checkpoints two."""
+MOST_SALVAGED_MEMBERS = 10_000
+"""Members of a damaged archive that a check looks into."""
+MOST_NAMED = 50
+"""Names of one kind that findings list one by one; the rest is counted."""
+MOST_TEMPLATE_CHARACTERS = 1 << 20
+"""Characters of a chat template that a check looks into: the longest have 20,000."""

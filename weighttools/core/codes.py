@@ -37,7 +37,7 @@ CODES: dict[str, Code] = {
     ),
     "pickle-runs-code": Code(
         "error",
-        "unpickling would run code that can do harm",
+        "unpickling would call what is not needed to rebuild tensors and plain containers, or import what is dangerous",
         "convert it with weighttools, and load the result",
     ),
     "pickle-imports": Code(
@@ -45,10 +45,50 @@ CODES: dict[str, Code] = {
         "unpickling would import what is not known to be harmless",
         "convert it with weighttools, and load the result",
     ),
+    "chat-template": Code(
+        "error, warning",
+        "a chat template reaches for attributes that lead to Python's modules (a warning: calls what is not known)",
+        "do not render it; take the template from the model's makers",
+    ),
+    "template-name": Code(
+        "error",
+        "a named chat template has a path for its name: saving the tokenizer would write outside its directory",
+        "rename it",
+    ),
+    "remote-code": Code(
+        "warning",
+        "a configuration names Python code, which transformers runs if it is told trust_remote_code=True",
+        "read the code before you trust it, or leave trust_remote_code off",
+    ),
+    "python-files": Code(
+        "warning",
+        "Python files lie beside the weights: loaders that trust the directory run them",
+        "read them before you trust them",
+    ),
     "keras-lambda": Code(
         "error, warning",
         "a Keras configuration holds Lambda layers: Python code that loading the model runs (an error if marshalled)",
         "load only the weights, into a model that you define",
+    ),
+    "keras-imports": Code(
+        "error",
+        "a Keras configuration names modules or functions that loading the model would import or call",
+        "load only the weights, into a model that you define",
+    ),
+    "keras-custom": Code(
+        "warning",
+        "a Keras configuration asks for registered classes or functions that Keras itself has not",
+        "load only the weights, or see where the model's code comes from",
+    ),
+    "onnx-operator": Code(
+        "warning",
+        "the model uses operators of its own, for which a runtime must load a library",
+        "see where the library comes from",
+    ),
+    "onnx-path": Code(
+        "error",
+        "the model names data files that do not lie in its directory: a runtime may read any file so",
+        "do not open it elsewhere; save it again with its data beside it",
     ),
     "broken-pickle": Code(
         "error",
@@ -59,6 +99,21 @@ CODES: dict[str, Code] = {
         "note",
         "a weight file of the directory is a link out of it: what is read lies elsewhere, and may change there",
         "nothing, where a store such as git-annex or DVC made it",
+    ),
+    "trailing-bytes": Code(
+        "warning",
+        "bytes follow the end of what a reader reads",
+        "see where the file comes from; convert it to leave them out",
+    ),
+    "not-looked-into": Code(
+        "error, warning",
+        "an archive holds compressed files or archives that were not looked into (an error: too deep in one another)",
+        "unpack it, and check what comes out",
+    ),
+    "torchscript": Code(
+        "note",
+        "the archive holds code of a TorchScript model, which runs when the model is called",
+        "convert it with weighttools, which takes the parameters only",
     ),
     "odd-name": Code(
         "warning",
@@ -203,6 +258,11 @@ CODES: dict[str, Code] = {
         "note",
         "the embedding has rows that no token has, as padding leaves them",
         "none needed",
+    ),
+    "gguf-metadata": Code(
+        "error",
+        "GGUF metadata contradict the tensors, the tokenizer or one another: a runtime refuses it, or reads it wrongly",
+        "convert the model to GGUF again",
     ),
     "adapter-target": Code(
         "error",

@@ -123,17 +123,32 @@ def recognise(head: bytes, named: str | None = None) -> str | None:
 
 
 def check_file(source: Source) -> Iterable[Finding]:
-    """Return what a file's format finds dangerous or doubtful in it; nothing for a file of no known format."""
-    name = recognise(source.read(0, min(HEAD_BYTES, source.size)), by_suffix(source.name)) or by_suffix(source.name)
-    return load(name).check(source) if name else ()
+    """Return what a file's format finds dangerous or doubtful in it; of a file of no known format, what a pickle
+    or a zip archive of pickles would run.
+    """
+    named = by_suffix(source.name)
+    name = recognise(source.read(0, min(HEAD_BYTES, source.size)), named)
+    if name is None and named not in (None, "pytorch"):
+        return load(named).check(source)
+    if name is None:
+        from weighttools.formats.pickle_scan import of_source
+
+        return of_source(source, suffix_says=named is not None)
+    return load(name).check(source)
 
 
 def directory_files(place: str) -> list[str]:
-    """Return the weight files that a place means: itself, or those in a directory or beside an index."""
+    """Return the files that a place means: itself, or those in a directory or beside an index, pickles included."""
     directory = os.path.dirname(place) or "." if place.endswith(".index.json") else place
     if not os.path.isdir(directory):
         return [place]
-    return sorted(entry.path for entry in os.scandir(directory) if by_suffix(entry.name) and entry.is_file())
+    from weighttools.formats.pickle_scan import SUFFIXES
+
+    return sorted(
+        entry.path
+        for entry in os.scandir(directory)
+        if (by_suffix(entry.name) or entry.name.casefold().endswith(SUFFIXES)) and entry.is_file()
+    )
 
 
 def writable(path: str, name: str | None = None) -> str:

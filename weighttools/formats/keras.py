@@ -7,10 +7,11 @@ a temporary file. The two JSON texts are kept as metadata and never acted upon: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source, Span
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
@@ -143,4 +144,11 @@ def _check(groups: Mapping[str, list[str]], maps: Mapping[str, TensorMap], n_joi
         raise CorruptFileError(f"{what} variables of {path!r} in {shard}", subject=subject)
 
 
-FORMAT = Format(matches=matches, read=read)
+def check(source: Source) -> Iterator[Finding]:
+    """Yield what is found in the archive's members: pickles among its assets."""
+    from weighttools.formats.pickle_scan import of_archive
+
+    yield from of_archive(source)
+
+
+FORMAT = Format(matches=matches, read=read, check=check)

@@ -65,6 +65,7 @@ _CHECKS = {
     "fortran_order": re.compile("True|False"),
     "shape": _SHAPE,
 }
+_OBJECTS = re.compile(r"O|object", re.IGNORECASE)
 _TRUE_DTYPE = re.compile(r"\s*#\s*dtype:\s*(\w+)\s*")
 
 
@@ -311,16 +312,15 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
 
 def check(source: Source) -> Iterator[Finding]:
     """Yield what loading the file with ``allow_pickle=True`` could run, if it holds Python objects."""
-    header = parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
-    if holds_objects(header):
-        from weighttools.formats.pickled_arrays import check_objects
+    from weighttools.formats.pickle_scan import of_npy
 
-        yield from check_objects(source, header.length)
+    yield from of_npy(source)
 
 
 def holds_objects(header: Header) -> bool:
-    """Whether the elements are Python objects, that is a pickle."""
-    return header.descr.endswith("O") or "'O'" in header.descr or "|O" in header.descr
+    """Whether the elements may be Python objects, that is a pickle: NumPy has several words for them."""
+    code = header.descr.lstrip("<>|=")
+    return code not in _NAMES and not re.fullmatch(r"[VSU][0-9]+|[mM]8.*", code) and bool(_OBJECTS.search(code))
 
 
 FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)

@@ -21,7 +21,6 @@ from weighttools.formats import npy
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, plain, refuse_shapes
 from weighttools.formats.raw import write_raw
 from weighttools.io.archive import Member, first_member, members
-from weighttools.io.source import Bytes
 from weighttools.io.text import parse_json
 from weighttools.io.zip_writer import ZipWriter, planned_bytes, zip_writer
 
@@ -172,14 +171,10 @@ def _write_member(archive: ZipWriter, name: str, tensor: Tensor, options: WriteO
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Yield what loading a member with ``allow_pickle=True`` could run, for each that holds Python objects."""
-    for member in members(source).values():
-        subject = f"{source.name}: {member.name}"
-        if not member.head(len(npy.MAGIC)).startswith(npy.MAGIC):
-            continue
-        header = npy.parse_header(member.head, subject)
-        if npy.holds_objects(header):
-            yield from npy.check(Bytes(bytes(member.content()), subject))
+    """Yield what loading a member with ``allow_pickle=True`` could run, and any other pickle in the archive."""
+    from weighttools.formats.pickle_scan import of_archive
+
+    yield from of_archive(source)
 
 
 FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)

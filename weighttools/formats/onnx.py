@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from weighttools.core.findings import Finding
 from weighttools.core.readers import Whole
 from weighttools.core.tensor import Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
@@ -357,4 +358,11 @@ class _Model:
         return self.data_files.span(name, proto.external, wanted, proto.at)
 
 
-FORMAT = Format(matches=matches, read=read)
+def check(source: Source) -> Iterator[Finding]:
+    """Yield what a runtime would load or read beyond the model; as `onnx_check.check`."""
+    from weighttools.formats import onnx_check
+
+    yield from onnx_check.check(source)
+
+
+FORMAT = Format(matches=matches, read=read, check=check)

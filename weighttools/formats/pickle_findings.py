@@ -1,15 +1,18 @@
 """What an unpickler would have run: the globals of a pickle that are no tensor plumbing, and how bad each is.
 
-The list of what is harmless is the boundary; the list of what is dangerous only sharpens the words. A global that
-is on neither is a warning: unpickling would import its module, and importing runs code.
+The list of what is harmless is the boundary: a weight file calls nothing but what rebuilds tensors and plain
+containers, so any other call is an error, whatever its name. What is only named is a warning (unpickling would import
+its module, and importing runs code), or an error where the list of what is dangerous knows it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
+from weighttools.core.budgets import MOST_NAMED
 from weighttools.core.findings import ERROR, WARNING, Finding
-from weighttools.formats.pickles import Global, Machine, Use, strangers
+from weighttools.formats.pickles import Global, Machine, Use
 from weighttools.formats.torch_tensors import is_plumbing
 
 _DANGEROUS = frozenset(
@@ -193,17 +196,63 @@ _CONTAINER_NAMES = frozenset(
 )
 
 
-def findings(machine: Machine) -> Iterator[Finding]:
-    """Yield a finding for each global of a machine's pickles that is not tensor plumbing."""
-    for found, use in strangers(machine, is_plumbing):
-        severity = severity_of(found)
-        action = f"would import and call {found!s:.200}" if use.n_calls else f"would import {found!s:.200}"
-        yield Finding(
-            severity,
-            "pickle-runs-code" if severity == ERROR else "pickle-imports",
-            f"unpickling {action}{_counted(use)}, named at byte {use.offset:,}",
-            remedy="convert it with weighttools, which runs nothing of it, and load the result",
-        )
+def findings(machine: Machine, scripted: bool = False) -> Iterator[Finding]:
+    """Yield a finding for each global of a machine's pickles that is not tensor plumbing, and for each act beside.
+
+    Parameters
+    ----------
+    machine
+        It has run.
+    scripted
+        Whether the pickles are a TorchScript archive's, whose own classes are named ``__torch__``.
+    """
+    for act, offset in machine.acts.items():
+        yield _finding(ERROR, f"unpickling would {act}, at byte {offset:,}")
+    by_way = next((str(found) for found in machine.globals if str(found) in _CALLS_WHAT_IT_IS_GIVEN), None)
+    rest: Counter[str] = Counter()
+    n_listed = 0
+    for found, use in machine.globals.items():
+        if _is_harmless(found, scripted):
+            continue
+        severity, action = _judged(found, use, by_way)
+        if n_listed == MOST_NAMED:
+            rest[severity] += 1
+            continue
+        n_listed += 1
+        yield _finding(severity, f"unpickling would {action}{_counted(use)}, named at byte {use.offset:,}")
+    for severity, n in sorted(rest.items()):
+        yield _finding(severity, f"unpickling would import{' or call' * (severity == ERROR)} {n:,} more names")
+
+
+def _finding(severity: str, fact: str) -> Finding:
+    code = "pickle-runs-code" if severity == ERROR else "pickle-imports"
+    return Finding(severity, code, fact, remedy=_REMEDY)
+
+
+_REMEDY = "convert it with weighttools, which runs nothing of it, and load the result"
+
+
+def _is_harmless(found: Global, scripted: bool) -> bool:
+    return is_plumbing(found) and (scripted or not found.module.startswith("__torch__"))
+
+
+def _judged(found: Global, use: Use, by_way: str | None) -> tuple[str, str]:
+    """Return how bad a use of a stranger is, and what it is; allowed is only to name it, and that is a warning."""
+    if use.n_calls:
+        return ERROR, f"import and call {found!s:.200}"
+    if use.n_handed:
+        return ERROR, f"import {found!s:.200} and hand it to a call"
+    if by_way:
+        return ERROR, f"import {found!s:.200}, which {by_way} may call"
+    return severity_of(found), f"import {found!s:.200}"
+
+
+_CALLS_WHAT_IT_IS_GIVEN = frozenset(
+    f"{module}.{name}"
+    for module in ("torch._tensor", "torch.tensor")
+    for name in ("_rebuild_from_type", "_rebuild_from_type_v2")
+) | {"torch._utils._rebuild_wrapper_subclass", "torch.nested._internal.nested_tensor._rebuild_njt"}
+"""Functions that rebuild tensors by calling what lies among their arguments."""
 
 
 def _counted(use: Use) -> str:
@@ -214,7 +263,9 @@ def _counted(use: Use) -> str:
 
 
 def severity_of(found: Global) -> str:
-    """Return how bad it would be to import and call a global."""
+    """Return how bad it would be to import a global: an error where what is dangerous is named."""
+    if found.module == "copyreg" and found.name.startswith("extension "):
+        return ERROR  # what a number of the registry stands for, the file does not tell
     if str(found) in _KNOWN_GOOD:
         return WARNING
     if found.module in ("builtins", "__builtin__") and found.name in _CONTAINER_NAMES:

@@ -9,7 +9,7 @@ import codecs
 import struct
 from typing import Any
 
-from weighttools.formats.pickles import PROTOCOLS, Handler, Machine, Made, Table
+from weighttools.formats.pickles import PROTOCOLS, Global, Handler, Machine, Made, Persistent, Table
 
 
 def _constant(value: Any) -> Handler:
@@ -289,6 +289,11 @@ def _build(m: Machine) -> None:
     state, target = m.pop(), m.top()
     if type(target) is Made:
         target.state = state
+    elif type(target) is Global or type(target) is Persistent:  # a module's or a class's own attributes
+        m.act("set attributes of what it has imported")
+    parts = state if type(state) is tuple and len(state) == 2 else (state,)
+    if any(type(part) is Table and m.sets_dunder(part) for part in parts):
+        m.act("set attributes that begin with two underscores")
 
 
 def _persistent_line(m: Machine) -> None:

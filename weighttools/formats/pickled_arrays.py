@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source, Span, Tensor
-from weighttools.errors import CorruptFileError, UnsupportedError, WeighttoolsError
+from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.formats.pickles import Global, Made, plain
 from weighttools.io.source import Bytes
 
@@ -44,19 +42,6 @@ def array_of(value: Any, subject: str) -> Tensor | list[Any] | None:
     if type(data) is list:
         return data
     return _numbers(shape, dtype, fortran is True or fortran == 1, plain(data), subject)
-
-
-def check_objects(source: Source, offset: int) -> Iterator[Finding]:
-    """Yield what unpickling the objects of an NPY file could run; the pickle begins at `offset`."""
-    from weighttools.formats.pickle_findings import findings
-    from weighttools.formats.pickles import Machine, Stream
-
-    machine = Machine(Stream(source, offset))
-    try:
-        machine.load()
-    except WeighttoolsError as error:
-        yield Finding("error", "broken-pickle", str(error), remedy="do not load it with an unpickler")
-    yield from findings(machine)
 
 
 def read_objects(source: Source, offset: int, root: str | None) -> TensorMap:

@@ -8,7 +8,7 @@ a tuple built to take for ever to hash. Nothing here recurses, so depth costs no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -77,20 +77,21 @@ class Persistent(NamedTuple):
 
 @dataclass(slots=True)
 class Use:
-    """How a pickle uses a global: where it first names it, and how often it would call it."""
+    """How a pickle uses a global: where it first names it, how often it would call it, or hand it to a call first."""
 
     offset: int
     n_calls: int = 0
     n_args: int = 0
+    n_handed: int = 0
 
 
 class Stream:
-    """Bytes of a source from `offset` to `end`, taken front to back."""
+    """Bytes of a source from `offset` to `end`, taken front to back, at least `chunk` at a time."""
 
-    __slots__ = ("_at", "_base", "_buffer", "_end", "source")
+    __slots__ = ("_at", "_base", "_buffer", "_chunk", "_end", "source")
 
-    def __init__(self, source: Source, offset: int = 0, end: int | None = None) -> None:
-        self.source = source
+    def __init__(self, source: Source, offset: int = 0, end: int | None = None, chunk: int = _CHUNK) -> None:
+        self.source, self._chunk = source, chunk
         self._base, self._at, self._buffer = offset, 0, b""
         self._end = source.size if end is None else end
 
@@ -129,7 +130,7 @@ class Stream:
                 remedy="the file is probably cut short: fetch it again",
             )
         self._base, self._at = self.position, 0
-        self._buffer = self.source.read(self._base, min(max(n, _CHUNK), self._end - self._base))
+        self._buffer = self.source.read(self._base, min(max(n, self._chunk), self._end - self._base))
 
     def line(self) -> bytes:
         """Return the bytes up to the next line feed, and step over it."""
@@ -155,9 +156,11 @@ class Machine:
         Every persistent id, in order.
     n_opcodes
         How many opcodes were run.
+    acts
+        What unpickling would do beside calling globals by name, each with the place of the first time.
     """
 
-    __slots__ = ("floor", "globals", "marks", "memo", "n_opcodes", "persistents", "stack", "stream")
+    __slots__ = ("_seen", "acts", "floor", "globals", "marks", "memo", "n_opcodes", "persistents", "stack", "stream")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -168,6 +171,8 @@ class Machine:
         self.globals: dict[Global, Use] = {}
         self.persistents: list[Persistent] = []
         self.n_opcodes = 0
+        self.acts: dict[str, int] = {}
+        self._seen: dict[int, tuple[Table, int]] = {}
 
     def load(self) -> Any:
         """Run up to the next STOP and return what it leaves.
@@ -230,11 +235,27 @@ class Machine:
     def push_made(self, callee: Any, args: Any) -> None:
         """Push what a call would have made; nothing is called."""
         arguments = args if type(args) is tuple else (args,)
-        use = self.globals.get(callee) if type(callee) is Global else None
-        if use is not None:
+        if type(callee) is Global:
+            use = self.globals[callee]
             use.n_calls += 1
             use.n_args = max(use.n_args, len(arguments))
+        elif type(callee) in (Made, Persistent):
+            self.act("call what it has made itself")
+        else:
+            raise self.corrupt("the pickle calls what is no function")
+        if arguments and type(arguments[0]) is Global:
+            self.globals[arguments[0]].n_handed += 1
         self.stack.append(Made(callee, arguments))
+
+    def act(self, what: str) -> None:
+        """Note what unpickling would do here beside calling a global by its name."""
+        self.acts.setdefault(what, self.stream.position)
+
+    def sets_dunder(self, table: Table) -> bool:
+        """Whether a key begins with two underscores, of those set since the same table was last asked about."""
+        _, start = self._seen.get(id(table), (table, 0))
+        self._seen[id(table)] = table, len(table.items)
+        return any(type(key) is str and key.startswith("__") for key, _ in table.items[start:])
 
     def push_persistent(self, identity: Any) -> None:
         """Push a persistent id."""
@@ -328,8 +349,3 @@ _PLAIN: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
     Global("__builtin__", "set"): _sequence,
     Global("builtins", "frozenset"): _sequence,
 }
-
-
-def strangers(machine: Machine, known: Callable[[Global], bool]) -> Iterator[tuple[Global, Use]]:
-    """Yield the globals that `known` does not know, in order of appearance."""
-    yield from ((found, use) for found, use in machine.globals.items() if not known(found))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source
-from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError, WeighttoolsError
+from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError
 from weighttools.formats.base import Format, ReadOptions, WriteOptions
 from weighttools.io.archive import Member, first_member, is_zip, members
 
@@ -163,34 +163,14 @@ class _Inflate:
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Yield what loading the file with Python's unpickler could run: the globals its pickles name.
-
-    Raises
-    ------
-    WeighttoolsError
-        The archive itself cannot be read.
-    """
-    from weighttools.formats.pickle_findings import findings
-
-    for machine, n_pickles in _machines(source):
-        try:
-            for _ in range(n_pickles):
-                machine.load()
-        except WeighttoolsError as error:
-            yield Finding("error", "broken-pickle", str(error), remedy="do not load it with an unpickler")
-        yield from findings(machine)
-
-
-def _machines(source: Source) -> Iterator[tuple[Machine, int]]:
-    """Yield a machine for each run of pickles in a file, and how many pickles there are in it."""
-    from weighttools.formats.pickles import Machine, Stream
+    """Return what loading the file with Python's unpickler could run: what its pickles call, name and set."""
+    from weighttools.formats import pickle_scan
+    from weighttools.formats.pickles import Stream
 
     if is_zip(source.read(0, min(4, source.size))):
-        found = members(source)
-        yield from ((_machine(member), 1) for name, member in found.items() if name.casefold().endswith(".pkl"))
-    else:
-        is_legacy = source.read(0, min(len(LEGACY_MAGIC), source.size)) == LEGACY_MAGIC
-        yield Machine(Stream(source)), 5 if is_legacy else 1
+        return pickle_scan.of_archive(source)
+    is_legacy = source.read(0, min(len(LEGACY_MAGIC), source.size)) == LEGACY_MAGIC
+    return pickle_scan.of_stream(Stream(source), pickle_scan.LEGACY_PICKLES if is_legacy else None)
 
 
 def losses(tensor_map: TensorMap) -> list[str]:

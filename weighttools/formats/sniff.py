@@ -51,6 +51,19 @@ _OTHERS = {
     b"\x7fELF": "a program",
 }
 
+
+def known_stranger(head: bytes) -> str | None:
+    """Say what a file is that is plainly no weight file and no pickle; None if that is not known."""
+    return next((fact for guess in _REMEDIES if (fact := guess(head))), None)
+
+
+def known_container(head: bytes) -> str | None:
+    """Say what a compressed file or an archive is that is not looked into; None for a zip and for anything else."""
+    return None if head.startswith(b"PK") else _tar(head) or (_magic(head) if head.startswith(_CONTAINERS) else None)
+
+
+_CONTAINERS = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf", b"Rar!")
+
 _PICKLE_STARTS = b"\x80(c]}lLIFd"
 """What the pickle of a container or a number can begin with, in any protocol."""
 
@@ -79,6 +92,8 @@ def refuse_stranger(head: bytes, source: Source, named: str | None) -> str:
         fact = guess(head)
         if fact:
             raise UnknownFormatError(fact, subject=source.name, remedy=remedy)
+    if _is_old_pickle(source):
+        return "pytorch"
     if named is None or (named == "pytorch" and head[0] not in _PICKLE_STARTS):
         raise UnknownFormatError(
             f"is of no known format (it begins with {head[:8]!r})",
@@ -86,3 +101,11 @@ def refuse_stranger(head: bytes, source: Source, named: str | None) -> str:
             expected="a file that `weighttools formats` lists",
         )
     return named
+
+
+def _is_old_pickle(source: Source) -> bool:
+    """Whether the content runs as a pickle of protocol 0 or 1, which no first byte tells."""
+    from weighttools.formats.pickle_scan import begins_pickle
+    from weighttools.formats.pickles import Stream
+
+    return begins_pickle(Stream(source))

@@ -323,36 +323,33 @@ _UNREAD: dict[Global, str] = {
 
 def is_plumbing(found: Global) -> bool:
     """Whether a global is part of how torch writes tensors and plain containers."""
-    named = found in _REBUILDS or found in _INNER or found in _UNREAD or str(found) in _CONTAINERS
-    if named or found.module.startswith("__torch__."):
+    if found in _REBUILDS or found in _INNER or found in _UNREAD or str(found) in _CONTAINERS:
         return True
-    parts = found.module.split(".")
-    if parts[0] != "torch" or "." in found.name:
-        return False
-    last = found.name
-    return last in STORAGE_TYPES or last in UNTYPED or (parts == ["torch"] and last in _TORCH_NAMES)
+    if found.module == "torch" and found.name in _TORCH_NAMES:
+        return True
+    stored = found.name in STORAGE_TYPES or found.name in UNTYPED or found.name in _TENSOR_TYPES
+    return found.module.startswith("__torch__.") or (stored and found.module in _TENSOR_MODULES)
 
 
+_TENSOR_TYPES = {name.replace("Storage", "Tensor") for name in STORAGE_TYPES} | {"Tensor"}
+_TENSOR_MODULES = {"torch", "torch.storage", "torch.cuda", "torch.sparse", "torch.cuda.sparse"}
+"""Where torch keeps classes of storages and tensors: of any other module, naming one would import it."""
 _TORCH_NAMES = {*TORCH_DTYPES, "Size", "device", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "complex32",
                 "chalf", "qint8", "qint32", "quint8", "quint4x2", "quint2x4", "per_tensor_affine",
                 "per_channel_affine", "QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage",
-                "QUInt2x4Storage"}  # fmt: skip
+                "QUInt2x4Storage", "per_tensor_symmetric", "per_channel_symmetric",
+                "per_channel_affine_float_qparams",
+                *(f"{sign}int{n}" for sign in ("", "u") for n in range(1, 8))}  # fmt: skip
 _CONTAINERS = {
     "collections.OrderedDict",
     "collections.defaultdict",
     "collections.Counter",
-    "builtins.dict",
-    "builtins.list",
-    "builtins.tuple",
-    "builtins.set",
-    "builtins.frozenset",
-    "builtins.bytes",
-    "builtins.bytearray",
-    "builtins.complex",
-    "builtins.int",
-    "__builtin__.dict",
-    "__builtin__.set",
-    "__builtin__.bytes",
+    *(
+        f"{module}.{name}"
+        for module in ("builtins", "__builtin__")
+        for name in ("dict", "list", "tuple", "set", "frozenset", "bytes", "bytearray", "complex", "int", "long")
+    ),
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("float", "str", "bool", "slice")),
     "_codecs.encode",
     "torch.serialization._get_layout",
     "torch.storage.TypedStorage",

@@ -140,7 +140,7 @@ def members(source: Source) -> dict[str, Member]:
 
     broken = (OSError, zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, EOFError)
     try:
-        with zipfile.ZipFile(SourceStream(source)) as archive:  # type: ignore[arg-type]
+        with zipfile.ZipFile(SourceStream(source)) as archive:
             infos = [info for info in archive.infolist() if info.file_size or not info.orig_filename.endswith("/")]
             end_of_data = archive.start_dir
     except SourceError:

@@ -11,9 +11,12 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import IO, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from weighttools.errors import SourceError, UnsupportedError
+
+if TYPE_CHECKING:
+    from weighttools.core.tensor import Source
 
 _CHUNK = 1 << 30
 """The most that one read call is asked for: Linux stops at 2 GiB less a page."""
@@ -165,10 +168,31 @@ class Bytes:
             buffer.cast("B")[:] = self.read(offset, buffer.nbytes)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A run of another source's bytes, as a source of its own."""
+
+    whole: Source
+    start: int
+    size: int
+    name: str
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`."""
+        if offset + length > self.size:
+            raise SourceError("ends early", subject=self.name, offset=self.size)
+        return self.whole.read(self.start + offset, length)
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `offset`."""
+        if buffer.nbytes:
+            buffer.cast("B")[:] = self.read(offset, buffer.nbytes)
+
+
 class SourceStream(io.RawIOBase):
     """A seekable file object over a source, for libraries that want one (zipfile, h5py)."""
 
-    def __init__(self, source: LocalFile | Bytes) -> None:
+    def __init__(self, source: Source) -> None:
         super().__init__()
         self._source, self._at = source, 0
 

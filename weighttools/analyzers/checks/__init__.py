@@ -20,7 +20,18 @@ CHECKS = Registry(
     "weighttools.checks",
     {
         name: Entry(f"{_HERE}.{name}:check")
-        for name in ("names", "keras_code", "ties", "mixed_dtypes", "pt_format", "config", "tokenizer")
+        for name in (
+            "names",
+            "keras_code",
+            "templates",
+            "remote_code",
+            "ties",
+            "mixed_dtypes",
+            "pt_format",
+            "config",
+            "tokenizer",
+            "gguf_metadata",
+        )
     },
 )
 VALUE_CHECKS = Registry(

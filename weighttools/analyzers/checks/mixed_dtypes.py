@@ -11,7 +11,12 @@ from weighttools.core.tensormap import TensorMap
 
 
 def check(tensor_map: TensorMap) -> Iterator[Finding]:
-    """Yield a warning for each family of tensors with several dtypes, and a note if kinds of tensors differ."""
+    """Yield a warning for each family of tensors with several dtypes, and a note if kinds of tensors differ.
+
+    A GGUF file is mixed by design, layer by layer too (llama.cpp, ``llama_tensor_get_type``): it gets neither.
+    """
+    if tensor_map.origin.format == "gguf":
+        return
     kinds: dict[tuple[str, tuple[int, ...]], list[Family]] = defaultdict(list)
     for family in families(tensor_map):
         if family.is_parameter:

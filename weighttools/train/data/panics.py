@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Collection, Iterator
 
 from weighttools.errors import SpecError, WeighttoolsError
 
@@ -14,13 +18,106 @@ def told(fact: str, kind: type[WeighttoolsError] = SpecError, subject: object = 
 
     Notes
     -----
-    A panic is no Exception, and the package writes it to the standard error before it raises it: what is known to
-    make it panic is refused beforehand, by `tokenizer_bounds`.
+    A panic is no Exception, and the package writes it to the standard error before it raises it: see `_Diverted`. What
+    is known to make it panic is refused beforehand, by `tokenizer_bounds`.
     """
     try:
-        yield
+        with _DIVERTED:
+            yield
     except (WeighttoolsError, ImportError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
         line = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise kind(f"{fact}: {line}", subject=subject) from None
+
+
+class _Diverted:
+    """Holds back what is written to descriptor 2, and writes it on without the text of panics.
+
+    Rust writes that text to the descriptor itself, so no stream of Python's can catch it. The descriptor is one for
+    all threads: the first that comes in diverts it, the last that goes out lets go what was held back, and no byte but
+    a panic's is lost. Where there is no standard error, nothing is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._true: int | None = None
+        self._held: int | None = None
+        self._messages: set[bytes] = set()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._n_inside += 1
+            if self._n_inside == 1:
+                self._divert()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            self._messages |= set(str(error).encode("utf-8", "replace").splitlines()) if error is not None else set()
+            if self._n_inside == 0:
+                self._let_go()
+
+    def _divert(self) -> None:
+        try:
+            self._true = os.dup(2)
+        except OSError:  # closed
+            return
+        self._held = _scratch()
+        os.dup2(self._held, 2)
+
+    def _let_go(self) -> None:
+        if self._true is None or self._held is None:
+            return
+        os.dup2(self._true, 2)
+        text = os.pread(self._held, os.fstat(self._held).st_size, 0)
+        os.close(self._held)
+        left = without_panics(text, self._messages)
+        self._messages = set()
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            while left:
+                left = left[os.write(self._true, left) :]
+        os.close(self._true)
+        self._true = self._held = None
+
+
+_DIVERTED = _Diverted()
+
+
+def _scratch() -> int:
+    """Return the descriptor of a file that has no name."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("weighttools-stderr")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+_ALWAYS = re.compile(rb"thread '.*' panicked at |thread '.*' \(\d+\) panicked at |note: .*RUST_BACKTRACE")
+_BACKTRACE = re.compile(rb"stack backtrace:$| +\d+: | +at ")
+
+
+def without_panics(text: bytes, messages: Collection[bytes]) -> bytes:
+    """Return what was written to the standard error less the text of Rust's panics, line by line.
+
+    Parameters
+    ----------
+    text
+        What was written; lines of other threads may stand between those of a panic.
+    messages
+        The lines of what the panics said.
+
+    Examples
+    --------
+    >>> without_panics(b"before\\nthread 'x' panicked at a.rs:1\\nwhy\\nnote: RUST_BACKTRACE=1\\nafter\\n", {b"why"})
+    b'before\\nafter\\n'
+    """
+    if b" panicked at " not in text:
+        return text
+    has_backtrace = b"stack backtrace:\n" in text
+    kept = []
+    for line in text.splitlines(keepends=True):
+        bare = line.rstrip(b"\n")
+        if not (_ALWAYS.match(bare) or bare in messages or (has_backtrace and _BACKTRACE.match(bare))):
+            kept.append(line)
+    return b"".join(kept).removeprefix(b"\n")
