@@ -246,7 +246,8 @@ def get(path: PathLike, name: str, *, assume: str | None = None, root: str | Non
     path, assume, root
         As for `open`.
     name
-        A tensor's name, or ``NAME[SLICE]`` with integers, slices and ``...``, as in ``"fc.weight[0, :10]"``.
+        A tensor's name, or ``NAME[SLICE]`` with integers, slices and ``...``, as in ``"fc.weight[0, :10]"``; or that
+        of a small value beside the tensors, such as ``"epoch"``, which then is an array without axes.
 
     Raises
     ------
@@ -260,7 +261,17 @@ def get(path: PathLike, name: str, *, assume: str | None = None, root: str | Non
     >>> get("fixtures/safetensors/tiny/model.safetensors", "fc.weight[-1, 1:3]")
     array([ 9., 10.], dtype=float32)
     """
-    return pick(open(path, assume=assume, root=root), name).read()
+    tensor_map = open(path, assume=assume, root=root)
+    if is_value(tensor_map, name):
+        import numpy as np
+
+        return np.asarray(tensor_map.origin.values[name])
+    return pick(tensor_map, name).read()
+
+
+def is_value(tensor_map: TensorMap, name: str) -> bool:
+    """Whether a name is that of a small value beside the tensors, such as an epoch, and of no tensor."""
+    return name not in tensor_map and name in tensor_map.origin.values
 
 
 def pick(tensor_map: TensorMap, name: str) -> Tensor:

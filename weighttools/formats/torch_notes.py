@@ -1,0 +1,102 @@
+"""What is to be said of a pickle: what of it became no tensor, and why; what unpickling it would run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from weighttools.errors import UnsafeFileError, UnsupportedError, WeighttoolsError, few, printable
+from weighttools.formats.pickles import Global, Machine, Made, entries, strangers
+from weighttools.formats.torch_tensors import is_plumbing
+from weighttools.formats.torch_values import key_text
+
+_PREFIXES = {"module.": "DataParallel's", "_orig_mod.": "torch.compile's"}
+_MOST_NAMES = 5
+_LONGEST_NAME = 100
+
+
+@dataclass(slots=True)
+class Named:
+    """How often each fact was met, and the first names that it was met at."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, fact: str, path: tuple[str, ...]) -> None:
+        """Count a fact about what lies at a path."""
+        self.counts[fact] += 1
+        names = self.names.setdefault(fact, [])
+        if len(names) <= _MOST_NAMES:
+            names.append(printable(".".join(path)[:_LONGEST_NAME]) or "the value itself")
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{self.listed(fact)} ({fact})" for fact in self.counts)
+
+    def listed(self, fact: str) -> str:
+        """Return the names of one fact, the first of many."""
+        more = self.counts[fact] - _MOST_NAMES
+        return few(self.names[fact], _MOST_NAMES).removesuffix(", …") + (f" and {more:,} more" if more > 0 else "")
+
+
+def foreign_globals(machine: Machine) -> tuple[Mapping[str, Any], ...]:
+    """Return what unpickling would import, or import and call, beside what makes tensors and plain containers."""
+    return tuple(
+        {"name": str(found)[:200], "n_calls": use.n_calls, "offset": use.offset}
+        for found, use in strangers(machine, is_plumbing)
+    )
+
+
+def nothing_read(machine: Machine, left_out: Named, subject: str) -> WeighttoolsError | None:
+    """Return the error for a pickle of which nothing was read: a mere payload, or only tensors that are not read.
+
+    None for one that simply holds no tensors, such as the state of a scheduler.
+    """
+    from weighttools.core.findings import ERROR
+    from weighttools.formats.pickle_findings import findings
+
+    for finding in findings(machine):
+        if finding.severity == ERROR:
+            remedy = "do not load it with an unpickler; `weighttools check` lists all of it"
+            return UnsafeFileError(f"holds no tensors, and {finding.message}", subject=subject, remedy=remedy)
+    if left_out.counts:
+        return UnsupportedError(f"holds no tensor that can be read: {few(list(left_out), 3)}", subject=subject)
+    return None
+
+
+def prefix_notes(names: Iterable[str]) -> list[str]:
+    """Say which wrapper's prefix all names have, if one."""
+    known = [name for name in names if not name.startswith("optimizer")]
+    whose = [(prefix, by) for prefix, by in _PREFIXES.items() if known and all(n.startswith(prefix) for n in known)]
+    return [f"every name begins with {by} {prefix!r}, which is kept" for prefix, by in whose]
+
+
+def object_notes(placeholders: Counter[str]) -> list[str]:
+    """Say of which classes there were objects; none was made."""
+    if not placeholders:
+        return []
+    listed = ", ".join(name for name, _ in placeholders.most_common(5))
+    more = f" and {len(placeholders) - 5:,} more kinds" if len(placeholders) > 5 else ""
+    return [f"objects that were not made, nothing was imported or called: {listed}{more}"]
+
+
+def value_notes(plain_values: Counter[str]) -> list[str]:
+    """Say how many values were no tensors, and where most of them are."""
+    if not plain_values:
+        return []
+    listed = ", ".join(printable(name) for name, _ in plain_values.most_common(5))
+    return [f"{plain_values.total():,} values that are no tensors are left out (in {listed})"]
+
+
+def summary(value: Any) -> str:
+    """Say in a few words what a value is."""
+    found = entries(value)
+    if found is None and type(value) is Made:
+        found = entries(value.state)
+    if found is not None:
+        keys = ", ".join(printable(key_text(key))[:40] for key, _ in found[:8])
+        return f"{len(found):,} entries ({keys}{', …' if len(found) > 8 else ''})"
+    if type(value) in (list, tuple):
+        return f"a {type(value).__name__} of {len(value):,}"
+    return f"a {type(value).__name__}" if type(value) is not Global else str(value)[:80]
