@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from weighttools.errors import UnsafeFileError, UnsupportedError, WeighttoolsError, few, printable
+from weighttools.formats.left_out import LeftOut
 from weighttools.formats.pickles import Global, Machine, Made, entries, strangers
 from weighttools.formats.torch_tensors import is_plumbing
 from weighttools.formats.torch_values import key_text
 
 _PREFIXES = {"module.": "DataParallel's", "_orig_mod.": "torch.compile's"}
-_MOST_NAMES = 5
-_LONGEST_NAME = 100
-
-
-@dataclass(slots=True)
-class Named:
-    """How often each fact was met, and the first names that it was met at."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    names: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, fact: str, path: tuple[str, ...]) -> None:
-        """Count a fact about what lies at a path."""
-        self.counts[fact] += 1
-        names = self.names.setdefault(fact, [])
-        if len(names) <= _MOST_NAMES:
-            names.append(printable(".".join(path)[:_LONGEST_NAME]) or "the value itself")
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"{self.listed(fact)} ({fact})" for fact in self.counts)
-
-    def listed(self, fact: str) -> str:
-        """Return the names of one fact, the first of many."""
-        more = self.counts[fact] - _MOST_NAMES
-        return few(self.names[fact], _MOST_NAMES).removesuffix(", …") + (f" and {more:,} more" if more > 0 else "")
 
 
 def foreign_globals(machine: Machine) -> tuple[Mapping[str, Any], ...]:
@@ -48,7 +23,7 @@ def foreign_globals(machine: Machine) -> tuple[Mapping[str, Any], ...]:
     )
 
 
-def nothing_read(machine: Machine, left_out: Named, subject: str) -> WeighttoolsError | None:
+def nothing_read(machine: Machine, left_out: LeftOut, subject: str) -> WeighttoolsError | None:
     """Return the error for a pickle of which nothing was read: a mere payload, or only tensors that are not read.
 
     None for one that simply holds no tensors, such as the state of a scheduler.
@@ -60,7 +35,7 @@ def nothing_read(machine: Machine, left_out: Named, subject: str) -> Weighttools
         if finding.severity == ERROR:
             remedy = "do not load it with an unpickler; `weighttools check` lists all of it"
             return UnsafeFileError(f"holds no tensors, and {finding.message}", subject=subject, remedy=remedy)
-    if left_out.counts:
+    if left_out:
         return UnsupportedError(f"holds no tensor that can be read: {few(list(left_out), 3)}", subject=subject)
     return None
 

@@ -18,9 +18,9 @@ from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, counted, printable
 from weighttools.formats import torch_notes
+from weighttools.formats.left_out import LeftOut
 from weighttools.formats.pickled_arrays import array_of
 from weighttools.formats.pickles import Global, Machine, Made, Persistent, Table, entries, plain
-from weighttools.formats.torch_notes import Named
 from weighttools.formats.torch_readers import tensor_of
 from weighttools.formats.torch_tensors import QUANTIZED, Shelf, View, is_plumbing, is_storage, rebuilding_call, view_of
 from weighttools.formats.torch_values import Value, is_numpy_scalar, key_text, small_value
@@ -84,8 +84,8 @@ class Walk:
     shelf: Shelf
     visits: int
     letters: int
-    left_out: Named = field(default_factory=Named)
-    dequantized: Named = field(default_factory=Named)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    dequantized: LeftOut = field(default_factory=LeftOut)
     placeholders: Counter[str] = field(default_factory=Counter)
     plain_values: Counter[str] = field(default_factory=Counter)
     values: dict[str, Value] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Walk:
             try:
                 leaf = self._leaf(child)
             except UnsupportedError as error:
-                self.left_out.add(error.fact, child.path)
+                self.left_out.add(error.fact, ".".join(child.path) or "the value itself")
                 continue
             if leaf is not None:
                 yield leaf
@@ -135,7 +135,7 @@ class Walk:
         if call is not None and call.callee == QUANTIZED:
             from weighttools.formats.torch_quantized import quantized_tensor
 
-            self.dequantized.add(_SCALED, path)
+            self.dequantized.add(_SCALED, ".".join(path))
             return Leaf(path, quantized_tensor(call.args, self.shelf), None)
         view = view_of(call, self.shelf)
         found = tensor_of(view) if view else array_of(child.value, self.shelf.name)
@@ -175,7 +175,7 @@ class Walk:
         """Count a value that is no tensor; keep a small one that has a name, such as an epoch."""
         self.visits -= 1
         if is_storage(value):
-            self.left_out.add("a storage that no tensor shows", _extended(parent, key))
+            self.left_out.add("a storage that no tensor shows", ".".join(_extended(parent, key)))
             return
         self.plain_values[(parent.path or (key_text(key),))[0][:40]] += 1
         room = len(self.values) < (MOST_VALUES if parent.path else 2 * MOST_VALUES)  # epoch and step stand outside
@@ -185,8 +185,8 @@ class Walk:
 
     def notes(self) -> list[str]:
         """Say what was read in another form, what was left out and why."""
-        notes = [f"left out: {named}" for named in self.left_out]
-        if self.dequantized.counts:
+        notes = self.left_out.notes()
+        if self.dequantized:
             n, listed = self.dequantized.counts.total(), self.dequantized.listed(_SCALED)
             notes.append(f"{counted(n, 'quantised tensor')} read as float32, {_SCALED}: {listed}")
         notes += torch_notes.object_notes(self.placeholders) + torch_notes.value_notes(self.plain_values)
