@@ -335,8 +335,8 @@ _UNREAD: dict[Global, str] = {
 
 def is_plumbing(found: Global) -> bool:
     """Whether a global is part of how torch writes tensors and plain containers."""
-    named = found in _REBUILDS or found in _INNER or found in _UNREAD or found == QUANTIZED
-    if named or str(found) in _CONTAINERS or found.module.startswith("__torch__."):
+    named = found in _REBUILDS or found in _INNER or found in _UNREAD or str(found) in _CONTAINERS
+    if named or found.module.startswith("__torch__."):
         return True
     parts = found.module.split(".")
     if parts[0] != "torch" or "." in found.name:
@@ -364,14 +364,10 @@ _CONTAINERS = {
     "builtins.int",
     "__builtin__.dict",
     "__builtin__.set",
-    "__builtin__.frozenset",
-    "__builtin__.list",
-    "__builtin__.tuple",
-    "__builtin__.bytearray",
-    "__builtin__.complex",
     "__builtin__.bytes",
     "_codecs.encode",
     "torch.serialization._get_layout",
+    "torch._utils._rebuild_qtensor",
     "torch.storage.TypedStorage",
     "torch.jit._pickle.restore_type_tag",
     "torch.jit._pickle.build_intlist",
