@@ -14,6 +14,7 @@ import torch
 
 import weighttools as wt
 from tests.formats.test_pytorch import saved
+from tests.formats.torch_arrays import flat
 from tests.hostile.pickles import archive, call, proto, state, tensor, text
 from tests.strategies import assert_same
 from weighttools.errors import UnsafeFileError, UnsupportedError
@@ -117,6 +118,31 @@ def test_tensors_in_the_arguments_or_the_state_of_objects_are_read(tmp_path: Pat
         "pair.1": (3,),
         "kept.state.0": (4,),
     }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_frozen_script_keeps_its_weights(tmp_path: Path) -> None:
+    """torch.jit.freeze makes constants of parameters; `code_with_constants` is torch's own account of them."""
+    plain = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU(), torch.nn.Linear(2, 4)).eval()
+    torch.jit.freeze(torch.jit.script(plain)).save(tmp_path / "frozen.pt")
+    theirs = [t for _, t in torch.jit.load(tmp_path / "frozen.pt").code_with_constants[1].const_mapping.items()]
+    found = wt.open(tmp_path / "frozen.pt")
+    assert_same(found.read(), flat({f"constants.{i}": tensor for i, tensor in enumerate(theirs)}))
+    assert len(found) == 4 and any("4 constants of its code are read" in note for note in found.origin.notes)
+    assert not any("holds no tensors" in note or "left out" in note for note in found.origin.notes)
+    inputs = torch.ones(1, 3)
+    arrays = {name: torch.from_numpy(a) for name, a in found.read().items()}
+    first = torch.relu(inputs @ arrays["constants.0"].T + arrays["constants.1"])
+    torch.testing.assert_close(first @ arrays["constants.2"].T + arrays["constants.3"], plain(inputs))
+
+
+def test_shards_and_directories_hand_on_values_and_calls(tmp_path: Path) -> None:
+    evil = call("os", "system", text("true"))
+    (tmp_path / "pytorch_model.bin").write_bytes(
+        archive(proto(b"}(" + text("evil") + evil + text("epoch") + b"K\x05" + text("w") + tensor() + b"u"))
+    )
+    record = wt.inspect(tmp_path)
+    assert record["values"] == {"epoch": 5} and record["foreign_globals"][0]["name"] == "os.system"
 
 
 # -- quantised ------------------------------------------------------------------------------------------------------

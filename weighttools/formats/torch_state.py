@@ -42,6 +42,8 @@ WRAPPERS = (
 
 KEEP = "."
 """The root that takes nothing off."""
+EMPTY = "holds no tensors"
+"""How the note begins that says so."""
 
 _TRAINING = re.compile(
     r"(?i)(optim|opt_state|scheduler|lr_|scaler|amp|rng|random|callback|loop|epoch|step|iter|hyper|args|config|best|loss)"
@@ -156,7 +158,7 @@ class Walk:
             return self._children(child, enumerate(listed), is_mapping=False)
         attributes = [*_state(value), *_last_of_each(value.items)]
         if type(value.callee) is Global and is_plumbing(value.callee):
-            if not attributes:  # a device, a complex number: said, as other values are
+            if not attributes and not value.callee.module.startswith("__torch__."):  # a device, a complex number
                 self.plain_values[(child.path or ("",))[0][:40]] += 1
         else:
             self.placeholders[_described(value)] += 1
@@ -302,7 +304,7 @@ def tensor_map(
         raise error
     said += [*_overlaps(leaves, aliases), *torch_notes.prefix_notes(tensors), *walk.notes()]
     if not tensors:
-        said.append(f"holds no tensors: {torch_notes.summary(value)}")
+        said.append(f"{EMPTY}: {torch_notes.summary(value)}")
     origin = Origin(shelf.name, "pytorch", (shelf.name,), tuple(said))
     start = "" if root in (None, KEEP) else f"{root}."
     values = {name.removeprefix(start): held for name, held in walk.values.items() if name.startswith(start)}
