@@ -279,9 +279,18 @@ def pick(tensor_map: TensorMap, name: str) -> Tensor:
     from weighttools.core.slicing import parse_slice
 
     if name in tensor_map or not name.endswith("]"):
-        return tensor_map[name]
+        return _named(tensor_map, name)
     stem, _, inside = name[:-1].rpartition("[")
-    return tensor_map[stem].sliced(parse_slice(inside))
+    return _named(tensor_map, stem).sliced(parse_slice(inside))
+
+
+def _named(tensor_map: TensorMap, name: str) -> Tensor:
+    """Return a tensor; where there is none of that name, near names are those of small values too."""
+    if name in tensor_map:
+        return tensor_map[name]
+    from weighttools.core.patterns import not_found
+
+    raise not_found(name, [*tensor_map, *tensor_map.origin.values])
 
 
 def list_formats() -> list[Record]:

@@ -46,7 +46,8 @@ def test_small_values_are_shown_and_given(inside, tmp_path: Path, legacy: bool) 
     assert json.loads(inside("get", path, "f4", "--json").out)["values"] == np.float32(0.1).item()
     assert wt.get(path, "lr") == 0.5
     assert inside("get", path, "epoch", "-o", tmp_path / "a.npy").code == 2
-    assert inside("get", path, "epochs").code == 2
+    missed = inside("get", path, "epochs")
+    assert missed.code == 2 and "near names: epoch" in missed.err
 
 
 def test_big_endian_scalars_and_values_without_numbers_are_counted(tmp_path: Path) -> None:
