@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 from collections import namedtuple
@@ -15,9 +16,9 @@ import torch
 import weighttools as wt
 from tests.formats.test_pytorch import saved
 from tests.formats.torch_arrays import flat
-from tests.hostile.pickles import archive, call, proto, state, tensor, text
+from tests.hostile.pickles import archive, call, glob, proto, state, tensor, text
 from tests.strategies import assert_same
-from weighttools.errors import UnsafeFileError, UnsupportedError
+from weighttools.errors import UnsafeFileError, UnsupportedError, WeighttoolsError
 
 Pair = namedtuple("Pair", "left right")
 
@@ -137,6 +138,13 @@ def test_a_frozen_script_keeps_its_weights(tmp_path: Path) -> None:
     torch.testing.assert_close(first @ arrays["constants.2"].T + arrays["constants.3"], plain(inputs))
 
 
+def test_constants_that_are_a_payload_do_not_cost_the_parameters(tmp_path: Path) -> None:
+    evil = proto(call("os", "system", text("true")))
+    (tmp_path / "a.pt").write_bytes(archive(state(tensor()), **{"archive/constants.pkl": evil}))
+    found = wt.open(tmp_path / "a.pt")
+    assert list(found) == ["w"] and any("constants of its code" in n and "os.system" in n for n in found.origin.notes)
+
+
 def test_shards_and_directories_hand_on_values_and_calls(tmp_path: Path) -> None:
     evil = call("os", "system", text("true"))
     (tmp_path / "pytorch_model.bin").write_bytes(
@@ -210,6 +218,43 @@ def test_packed_elements_are_named_and_an_error_where_nothing_else_is_left(tmp_p
         wt.open(saved(tmp_path, {"packed": packed}))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("legacy", [False, True])
+def test_any_change_of_a_quantised_file_is_an_answer_or_one_line(tmp_path: Path, legacy: bool) -> None:
+    small = {name: t for name, t in quantized().items() if name in ("int8", "axis 1 torch.quint8", "floats")}
+    plain = saved(tmp_path, small, legacy=legacy)
+    pickled = plain.read_bytes()
+    random = np.random.default_rng(0)
+    begin = pickled.index(b"_rebuild_qtensor") - 60
+    for at in random.integers(begin, begin + 1500, 300).tolist():
+        changed = bytearray(pickled)
+        changed[at] = int(random.integers(0, 256))
+        (tmp_path / "changed.pt").write_bytes(changed)
+        with contextlib.suppress(WeighttoolsError):
+            wt.open(tmp_path / "changed.pt").read()
+
+
+@pytest.mark.parametrize(
+    "parameters", ["scheme alone", "a scale of text", "an axis too far", "complex scales", "no list"]
+)
+def test_quantised_parameters_that_do_not_fit_are_refused(tmp_path: Path, parameters: str) -> None:
+    storage = b"(" + text("storage") + glob("torch", "QInt8Storage") + text("0") + text("cpu") + b"K\x08tQ"
+    channel, whole = glob("torch", "per_channel_affine"), glob("torch", "per_tensor_affine")
+    numbers = b"](" + b"K\x01" * 2 + b"e"
+    made = {
+        "scheme alone": whole + b"\x85",
+        "a scale of text": whole + text("x") + b"K\x00\x87",
+        "an axis too far": b"(" + channel + numbers + numbers + b"K\x05t",
+        "complex scales": b"(" + channel + text("ab") + numbers + b"K\x00t",
+        "no list": b"(" + channel + b"N" + numbers + b"K\x00t",
+    }[parameters]
+    arguments = b"(" + storage + b"K\x00" + b"K\x02K\x04\x86" + b"K\x04K\x01\x86" + made + b"\x89Nt"
+    data = proto(b"}" + text("w") + glob("torch._utils", "_rebuild_qtensor") + arguments + b"Rs")
+    (tmp_path / "a.pt").write_bytes(archive(data))
+    with pytest.raises(WeighttoolsError, match="quantised"):
+        wt.open(tmp_path / "a.pt")
+
+
 def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     state = {"w": torch.ones(2), **{f"s{i}": torch.eye(3).to_sparse() for i in range(7)}, "text": np.array(["x"])}
     notes = wt.open(saved(tmp_path, state)).origin.notes
@@ -226,10 +271,18 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
 def test_a_payload_without_a_tensor_is_refused(inside, tmp_path: Path, command: str) -> None:
     path = tmp_path / "evil.pt"
     target = [tmp_path / "a.safetensors"] if command == "convert" else []
-    for data in (archive(proto(call("os", "system", text("true")))), proto(call("os", "system", text("true")))):
+    beside = b"}(" + text("epoch") + b"K\x05" + text("evil") + call("os", "system", text("true")) + b"u"
+    for name, data in (
+        ("os.system", archive(proto(call("os", "system", text("true"))))),
+        ("os.system", proto(call("os", "system", text("true")))),
+        ("os.system", archive(proto(beside))),
+        ("_osx_support._read_output", archive(proto(call("_osx_support", "_read_output", text("true"))))),
+    ):
         path.write_bytes(data)
         ran = inside(command, path, *target)
-        assert ran.code == 2 and "holds no tensors, and unpickling" in ran.err and "os.system" in ran.err
+        assert ran.code == 2 and f"holds no tensors, and unpickling it would call {name}" in ran.err
+    assert "_read_output" in inside("check", path).out
+    path.write_bytes(archive(proto(call("os", "system", text("true")))))
     with pytest.raises(UnsafeFileError, match="os.system"):
         wt.open(path)
 

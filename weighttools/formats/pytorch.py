@@ -83,16 +83,22 @@ def _with_constants(tensor_map: TensorMap, found: dict[str, Member], folder: str
     stored = {f"{folder}data/{name.removeprefix(start)}": m for name, m in found.items() if name.startswith(start)}
     shelf = ZipShelf(tensor_map.origin.path, folder, stored, byteorder)
     value = Table([("constants", machine.load())])
-    constants = torch_state.tensor_map(value, machine, shelf, torch_state.KEEP)
+    try:
+        constants = torch_state.tensor_map(value, machine, shelf, torch_state.KEEP)
+    except (UnsafeFileError, UnsupportedError) as error:
+        if not tensor_map:
+            raise
+        return tensor_map.noted(f"left out: the constants of its code, which {error.fact}")
     if not constants:
         return tensor_map
     said = [note for note in tensor_map.origin.notes if not note.startswith(torch_state.EMPTY)]
     said.append(f"{len(constants):,} constants of its code are read: a frozen model keeps its weights there")
     joined = {**tensor_map, **constants}
     aliases = {**tensor_map.aliases, **constants.aliases}
-    return tensor_map.replace(tensors=joined, aliases=aliases).replace(
-        origin=tensor_map.origin._replace(notes=(*said, *constants.origin.notes))
+    origin = tensor_map.origin._replace(
+        notes=(*said, *constants.origin.notes), foreign=(*tensor_map.origin.foreign, *constants.origin.foreign)
     )
+    return tensor_map.replace(tensors=joined, aliases=aliases, origin=origin)
 
 
 def _folder(found: dict[str, Member], source: Source) -> str:

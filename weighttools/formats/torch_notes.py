@@ -8,7 +8,7 @@ from typing import Any
 
 from weighttools.errors import UnsafeFileError, UnsupportedError, WeighttoolsError, few, printable
 from weighttools.formats.left_out import LeftOut
-from weighttools.formats.pickles import Global, Machine, Made, entries, strangers
+from weighttools.formats.pickles import Global, Machine, Made, Use, entries
 from weighttools.formats.torch_tensors import is_plumbing
 from weighttools.formats.torch_values import key_text
 
@@ -18,26 +18,37 @@ _PREFIXES = {"module.": "DataParallel's", "_orig_mod.": "torch.compile's"}
 def foreign_globals(machine: Machine) -> tuple[Mapping[str, Any], ...]:
     """Return what unpickling would import, or import and call, beside what makes tensors and plain containers."""
     return tuple(
-        {"name": str(found)[:200], "n_calls": use.n_calls, "offset": use.offset}
-        for found, use in strangers(machine, is_plumbing)
+        {"name": str(found)[:200], "n_calls": use.n_calls, "offset": use.offset} for found, use in _foreign(machine)
     )
 
 
-def nothing_read(machine: Machine, left_out: LeftOut, subject: str) -> WeighttoolsError | None:
+def _foreign(machine: Machine) -> list[tuple[Global, Use]]:
+    return [(found, use) for found, use in machine.globals.items() if not is_plumbing(found)]
+
+
+def nothing_read(machine: Machine, left_out: LeftOut, has_values: bool, subject: str) -> WeighttoolsError | None:
     """Return the error for a pickle of which nothing was read: a mere payload, or only tensors that are not read.
 
-    None for one that simply holds no tensors, such as the state of a scheduler.
+    None for one that simply holds no tensors, such as a scheduler's state or the arguments of a training, which are
+    worth looking at; but not where it would call what is dangerous, or would call something and holds nothing else.
     """
-    from weighttools.core.findings import ERROR
-    from weighttools.formats.pickle_findings import findings
-
-    for finding in findings(machine):
-        if finding.severity == ERROR:
-            remedy = "do not load it with an unpickler; `weighttools check` lists all of it"
-            return UnsafeFileError(f"holds no tensors, and {finding.message}", subject=subject, remedy=remedy)
+    calls = [str(found)[:200] for found, use in _foreign(machine) if _is_payload(found, use, has_values)]
+    if calls:
+        return UnsafeFileError(
+            f"holds no tensors, and unpickling it would call {few(calls)}",
+            subject=subject,
+            remedy="do not load it with an unpickler; `weighttools check` lists all of it",
+        )
     if left_out:
         return UnsupportedError(f"holds no tensor that can be read: {few(list(left_out), 3)}", subject=subject)
     return None
+
+
+def _is_payload(found: Global, use: Use, has_values: bool) -> bool:
+    from weighttools.core.findings import ERROR
+    from weighttools.formats.pickle_findings import severity_of
+
+    return use.n_calls > 0 and (not has_values or severity_of(found) == ERROR)
 
 
 def prefix_notes(names: Iterable[str]) -> list[str]:

@@ -87,6 +87,9 @@ def _by_channel(parameters: tuple[Any, ...], stored: Tensor, shelf: Shelf) -> _C
             subject=shelf.name,
             expected=f"{n:,} each",
         )
+    if scales.dtype.name not in ("float32", "float64") or zero_points.dtype.name not in ("int32", "int64", "float32"):
+        fact = f"a quantised tensor's scales are {scales.dtype}, its zero points {zero_points.dtype}"
+        raise CorruptFileError(fact, subject=shelf.name, expected="floats and whole numbers")
     return _ChannelScales(scales, zero_points, n, math.prod(stored.shape[axis + 1 :]))
 
 
@@ -97,7 +100,7 @@ def _channel_numbers(value: Any, code: str, shelf: Shelf) -> Tensor:
         return tensor_of(found)
     try:
         data = struct.pack(f"<{len(value)}{code}", *value)
-    except (TypeError, struct.error):
+    except (TypeError, OverflowError, struct.error):
         raise CorruptFileError("a quantised tensor's scales are neither tensor nor list", subject=shelf.name) from None
     spec = Spec(DTYPES[{"d": "float64", "q": "int64"}[code]], (len(value),))
     return Tensor(spec, None, Span(Bytes(data, shelf.name), 0, len(data)))

@@ -300,7 +300,7 @@ def tensor_map(
     elif root is None and unwrap:
         leaves = _named_optimizer(value, _unwrapped(leaves, said), said)
     tensors, aliases = _by_name(leaves, shelf.name)
-    if not tensors and (error := torch_notes.nothing_read(machine, walk.left_out, shelf.name)):
+    if not tensors and (error := torch_notes.nothing_read(machine, walk.left_out, bool(walk.values), shelf.name)):
         raise error
     said += [*_overlaps(leaves, aliases), *torch_notes.prefix_notes(tensors), *walk.notes()]
     if not tensors:
