@@ -125,3 +125,16 @@ def test_a_pickle_of_scikit_learn_is_read_or_named(tmp_path: Path) -> None:
         joblib.dump(fitted, tmp_path / "b.bin", compress=compress)
         with pytest.raises(WeighttoolsError, match="zlib-compressed, as joblib" if compress else "a joblib file"):
             wt.open(tmp_path / "b.bin")
+
+
+def test_an_archive_without_numbers_is_refused_and_one_with_some_says_what_it_lacks(tmp_path: Path) -> None:
+    import numpy as np
+
+    np.savez(tmp_path / "words.npz", a=np.array(["x", "y"]))
+    with pytest.raises(WeighttoolsError, match=r"holds no array of numbers: member 'a\.npy'"):
+        wt.open(tmp_path / "words.npz")
+    np.savez(tmp_path / "some.npz", a=np.array(["x", "y"]), w=np.ones(2))
+    found = wt.open(tmp_path / "some.npz")
+    assert list(found) == ["w"] and "'a.npy'" in found.origin.notes[0]
+    np.savez(tmp_path / "none.npz")
+    assert len(wt.open(tmp_path / "none.npz")) == 0
