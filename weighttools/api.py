@@ -250,7 +250,8 @@ def get(path: PathLike, name: str, *, assume: str | None = None, root: str | Non
     path, assume, root
         As for `open`.
     name
-        A tensor's name, or ``NAME[SLICE]`` with integers, slices and ``...``, as in ``"fc.weight[0, :10]"``.
+        A tensor's name, or ``NAME[SLICE]`` with integers, slices and ``...``, as in ``"fc.weight[0, :10]"``; or that
+        of a small value beside the tensors, such as ``"epoch"``, which then is an array without axes.
 
     Raises
     ------
@@ -264,7 +265,17 @@ def get(path: PathLike, name: str, *, assume: str | None = None, root: str | Non
     >>> get("fixtures/safetensors/tiny/model.safetensors", "fc.weight[-1, 1:3]")
     array([ 9., 10.], dtype=float32)
     """
-    return pick(open(path, assume=assume, root=root), name).read()
+    tensor_map = open(path, assume=assume, root=root)
+    if is_value(tensor_map, name):
+        import numpy as np
+
+        return np.asarray(tensor_map.origin.values[name])
+    return pick(tensor_map, name).read()
+
+
+def is_value(tensor_map: TensorMap, name: str) -> bool:
+    """Whether a name is that of a small value beside the tensors, such as an epoch, and of no tensor."""
+    return name not in tensor_map and name in tensor_map.origin.values
 
 
 def pick(tensor_map: TensorMap, name: str) -> Tensor:
@@ -272,9 +283,18 @@ def pick(tensor_map: TensorMap, name: str) -> Tensor:
     from weighttools.core.slicing import parse_slice
 
     if name in tensor_map or not name.endswith("]"):
-        return tensor_map[name]
+        return _named(tensor_map, name)
     stem, _, inside = name[:-1].rpartition("[")
-    return tensor_map[stem].sliced(parse_slice(inside))
+    return _named(tensor_map, stem).sliced(parse_slice(inside))
+
+
+def _named(tensor_map: TensorMap, name: str) -> Tensor:
+    """Return a tensor; where there is none of that name, near names are those of small values too."""
+    if name in tensor_map:
+        return tensor_map[name]
+    from weighttools.core.patterns import not_found
+
+    raise not_found(name, [*tensor_map, *tensor_map.origin.values])
 
 
 def list_formats() -> list[Record]:

@@ -37,6 +37,8 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
         "dtypes": {name: _dtype_record(count) for name, count in groups.items()},
         **_bitmasks(found),
         "aliases": dict(tensor_map.aliases),
+        "values": plain(tensor_map.origin.values),
+        "foreign_globals": [dict(entry) for entry in tensor_map.origin.foreign],
         "files": list(tensor_map.origin.files),
         "notes": list(tensor_map.origin.notes),
         "tensors": [_tensor_record(name, tensor) for name, tensor in tensor_map.items()] if tensors else [],

@@ -18,7 +18,7 @@ from tests.formats.conformance import Arrays, FormatConformance
 from tests.formats.refusals import refusal
 from tests.strategies import assert_same, random_array
 from weighttools.core.dtypes import DTYPES
-from weighttools.errors import CorruptFileError, WeighttoolsError
+from weighttools.errors import CorruptFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats import flax, read_file
 from weighttools.io.source import Bytes
 
@@ -132,7 +132,9 @@ def test_a_lone_array_is_named_after_its_file(tmp_path: Path) -> None:
 def test_arrays_without_numbers_are_left_out_and_said() -> None:
     bad = msgpack.ExtType(1, msgpack.packb(((1,), "datetime64[ns]", bytes(8))))
     found = opened(packed({"when": bad, "w": ndarray(np.zeros(2))}))
-    assert list(found) == ["w"] and "'when'" in found.origin.notes[0]
+    assert list(found) == ["w"] and found.origin.notes == ("left out: when (no plain numbers)",)
+    with pytest.raises(UnsupportedError, match=r"no array that can be read: when \(no plain numbers\)"):
+        opened(packed({"when": bad}))
 
 
 def test_values_lie_where_the_map_says(tmp_path: Path) -> None:

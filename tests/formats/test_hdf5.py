@@ -190,6 +190,41 @@ def test_what_holds_no_numbers_is_left_out_and_said(tmp_path: Path) -> None:
     assert all(any(word in note for note in tensor_map.origin.notes) for word in ("text", "table", "ref", "empty"))
 
 
+def test_attributes_without_a_value_and_those_of_data_sets_are_said(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["x"] = np.arange(3.0)
+        for name, kind in (("words", "S4"), ("text", h5py.string_dtype()), ("number", "f4")):
+            file.attrs[name] = h5py.Empty(kind)
+        file.attrs["kept"] = "yes"
+        file["x"].attrs["units"] = "m"
+        file.create_group("g").attrs["since"] = 2020
+    found = wt.open(tmp_path / "m.h5")
+    assert list(found) == ["x"] and found.metadata == {"kept": "yes"}
+    assert "left out: attribute 'number', attribute 'text', attribute 'words' (no value)" in found.origin.notes
+    assert any("2 attributes of groups and data sets (" in note and "units of x" in note for note in found.origin.notes)
+
+
+def test_bit_fields_are_what_h5py_reads(tmp_path: Path) -> None:
+    values = np.arange(250, 256)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        for bits, orders in ((8, "L"), (16, "LB"), (32, "LB"), (64, "LB")):
+            for order in orders:
+                kind = getattr(h5py.h5t, f"STD_B{bits}{order}E")
+                made = h5py.h5d.create(file.id, f"{bits}{order}".encode(), kind, h5py.h5s.create_simple((6,)))
+                made.write(
+                    h5py.h5s.ALL,
+                    h5py.h5s.ALL,
+                    values.astype(f"u{bits // 8}"),
+                    mtype=getattr(h5py.h5t, f"NATIVE_B{bits}"),
+                )
+    with h5py.File(tmp_path / "b.h5") as file:
+        theirs = {name: np.asarray(file[name]) for name in file}
+    found = wt.open(tmp_path / "b.h5")
+    assert len(theirs) == 7
+    for name, array in theirs.items():
+        np.testing.assert_array_equal(found[name].read(), array)
+
+
 def test_nothing_but_strangers_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["text"] = "words"

@@ -55,14 +55,31 @@ def nested_external(file: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [external_link, external_storage, virtual, soft_through_external, nested_external])
-def test_what_leaves_the_file_is_refused_and_named(tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_leaves_the_file_is_left_out_and_named(tmp_path: Path, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(tmp_path)
     monkeypatch.chdir(tmp_path)
     with h5py.File(tmp_path / "bad.h5", "w") as file:
-        file["good"] = np.arange(3.0)
         make(file)
-    with pytest.raises(UnsafeFileError, match="leak"):
+    with pytest.raises(UnsafeFileError, match="holds no values of its own: .*leak.*not followed"):
         wt.open(tmp_path / "bad.h5")
+    with h5py.File(tmp_path / "bad.h5", "a") as file:
+        file["good"] = np.arange(3.0)
+    tensor_map = wt.open(tmp_path / "bad.h5")
+    assert list(tensor_map) == ["good"] and not tensor_map.aliases
+    assert tensor_map["good"].read().tolist() == [0, 1, 2]
+    assert "leak" in tensor_map.origin.notes[0] and tensor_map.origin.notes[0].startswith("left out: ")
+
+
+def test_a_layer_in_another_file_is_left_out_of_a_keras_file(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file.attrs["layer_names"] = [b"near", b"far"]
+        for name in ("near", "far"):
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [b"kernel:0"]
+        file["near/kernel:0"] = np.arange(3.0)
+        file["far/kernel:0"] = h5py.ExternalLink("secret.h5", "/x")
+    tensor_map = wt.open(tmp_path / "k.h5")
+    assert list(tensor_map) == ["near/kernel:0"] and "far/kernel:0" in tensor_map.origin.notes[0]
 
 
 def test_a_dangling_soft_link_out_of_the_file_is_only_a_name(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 
 import h5py
+import numpy as np
 
+import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance
 from weighttools.formats import npy
 
@@ -28,3 +30,13 @@ class TestKerasArchive(FormatConformance):
             archive.writestr("metadata.json", "{}")
             archive.writestr("config.json", "{}")
             archive.writestr("model.weights.h5", inside.getvalue())
+
+
+def test_assets_of_layers_are_left_out_and_said(tmp_path: Path) -> None:
+    made = TestKerasArchive()
+    made.golden_write(tmp_path / "a.keras", {"w": np.ones(3, np.float32)})
+    assert not wt.open(tmp_path / "a.keras").origin.notes
+    with zipfile.ZipFile(tmp_path / "a.keras", "a") as archive:
+        archive.writestr("assets/layers/text_vectorization/vocabulary.txt", "[UNK]\nthe")
+    (note,) = wt.open(tmp_path / "a.keras").origin.notes
+    assert note.startswith("left out: assets/layers/text_vectorization/vocabulary.txt (assets")

@@ -170,7 +170,7 @@ def test_constant_nodes() -> None:
     }  # fmt: skip
     assert_same(found.read(), expected)
     assert list(found) == list(expected)
-    assert "Constant nodes left out" in found.origin.notes[0]
+    assert list(found.origin.notes) == ["left out: s (text or a sparse tensor of a Constant node)"]
 
 
 def test_subgraphs_and_functions() -> None:
@@ -209,7 +209,20 @@ def test_strings_and_sparse_tensors_are_left_out_and_said() -> None:
     found.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
     opened_map = opened(found)
     assert list(opened_map) == ["a"]
-    assert list(opened_map.origin.notes) == ["1 tensors of strings left out", "1 sparse initializers left out"]
+    assert list(opened_map.origin.notes) == ["left out: s (text, not numbers)", "left out: sp (a sparse initializer)"]
+    del found.graph.initializer[1]
+    with pytest.raises(UnsupportedError, match=r"no tensor that can be read: s \(text, not numbers\), sp "):
+        opened(found)
+
+
+def test_weights_in_attributes_of_other_nodes_are_said() -> None:
+    linear = helper.make_node("LinearRegressor", ["x"], ["y"], name="fit", domain="ai.onnx.ml", coefficients=[0.5] * 20)
+    set_up = helper.make_node("Scaler", ["y"], ["z"], domain="ai.onnx.ml", scale=[0.5] * 3)
+    found = model([numpy_helper.from_array(np.zeros(2), "a")], nodes=[linear, set_up])
+    said = "left out: fit/coefficients (numbers in an attribute of LinearRegressor)"
+    assert list(opened(found).origin.notes) == [said]
+    with pytest.raises(UnsupportedError, match="fit/coefficients"):
+        opened(model(nodes=[linear]))
 
 
 # -- external data -----------------------------------------------------------------------------------------------------

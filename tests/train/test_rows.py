@@ -73,9 +73,17 @@ def test_what_is_wrong_with_a_file_is_one_line(tmp_path: Path, name: str, conten
 
 
 def test_columns_that_are_missing_or_misread(tmp_path: Path) -> None:
-    semicolons = read_rows(written(tmp_path / "x.csv", "text;label\na;1\n"))
-    with pytest.raises(WeighttoolsError, match=r"no column 'text'.*separated by ';'"):
-        semicolons.column("text")
+    for name, content, mark in (
+        ("x.csv", "text;label\na;1\n", "';'"),
+        ("x.csv", "text;label\nhello, you;1\n", "';'"),
+        ("x.csv", "a;b;y\n1,5;2;0\n", "';'"),
+        ("x.csv", "text\tlabel\na\t1\n", "tabs"),
+        ("x.csv", "text|label\na|1\n", r"'\|'"),
+        ("x.tsv", "text,label\na,1\n", "','"),
+    ):
+        with pytest.raises(WeighttoolsError, match=f":1: its columns seem to be separated by {mark}"):
+            read_rows(written(tmp_path / name, content))
+    assert read_rows(written(tmp_path / "x.csv", "text\na;1\n")).column("text") == ["a;1"]
     mixed = read_rows([{"text": "a", "x": 1}, {"text": None, "x": "1e3"}, {"text": "b", "x": "one"}, {"text": "c"}])
     with pytest.raises(WeighttoolsError, match="row:2: 'text' is null"):
         mixed.texts("text")

@@ -23,6 +23,7 @@ from weighttools.errors import printable
 def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **reading: str | None) -> None:
     """Print or save one tensor, or a slice of one, reading only the byte ranges that it needs.
 
+    NAME may also be a small value beside the tensors of a PyTorch file, such as an epoch.
     SLICE is NumPy's: integers, start:stop:step and ... separated by commas. Quote it for the shell.
 
     \b
@@ -33,12 +34,15 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
     """
     from weighttools import TensorMap, api
 
-    if target is None:
-        _show(api.get(path, name, **reading), name, as_json)
+    tensor_map = api.open(path, **reading)
+    if api.is_value(tensor_map, name):
+        _show_value(tensor_map.origin.values[name], name, target, as_json)
         return
-    opened = api.open(path, **reading)
-    _check_target(target, opened.origin.files)
-    tensor = api.pick(opened, name)
+    tensor = api.pick(tensor_map, name)
+    if target is None:
+        _show(tensor.read(), name, as_json)
+        return
+    _check_target(target, tensor_map.origin.files)
     record = api.save(target, TensorMap({name: tensor}), force=force, dequantize=True)
     output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
     output.notes(record)
@@ -50,6 +54,21 @@ def _check_target(target: str, read: Sequence[str]) -> None:
         return
     targets.check_suffix(target, "get saves a tensor as a file")
     targets.refuse_read([targets.file("the output", target)], read)
+
+
+def _show_value(value: Any, name: str, target: str | None, as_json: bool) -> None:
+    """Print a small value that stands beside the tensors."""
+    if target is not None:
+        from weighttools.errors import SpecError
+
+        raise SpecError(f"{name!r} is a value beside the tensors, no tensor", subject=target, expected="a tensor")
+    if as_json:
+        from weighttools.formats.base import plain
+
+        record = {"schema": "weighttools.get/1", "name": name, "dtype": type(value).__name__, "shape": []}
+        output.echo(output.dump({**record, "values": plain(value)}))
+    else:
+        output.echo(printable(f"{name}: {value}"))
 
 
 def _show(array: Any, name: str, as_json: bool) -> None:

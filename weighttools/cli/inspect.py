@@ -23,6 +23,8 @@ _SORTS: dict[str, Callable[[Record], Any]] = {
     "offset": lambda row: (row["file"] or "", row["offset"] or 0),
     "file": lambda row: 0,
 }
+_MOST_LINES = 12
+"""Lines of one kind in the headline: of values, and of what a loader would call."""
 _COLUMNS = ("name", "dtype", "shape", "n_elements", "stored_bytes", "encoding")
 
 
@@ -113,8 +115,28 @@ def _headline(record: Record) -> str:
         rows.append(("stored", f"{tensors} as bitmasks and values that are not 0: {sizes}"))
     rows += [("metadata", f"{key}: {_clipped(str(value))}") for key, value in record["metadata"].items()]
     rows += [("tied", f"{alias} = {kept}") for alias, kept in record["aliases"].items()]
+    rows += [("values", text) for text in _shortened(_values(record["values"]))]
+    rows += [("unpickling", text) for text in _shortened([_call(entry) for entry in record["foreign_globals"]])]
     labels = [label if i == 0 or rows[i - 1][0] != label else "" for i, (label, _) in enumerate(rows)]
     return "\n".join(f"{label:<10}  {printable(text)}" for label, (_, text) in zip(labels, rows, strict=True))
+
+
+def _values(found: Record) -> list[str]:
+    """Say what stands beside the tensors, the outermost first: epochs before each group's rate."""
+    outermost = sorted(found.items(), key=lambda item: item[0].count("."))
+    return [f"{name}: {_clipped(str(value))}" for name, value in outermost]
+
+
+def _call(entry: Record) -> str:
+    """Say what a loader would do with a global that is no part of tensors and plain containers."""
+    if not entry["n_calls"]:
+        return f"would import {entry['name']}"
+    return f"would call {entry['name']} ({output.counted(entry['n_calls'], 'time')})"
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    more = [f"… and {len(lines) - _MOST_LINES:,} more"] if len(lines) > _MOST_LINES else []
+    return lines[:_MOST_LINES] + more
 
 
 def _dtype_line(name: str, part: Record) -> str:

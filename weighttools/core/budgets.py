@@ -31,3 +31,9 @@ MOST_NAMED = 50
 """Names of one kind that findings list one by one; the rest is counted."""
 MOST_TEMPLATE_CHARACTERS = 1 << 20
 """Characters of a chat template that a check looks into: the longest have 20,000."""
+MOST_VALUES = 1_000
+"""Small values beside tensors (epoch, rate) that a map keeps: a checkpoint has tens, a pickled vocabulary a million."""
+MOST_VALUE_TEXT = 200
+"""Characters of a text that is such a value: a line that a person reads."""
+MOST_KEY_PARTS = 64
+"""Parts of a tuple that is a key: tuples that hold one another would unfold to 2**depth of them."""

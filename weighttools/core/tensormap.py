@@ -32,6 +32,11 @@ class Origin(NamedTuple):
         What the reader wants said: a wrong suffix, a stale total, something left out.
     reports
         What transforms did or will do to the values, in order; see `TensorMap.report`.
+    values
+        Small values that the file keeps beside its tensors, by name: an epoch, a learning rate. No tensors, so
+        nothing else than looking at them keeps them.
+    foreign
+        What a loader of the file would import or call beside what makes tensors: name, n_calls, offset of each.
     """
 
     path: str = ""
@@ -39,6 +44,8 @@ class Origin(NamedTuple):
     files: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     reports: tuple[Mapping[str, Any], ...] = ()
+    values: Mapping[str, Any] = {}
+    foreign: tuple[Mapping[str, Any], ...] = ()
 
 
 Row = tuple[Spec, Source, int, int]

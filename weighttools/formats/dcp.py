@@ -20,6 +20,7 @@ from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.formats import pytorch
 from weighttools.formats.base import ReadOptions
+from weighttools.formats.left_out import LeftOut
 from weighttools.formats.pickles import Global, Machine, Made, Stream, entries, plain
 from weighttools.formats.torch_state import METADATA
 from weighttools.formats.torch_tensors import TORCH_DTYPES
@@ -67,14 +68,13 @@ def read(directory: Path, options: ReadOptions | None = None) -> TensorMap:
     places = _places(fields.get("storage_data"), source.name)
     files: dict[str, LocalFile] = {}
     tensors: dict[str, Tensor] = {}
-    n_others = 0
+    left_out = LeftOut()
     for name, held in entries(fields.get("state_dict_metadata")) or []:
         if type(name) is not str or "size" not in (described := _fields(held)):
-            n_others += 1
+            left_out.add("an entry that is no tensor", name if type(name) is str else "an entry without a name")
             continue
         tensors[name] = _tensor(name, described, places, directory, files, source.name)
-    notes = [f"left out: {n_others:,} entries that are no tensors"] if n_others else []
-    origin = Origin(str(directory), NAME, tuple(file.name for file in files.values()), tuple(notes))
+    origin = Origin(str(directory), NAME, tuple(file.name for file in files.values()), tuple(left_out.notes()))
     for file in files.values():
         file.close()
     return TensorMap(tensors, METADATA, origin=origin)

@@ -17,10 +17,11 @@ from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Elementwise, Raw, joined
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError
+from weighttools.errors import CorruptFileError, UnsupportedError, few
 from weighttools.formats import npy
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.flax_walker import NARROW_INTS, Record, Walker, element_bytes
+from weighttools.formats.left_out import LeftOut
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -57,6 +58,8 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     ------
     CorruptFileError
         The content is not msgpack as Flax writes it, is cut short, or claims more than the file holds.
+    UnsupportedError
+        There are arrays, but none of numbers.
     """
     root = Walker(source).root()
     if isinstance(root, (Record, list)):
@@ -65,17 +68,21 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
         raise CorruptFileError("holds no map of arrays", subject=source.name, expected="a Flax state dict")
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, Any] = {}
-    notes: list[str] = []
+    left_out = LeftOut()
     for name, leaf in _leaves(root, source):
         if name in tensors or name in metadata:
             raise CorruptFileError(f"two leaves are called {name!r}", subject=source.name)
         if isinstance(leaf, (Record, list)):
             tensor = _tensor(name, leaf, source)
-            tensors |= {} if tensor is None else {name: tensor}
-            notes += [] if tensor else [f"leaf {name!r} holds no plain numbers: it is left out"]
+            if tensor is None:
+                left_out.add("no plain numbers", name)
+            else:
+                tensors[name] = tensor
         else:
             metadata[name] = leaf
-    return TensorMap(tensors, metadata, origin=Origin(source.name, "flax", (source.name,), tuple(notes)))
+    if left_out and not tensors:
+        raise UnsupportedError(f"holds no array that can be read: {few(list(left_out), 3)}", subject=source.name)
+    return TensorMap(tensors, metadata, origin=Origin(source.name, "flax", (source.name,), tuple(left_out.notes())))
 
 
 def _stem(source: Source) -> str:

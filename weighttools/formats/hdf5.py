@@ -3,8 +3,8 @@
 The structure is listed by libhdf5 in a child process (`hdf5_process`); the values are read here, by offset, and chunks
 are decompressed and checked here (`hdf5_chunks`). So libhdf5 is relied on for superblock, groups, object headers,
 attributes and chunk indexes, and a fault in it can at worst end the child. Nothing outside the file is followed:
-external and user-defined links, external storage and virtual data sets are refused. Soft links within the file are
-names of what they point to.
+external and user-defined links, external storage and virtual data sets are named as left out, and refused where
+nothing else is there. Soft links within the file are names of what they point to.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 from weighttools.core.tensor import Source, Span, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
-from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, counted, few
 from weighttools.formats import hdf5_names, hdf5_tensors, keras_layout
 from weighttools.formats.base import Format, ReadOptions, refuse_shapes
 from weighttools.formats.hdf5_process import listing, user_block
 from weighttools.formats.hdf5_write import write
+from weighttools.formats.left_out import LeftOut
 
 Json = dict[str, Any]
 MAX_AXES = 32
@@ -52,43 +53,58 @@ def read_span(span: Span, options: ReadOptions) -> TensorMap:
     """
     subject = span.source.name
     found = listing(span)
-    _refuse_unsafe(found, subject)
     order, metadata = keras_layout.described(found, subject)
     record = hdf5_names.parse_sidecar(metadata.pop(hdf5_names.SIDECAR, "{}"), subject)
-    tensors, notes = _tensors(found, span, options)
-    if found["tensors"] + found["left_out"] and not tensors and notes:
-        raise UnsupportedError(f"holds no data set of numbers; {notes[0]}", subject=subject)
+    tensors, left_out = _tensors(found, span, options)
+    if not tensors:
+        _refuse_nothing(found, left_out, subject)
     ties, more = _ties(found, tensors)
+    notes = [*_outside(found).notes(), *left_out.notes(), *_attribute_notes(found)]
     ordered = {path: tensors[path] for path in order if path in tensors}
     tensor_map = TensorMap(ordered, metadata, ties, Origin(subject, "hdf5", (subject,), _shortened(notes + more)))
     return _by_record(tensor_map, record, subject)
 
 
-def _refuse_unsafe(found: Json, subject: str) -> None:
-    for path, why in found["unsafe"]:
+def _outside(found: Json) -> LeftOut:
+    """Return what lies in other files: it is never followed."""
+    outside = LeftOut()
+    for path, why in found["outside"]:
+        outside.add(f"{why}, which is not followed", repr(path))
+    return outside
+
+
+def _refuse_nothing(found: Json, left_out: LeftOut, subject: str) -> None:
+    """Refuse a file of which nothing is read, if it holds anything at all."""
+    outside = _outside(found)
+    if outside:
         raise UnsafeFileError(
-            f"{path!r} {why}, which is not followed",
+            f"holds no values of its own: {few(list(outside), 3)}",
             subject=subject,
             expected="a file that holds all of its values",
             remedy="copy it with its values: h5repack, or h5copy -f ext",
         )
+    if left_out:
+        raise UnsupportedError(f"holds no data set of numbers: {few(list(left_out), 3)}", subject=subject)
 
 
-def _tensors(found: Json, span: Span, options: ReadOptions) -> tuple[dict[str, Tensor | Row], list[str]]:
+def _attribute_notes(found: Json) -> list[str]:
+    """Say how many attributes of groups and data sets nothing takes up; the file's own are its metadata."""
+    n, some = found["n_attributes"], found["some_attributes"]
+    more = ", …" if n > len(some) else ""
+    return [f"left out: {counted(n, 'attribute')} of groups and data sets ({', '.join(some)}{more})"] if n else []
+
+
+def _tensors(found: Json, span: Span, options: ReadOptions) -> tuple[dict[str, Tensor | Row], LeftOut]:
     tensors: dict[str, Tensor | Row] = {}
-    notes = [_left_out(path, why) for path, why in found["left_out"]]
+    left_out = LeftOut()
+    for path, why in found["left_out"]:
+        left_out.add(why, path)
     for entry in found["tensors"]:
         try:
             tensors[entry["path"]] = hdf5_tensors.tensor(entry, span, options.assume)
         except UnsupportedError as error:
-            notes.append(_left_out(entry["path"], str(error)))
-    return tensors, notes
-
-
-def _left_out(path: str, why: str) -> str:
-    return (
-        f"{path} {why}: it is left out" if path.startswith("attribute ") else f"data set {path!r} {why}: it is left out"
-    )
+            left_out.add(str(error), entry["path"])
+    return tensors, left_out
 
 
 def _shortened(notes: list[str]) -> tuple[str, ...]:

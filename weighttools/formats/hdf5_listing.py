@@ -15,21 +15,18 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_FLOATS = {
-    (8, 63, 52, 11, 0, 52, 1023): "float64",
-    (4, 31, 23, 8, 0, 23, 127): "float32",
-    (2, 15, 10, 5, 0, 10, 15): "float16",
-    (2, 15, 7, 8, 0, 7, 127): "bfloat16",
-    (1, 7, 2, 5, 0, 2, 15): "float8_e5m2",
-    (1, 7, 3, 4, 0, 3, 7): "float8_e4m3fn",
-}
-"""Size; positions and widths of sign, exponent and mantissa; bias: HDF5 File Format 3.0, IV.A.2.d, class 1."""
-_COMPLEX = {"float32": "complex64", "float64": "complex128"}
+from weighttools.formats.hdf5_types import Types
+
 _KEPT = re.compile(r"(?:layer_names|weight_names)\d*|keras_version|backend")
+_MARKS = frozenset(
+    b"CLASS NAME TITLE VERSION FLAVOR DIMENSION_LIST DIMENSION_LABELS REFERENCE_LIST _Netcdf4Dimid".split()
+)
+"""Attributes of dimension scales, netCDF and PyTables, which say nothing of the values."""
+_MOST_EXAMPLES = 3
 _MOST_VALUES = 4096
 """A root attribute with more numbers than this is data, not metadata."""
 
@@ -133,10 +130,11 @@ class Listing:
     """Walks the hard links of a file and describes what it finds."""
 
     def __init__(self, h5py: Any) -> None:
-        self.h5 = h5py
+        self.h5, self.types = h5py, Types(h5py.h5t)
         self.seen: dict[int, str] = {}
         self.found: Json = {
-            "tensors": [], "aliases": [], "soft": [], "unsafe": [], "left_out": [], "attributes": {}, "groups": {},
+            "tensors": [], "aliases": [], "soft": [], "outside": [], "left_out": [], "attributes": {}, "groups": {},
+            "n_attributes": 0, "some_attributes": [],
         }  # fmt: skip
 
     def of(self, file: Any) -> Json:
@@ -174,9 +172,9 @@ class Listing:
             self.found["soft"].append([path, text(group.links.get_val(name))])
         elif kind == self.h5.h5l.TYPE_EXTERNAL:
             file, _ = group.links.get_val(name)
-            self.found["unsafe"].append([path, f"is an external link to the file {text(file)!r}"])
+            self.found["outside"].append([path, f"a link to the file {text(file)!r}"])
         elif kind != self.h5.h5l.TYPE_HARD:
-            self.found["unsafe"].append([path, "is a user-defined link"])
+            self.found["outside"].append([path, "a user-defined link"])
         else:
             return self._object(self.h5.h5o.open(group, name), path)
         return None
@@ -199,15 +197,16 @@ class Listing:
         layout = plist.get_layout()
         if plist.get_external_count():
             file = text(plist.get_external(0)[0])
-            self.found["unsafe"].append([path, f"keeps its values in another file, {file!r}"])
+            self.found["outside"].append([path, f"values in another file, {file!r}"])
             return
         if layout == self.h5.h5d.VIRTUAL:
-            self.found["unsafe"].append([path, "is a virtual data set, made of other files"])
+            self.found["outside"].append([path, "a virtual data set, made of others"])
             return
-        dtype, order, why = self._type(dataset.get_type())
+        self._count_attributes(dataset, path, (b"dtype",))
+        dtype, order, why = self.types.element(dataset.get_type())
         space = dataset.get_space()
         if why is None and space.get_simple_extent_type() == self.h5.h5s.NULL:
-            why = "holds no value (a null data space)"
+            why = "no value: a null data space"
         if why is not None:
             self.found["left_out"].append([path, why])
             return
@@ -268,65 +267,6 @@ class Listing:
         plist.get_fill_value(value)
         return value.tobytes().hex()
 
-    # -- types ----------------------------------------------------------------------------------------------------
-
-    def _type(self, kind: Any) -> tuple[str, str, str | None]:
-        """Return dtype, byte order and, if it is none of ours, why."""
-        h5t = self.h5.h5t
-        code = kind.get_class()
-        readers: dict[int, Callable[[Any], tuple[str, str, str | None]]] = {
-            h5t.INTEGER: self._integer,
-            h5t.BITFIELD: self._integer,
-            h5t.FLOAT: self._float,
-            h5t.ENUM: self._enum,
-            h5t.COMPOUND: self._compound,
-            h5t.OPAQUE: lambda kind: ("opaque", "<", None),
-        }
-        if getattr(h5t, "COMPLEX", None) == code:
-            readers[code] = self._complex
-        names = {h5t.STRING: "text", h5t.REFERENCE: "references", h5t.VLEN: "sequences of varying length"}
-        if code in readers:
-            return readers[code](kind)
-        return "", "<", f"holds {names.get(code, 'elements of an array or time type')}, not numbers"
-
-    def _order(self, kind: Any) -> str:
-        return ">" if kind.get_order() == self.h5.h5t.ORDER_BE else "<"
-
-    def _integer(self, kind: Any) -> tuple[str, str, str | None]:
-        size = kind.get_size()
-        if size not in (1, 2, 4, 8) or kind.get_precision() != 8 * size:
-            return "", "<", f"holds integers of {kind.get_precision()} bits in {size} bytes"
-        signed = kind.get_class() == self.h5.h5t.INTEGER and kind.get_sign() == self.h5.h5t.SGN_2
-        return f"{'' if signed else 'u'}int{8 * size}", self._order(kind), None
-
-    def _float(self, kind: Any) -> tuple[str, str, str | None]:
-        name = _FLOATS.get((kind.get_size(), *kind.get_fields(), kind.get_ebias()))
-        if name is None or kind.get_order() not in (self.h5.h5t.ORDER_LE, self.h5.h5t.ORDER_BE):
-            return "", "<", f"holds an unusual float type of {kind.get_size()} bytes"
-        return name, self._order(kind), None
-
-    def _enum(self, kind: Any) -> tuple[str, str, str | None]:
-        members = {kind.get_member_name(i): kind.get_member_value(i) for i in range(min(kind.get_nmembers(), 3))}
-        if members == {b"FALSE": 0, b"TRUE": 1} and kind.get_size() == 1:
-            return "bool", "<", None
-        return self._integer(kind.get_super())
-
-    def _compound(self, kind: Any) -> tuple[str, str, str | None]:
-        parts = [kind.get_member_type(i) for i in range(min(kind.get_nmembers(), 3))]
-        floats = [self._float(p)[:2] for p in parts if p.get_class() == self.h5.h5t.FLOAT]
-        if len(parts) == len(floats) == 2 and floats[0] == floats[1] and floats[0][0] in _COMPLEX:
-            names = (kind.get_member_name(0), kind.get_member_name(1))
-            half = parts[0].get_size()
-            packed = (kind.get_member_offset(0), kind.get_member_offset(1), kind.get_size()) == (0, half, 2 * half)
-            if packed and names in ((b"r", b"i"), (b"real", b"imag")):
-                return _COMPLEX[floats[0][0]], floats[0][1], None
-        return "", "<", "holds records of several fields (a compound type), not numbers"
-
-    def _complex(self, kind: Any) -> tuple[str, str, str | None]:
-        name = str(kind.dtype.name)
-        why = None if name in _COMPLEX.values() else "holds an unusual complex type"
-        return name, self._order(kind), why
-
     # -- attributes -------------------------------------------------------------------------------------------------
 
     def _root_attributes(self, file: Any) -> None:
@@ -335,7 +275,8 @@ class Listing:
         for name in names:
             value = self._attribute(file.id, name)
             if value is None:
-                self.found["left_out"].append([f"attribute {text(name)}", "is neither text nor a few numbers"])
+                why = "no value" if self._is_null(file.id, name) else "neither text nor a few numbers"
+                self.found["left_out"].append([f"attribute {text(name)!r}", why])
             else:
                 self.found["attributes"][text(name)] = value
 
@@ -345,7 +286,19 @@ class Listing:
         self.h5.h5a.iterate(group, names.append)
         is_vars = path == "vars" or path.endswith("/vars")
         wanted = [name for name in names if _KEPT.fullmatch(text(name)) or (is_vars and name == b"name")]
+        self._count_attributes(group, path, wanted)
         self.found["groups"][path] = {text(name): self._attribute(group, name) for name in wanted}
+
+    def _count_attributes(self, thing: Any, path: str, used: Sequence[bytes]) -> None:
+        """Count the attributes that nothing takes up, but for those by which libraries mark their own structure."""
+        if not self.h5.h5a.get_num_attrs(thing):
+            return
+        names: list[bytes] = []
+        self.h5.h5a.iterate(thing, names.append)
+        others = [text(name) for name in names if name not in used and name not in _MARKS]
+        self.found["n_attributes"] += len(others)
+        room = _MOST_EXAMPLES - len(self.found["some_attributes"])
+        self.found["some_attributes"] += [f"{name} of {path}" for name in others[:room]]
 
     def _attribute(self, thing: Any, name: bytes) -> Any:
         """Return an attribute's value as JSON can hold it; None where it cannot."""
@@ -353,9 +306,15 @@ class Listing:
             return None
         try:
             value = self.h5.AttributeManager(_Holder(thing))[name]
-        except (OSError, TypeError, ValueError, RuntimeError):
+        except MemoryError:
+            raise
+        except Exception:  # whatever h5py makes of an odd type: the attribute is left out, the file is read
             return None
         return plain(value)
+
+    def _is_null(self, thing: Any, name: bytes) -> bool:
+        """Whether an attribute has a null data space."""
+        return bool(self.h5.h5a.open(thing, name).get_space().get_simple_extent_type() == self.h5.h5s.NULL)
 
 
 class _Holder:
@@ -380,7 +339,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         parts = [plain(part) for part in value]
         return None if None in parts else parts
-    if (hasattr(value, "tolist") and getattr(value, "size", 0) <= _MOST_VALUES) or _is_text(value):
+    if hasattr(value, "tolist") and (getattr(value, "size", 0) <= _MOST_VALUES or _is_text(value)):
         listed = value.tolist()
         return None if type(listed) is type(value) else plain(listed)
     return None

@@ -48,8 +48,9 @@ def _element(entry: Json, assume: str | None) -> DType:
     size = entry["itemsize"]
     found = DTYPES.get(str(entry["named"] or assume))
     if found is None or -(-found.bits // 8) != size:
-        remedy = f"say what they are, e.g. --assume {'bfloat16' if size == 2 else 'float8_e4m3fn'}"
-        raise UnsupportedError(f"holds {size}-byte elements whose type it does not name", remedy=remedy)
+        likely = {1: "float8_e4m3fn", 2: "bfloat16"}.get(size)
+        remedy = f"say what they are, e.g. --assume {likely}" if likely else None
+        raise UnsupportedError(f"{size}-byte elements whose type it does not name", remedy=remedy)
     return found
 
 

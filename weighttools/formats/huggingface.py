@@ -21,7 +21,7 @@ from typing import Any
 from weighttools.core import plan
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SourceError, UnknownFormatError, WeighttoolsError, few, printable
-from weighttools.formats import read_file, safetensors
+from weighttools.formats import other_kinds, read_file, safetensors
 from weighttools.formats.base import ReadOptions, WriteOptions
 from weighttools.io.beside import check_name, links_out, weights
 from weighttools.io.progress import Progress, silent
@@ -61,6 +61,8 @@ def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
         return dcp.read(directory, options)
     if other := _other_weights(directory, names):
         return _as_directory(directory, read_file(LocalFile(other), options))
+    if (kind := other_kinds.of_directory(names)) is not None:
+        raise UnknownFormatError(kind.fact, subject=directory, remedy=kind.remedy)
     raise UnknownFormatError(
         "holds no weights that a directory is read for",
         subject=directory,
@@ -70,7 +72,8 @@ def read(path: str | Path, options: ReadOptions | None = None) -> TensorMap:
 
 
 def _as_directory(directory: Path, found: TensorMap) -> TensorMap:
-    return found.replace(origin=_origin(directory, found.origin.format, found.origin.files, found.origin.notes))
+    origin = _origin(directory, found.origin.format, found.origin.files, found.origin.notes)
+    return found.replace(origin=origin._replace(values=found.origin.values, foreign=found.origin.foreign))
 
 
 def _read_kind(directory: Path, names: list[str], suffix: str, options: ReadOptions | None) -> TensorMap | None:
@@ -269,6 +272,9 @@ def _joined(
     files = tuple(file for shard in shards for file in shard.origin.files)
     notes += dict.fromkeys(note for shard in shards for note in shard.origin.notes)
     origin = _origin(directory, shards[0].origin.format if shards else "safetensors", files, tuple(notes))
+    values = {name: value for shard in shards for name, value in shard.origin.values.items()}
+    foreign = tuple(entry for shard in shards for entry in shard.origin.foreign)
+    origin = origin._replace(values=values, foreign=foreign)
     return safetensors.with_ties(tensor_map.replace(metadata=metadata, aliases=aliases, origin=origin))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source, Span
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
+from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, few
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.hdf5 import read_span
 from weighttools.io.archive import Member, first_member, members
@@ -24,12 +24,13 @@ from weighttools.io.text import MAX_JSON, parse_json, read_json
 
 WEIGHTS, INDEX, INDEX_SUFFIX = "model.weights.h5", "model.weights.json", ".weights.json"
 TEXTS = ("metadata.json", "config.json")
+ASSETS = "assets/"
 
 
 def matches(head: bytes) -> bool:
     """Whether a file begins as a zip whose first member is one of a Keras archive."""
     name, _ = first_member(head) or (b"", b"")
-    return name in {text.encode() for text in (WEIGHTS, INDEX, *TEXTS)} or name.startswith(b"assets/")
+    return name in {text.encode() for text in (WEIGHTS, INDEX, *TEXTS)} or name.startswith(ASSETS.encode())
 
 
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
@@ -54,7 +55,9 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
             "is a zip archive without Keras weights", subject=source.name, expected=f"{WEIGHTS} or {INDEX} in it"
         )
     texts = {name: _text(found[name]) for name in TEXTS if name in found}
-    origin = Origin(source.name, "keras", (source.name,), inside.origin.notes)
+    assets = [name for name in found if name.startswith(ASSETS) and not name.endswith("/")]
+    notes = [f"left out: {few(assets)} (assets of layers, such as vocabularies)"] if assets else []
+    origin = Origin(source.name, "keras", (source.name,), (*inside.origin.notes, *notes))
     return inside.replace(metadata={**texts, **inside.metadata}, origin=origin)
 
 

@@ -79,8 +79,13 @@ def _legacy_order(found: Json, weights: Mapping[str, Sequence[str]], subject: st
     for path in (_joined(group, weight) for group, listed in weights.items() for weight in listed):
         if path in known:
             yield path
-        elif path not in left_out:
+        elif path not in left_out and not _is_outside(path, found):
             raise CorruptFileError(f"the weight {path!r} that a layer names is not in the file", subject=subject)
+
+
+def _is_outside(path: str, found: Json) -> bool:
+    """Whether a path lies in another file, or leads there."""
+    return any(path == link or path.startswith(f"{link}/") for link, _ in found["outside"])
 
 
 def _joined(*parts: str) -> str:

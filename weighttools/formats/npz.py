@@ -48,6 +48,8 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
         The archive or a member is damaged.
     UnsafeFileError
         A member holds Python objects (a pickle), or members overlap.
+    UnsupportedError
+        There are members, but none of numbers.
     """
     found = members(source)
     sidecar = found.pop(SIDECAR + ".npy", None)
@@ -65,6 +67,8 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
         if key in tensors:
             raise CorruptFileError(f"two members are the tensor {key!r}", subject=source.name)
         tensors[key] = tensor
+    if skipped and not tensors:
+        raise UnsupportedError(f"holds no array of numbers: {skipped[0]}", subject=source.name)
     metadata, aliases = _sidecar(sidecar, tensors) if sidecar else ({}, {})
     return TensorMap(tensors, metadata, aliases, Origin(source.name, "npz", (source.name,), tuple(skipped)))
 

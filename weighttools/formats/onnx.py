@@ -19,8 +19,9 @@ from weighttools.core.findings import Finding
 from weighttools.core.readers import Whole
 from weighttools.core.tensor import Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import UnsupportedError
+from weighttools.errors import UnsupportedError, few
 from weighttools.formats.base import Format, ReadOptions
+from weighttools.formats.left_out import LeftOut
 from weighttools.formats.onnx_elements import ELEMENTS, STRING, Element, Varints, of_bytes
 from weighttools.formats.onnx_external import DataFiles
 from weighttools.io.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wire
@@ -30,6 +31,9 @@ MAX_TENSORS = 1_000_000
 MAX_NAME = 1 << 16
 MAX_TEXT = 1 << 24
 _MAX_AXES = 64
+_MOST_SETTINGS = 16
+_SHAPING = frozenset(["ConstantOfShape"])
+"""Operators whose tensor is the one value that they fill a shape with."""
 _MAX_PARTS = 1 << 16
 
 
@@ -80,7 +84,7 @@ class Found:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    n_left_out: dict[str, int] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,16 @@ def matches(head: bytes) -> bool:
     """Whether a file begins as ONNX writers begin: ir_version, then the producer, domain, version, text or graph."""
     if len(head) < 4 or head[0] != 0x08 or not 1 <= head[1] <= 0x7F:
         return False
-    return head[2] in (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)
+    if head[2] == 0x12:
+        return _begins_text(head[3:])
+    return head[2] in (0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72)
+
+
+def _begins_text(field: bytes) -> bool:
+    """Whether a field is a producer's name: a SavedModel and a Core ML model have a message there."""
+    n = field[0] if field[0] < 0x80 else min(64, field[0] - 0x80 + 0x80 * int.from_bytes(field[1:2], "little"))
+    begin = 1 if field[0] < 0x80 else 2
+    return all(byte >= 0x20 for byte in field[begin : begin + n])
 
 
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
@@ -129,7 +142,10 @@ class _Model:
         found = self.found
         if opsets:
             found.metadata["onnx.opset"] = ", ".join(opsets)
-        found.notes += [f"{n:,} {what} left out" for what, n in found.n_left_out.items()]
+        if found.left_out and not found.tensors:
+            fact = f"holds no tensor that can be read: {few(list(found.left_out), 3)}"
+            raise UnsupportedError(fact, subject=self.source.name)
+        found.notes += found.left_out.notes()
         files = (self.source.name, *self.data_files.names())
         origin = Origin(self.source.name, "onnx", files, tuple(found.notes))
         return TensorMap(found.tensors, found.metadata, origin=origin)
@@ -146,18 +162,26 @@ class _Model:
                 bodies.append(self._graph(found, f"functions/{len(bodies)}/", 0, is_function=True))
             elif found.number == 8:
                 opsets.append(self._opset(found))
-            elif found.number == 14:
-                key, value = self._entry(found)
-                self.found.metadata[key] = value
-            elif found.number in _TEXTS:
-                self.found.metadata[_TEXTS[found.number]] = self.wire.text(found, MAX_TEXT)
-            elif found.number in _NUMBERS:
-                self.found.metadata[_NUMBERS[found.number]] = str(self.wire.expect(found, VARINT).signed)
+            else:
+                self._describe(found)
         if len(graphs) != 1:
             raise self.wire.corrupt(f"the model holds {len(graphs)} graphs", 0, "one: this is no ONNX model")
         if not opsets and int(self.found.metadata.get("onnx.ir_version", 0)) >= 3:
             raise self.wire.corrupt("the model names no opset (truncated?)", self.source.size, "opset_import")
         return [*graphs, *bodies], opsets
+
+    def _describe(self, found: Field) -> None:
+        """Take a field of ModelProto that is metadata, or say that it is left out."""
+        metadata = self.found.metadata
+        if found.number == 14:
+            key, value = self._entry(found)
+            metadata[key] = value
+        elif found.number in _TEXTS:
+            metadata[_TEXTS[found.number]] = self.wire.text(found, MAX_TEXT)
+        elif found.number in _NUMBERS:
+            metadata[_NUMBERS[found.number]] = str(self.wire.expect(found, VARINT).signed)
+        elif found.number == 20:
+            self.found.left_out.add("graphs of a training", "training_info")
 
     def _graph(self, found: Field, prefix: str, depth: int, *, is_function: bool = False) -> Graph:
         self.wire.expect(found, BYTES)
@@ -194,7 +218,7 @@ class _Model:
                 proto = self._tensor_proto(found)
                 self._add(proto.name, proto, graph)
             elif found.number == 15 and not graph.is_function:
-                self._leave_out("sparse initializers")
+                self.found.left_out.add("a sparse initializer", self._sparse_name(found))
         return inner
 
     def _node(self, node: Field, graph: Graph) -> list[Graph]:
@@ -214,18 +238,25 @@ class _Model:
             for attribute in attributes:
                 self._constant(output, attribute, graph)
             return []
+        node_path = f"{graph.prefix}{label or output}/"
         return [
-            inner
-            for attribute in attributes
-            for inner in self._subgraphs(attribute, f"{graph.prefix}{label or output}/", graph.depth + 1)
+            inner for attribute in attributes for inner in self._subgraphs(attribute, kind, node_path, graph.depth + 1)
         ]
 
-    def _subgraphs(self, attribute: Field, prefix: str, depth: int) -> Iterator[Graph]:
-        parts = [found for found in self._message(attribute) if found.number in (1, 6, 11)]
+    def _subgraphs(self, attribute: Field, kind: str, prefix: str, depth: int) -> Iterator[Graph]:
+        """Yield the graphs of an attribute; what else could be weights there is left out and said."""
+        parts = list(self._message(attribute))
         name = next((self.wire.text(found, MAX_NAME) for found in parts if found.number == 1), "")
         for found in parts:
-            if found.number != 1:
+            if found.number in (6, 11):
                 yield self._graph(found, f"{prefix}{name}/", depth)
+        if kind not in _SHAPING and self._holds_numbers(parts):
+            self.found.left_out.add(f"numbers in an attribute of {kind:.80}", f"{prefix}{name}")
+
+    def _holds_numbers(self, parts: list[Field]) -> bool:
+        """Whether an attribute has tensors, or more floats than a setting has: classifiers of ai.onnx.ml do."""
+        n_bytes = sum(found.length for found in parts if found.number == 7)
+        return n_bytes > 4 * _MOST_SETTINGS or any(found.number in (5, 10, 22, 23) for found in parts)
 
     def _constant(self, output: str, attribute: Field, graph: Graph) -> None:
         """Take a Constant's value: a tensor, or numbers that stand in the attribute itself."""
@@ -236,7 +267,7 @@ class _Model:
             elif found.number in _VALUES:
                 values.setdefault(found.number, []).append(found)
             elif found.number in (4, 9, 22):
-                self._leave_out("strings and sparse tensors of Constant nodes")
+                self.found.left_out.add("text or a sparse tensor of a Constant node", output)
         for number, parts in values.items():
             _, data_type, is_list = _VALUES[number]
             field_name = ELEMENTS[data_type].field
@@ -271,16 +302,19 @@ class _Model:
                 proto.data.setdefault(_DATA[found.number], []).append(found)
         return proto
 
-    def _leave_out(self, what: str) -> None:
-        self.found.n_left_out[what] = self.found.n_left_out.get(what, 0) + 1
+    def _sparse_name(self, sparse: Field) -> str:
+        """Return the name of a SparseTensorProto: that of its values."""
+        values = next((found for found in self._message(sparse) if found.number == 1), None)
+        return self._tensor_proto(values).name if values else ""
 
     def _add(self, plain: str, proto: Proto, graph: Graph) -> None:
         element = ELEMENTS.get(proto.data_type)
         if element is None:
-            what = "tensors of strings" if proto.data_type == STRING else f"tensors of data type {proto.data_type}"
             if proto.data_type == 0:
                 raise self.wire.corrupt(f"tensor {plain!r} has no data type", proto.at, "a TensorProto.DataType")
-            self._leave_out(what)
+            is_text = proto.data_type == STRING
+            reason = "text, not numbers" if is_text else f"data type {proto.data_type}, which is not known"
+            self.found.left_out.add(reason, plain)
             return
         name = plain if plain not in self.found.tensors else graph.prefix + plain
         if plain in graph.names or name in self.found.tensors or len(self.found.tensors) >= MAX_TENSORS:

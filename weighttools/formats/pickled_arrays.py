@@ -65,7 +65,7 @@ def _numbers(shape: tuple[Any, ...], dtype: Any, fortran: bool, data: Any, subje
 
     if type(data) is not bytes or len(shape) > 64 or not all(type(n) is int and 0 <= n < 1 << 62 for n in shape):
         raise CorruptFileError("a NumPy array in the pickle has no plain shape and bytes", subject=subject)
-    header = npy.Header(_type_string(dtype), fortran, shape, None, 0)
+    header = npy.Header(type_string(dtype), fortran, shape, None, 0)
     spec, order, length = npy.layout(header, subject, len(data), None)
     if length != len(data) or length != math.prod(shape) * spec.dtype.bits // 8:
         raise CorruptFileError(
@@ -77,8 +77,14 @@ def _numbers(shape: tuple[Any, ...], dtype: Any, fortran: bool, data: Any, subje
     return npy.tensor_of(spec, Raw(span, spec.dtype, order), span)
 
 
-def _type_string(dtype: Any) -> str:
-    """Return NumPy's type string of ``numpy.dtype(code, …)`` with the state ``(version, byte order, …)``."""
+def type_string(dtype: Any) -> str:
+    """Return NumPy's type string of ``numpy.dtype(code, …)`` with the state ``(version, byte order, …)``.
+
+    Raises
+    ------
+    UnsupportedError
+        It is no such type.
+    """
     if type(dtype) is not Made or dtype.callee != _DTYPE or not dtype.args or type(dtype.args[0]) is not str:
         raise UnsupportedError("a NumPy array of elements that are no plain numbers")
     state = dtype.state

@@ -343,9 +343,5 @@ _PLAIN: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
     Global("__builtin__", "bytes"): lambda args: None if args else b"",
     Global("builtins", "bytes"): lambda args: None if args else b"",
     Global("torch", "Size"): _sequence,
-    Global("builtins", "tuple"): _sequence,
-    Global("builtins", "list"): _sequence,
-    Global("builtins", "set"): _sequence,
-    Global("__builtin__", "set"): _sequence,
-    Global("builtins", "frozenset"): _sequence,
+    **{Global(m, n): _sequence for m in ("builtins", "__builtin__") for n in ("tuple", "list", "set", "frozenset")},
 }

@@ -69,7 +69,36 @@ def _read_zip(source: Source, root: str | None) -> TensorMap:
     value = machine.load()
     script = folder + "constants.pkl" in found
     notes = ["is a TorchScript archive: its parameters are read, its code is not"] if script else []
-    return tensor_map(value, machine, shelf, root, notes, unwrap=not script)
+    found_map = tensor_map(value, machine, shelf, root, notes, unwrap=not script)
+    return _with_constants(found_map, found, folder, shelf.byteorder) if script and root in (None, ".") else found_map
+
+
+def _with_constants(tensor_map: TensorMap, found: dict[str, Member], folder: str, byteorder: str) -> TensorMap:
+    """Add the constants of a TorchScript archive's code, ``constants.N``: a frozen model keeps its weights there."""
+    from weighttools.formats import torch_state
+    from weighttools.formats.pickles import Table
+
+    machine = _machine(found[folder + "constants.pkl"])
+    start = folder + "constants/"
+    stored = {f"{folder}data/{name.removeprefix(start)}": m for name, m in found.items() if name.startswith(start)}
+    shelf = ZipShelf(tensor_map.origin.path, folder, stored, byteorder)
+    value = Table([("constants", machine.load())])
+    try:
+        constants = torch_state.tensor_map(value, machine, shelf, torch_state.KEEP)
+    except (UnsafeFileError, UnsupportedError) as error:
+        if not tensor_map:
+            raise
+        return tensor_map.noted(f"left out: the constants of its code, which {error.fact}")
+    if not constants:
+        return tensor_map
+    said = [note for note in tensor_map.origin.notes if not note.startswith(torch_state.EMPTY)]
+    said.append(f"{len(constants):,} constants of its code are read: a frozen model keeps its weights there")
+    joined = {**tensor_map, **constants}
+    aliases = {**tensor_map.aliases, **constants.aliases}
+    origin = tensor_map.origin._replace(
+        notes=(*said, *constants.origin.notes), foreign=(*tensor_map.origin.foreign, *constants.origin.foreign)
+    )
+    return tensor_map.replace(tensors=joined, aliases=aliases, origin=origin)
 
 
 def _folder(found: dict[str, Member], source: Source) -> str:

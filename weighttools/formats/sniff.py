@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError, UnknownFormatError
+from weighttools.formats import other_kinds
 
 
 def _lfs(head: bytes) -> str | None:
@@ -88,6 +89,8 @@ def refuse_stranger(head: bytes, source: Source, named: str | None) -> str:
     """
     if not head:
         raise CorruptFileError("is empty (0 bytes)", subject=source.name, remedy="fetch the file again")
+    if (kind := other_kinds.of_content(head, source)) is not None:
+        raise UnknownFormatError(kind.fact, subject=source.name, remedy=kind.remedy)
     for guess, remedy in _REMEDIES.items():
         fact = guess(head)
         if fact:
@@ -95,6 +98,8 @@ def refuse_stranger(head: bytes, source: Source, named: str | None) -> str:
     if _is_old_pickle(source):
         return "pytorch"
     if named is None or (named == "pytorch" and head[0] not in _PICKLE_STARTS):
+        if (kind := other_kinds.of_name(head, source.name)) is not None:
+            raise UnknownFormatError(kind.fact, subject=source.name, remedy=kind.remedy)
         raise UnknownFormatError(
             f"is of no known format (it begins with {head[:8]!r})",
             subject=source.name,

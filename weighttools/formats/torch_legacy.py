@@ -28,9 +28,11 @@ def read(source: Source, root: str | None = None) -> TensorMap:
     ------
     CorruptFileError
         The stream is cut short, or its parts contradict one another.
+    UnsupportedError
+        It is a joblib file.
     """
     machine = Machine(Stream(source))
-    first = machine.load()
+    first = _first(machine, source.name)
     if type(first) is not int or first != _MAGIC:
         shelf = LegacyShelf(source.name, {})
         note = "is a bare pickle, which torch.save did not write: its NumPy arrays are read"
@@ -42,6 +44,17 @@ def read(source: Source, root: str | None = None) -> TensorMap:
     value = machine.load()
     keys = machine.load()
     return tensor_map(value, machine, LegacyShelf(source.name, _spans(source, machine, keys)), root)
+
+
+def _first(machine: Machine, subject: str) -> Any:
+    """Load the first pickle; joblib's is none that ends: it lays the bytes of arrays between the opcodes."""
+    try:
+        return machine.load()
+    except CorruptFileError:
+        if any(found.module.startswith("joblib.") for found in machine.globals):
+            remedy = "load it with joblib, if you trust it, and save its arrays as npz"
+            raise UnsupportedError("is a joblib file, which is not read", subject=subject, remedy=remedy) from None
+        raise
 
 
 def _spans(source: Source, machine: Machine, keys: Any) -> dict[str, tuple[Span, Identity]]:

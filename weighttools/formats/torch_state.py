@@ -13,13 +13,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from weighttools.core.budgets import MOST_VALUES
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, printable
+from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, counted, printable
+from weighttools.formats import torch_notes
+from weighttools.formats.left_out import LeftOut
 from weighttools.formats.pickled_arrays import array_of
 from weighttools.formats.pickles import Global, Machine, Made, Persistent, Table, entries, plain
 from weighttools.formats.torch_readers import tensor_of
-from weighttools.formats.torch_tensors import Shelf, View, is_plumbing, view_of
+from weighttools.formats.torch_tensors import QUANTIZED, Shelf, View, is_plumbing, is_storage, rebuilding_call, view_of
+from weighttools.formats.torch_values import Value, is_numpy_scalar, key_text, small_value
 
 WRAPPERS = (
     "state_dict",
@@ -38,12 +42,15 @@ WRAPPERS = (
 
 KEEP = "."
 """The root that takes nothing off."""
+EMPTY = "holds no tensors"
+"""How the note begins that says so."""
 
 _TRAINING = re.compile(
     r"(?i)(optim|opt_state|scheduler|lr_|scaler|amp|rng|random|callback|loop|epoch|step|iter|hyper|args|config|best|loss)"
 )
-_PREFIXES = {"module.": "DataParallel's", "_orig_mod.": "torch.compile's"}
+_SCALED = "(integer - zero point) × scale"
 _MAX_DEPTH = 200
+_LONGEST_NAME = 1000
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 METADATA = {"format": "pt"}
 """What safetensors files made from PyTorch say of themselves; loaders take it to mean torch's layouts."""
@@ -79,9 +86,11 @@ class Walk:
     shelf: Shelf
     visits: int
     letters: int
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    dequantized: LeftOut = field(default_factory=LeftOut)
     placeholders: Counter[str] = field(default_factory=Counter)
     plain_values: Counter[str] = field(default_factory=Counter)
+    values: dict[str, Value] = field(default_factory=dict)
     n_cycles: int = 0
 
     def leaves(self, value: Any) -> Iterator[Leaf]:
@@ -96,7 +105,12 @@ class Walk:
                 above.discard(here)
                 continue
             self._spend(child.path)
-            if (leaf := self._leaf(child)) is not None:
+            try:
+                leaf = self._leaf(child)
+            except UnsupportedError as error:
+                self.left_out.add(error.fact, ".".join(child.path) or "the value itself")
+                continue
+            if leaf is not None:
                 yield leaf
             elif id(child.value) in above:
                 self.n_cycles += 1
@@ -118,13 +132,16 @@ class Walk:
     def _leaf(self, child: _Child) -> Leaf | None:
         if type(child.value) is not Made:
             return None
-        try:
-            view = view_of(child.value, self.shelf)
-            found = tensor_of(view) if view else array_of(child.value, self.shelf.name)
-        except UnsupportedError as error:
-            self.left_out[error.fact] += 1
-            return None
-        return Leaf(child.path or ("tensor",), found, view) if isinstance(found, Tensor) else None
+        path = child.path or ("tensor",)
+        call = rebuilding_call(child.value)
+        if call is not None and call.callee == QUANTIZED:
+            from weighttools.formats.torch_quantized import quantized_tensor
+
+            self.dequantized.add(_SCALED, ".".join(path))
+            return Leaf(path, quantized_tensor(call.args, self.shelf), None)
+        view = view_of(call, self.shelf)
+        found = tensor_of(view) if view else array_of(child.value, self.shelf.name)
+        return Leaf(path, found, view) if isinstance(found, Tensor) else None
 
     def _below(self, child: _Child) -> Iterator[_Child] | None:
         """Return what a value holds: a container's elements, an object's attributes; None for neither."""
@@ -139,18 +156,45 @@ class Walk:
         listed = _array_elements(value, self.shelf.name) or plain(value)
         if type(listed) in (list, tuple):
             return self._children(child, enumerate(listed), is_mapping=False)
-        if not (type(value.callee) is Global and is_plumbing(value.callee)):
+        attributes = [*_state(value), *_last_of_each(value.items)]
+        if type(value.callee) is Global and is_plumbing(value.callee):
+            if not attributes and not value.callee.module.startswith("__torch__."):  # a device, a complex number
+                self.plain_values[(child.path or ("",))[0][:40]] += 1
+        else:
             self.placeholders[_described(value)] += 1
-        return self._children(child, [*_state(value), *_last_of_each(value.items)], is_mapping=False)
+            attributes += _loose_parts(value)
+        return self._children(child, attributes, is_mapping=False)
 
     def _children(self, parent: _Child, found: Iterable[tuple[Any, Any]], *, is_mapping: bool) -> Iterator[_Child]:
         closed = parent.closed or not is_mapping
         for key, value in found:
-            if type(value) in (Made, Table, list, tuple):
+            if type(value) in (Made, Table, list, tuple) and not is_numpy_scalar(value):
                 yield _Child(_extended(parent, key), value, closed)
             else:
-                self.visits -= 1
-                self.plain_values[(parent.path or (_key_text(key),))[0][:40]] += 1
+                self._pass_over(parent, key, value)
+
+    def _pass_over(self, parent: _Child, key: Any, value: Any) -> None:
+        """Count a value that is no tensor; keep a small one that has a name, such as an epoch."""
+        self.visits -= 1
+        if is_storage(value):
+            self.left_out.add("a storage that no tensor shows", ".".join(_extended(parent, key)))
+            return
+        self.plain_values[(parent.path or (key_text(key),))[0][:40]] += 1
+        room = len(self.values) < (MOST_VALUES if parent.path else 2 * MOST_VALUES)  # epoch and step stand outside
+        is_name = type(key) is str and len(key) + sum(map(len, parent.path)) <= _LONGEST_NAME
+        if room and is_name and (small := small_value(value)) is not None:
+            self.values[".".join(_extended(parent, key))] = small[0]
+
+    def notes(self) -> list[str]:
+        """Say what was read in another form, what was left out and why."""
+        notes = self.left_out.notes()
+        if self.dequantized:
+            n, listed = self.dequantized.counts.total(), self.dequantized.listed(_SCALED)
+            notes.append(f"{counted(n, 'quantised tensor')} read as float32, {_SCALED}: {listed}")
+        notes += torch_notes.object_notes(self.placeholders) + torch_notes.value_notes(self.plain_values)
+        if self.n_cycles:
+            notes.append(f"{self.n_cycles:,} containers hold themselves: each is read once")
+        return notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,16 +207,8 @@ class _Child:
 
 
 def _extended(parent: _Child, key: Any) -> tuple[str, ...]:
-    text = _key_text(key)
+    text = key_text(key)
     return (*parent.path[:-1], f"{parent.path[-1]}.{text}") if parent.closed and parent.path else (*parent.path, text)
-
-
-def _key_text(key: Any) -> str:
-    if type(key) is str:
-        return key
-    if type(key) is bytes:
-        return key.decode("utf-8", "backslashreplace")
-    return str(key) if type(key) in (int, float, bool, type(None)) else f"<{type(key).__name__}>"
 
 
 def _last_of_each(found: list[tuple[Any, Any]]) -> Iterable[tuple[Any, Any]]:
@@ -192,6 +228,18 @@ def _state(value: Made) -> list[tuple[Any, Any]]:
     own = {key: held for key, held in found if type(key) is str and key in _MODULE_PARTS}
     rest = [pair for pair in found if not (type(pair[0]) is str and pair[0].startswith("_"))] if own else found
     return [*(pair for part in _MODULE_PARTS for pair in entries(own.get(part)) or []), *rest]
+
+
+def _loose_parts(value: Made) -> list[tuple[Any, Any]]:
+    """Return what an object holds beside attributes, by its place: containers in its arguments or as its state.
+
+    A named tuple has its elements as arguments.
+    """
+    parts: list[tuple[Any, Any]] = [*enumerate(value.args)]
+    held = value.state if type(value.state) is tuple and len(value.state) == 2 else (value.state,)
+    if all(entries(part) is None for part in held):
+        parts.append(("state", value.state))
+    return [(key, part) for key, part in parts if type(part) in (Made, Table, list, tuple)]
 
 
 def _array_elements(value: Made, subject: str) -> list[Any] | None:
@@ -239,6 +287,10 @@ def tensor_map(
         There is no such root.
     CorruptFileError
         A tensor does not fit its storage, or two have one name.
+    UnsafeFileError
+        There is no tensor, but what unpickling would call.
+    UnsupportedError
+        There are only tensors of kinds that are not read.
     """
     walk = Walk(shelf, 8 * machine.n_opcodes + 1000, 64 * machine.stream.position + (1 << 20))
     leaves = list(walk.leaves(value))
@@ -248,8 +300,16 @@ def tensor_map(
     elif root is None and unwrap:
         leaves = _named_optimizer(value, _unwrapped(leaves, said), said)
     tensors, aliases = _by_name(leaves, shelf.name)
-    said += [*_overlaps(leaves, aliases), *_prefix_notes(tensors), *_walk_notes(walk, value, tensors)]
-    return TensorMap(tensors, METADATA, aliases, Origin(shelf.name, "pytorch", (shelf.name,), tuple(said)))
+    if not tensors and (error := torch_notes.nothing_read(machine, walk.left_out, bool(walk.values), shelf.name)):
+        raise error
+    said += [*_overlaps(leaves, aliases), *torch_notes.prefix_notes(tensors), *walk.notes()]
+    if not tensors:
+        said.append(f"{EMPTY}: {torch_notes.summary(value)}")
+    origin = Origin(shelf.name, "pytorch", (shelf.name,), tuple(said))
+    start = "" if root in (None, KEEP) else f"{root}."
+    values = {name.removeprefix(start): held for name, held in walk.values.items() if name.startswith(start)}
+    foreign = torch_notes.foreign_globals(machine)
+    return TensorMap(tensors, METADATA, aliases, origin._replace(values=values, foreign=foreign))
 
 
 def _under(leaves: list[Leaf], root: str, subject: str) -> list[Leaf]:
@@ -335,37 +395,3 @@ def _overlaps(leaves: Iterable[Leaf], aliases: dict[str, str]) -> list[str]:
         n += storage == key and first < end
         key, end = storage, max(last, end) if storage == key else last
     return [f"{n:,} tensors overlap others in a storage they share: each is read as a tensor of its own"] if n else []
-
-
-def _prefix_notes(names: Iterable[str]) -> list[str]:
-    known = [name for name in names if not name.startswith("optimizer")]
-    whose = [(prefix, by) for prefix, by in _PREFIXES.items() if known and all(n.startswith(prefix) for n in known)]
-    return [f"every name begins with {by} {prefix!r}, which is kept" for prefix, by in whose]
-
-
-def _walk_notes(walk: Walk, value: Any, tensors: dict[str, Tensor]) -> list[str]:
-    notes = [f"left out: {fact} ({n:,} times)" for fact, n in walk.left_out.items()]
-    if walk.placeholders:
-        listed = ", ".join(name for name, _ in walk.placeholders.most_common(5))
-        more = f" and {len(walk.placeholders) - 5:,} more kinds" if len(walk.placeholders) > 5 else ""
-        notes.append(f"objects that were not made, nothing was imported or called: {listed}{more}")
-    if tensors and walk.plain_values:
-        listed = ", ".join(printable(name) for name, _ in walk.plain_values.most_common(5))
-        n = walk.plain_values.total()
-        notes.append(f"{n:,} values that are no tensors are left out (in {listed})")
-    if walk.n_cycles:
-        notes.append(f"{walk.n_cycles:,} containers hold themselves: each is read once")
-    return notes if tensors else [*notes, f"holds no tensors: {_summary(value)}"]
-
-
-def _summary(value: Any) -> str:
-    """Say in a few words what a value is."""
-    found = entries(value)
-    if found is None and type(value) is Made:
-        found = entries(value.state)
-    if found is not None:
-        keys = ", ".join(printable(_key_text(key))[:40] for key, _ in found[:8])
-        return f"{len(found):,} entries ({keys}{', …' if len(found) > 8 else ''})"
-    if type(value) in (list, tuple):
-        return f"a {type(value).__name__} of {len(value):,}"
-    return f"a {type(value).__name__}" if type(value) is not Global else str(value)[:80]

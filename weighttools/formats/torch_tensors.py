@@ -181,6 +181,11 @@ def identity_of(persistent: Any, subject: str) -> Identity:
     return Identity(str(key), kind, place, n_elements, parts[5] if len(parts) == 6 else None)
 
 
+def is_storage(value: Any) -> bool:
+    """Whether a value is a storage itself, with no tensor that shows it."""
+    return type(value) is Persistent and type(value.id) is tuple and value.id[:1] in (("storage",), (b"storage",))
+
+
 def view_of(value: Any, shelf: Shelf) -> View | None:
     """Return the tensor that a call would have rebuilt; None if it would have rebuilt something else.
 
@@ -189,18 +194,25 @@ def view_of(value: Any, shelf: Shelf) -> View | None:
     CorruptFileError
         Its numbers do not fit its storage.
     UnsupportedError
-        It is a tensor of a kind that is not read: sparse, quantised, nested, without values.
+        It is a tensor of a kind that is not read: sparse, nested, without values.
     """
+    call = rebuilding_call(value)
+    if call is None:
+        return None
+    if call.callee in _UNREAD:
+        raise UnsupportedError(_UNREAD[call.callee])
+    rebuild = _REBUILDS.get(call.callee)
+    return rebuild(call.args, shelf) if rebuild else None
+
+
+def rebuilding_call(value: Any) -> Made | None:
+    """Return the call that makes a tensor, those around it taken off that make a parameter or a subclass of it."""
     for _ in range(8):  # a parameter of a subclass of a tensor: a few calls deep, never many
         if type(value) is not Made or type(value.callee) is not Global:
             return None
-        if value.callee in _UNREAD:
-            raise UnsupportedError(_UNREAD[value.callee])
-        if value.callee in _INNER:
-            value = _INNER[value.callee](value.args)
-            continue
-        rebuild = _REBUILDS.get(value.callee)
-        return rebuild(value.args, shelf) if rebuild else None
+        if value.callee not in _INNER:
+            return value
+        value = _INNER[value.callee](value.args)
     return None
 
 
@@ -306,10 +318,10 @@ _INNER: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
     Global("torch._tensor", "_rebuild_from_type"): _of_type,
     Global("torch.tensor", "_rebuild_from_type"): _of_type,
 }
+QUANTIZED = _utils("_rebuild_qtensor")
 _UNREAD: dict[Global, str] = {
     _utils("_rebuild_sparse_tensor"): "a sparse tensor",
     _utils("_rebuild_sparse_csr_tensor"): "a sparse tensor",
-    _utils("_rebuild_qtensor"): "a quantised tensor",
     _utils("_rebuild_nested_tensor"): "a nested tensor",
     _utils("_rebuild_meta_tensor_no_storage"): "a tensor on the meta device, without values",
     _utils("_rebuild_wrapper_subclass"): "a tensor of a wrapper class",
@@ -352,6 +364,7 @@ _CONTAINERS = {
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("float", "str", "bool", "slice")),
     "_codecs.encode",
     "torch.serialization._get_layout",
+    "torch._utils._rebuild_qtensor",
     "torch.storage.TypedStorage",
     "torch.jit._pickle.restore_type_tag",
     "torch.jit._pickle.build_intlist",

@@ -67,12 +67,7 @@ class Rows:
 
     def _lacks(self, name: str, i: int) -> SpecError:
         known = [str(key) for key in self.records[i]]
-        remedy = None
-        if len(known) == 1 and (mark := next((c for c in ";\t|" if c in known[0]), None)):
-            remedy = f"the columns seem to be separated by {mark!r}: use commas, or tabs and the suffix .tsv"
-        return SpecError(
-            f"no column {name!r}", subject=self.place(i), expected=f"one of {', '.join(known[:20])}", remedy=remedy
-        )
+        return SpecError(f"no column {name!r}", subject=self.place(i), expected=f"one of {', '.join(known[:20])}")
 
     def texts(self, name: str) -> list[str]:
         """Return one column's values, all of them texts; as `column` otherwise."""
@@ -274,7 +269,7 @@ def _separated(delimiter: str) -> Callable[[str], Records]:
         reader = csv.reader(io.StringIO(text_of(name), newline=""), delimiter=delimiter, strict=True)
         try:
             header = [cell.strip() for cell in next(reader, [])]
-            _check_header(header, name)
+            _check_header(header, name, delimiter)
             while True:
                 line = reader.line_num + 1
                 cells = next(reader, None)
@@ -288,9 +283,18 @@ def _separated(delimiter: str) -> Callable[[str], Records]:
     return parse
 
 
-def _check_header(header: Sequence[str], name: str) -> None:
+def _check_header(header: Sequence[str], name: str, delimiter: str) -> None:
     if not header:
         raise SpecError("is empty", subject=name, expected="a line of column names, then rows")
+    mark = next((c for c in ";\t|," if c in header[0] and c != delimiter), None) if len(header) == 1 else None
+    if mark is not None:
+        separator = "tabs" if mark == "\t" else repr(mark)
+        raise CorruptFileError(
+            f"its columns seem to be separated by {separator}",
+            subject=f"{name}:1",
+            expected="tabs" if delimiter == "\t" else "commas",
+            remedy="use commas and the suffix .csv, or tabs and the suffix .tsv",
+        )
     twice = next((cell for cell, n in Counter(header).items() if n > 1), None)
     if twice is not None:
         raise CorruptFileError(f"two columns are called {twice!r}", subject=f"{name}:1")
