@@ -2,3 +2,78 @@
 
 The rule they serve: a file under 1 MB costs at most 2 s of processor time and 300 MB, whatever it declares.
 """
+
+from __future__ import annotations
+
+# -- archives ---------------------------------------------------------------------------------------------------------
+
+INFLATED_FREE, INFLATED_TIMES = 128 << 20, 64
+"""What the deflated members of an archive may inflate to, each and together: so many bytes, and so many times those
+that are stored. Weights deflate to a half, pruned ones to a tenth; deflate's own limit is 1032 times. An inflated member
+is held whole, so a file of 1 MB takes 192 MB, a second of inflating, and no more."""
+
+INFLATED_SMALL = 1 << 16
+"""Members that inflate to no more are read even in an archive whose members together claim too much: a file of 1 MB has
+room for 8,000 of them, half a gigabyte."""
+
+SIDECAR_BYTES = 16_000_000
+"""The most that the deflated metadata of an NPZ archive may inflate to: they are read whenever it is opened."""
+
+
+def inflated(n_stored: int) -> int:
+    """Return what `n_stored` bytes may inflate to."""
+    return INFLATED_FREE + INFLATED_TIMES * n_stored
+
+
+# -- pickles ----------------------------------------------------------------------------------------------------------
+
+_PICKLE_FREE, _PICKLE_TIMES = 8 << 20, 16
+_OPCODES_FREE = 500_000
+
+
+def inflated_pickle(n_file: int) -> int:
+    """Return how long a deflated pickle may be once inflated, in a file of `n_file` bytes.
+
+    Its text may take four times its bytes in memory, and its objects a hundred; a pickle of names and shapes deflates
+    to a tenth, and lies beside its tensors.
+    """
+    return _PICKLE_FREE + _PICKLE_TIMES * n_file
+
+
+def opcodes(n_file: int) -> int:
+    """Return how many opcodes a deflated pickle may run, in a file of `n_file` bytes.
+
+    An empty dictionary is one opcode and 120 bytes of memory: a file of 1 MB makes 180 MB of them. A stored pickle
+    has no more opcodes than the file has bytes; a deflated one is allowed half a million beyond that.
+    """
+    return _OPCODES_FREE + n_file
+
+
+def visits(n_opcodes: int) -> int:
+    """Return how many values of a pickle may be walked: containers hold one another, and unfold to more than was made.
+
+    A tensor takes some 25 opcodes and is one value, so what is tied, or held under three names, is far below; two
+    million values take over a second.
+    """
+    return 2 * n_opcodes + 1000
+
+
+def letters(n_bytes: int) -> int:
+    """Return how long the names of a pickle's tensors may be together: paths repeat what they lie under."""
+    return 64 * n_bytes + (1 << 20)
+
+
+STACK_OBJECTS = 8_000_000
+"""Objects on a pickle's stack at once: the largest dictionaries are set in one go, two objects an entry."""
+
+# -- views ------------------------------------------------------------------------------------------------------------
+
+VIEWS_FREE, VIEWS_TIMES = 1 << 25, 4
+"""What the tensors of a file may take together beyond what their storages hold: so many bytes, and so many times the
+storages. Views of one storage overlap twice at most in what training writes (a flat parameter and its parts); expanded
+tensors repeat one element by a stride of 0, and are read at some 100 MB/s."""
+
+
+def views(n_held: int) -> int:
+    """Return how many bytes views of storages of `n_held` bytes may show, and inflate, in all."""
+    return VIEWS_FREE + VIEWS_TIMES * n_held

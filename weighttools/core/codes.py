@@ -35,6 +35,23 @@ CODES: dict[str, Code] = {
         "the file cannot be opened as a checkpoint, or a tensor cannot be read",
         "as the message says",
     ),
+    "damaged-member": Code(
+        "error",
+        "the content of an archive's member is not what its CRC-32 tells",
+        "fetch the file again, or take a backup: some of its values are not those that were stored",
+        "values",
+    ),
+    "inflates-without-measure": Code(
+        "error",
+        "a compressed member of an archive claims far more bytes than are stored",
+        "if it is meant to be so, save it again without compression",
+        "values",
+    ),
+    "trailing-bytes": Code(
+        "warning",
+        "bytes before or behind what the format reads: no loader sees them, a scanner may or may not",
+        "convert it with weighttools, and keep the result",
+    ),
     "pickle-runs-code": Code(
         "error",
         "unpickling would run code that can do harm",

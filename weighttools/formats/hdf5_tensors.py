@@ -62,7 +62,7 @@ def _contiguous(entry: Json, spec: Spec, span: Span) -> Tensor | Row:
         return _unwritten(entry, spec, span, needed)
     if entry["size"] < needed or not 0 <= offset <= span.length - needed:
         raise _corrupt(entry, span, f"its {needed:,} bytes at {offset:,} do not lie within the file")
-    return _run_of(entry, spec, Span(span.source, span.offset + offset, needed))
+    return _run_of(entry, spec, span.part(offset, needed))
 
 
 def _compact(entry: Json, spec: Spec, span: Span) -> Tensor | Row:
@@ -75,7 +75,7 @@ def _compact(entry: Json, spec: Spec, span: Span) -> Tensor | Row:
 def _run_of(entry: Json, spec: Spec, place: Span) -> Tensor | Row:
     """A data set whose elements lie in one run."""
     if spec.dtype.bits >= 8 and (entry["order"] == "<" or spec.dtype.bits == 8):
-        return (spec, *place)
+        return (spec, *place[:3]) if place.content is None else Tensor(spec, None, place)
     encoding = "byte-each" if spec.dtype.bits < 8 else "big-endian"
     elements = Raw(place, npy.stored_type(spec.dtype), entry["order"])
     return npy.tensor_of(Spec(spec.dtype, spec.shape, encoding), elements, place)
@@ -117,7 +117,9 @@ def _chunked(entry: Json, spec: Spec, span: Span) -> Tensor:
     )
     begin = min((offset for _, offset, _, _ in chunks), default=span.offset)
     encoding = "+".join([step.name.split()[0] if step.name else str(step.code) for step in filters]) or "chunked"
-    return npy.tensor_of(Spec(spec.dtype, spec.shape, encoding), elements, Span(span.source, begin, stored))
+    return npy.tensor_of(
+        Spec(spec.dtype, spec.shape, encoding), elements, Span(span.source, begin, stored, span.content)
+    )
 
 
 def _chunk(entry: Json, row: list[int], n_axes: int, span: Span) -> Chunk:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from weighttools.core.tensor import Source, Span
+from weighttools.core.tensor import Source, Span, spans
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
-from weighttools.formats.base import Format, ReadOptions
+from weighttools.formats import members_check
+from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions
+from weighttools.formats.hdf5 import matches as matches_hdf5
 from weighttools.formats.hdf5 import read_span
-from weighttools.io.archive import Member, first_member, members
+from weighttools.io.archive import Member, first_member, members, needs
 from weighttools.io.beside import inside
 from weighttools.io.source import LocalFile, spooled
 from weighttools.io.text import MAX_JSON, parse_json, read_json
@@ -62,7 +64,12 @@ def _member(source: Source, found: Mapping[str, Member], name: str, options: Rea
     if member is None:
         raise CorruptFileError(f"its index names {name!r}, which is not in the archive", subject=source.name)
     if not member.deflated:
-        return read_span(member.span, options)
+        listed = read_span(member.span, options)
+        places = {span[1:3] for tensor in listed.values() for span in spans(tensor) if span.content}
+        needs(member, sum(length for _, length in places))
+        return listed
+    if not matches_hdf5(member.head(HEAD_BYTES)):
+        raise CorruptFileError(f"{name} has no HDF5 signature", subject=source.name)
     unpacked = spooled(member.chunks(), f"{source.name}: {name}")
     return read_span(Span(unpacked, 0, unpacked.size), options)
 
@@ -142,4 +149,4 @@ def _check(groups: Mapping[str, list[str]], maps: Mapping[str, TensorMap], n_joi
         raise CorruptFileError(f"{what} variables of {path!r} in {shard}", subject=subject)
 
 
-FORMAT = Format(matches=matches, read=read)
+FORMAT = Format(matches=matches, read=read, check=members_check.surroundings)

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from weighttools.core import budgets
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Raw, Whole
-from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
+from weighttools.core.tensor import Reader, Source, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
-from weighttools.formats import npy
+from weighttools.formats import members_check, npy
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, plain, refuse_shapes
 from weighttools.formats.raw import write_raw
-from weighttools.io.archive import Member, first_member, members
+from weighttools.io.archive import Member, first_member, members, needs
 from weighttools.io.source import Bytes
 from weighttools.io.text import parse_json
 from weighttools.io.zip_writer import ZipWriter, planned_bytes, zip_writer
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from weighttools.io.sink import Sink
 
 SIDECAR = "__weighttools__"
-_SIDECAR_BYTES = 16_000_000
-"""The most that a deflated sidecar may inflate to: opening a small file must stay cheap."""
 
 
 def matches(head: bytes) -> bool:
@@ -78,7 +77,8 @@ def _tensor(member: Member, options: ReadOptions) -> Tensor:
         spec = Spec(spec.dtype, spec.shape, "deflate" if spec.encoding == "raw" else spec.encoding)
         elements: Reader = Whole(_Inflate(member, header.length, length, spec, order), spec.n_elements)
         return npy.tensor_of(spec, elements, member.span)
-    span = Span(member.span.source, member.span.offset + header.length, length)
+    span = member.span.part(header.length, length)
+    needs(member, length)
     return npy.tensor_of(spec, Raw(span, npy.stored_type(spec.dtype), order), span)
 
 
@@ -102,9 +102,9 @@ class _Inflate:
 
 def _sidecar(member: Member, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, str]]:
     subject = f"{member.span.source.name}: {member.name}"
-    if member.deflated and member.size > _SIDECAR_BYTES:
+    if member.deflated and member.size > budgets.SIDECAR_BYTES:
         raise UnsafeFileError(
-            f"would inflate to {member.size:,} bytes", subject=subject, expected=f"at most {_SIDECAR_BYTES:,}"
+            f"would inflate to {member.size:,} bytes", subject=subject, expected=f"at most {budgets.SIDECAR_BYTES:,}"
         )
     header = npy.parse_header(member.head, subject)
     record = parse_json(bytes(member.content()[header.length :]), subject)
@@ -172,7 +172,8 @@ def _write_member(archive: ZipWriter, name: str, tensor: Tensor, options: WriteO
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Yield what loading a member with ``allow_pickle=True`` could run, for each that holds Python objects."""
+    """Yield bytes around the archive, and what loading a member with ``allow_pickle=True`` could run."""
+    yield from members_check.surroundings(source)
     for member in members(source).values():
         subject = f"{source.name}: {member.name}"
         if not member.head(len(npy.MAGIC)).startswith(npy.MAGIC):

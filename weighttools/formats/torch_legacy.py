@@ -144,6 +144,5 @@ class LegacyShelf:
                 subject=self.name,
                 expected=f"at most {storage.n_bytes:,}",
             )
-        source, offset, _ = storage.span
         key = f"{identity.key}[{start}:{start + length}]"
-        return Storage(key, Span(source, offset + start, length), length, storage.dtype)
+        return Storage(key, storage.span.part(start, length), length, storage.dtype)

@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from weighttools.core import budgets
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, printable
 from weighttools.formats.pickled_arrays import array_of
 from weighttools.formats.pickles import Global, Machine, Made, Persistent, Table, entries, plain
 from weighttools.formats.torch_readers import tensor_of
-from weighttools.formats.torch_tensors import Shelf, View, is_plumbing, view_of
+from weighttools.formats.torch_tensors import Shelf, View, is_plumbing, refuse_repetition, view_of
 
 WRAPPERS = (
     "state_dict",
@@ -240,7 +241,7 @@ def tensor_map(
     CorruptFileError
         A tensor does not fit its storage, or two have one name.
     """
-    walk = Walk(shelf, 8 * machine.n_opcodes + 1000, 64 * machine.stream.position + (1 << 20))
+    walk = Walk(shelf, budgets.visits(machine.n_opcodes), budgets.letters(machine.stream.position))
     leaves = list(walk.leaves(value))
     said = list(notes)
     if root is not None and root != KEEP:
@@ -248,6 +249,7 @@ def tensor_map(
     elif root is None and unwrap:
         leaves = _named_optimizer(value, _unwrapped(leaves, said), said)
     tensors, aliases = _by_name(leaves, shelf.name)
+    refuse_repetition([leaf.view for leaf in leaves if leaf.view is not None and leaf.name in tensors], shelf.name)
     said += [*_overlaps(leaves, aliases), *_prefix_notes(tensors), *_walk_notes(walk, value, tensors)]
     return TensorMap(tensors, METADATA, aliases, Origin(shelf.name, "pytorch", (shelf.name,), tuple(said)))
 
