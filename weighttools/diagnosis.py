@@ -78,7 +78,7 @@ def check(
         There is nothing to read there.
     """
     from weighttools.core.codes import remedied
-    from weighttools.formats import read_file
+    from weighttools.formats import members_check, read_file
     from weighttools.io.source import open_source
 
     record: Record = {"schema": "weighttools.check/1", "path": os.fspath(path)}
@@ -98,7 +98,7 @@ def check(
                 with _ahead(list(selected.values()), planned, progress) as told:
                     found += _of_values(selected, threads, told)
             finally:
-                found = _without_repeats(found, _of_members(place, piped, selected))
+                found = members_check.joined(found, _files(place, piped), selected)
         if against is not None:
             record["against"], more = _against(tensor_map, against)
             found += more
@@ -119,37 +119,25 @@ def _ahead(tensors: Sequence[Tensor], planned: Progress, progress: Progress) -> 
         yield told
 
 
-def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
-    """Yield what can be found without opening the checkpoint as a whole."""
-    from weighttools.formats import check_file, directory_files, index_check
+def _files(place: str, piped: Source | None) -> list[Source]:
+    """Return the files of a checkpoint; standard input has been read already."""
+    from weighttools.formats import directory_files
     from weighttools.io.source import open_source
 
+    return [piped] if piped else [open_source(file) for file in directory_files(place)]
+
+
+def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
+    """Yield what can be found without opening the checkpoint as a whole."""
+    from weighttools.formats import check_file, index_check
+
     try:
-        for file in directory_files(place):
-            yield from check_file(piped or open_source(file))
+        for file in _files(place, piped):
+            yield from check_file(file)
         for index in index_check.indexes(place):
             yield from index_check.check(index)
     except (FormatError, UnsupportedError) as error:
         yield Finding(ERROR, "unreadable", str(error))
-
-
-def _of_members(place: str, piped: Source | None, tensor_map: TensorMap) -> list[Finding]:
-    """Return which members of archives are damaged: those of the map's tensors have been read and checked already."""
-    from weighttools.core.tensor import spans
-    from weighttools.formats import directory_files, members_check
-    from weighttools.io.contents import Checked
-    from weighttools.io.source import open_source
-
-    contents = [span.content for tensor in tensor_map.values() for span in spans(tensor)]
-    confirmed = {(c.source.name, c.name) for c in contents if isinstance(c, Checked) and c.is_confirmed}
-    files = [piped] if piped else [open_source(file) for file in directory_files(place)]
-    return [finding for file in files for finding in members_check.check(file, confirmed)]
-
-
-def _without_repeats(found: list[Finding], damaged: list[Finding]) -> list[Finding]:
-    """Return all findings, but a damaged member only once: not also as the tensor that cannot be read for it."""
-    told = [finding.message for finding in damaged]
-    return [f for f in found if f.code != "unreadable" or not any(line in f.message for line in told)] + damaged
 
 
 def _of_map(tensor_map: TensorMap, base: PathLike | None, assume: str | None) -> Iterator[Finding]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 # -- archives ---------------------------------------------------------------------------------------------------------
 
 INFLATED_FREE, INFLATED_TIMES = 128 << 20, 64
-"""What the deflated members of an archive may inflate to, each and together: so many bytes, and so many times those
-that are stored. Weights deflate to a half, pruned ones to a tenth; deflate's own limit is 1032 times. An inflated member
+"""What the deflated members of an archive may inflate to, each and together: so many bytes, and so many times as many
+as are stored. Weights deflate to a half, pruned ones to a tenth; deflate's own limit is 1032 times. An inflated member
 is held whole, so a file of 1 MB takes 192 MB, a second of inflating, and no more."""
 
 INFLATED_SMALL = 1 << 16
@@ -77,3 +77,41 @@ tensors repeat one element by a stride of 0, and are read at some 100 MB/s."""
 def views(n_held: int) -> int:
     """Return how many bytes views of storages of `n_held` bytes may show, and inflate, in all."""
     return VIEWS_FREE + VIEWS_TIMES * n_held
+
+
+# -- GGUF -------------------------------------------------------------------------------------------------------------
+
+ALIGNMENT = 1 << 16
+"""The most that GGUF's alignment is believed: files have 32, a page of memory is 4096 or 65,536, and every tensor is
+padded to it when a file is written."""
+
+PADDING_FREE = 1 << 26
+"""Bytes of padding that a GGUF file may be written with beyond as many as its tensors take."""
+
+# -- distributed checkpoints ------------------------------------------------------------------------------------------
+
+METADATA_BYTES = 2_000_000_000
+"""How long the metadata of a distributed checkpoint may be."""
+
+# -- HDF5 -------------------------------------------------------------------------------------------------------------
+
+UNWRITTEN_BYTES = 1 << 26
+"""Bytes that the data sets of a file may claim together beyond what their filters could make of those they store."""
+
+CHUNK_FREE, CHUNK_TIMES = 4 << 20, 8
+"""Bytes that a chunk of a data set may have, or times that it may be larger than the data set: h5py's own chunks are of
+1 MiB at most, and a data set that is to grow may have one. What lies beyond the data set is inflated in vain."""
+
+# -- texts ------------------------------------------------------------------------------------------------------------
+
+JSON_BYTES = 200_000_000
+"""How long an index may be: that of a million tensors is half as long."""
+
+CONFIG_BYTES = 8_000_000
+"""How long config.json and its like may be, in a Keras archive too: real ones have a few kilobytes, the longest tables
+of labels one megabyte, and parsed JSON may take twenty times its bytes."""
+
+
+def deflated_index(n_stored: int) -> int:
+    """Return how long an index of `n_stored` deflated bytes may be: of names that are alike, a twentieth is stored."""
+    return CONFIG_BYTES + 16 * n_stored

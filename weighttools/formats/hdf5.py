@@ -10,15 +10,17 @@ names of what they point to.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from weighttools.core import budgets
+from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source, Span, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
-from weighttools.formats import hdf5_names, hdf5_tensors, keras_layout
+from weighttools.formats import hdf5_names, hdf5_tensors, keras_layout, trailing
 from weighttools.formats.base import Format, ReadOptions, refuse_shapes
-from weighttools.formats.hdf5_process import listing, user_block
+from weighttools.formats.hdf5_process import end_of_file, listing, user_block
 from weighttools.formats.hdf5_write import write
 
 Json = dict[str, Any]
@@ -53,6 +55,7 @@ def read_span(span: Span, options: ReadOptions) -> TensorMap:
     subject = span.source.name
     found = listing(span)
     _refuse_unsafe(found, subject)
+    _refuse_costly(found, span)
     order, metadata = keras_layout.described(found, subject)
     record = hdf5_names.parse_sidecar(metadata.pop(hdf5_names.SIDECAR, "{}"), subject)
     tensors, notes = _tensors(found, span, options)
@@ -71,6 +74,25 @@ def _refuse_unsafe(found: Json, subject: str) -> None:
             subject=subject,
             expected="a file that holds all of its values",
             remedy="copy it with its values: h5repack, or h5copy -f ext",
+        )
+
+
+def _refuse_costly(found: Json, span: Span) -> None:
+    """Hold what all data sets together claim against the file: there may be thousands, each within its bounds."""
+    unwritten = sum(map(hdf5_tensors.unstored_bytes, found["tensors"]))
+    if unwritten > budgets.UNWRITTEN_BYTES + span.length:
+        raise UnsafeFileError(
+            f"its data sets claim {unwritten:,} bytes that were never written",
+            subject=span.source.name,
+            expected=f"at most {budgets.UNWRITTEN_BYTES:,}, and as many as the file has",
+        )
+    inflated = sum(map(hdf5_tensors.chunk_bytes, found["tensors"]))
+    if inflated > budgets.inflated(span.length):
+        raise UnsafeFileError(
+            f"its chunks would inflate to {inflated:,} bytes",
+            subject=span.source.name,
+            expected=f"at most {budgets.INFLATED_TIMES} for each stored byte, and {budgets.INFLATED_FREE:,}",
+            remedy="if it is meant to be so, repack it without filters: h5repack -f NONE",
         )
 
 
@@ -166,4 +188,11 @@ def losses(tensor_map: TensorMap) -> list[str]:
     return []
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses)
+def check(source: Source) -> Iterator[Finding]:
+    """Yield bytes behind the end of the file that its superblock gives."""
+    end = end_of_file(Span(source, 0, source.size))
+    if end:
+        yield from trailing.behind(source, end, "the end that its superblock gives")
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Raw
 from weighttools.core.tensor import Reader, Span, Spec, Tensor
@@ -18,7 +19,7 @@ from weighttools.formats.hdf5_filters import MOST_EXPANSION, Filter
 from weighttools.io.source import Bytes
 
 _UNSTORED = 4 << 20
-"""Bytes that a data set may claim over what deflate could make of those it stores."""
+"""Bytes that one data set may claim over what deflate could make of those it stores; see `budgets.UNWRITTEN_BYTES`."""
 
 Json = dict[str, Any]
 
@@ -101,6 +102,7 @@ def _chunked(entry: Json, spec: Spec, span: Span) -> Tensor:
     if len(side) != len(spec.shape) or min(side, default=0) < 1:
         raise _corrupt(entry, span, f"its chunks of {side} do not fit its shape {spec.shape}")
     chunks = [_chunk(entry, row, len(side), span) for row in entry["chunks"]]
+    _refuse_large_chunks(entry, spec, side, span)
     stored = sum(length for _, _, length, _ in chunks)
     _bounded(entry, span, spec.n_elements * entry["itemsize"], stored)
     filters = tuple(Filter(code, tuple(values), name) for code, values, name in entry["filters"])
@@ -120,6 +122,30 @@ def _chunked(entry: Json, spec: Spec, span: Span) -> Tensor:
     return npy.tensor_of(
         Spec(spec.dtype, spec.shape, encoding), elements, Span(span.source, begin, stored, span.content)
     )
+
+
+def _refuse_large_chunks(entry: Json, spec: Spec, side: tuple[int, ...], span: Span) -> None:
+    """Refuse chunks that are far larger than the data set: all of one is inflated for the little that it holds."""
+    chunk, needed = math.prod(side) * entry["itemsize"], spec.n_elements * entry["itemsize"]
+    if entry["chunks"] and chunk > budgets.CHUNK_FREE + budgets.CHUNK_TIMES * needed:
+        raise UnsafeFileError(
+            f"data set {entry['path']!r} of {needed:,} bytes lies in chunks of {chunk:,}",
+            subject=span.source.name,
+            expected=f"chunks of at most {budgets.CHUNK_FREE:,} bytes, or {budgets.CHUNK_TIMES} times the data set",
+        )
+
+
+def unstored_bytes(entry: Json) -> int:
+    """Return how many bytes a data set claims that no stored byte, inflated, could give."""
+    stored = sum(row[-2] for row in entry.get("chunks", ()))
+    needed = math.prod(entry["shape"]) * entry["itemsize"]
+    is_written = entry["layout"] == "compact" or (entry["layout"] == "contiguous" and entry["offset"] is not None)
+    return 0 if is_written else max(0, needed - MOST_EXPANSION * stored)
+
+
+def chunk_bytes(entry: Json) -> int:
+    """Return how many bytes reading a data set inflates: its stored chunks, however little of them it shows."""
+    return len(entry.get("chunks", ())) * math.prod(entry.get("chunk", ())) * int(entry["itemsize"])
 
 
 def _chunk(entry: Json, row: list[int], n_axes: int, span: Span) -> Chunk:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from weighttools.core import budgets
 from weighttools.core.tensor import Source, Span, spans
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError
@@ -21,7 +22,7 @@ from weighttools.formats.hdf5 import read_span
 from weighttools.io.archive import Member, first_member, members, needs
 from weighttools.io.beside import inside
 from weighttools.io.source import LocalFile, spooled
-from weighttools.io.text import MAX_JSON, parse_json, read_json
+from weighttools.io.text import parse_json, read_json
 
 WEIGHTS, INDEX, INDEX_SUFFIX = "model.weights.h5", "model.weights.json", ".weights.json"
 TEXTS = ("metadata.json", "config.json")
@@ -46,7 +47,8 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     chosen = options or ReadOptions()
     found = members(source)
     if INDEX in found:
-        record = parse_json(_text(found[INDEX]).encode("utf-8"), f"{source.name}: {INDEX}")
+        most = min(budgets.JSON_BYTES, budgets.deflated_index(found[INDEX].span.length))
+        record = parse_json(_text(found[INDEX], most).encode("utf-8"), f"{source.name}: {INDEX}")
         inside = _joined(record, f"{source.name}: {INDEX}", lambda name: _member(source, found, name, chosen))
     elif WEIGHTS in found:
         inside = _member(source, found, WEIGHTS, chosen)
@@ -74,10 +76,10 @@ def _member(source: Source, found: Mapping[str, Member], name: str, options: Rea
     return read_span(Span(unpacked, 0, unpacked.size), options)
 
 
-def _text(member: Member) -> str:
+def _text(member: Member, most: int = budgets.CONFIG_BYTES) -> str:
     subject = f"{member.span.source.name}: {member.name}"
-    if member.size > MAX_JSON:
-        raise CorruptFileError(f"is {member.size:,} bytes long", subject=subject, expected=f"at most {MAX_JSON:,}")
+    if member.size > most:
+        raise CorruptFileError(f"is {member.size:,} bytes long", subject=subject, expected=f"at most {most:,}")
     try:
         return member.content().decode("utf-8")
     except UnicodeDecodeError:

@@ -31,12 +31,24 @@ if TYPE_CHECKING:
     from weighttools.io.sink import Sink
 
 SIDECAR = "__weighttools__"
+_MOST_NOTES = 8
 
 
 def matches(head: bytes) -> bool:
     """Whether a file begins as a zip whose first member is an NPY file."""
     name, content = first_member(head) or (b"", b"")
     return name.endswith(b".npy") or content.startswith(npy.MAGIC)
+
+
+def matches_file(source: Source) -> bool:
+    """Whether a file is a zip that holds an NPY file, be it not the first of its members."""
+    return any(_is_array(member) for member in members(source).values())
+
+
+def _is_array(member: Member) -> bool:
+    """Whether a member is an NPY file by its name, but for what macOS puts beside files, or by its content."""
+    folder = member.name.partition("/")[0]
+    return (member.name.endswith(".npy") and folder != "__MACOSX") or member.head(len(npy.MAGIC)) == npy.MAGIC
 
 
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
@@ -54,6 +66,9 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     tensors: dict[str, Tensor] = {}
     skipped = []
     for name, member in found.items():
+        if not _is_array(member):
+            skipped.append(f"member {name!r} is no NPY array: it is left out")
+            continue
         try:
             tensor = _tensor(member, options or ReadOptions())
         except UnsupportedError as error:
@@ -66,7 +81,13 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
             raise CorruptFileError(f"two members are the tensor {key!r}", subject=source.name)
         tensors[key] = tensor
     metadata, aliases = _sidecar(sidecar, tensors) if sidecar else ({}, {})
-    return TensorMap(tensors, metadata, aliases, Origin(source.name, "npz", (source.name,), tuple(skipped)))
+    return TensorMap(tensors, metadata, aliases, Origin(source.name, "npz", (source.name,), _few(skipped)))
+
+
+def _few(notes: list[str]) -> tuple[str, ...]:
+    """Return the first notes, and how many more there are."""
+    more = [f"… and {len(notes) - _MOST_NOTES:,} more members are left out"] if len(notes) > _MOST_NOTES else []
+    return tuple(notes[:_MOST_NOTES] + more)
 
 
 def _tensor(member: Member, options: ReadOptions) -> Tensor:

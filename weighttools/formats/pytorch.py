@@ -7,6 +7,7 @@ PyTorch is not needed, and nothing that the file names is imported or called.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from weighttools.core import budgets
 from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, WeighttoolsError
-from weighttools.formats import members_check
+from weighttools.formats import members_check, trailing
 from weighttools.formats.base import Format, ReadOptions, WriteOptions
 from weighttools.io.archive import Member, first_member, is_zip, members, needs
 
@@ -211,8 +212,7 @@ def check(source: Source) -> Iterator[Finding]:
     """
     from weighttools.formats.pickle_findings import findings
 
-    if is_zip(source.read(0, min(4, source.size))):
-        yield from members_check.surroundings(source)
+    yield from _surroundings(source)
     for machine, n_pickles in _machines(source):
         try:
             for _ in range(n_pickles):
@@ -220,6 +220,18 @@ def check(source: Source) -> Iterator[Finding]:
         except WeighttoolsError as error:
             yield Finding("error", "broken-pickle", str(error), remedy="do not load it with an unpickler")
         yield from findings(machine)
+
+
+def _surroundings(source: Source) -> Iterator[Finding]:
+    """Yield bytes around an archive or behind a legacy stream; those behind a bare pickle may be another one."""
+    head = source.read(0, min(len(LEGACY_MAGIC), source.size))
+    if is_zip(head):
+        yield from members_check.surroundings(source)
+    elif head == LEGACY_MAGIC:
+        from weighttools.formats import torch_legacy
+
+        with contextlib.suppress(WeighttoolsError):  # said where it is read
+            yield from trailing.behind(source, torch_legacy.end_of(source), "the last storage")
 
 
 def _machines(source: Source) -> Iterator[tuple[Machine, int]]:

@@ -8,6 +8,7 @@ object of a class that is not ours to know stays an inert placeholder, and is li
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -75,11 +76,14 @@ class Walk:
     visits, letters
         How many values may still be visited, and how long the names may still be in all: containers may refer to
         one another so that walking them would never end.
+    array_bytes
+        How many bytes NumPy arrays may still hold in all: several may be made of one text, each anew.
     """
 
     shelf: Shelf
     visits: int
     letters: int
+    array_bytes: int = sys.maxsize
     left_out: Counter[str] = field(default_factory=Counter)
     placeholders: Counter[str] = field(default_factory=Counter)
     plain_values: Counter[str] = field(default_factory=Counter)
@@ -121,11 +125,19 @@ class Walk:
             return None
         try:
             view = view_of(child.value, self.shelf)
-            found = tensor_of(view) if view else array_of(child.value, self.shelf.name)
+            found = tensor_of(view) if view else self._array(child.value)
         except UnsupportedError as error:
             self.left_out[error.fact] += 1
             return None
         return Leaf(child.path or ("tensor",), found, view) if isinstance(found, Tensor) else None
+
+    def _array(self, value: Made) -> Tensor | list[Any] | None:
+        found = array_of(value, self.shelf.name)
+        if isinstance(found, Tensor):
+            self.array_bytes -= found.spec.nbytes
+            if self.array_bytes < 0:
+                raise UnsafeFileError("its NumPy arrays repeat one another without measure", subject=self.shelf.name)
+        return found
 
     def _below(self, child: _Child) -> Iterator[_Child] | None:
         """Return what a value holds: a container's elements, an object's attributes; None for neither."""
@@ -241,7 +253,12 @@ def tensor_map(
     CorruptFileError
         A tensor does not fit its storage, or two have one name.
     """
-    walk = Walk(shelf, budgets.visits(machine.n_opcodes), budgets.letters(machine.stream.position))
+    walk = Walk(
+        shelf,
+        budgets.visits(machine.n_opcodes),
+        budgets.letters(machine.stream.position),
+        budgets.views(machine.stream.position),
+    )
     leaves = list(walk.leaves(value))
     said = list(notes)
     if root is not None and root != KEEP:
