@@ -175,6 +175,14 @@ def _read(name: str, data: bytes) -> wt.TensorMap:
     return read_file(Bytes(data, name))
 
 
+def test_an_integer_of_any_length_is_said(tmp_path: Path) -> None:
+    """Python refuses to spell integers of more than 4300 digits, as keys and counts alike."""
+    long = b"\x8b" + struct.pack("<I", 5000) + b"\x7f" * 5000
+    for data in (b"}(" + long + pickles.tensor() + b"u", b"}(" + pickles.text("w") + long + b"u"):
+        with pytest.raises(CorruptFileError, match="the pickle holds an integer of 5,000 bytes"):
+            _read("a.pt", torch_zip(pickles.proto(data)))
+
+
 # -- HDF5 -------------------------------------------------------------------------------------------------------------
 
 

@@ -52,16 +52,19 @@ def opcodes(n_file: int) -> int:
 def visits(n_opcodes: int) -> int:
     """Return how many values of a pickle may be walked: containers hold one another, and unfold to more than was made.
 
-    A tensor takes some 25 opcodes and is one value, so what is tied, or held under three names, is far below; two
-    million values take over a second.
+    A tensor takes some 25 opcodes and is one value, a number of an optimizer's state takes three, so what is held under
+    two names is below; a million values take over a second.
     """
-    return 2 * n_opcodes + 1000
+    return n_opcodes + 100_000
 
 
 def letters(n_bytes: int) -> int:
     """Return how long the names of a pickle's tensors may be together: paths repeat what they lie under."""
     return 64 * n_bytes + (1 << 20)
 
+
+INTEGER_BYTES = 512
+"""How long an integer may be: generators have states of 16 bytes; Python spells none beyond 1785 bytes as text."""
 
 STACK_OBJECTS = 8_000_000
 """Objects on a pickle's stack at once: the largest dictionaries are set in one go, two objects an entry."""

@@ -159,7 +159,9 @@ class Walk:
     def _children(self, parent: _Child, found: Iterable[tuple[Any, Any]], *, is_mapping: bool) -> Iterator[_Child]:
         closed = parent.closed or not is_mapping
         for key, value in found:
-            if type(value) in (Made, Table, list, tuple):
+            if not (value.items if type(value) is Table else value) and type(value) in (Table, list, tuple):
+                self.visits -= 1  # nothing lies under it
+            elif type(value) in (Made, Table, list, tuple):
                 yield _Child(_extended(parent, key), value, closed)
             else:
                 self.visits -= 1
