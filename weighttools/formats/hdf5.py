@@ -55,10 +55,10 @@ def read_span(span: Span, options: ReadOptions) -> TensorMap:
     subject = span.source.name
     found = listing(span)
     _refuse_unsafe(found, subject)
-    _refuse_costly(found, span)
     order, metadata = keras_layout.described(found, subject)
     record = hdf5_names.parse_sidecar(metadata.pop(hdf5_names.SIDECAR, "{}"), subject)
     tensors, notes = _tensors(found, span, options)
+    _refuse_costly(found, span)
     if found["tensors"] + found["left_out"] and not tensors and notes:
         raise UnsupportedError(f"holds no data set of numbers; {notes[0]}", subject=subject)
     ties, more = _ties(found, tensors)
