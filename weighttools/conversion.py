@@ -13,7 +13,7 @@ from weighttools.core.encodings import bitmask_bytes
 from weighttools.core.engine import n_threads
 from weighttools.core.memory import keep_pages
 from weighttools.core.readers import Positioned
-from weighttools.core.tensor import Tensor
+from weighttools.core.tensor import Tensor, confirm
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
 from weighttools.formats import huggingface, load
@@ -225,6 +225,13 @@ def _execute(tensor_map: TensorMap, planned: Plan, options: WriteOptions, force:
     assert writer is not None
     with atomic_file(planned.target, force=force, progress=progress) as sink:
         writer(tensor_map, sink, options)
+        _confirm(tensor_map)
+
+
+def _confirm(tensor_map: TensorMap) -> None:
+    """Check, while the target is not there yet, the CRC-32 of everything that was read for it."""
+    for tensor in tensor_map.values():
+        confirm(tensor)
 
 
 def _write_directory(
@@ -233,6 +240,7 @@ def _write_directory(
     old = Path(planned.target)
     with atomic_directory(planned.target, force=force) as new:
         huggingface.write(tensor_map, new, planned.files, options, progress)
+        _confirm(tensor_map)
         found = {name: why for name, why in _copy_companions(tensor_map, new).items() if name not in options.beside}
         for name, content in options.beside.items():
             (new / name).write_bytes(content)

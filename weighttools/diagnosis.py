@@ -79,7 +79,7 @@ def check(
         There is nothing to read there.
     """
     from weighttools.core.codes import remedied
-    from weighttools.formats import read_file, refuse_unknown
+    from weighttools.formats import members_check, read_file, refuse_unknown
     from weighttools.io.source import open_source
 
     record: Record = {"schema": "weighttools.check/1", "path": os.fspath(path)}
@@ -95,8 +95,11 @@ def check(
             found += _of_map(tensor_map, base, assume)
         if not headers:
             selected = tensor_map.select(*listed(include), exclude=exclude)
-            with _ahead(list(selected.values()), planned, progress) as told:
-                found += _of_values(selected, threads, told)
+            try:
+                with _ahead(list(selected.values()), planned, progress) as told:
+                    found += _of_values(selected, threads, told)
+            finally:
+                found = members_check.joined(found, _files(place, piped), selected)
         if against is not None:
             record["against"], more = _against(tensor_map, against)
             found += more
@@ -117,17 +120,25 @@ def _ahead(tensors: Sequence[Tensor], planned: Progress, progress: Progress) -> 
         yield told
 
 
-def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
-    """Yield what can be found without opening the checkpoint as a whole."""
-    from weighttools.formats import check_file, directory_files, index_check
-    from weighttools.io.beside import links_out
+def _files(place: str, piped: Source | None) -> list[Source]:
+    """Return the files of a checkpoint; standard input has been read already."""
+    from weighttools.formats import directory_files
     from weighttools.io.source import open_source
 
+    return [piped] if piped else [open_source(file) for file in directory_files(place)]
+
+
+def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
+    """Yield what can be found without opening the checkpoint as a whole."""
+    from weighttools.formats import check_file, index_check
+    from weighttools.io.beside import links_out
+
     try:
-        files = directory_files(place)
+        files = _files(place, piped)
         for file in files:
-            yield from check_file(piped or open_source(file))
-        for told in links_out(os.path.dirname(files[0]), files) if files and files != [place] else ():
+            yield from check_file(file)
+        names = [] if piped else [file.name for file in files]
+        for told in links_out(os.path.dirname(names[0]), names) if names and names != [place] else ():
             yield Finding(NOTE, "linked-weights", told)
         for index in index_check.indexes(place):
             yield from index_check.check(index)

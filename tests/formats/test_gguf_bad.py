@@ -89,7 +89,15 @@ BAD: dict[str, tuple[bytes, str]] = {
     "alignment_bool": (file(pairs=(pair("general.alignment", 7, b"\1"),)), "power of two"),
     "alignment_beyond_the_file": (
         file(pairs=(pair("general.alignment", 10, struct.pack("<Q", 1 << 63)),), infos=(GOOD,)),
+        "at most 65,536",
+    ),
+    "alignment_past_the_file": (
+        file(pairs=(pair("general.alignment", 4, struct.pack("<I", 1 << 16)),), infos=(GOOD,)),
         "truncated",
+    ),
+    "alignment_beyond_belief": (
+        file(pairs=(pair("general.alignment", 4, struct.pack("<I", 1 << 17)),), infos=(GOOD,)),
+        "at most 65,536",
     ),
     "five_dimensions": (file(infos=(info(shape=(1,) * 5),)), "5 dimensions"),
     "dimensions_huge": (file(infos=(info(n=(1 << 32) - 1),)), "dimensions"),

@@ -292,3 +292,47 @@ def test_a_row_in_fortran_order_reads_only_near_its_elements() -> None:
     np.testing.assert_array_equal(tensor[3, :5], array[3, :5])
     assert sum(length for _, length in source.reads) == 5 * 4
     assert math.prod(tensor.shape) == 40_000
+
+
+def test_a_stream_of_arrays_is_read_whole(tmp_path: Path) -> None:
+    """What `numpy.save` writes repeatedly to one file, as Equinox does with arrays, scalars and bools."""
+    rng = np.random.default_rng(0)
+    leaves = [rng.standard_normal((5, 3)).astype("f4"), np.float32(2.5), np.array(True), np.array(7), np.array(1 + 2j),
+              np.asfortranarray(rng.standard_normal((3, 4))), np.zeros((0, 2), "i2"), np.arange(9, dtype=">i4"),
+              *(np.full(i, i, "f2") for i in range(8))]  # fmt: skip
+    path = tmp_path / "model.eqx"
+    with open(path, "wb") as file:
+        for leaf in leaves:
+            np.save(file, leaf)
+    found = wt.open(path)
+    assert list(found) == [str(i) for i in range(16)] and found.origin.notes == ()
+    with open(path, "rb") as file:
+        for tensor in found.values():
+            theirs = np.load(file)
+            assert tensor.shape == theirs.shape and tensor.dtype.name == theirs.dtype.newbyteorder("=").name
+            np.testing.assert_array_equal(tensor.read(), theirs)
+    wt.convert(path, tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as theirs:
+        assert len(theirs.files) == 16
+    assert "trailing-bytes" not in [f["code"] for f in wt.check(path)["findings"]]
+    with open(path, "ab") as file:
+        file.write(b"more")
+    assert wt.open(path).origin.notes == ("4 bytes follow the arrays and are not read",)
+    [finding] = [f for f in wt.check(path)["findings"] if f["code"] == "trailing-bytes"]
+    assert finding["severity"] == "warning" and "4 bytes follow the last of 16 arrays" in finding["message"]
+
+
+def test_a_stream_of_one_is_numbered_where_the_suffix_says_so(tmp_path: Path) -> None:
+    for name, key in (("w.eqx", "0"), ("w.npy", "w")):
+        with open(tmp_path / name, "wb") as file:
+            np.save(file, np.ones(3))
+        assert list(wt.open(tmp_path / name)) == [key]
+
+
+def test_a_stream_that_is_cut_short_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "a.eqx", "wb") as file:
+        np.save(file, np.ones(3))
+        np.save(file, np.ones(300))
+        file.truncate(file.tell() - 5)
+    with pytest.raises(CorruptFileError, match="truncated: 5 bytes are missing"):
+        wt.open(tmp_path / "a.eqx")

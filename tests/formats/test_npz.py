@@ -22,6 +22,7 @@ from tests.formats.refusals import refusal
 from tests.formats.test_npy import NUMPYS_OWN, described, made
 from tests.sources import CountingSource
 from tests.strategies import assert_same, random_array, same_bits
+from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import (
@@ -230,7 +231,7 @@ def test_broken_sidecar(record: object, message: str) -> None:
 
 
 def test_sidecar_that_would_inflate_to_much() -> None:
-    side = saved(np.full(npz._SIDECAR_BYTES, ord(" "), np.uint8))
+    side = saved(np.full(budgets.SIDECAR_BYTES, ord(" "), np.uint8))
     data = zipped({"a.npy": ONE, "__weighttools__.npy": side}, zipfile.ZIP_DEFLATED)
     assert len(data) < 100_000
     with pytest.raises(UnsafeFileError, match="would inflate to 16,000,128 bytes; expected at most 16,000,000"):
@@ -271,7 +272,7 @@ BAD: list[tuple[str, bytes, type[WeighttoolsError], str]] = [
     ("cut array", zipped({"a.npy": ONE[:-3]}), CorruptFileError, "a.npy: truncated: 3 bytes are missing"),
     ("cut header", zipped({"a.npy": ONE[:50]}), CorruptFileError, "a.npy: the file ends in its NPY header"),
     ("a folder with content", zipped({"a.npy": ONE, "b/": ONE[:9]}), CorruptFileError, "b/: does not begin with"),
-    ("no name", zipped({"a.npy": ONE, "": b"x"}), CorruptFileError, "does not begin with an NPY header"),
+    ("no name", zipped({"a.npy": ONE, "b.npy": b"x"}), CorruptFileError, "does not begin with an NPY header"),
     ("name not UTF-8", patched(patched(TWO, CENTRAL, 8, u16(0x800)), CENTRAL, 46, b"\xff"), CorruptFileError, ""),
 ]  # fmt: skip
 
@@ -351,7 +352,7 @@ def test_failing_disk_is_not_called_a_damaged_archive(nth: int) -> None:
 def test_member_with_a_wrong_checksum() -> None:
     crc = struct.unpack("<I", SQUEEZED[14:18])[0]
     data = patched(SQUEEZED, CENTRAL, 16, u32(crc ^ 1))
-    with pytest.raises(CorruptFileError, match=r"does not match its declared size and CRC-32"):
+    with pytest.raises(CorruptFileError, match=r"is damaged: its CRC-32 is"):
         read(data)["a"].read()
 
 
@@ -363,9 +364,21 @@ def test_member_that_does_not_inflate() -> None:
 
 
 def test_a_bomb_is_opened_cheaply() -> None:
-    """A gigabyte of zeros, honestly declared, is a legal tensor: opening it inflates its header only."""
+    """A gigabyte of zeros is listed: opening it inflates its header only. Its values are not worth 8 kB of file."""
+    tensor = read(bomb(10**9))["a"]
+    assert tensor.n_elements == 10**9
+    with pytest.raises(UnsafeFileError, match="would inflate to 1,000,000,"):
+        tensor.read()
+    tensor = read(bomb(10**8))["a"]
+    assert tensor.n_elements == 10**8
+    with pytest.raises(CorruptFileError, match="of its declared"):
+        tensor.read()
+
+
+def bomb(n_bytes: int) -> bytes:
+    """An array of so many zeros, by its own account and the archive's; 8 MiB of them are there."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    header = made(described("'|u1'", shape="(1000000000,)"))
+    header = made(described("'|u1'", shape=f"({n_bytes},)"))
     packed = deflate.compress(header) + b"".join(deflate.compress(bytes(1 << 20)) for _ in range(8))
     packed += deflate.flush()
     buffer = io.BytesIO()
@@ -374,11 +387,8 @@ def test_a_bomb_is_opened_cheaply() -> None:
     data = buffer.getvalue()
     for signature, method, size in ((LOCAL, 8, 22), (CENTRAL, 10, 24)):
         data = patched(data, signature, method, u16(8))
-        data = patched(data, signature, size, u32(len(header) + 10**9))
-    tensor = read(data)["a"]
-    assert tensor.n_elements == 10**9
-    with pytest.raises(CorruptFileError, match="of its declared"):
-        tensor.read()
+        data = patched(data, signature, size, u32(len(header) + n_bytes))
+    return data
 
 
 def test_a_slice_of_a_deflated_member(tmp_path: Path) -> None:
@@ -407,3 +417,46 @@ def test_any_field_of_any_record_may_lie(changes: list[tuple[tuple[bytes, int, i
         return
     for name, array in arrays.items():
         assert array.tobytes() in (np.float32([1, 2]).tobytes(), np.arange(9).tobytes()) or name not in "ab"
+
+
+OTHERS = {
+    "a text last": {"w.npy": ONE, "README.txt": b"hi"},
+    "a text first": {"README.txt": b"hi", "w.npy": ONE},
+    "of macOS": {"w.npy": ONE, "__MACOSX/._w.npy": b"\0\5\x16\7", ".DS_Store": b"x"},
+    "a directory": {"weights/": b"", "weights/w.npy": ONE, "weights/b.npy": ONE},
+    "json": {"w.npy": ONE, "config.json": b"{}"},
+    "no name": {"w.npy": ONE, "": b"x"},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_members_that_are_no_arrays_are_left_out_with_a_note(name: str, tmp_path: Path) -> None:
+    """NumPy opens such archives, and gives what is no array as bytes."""
+    path = tmp_path / "a.npz"
+    path.write_bytes(zipped(OTHERS[name]))
+    found = wt.open(path)
+    with np.load(path) as theirs:
+        arrays = {k: theirs[k] for k in theirs.files if isinstance(theirs[k], np.ndarray)}
+        others = [k for k in OTHERS[name] if k.removesuffix(".npy") not in arrays and not k.endswith("/")]
+    assert list(found) == list(arrays)
+    assert all(np.array_equal(found[k].read(), arrays[k]) for k in arrays)
+    assert found.origin.notes == tuple(f"member {other!r} is no NPY array: it is left out" for other in others)
+
+
+def test_an_archive_of_nothing_but_others_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(zipped({"README.txt": b"hi"}))
+    with pytest.raises(WeighttoolsError, match="is a zip archive, but no NPY, PyTorch or Keras one"):
+        wt.open(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(("before", "behind"), [(b"", b"x" * 9), (b"#!/bin/sh\n", b""), (b"", b"")])
+def test_bytes_around_an_archive_are_found(before: bytes, behind: bytes, tmp_path: Path) -> None:
+    """NumPy, whose zipfile looks for the end first, reads both."""
+    path = tmp_path / "a.npz"
+    path.write_bytes(before + zipped({"a.npy": ONE}) + behind)
+    if not before:
+        with np.load(path) as theirs:
+            assert theirs.files == ["a"]
+    found = [f for f in wt.check(path)["findings"] if f["code"] == "trailing-bytes"]
+    assert len(found) == bool(before or behind)
+    assert all("9 bytes follow" in f["message"] or "10 bytes precede" in f["message"] for f in found)

@@ -110,7 +110,7 @@ class Watch:
 
 def trust_checksums() -> None:
     """Let every CRC-32 of an archive member be right."""
-    from weighttools.io import archive
+    from weighttools.io import archive, contents
 
     class Right(int):
         def __ne__(self, other: object) -> bool:
@@ -122,6 +122,9 @@ def trust_checksums() -> None:
     archive.zlib = SimpleNamespace(  # type: ignore[assignment]
         **{name: getattr(real, name) for name in dir(real) if not name.startswith("_")} | {"crc32": lambda *a: Right()}
     )
+    archive.crc32 = lambda data: Right()  # type: ignore[assignment]
+    contents.joined = lambda *a: Right()  # type: ignore[assignment]
+    contents.crc32_of = lambda pieces, n_bytes: Right(sum(map(len, pieces)))  # type: ignore[assignment]
 
 
 def import_all() -> None:

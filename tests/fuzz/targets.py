@@ -12,12 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 import weighttools as wt
 from tests.conftest import ROOT
 from weighttools import conversion, formats
 from weighttools.analyzers.tree import outline
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
+from weighttools.formats import members_check
 from weighttools.io.source import Bytes
 
 MOST_BYTES = 64 << 20
@@ -35,6 +38,22 @@ class Target(NamedTuple):
 
 def _same(data: bytes) -> bytes:
     return data
+
+
+def _repeated(data: bytes) -> bytes:
+    """Put bytes behind an array, and again behind themselves."""
+    file = io.BytesIO()
+    np.save(file, np.arange(3.0))
+    return file.getvalue() + data + data
+
+
+def _deflated(data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", data)
+        archive.writestr("a/data/0", bytes(range(96)))
+        archive.writestr("a/data/1", bytes(256))
+    return file.getvalue()
 
 
 def _zipped(**members: bytes | None) -> Callable[[bytes], bytes]:
@@ -65,10 +84,12 @@ _torch = _zipped(**{"a/data.pkl": None, "a/version": b"3\n", "a/data/0": bytes(r
 TARGETS = {
     "safetensors": Target("f.safetensors", _same, "safetensors/*/*.safetensors", _same),
     "npy": Target("f.npy", _same, "npy/*.npy", _same),
+    "npy_stream": Target("f.eqx", _repeated, "npy/*.npy", _same),
     "npz": Target("f.npz", _same, "npz/*.npz", _same),
     "npz_member": Target("f.npz", _zipped(**{"w.npy": None}), "npy/*.npy", _same),
     "pytorch": Target("f.pt", _same, "pytorch/*", _same),
     "pytorch_pickle": Target("f.pt", _torch, "pytorch/*t", _member("data.pkl")),
+    "pytorch_deflated": Target("f.pt", _deflated, "pytorch/*t", _member("data.pkl")),
     "flax": Target("f.msgpack", _same, "flax/*.msgpack", _same),
     "onnx": Target("f.onnx", _same, "onnx/*.onnx", _same),
     "gguf": Target("f.gguf", _same, "gguf/*.gguf", _same),
@@ -100,6 +121,7 @@ def attack(name: str, data: bytes) -> bool:
     target = TARGETS[name]
     source = Bytes(target.wrap(data), target.file)
     _refused(lambda: [str(finding.record()) for finding in formats.check_file(source)])
+    _refused(lambda: [str(finding.record()) for finding in members_check.check(source)])
     try:
         tensor_map = formats.read_file(source)
     except WeighttoolsError as error:

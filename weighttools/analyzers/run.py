@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, reduce
 from itertools import groupby
@@ -23,7 +24,7 @@ from weighttools.analyzers.kernels.summary import Summary
 from weighttools.core import plan
 from weighttools.core.engine import run
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import BLOCK_ELEMENTS, Spec, Tensor
+from weighttools.core.tensor import BLOCK_ELEMENTS, Spec, Tensor, confirm
 from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
 
@@ -193,12 +194,26 @@ def fold_tasks(
         Called with the number of stored bytes just done.
     batch
         How many small tensors may go into one job: with `window`, this bounds the states that wait.
+
+    Raises
+    ------
+    CorruptFileError
+        What was read is not what its archive's CRC-32 tells.
     """
     recipe = recipe or Recipe()
-    jobs = (Job(pieces, recipe) for pieces in _batches(tasks, recipe, batch))
+    begun: deque[Task] = deque()
+    jobs = (Job(pieces, recipe) for pieces in _batches(_kept(tasks, begun), recipe, batch))
     done = (pair for pairs in run(_numbered, jobs, executor, window) for pair in pairs)
     for _, parts in groupby(done, key=lambda part: part[0]):
-        yield merged(_told(states, n_bytes, progress) for _, n_bytes, states in parts)
+        states = merged(_told(states, n_bytes, progress) for _, n_bytes, states in parts)
+        confirm(begun.popleft().tensor)
+        yield states
+
+
+def _kept(tasks: Iterable[Task], begun: deque[Task]) -> Iterator[Task]:
+    for task in tasks:
+        begun.append(task)
+        yield task
 
 
 def _told(states: list[State], n_bytes: int, progress: Progress) -> list[State]:

@@ -3,6 +3,8 @@
 The rule they serve: a file under 1 MB costs at most 2 s of processor time and 300 MB, whatever it declares.
 """
 
+from __future__ import annotations
+
 MAX_FINDINGS_OF_A_KIND = 10
 """Findings of one code that an index gives before the rest are one line: it may name 100,000 shards that are not there,
 and who reads the report learns nothing from the eleventh."""
@@ -37,3 +39,117 @@ MOST_VALUE_TEXT = 200
 """Characters of a text that is such a value: a line that a person reads."""
 MOST_KEY_PARTS = 64
 """Parts of a tuple that is a key: tuples that hold one another would unfold to 2**depth of them."""
+
+# -- archives ---------------------------------------------------------------------------------------------------------
+
+INFLATED_FREE, INFLATED_TIMES = 128 << 20, 64
+"""What the deflated members of an archive may inflate to, each and together: so many bytes, and so many times as many
+as are stored. Weights deflate to a half, pruned ones to a tenth; deflate's own limit is 1032 times. An inflated member
+is held whole, so a file of 1 MB takes 192 MB, a second of inflating, and no more."""
+
+INFLATED_SMALL = 1 << 16
+"""Members that inflate to no more are read even in an archive whose members together claim too much: a file of 1 MB has
+room for 8,000 of them, half a gigabyte."""
+
+SIDECAR_BYTES = 16_000_000
+"""The most that the deflated metadata of an NPZ archive may inflate to: they are read whenever it is opened."""
+
+
+def inflated(n_stored: int) -> int:
+    """Return what `n_stored` bytes may inflate to."""
+    return INFLATED_FREE + INFLATED_TIMES * n_stored
+
+
+# -- pickles ----------------------------------------------------------------------------------------------------------
+
+_PICKLE_FREE, _PICKLE_TIMES = 8 << 20, 16
+_OPCODES_FREE = 500_000
+
+
+def inflated_pickle(n_file: int) -> int:
+    """Return how long a deflated pickle may be once inflated, in a file of `n_file` bytes.
+
+    Its text may take four times its bytes in memory, and its objects a hundred; a pickle of names and shapes deflates
+    to a tenth, and lies beside its tensors.
+    """
+    return _PICKLE_FREE + _PICKLE_TIMES * n_file
+
+
+def opcodes(n_file: int) -> int:
+    """Return how many opcodes a deflated pickle may run, in a file of `n_file` bytes.
+
+    An empty dictionary is one opcode and 120 bytes of memory: a file of 1 MB makes 180 MB of them. A stored pickle
+    has no more opcodes than the file has bytes; a deflated one is allowed half a million beyond that.
+    """
+    return _OPCODES_FREE + n_file
+
+
+def visits(n_opcodes: int) -> int:
+    """Return how many values of a pickle may be walked: containers hold one another, and unfold to more than was made.
+
+    A tensor takes some 25 opcodes and is one value, a number of an optimizer's state takes three, so what is held under
+    two names is below; a million values take over a second.
+    """
+    return n_opcodes + 100_000
+
+
+def letters(n_bytes: int) -> int:
+    """Return how long the names of a pickle's tensors may be together: paths repeat what they lie under."""
+    return 64 * n_bytes + (1 << 20)
+
+
+INTEGER_BYTES = 512
+"""How long an integer may be: generators have states of 16 bytes; Python spells none beyond 1785 bytes as text."""
+
+STACK_OBJECTS = 8_000_000
+"""Objects on a pickle's stack at once: the largest dictionaries are set in one go, two objects an entry."""
+
+# -- views ------------------------------------------------------------------------------------------------------------
+
+VIEWS_FREE, VIEWS_TIMES = 1 << 25, 4
+"""What the tensors of a file may take together beyond what their storages hold: so many bytes, and so many times the
+storages. Views of one storage overlap twice at most in what training writes (a flat parameter and its parts); expanded
+tensors repeat one element by a stride of 0, and are read at some 100 MB/s."""
+
+
+def views(n_held: int) -> int:
+    """Return how many bytes views of storages of `n_held` bytes may show, and inflate, in all."""
+    return VIEWS_FREE + VIEWS_TIMES * n_held
+
+
+# -- GGUF -------------------------------------------------------------------------------------------------------------
+
+ALIGNMENT = 1 << 16
+"""The most that GGUF's alignment is believed: files have 32, a page of memory is 4096 or 65,536, and every tensor is
+padded to it when a file is written."""
+
+PADDING_FREE = 1 << 26
+"""Bytes of padding that a GGUF file may be written with beyond as many as its tensors take."""
+
+# -- distributed checkpoints ------------------------------------------------------------------------------------------
+
+METADATA_BYTES = 2_000_000_000
+"""How long the metadata of a distributed checkpoint may be."""
+
+# -- HDF5 -------------------------------------------------------------------------------------------------------------
+
+UNWRITTEN_BYTES = 1 << 26
+"""Bytes that the data sets of a file may claim together beyond what their filters could make of those they store."""
+
+CHUNK_FREE, CHUNK_TIMES = 4 << 20, 8
+"""Bytes that a chunk of a data set may have, or times that it may be larger than the data set: h5py's own chunks are of
+1 MiB at most, and a data set that is to grow may have one. What lies beyond the data set is inflated in vain."""
+
+# -- texts ------------------------------------------------------------------------------------------------------------
+
+JSON_BYTES = 200_000_000
+"""How long an index may be: that of a million tensors is half as long."""
+
+CONFIG_BYTES = 8_000_000
+"""How long config.json and its like may be, in a Keras archive too: real ones have a few kilobytes, the longest tables
+of labels one megabyte, and parsed JSON may take twenty times its bytes."""
+
+
+def deflated_index(n_stored: int) -> int:
+    """Return how long an index of `n_stored` deflated bytes may be: of names that are alike, a twentieth is stored."""
+    return CONFIG_BYTES + 16 * n_stored

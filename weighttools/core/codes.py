@@ -35,6 +35,23 @@ CODES: dict[str, Code] = {
         "the file cannot be opened as a checkpoint, or a tensor cannot be read",
         "as the message says",
     ),
+    "damaged-member": Code(
+        "error",
+        "the content of an archive's member is not what its CRC-32 tells",
+        "fetch the file again, or take a backup: some of its values are not those that were stored",
+        "values",
+    ),
+    "inflates-without-measure": Code(
+        "error",
+        "a compressed member of an archive claims far more bytes than are stored",
+        "if it is meant to be so, save it again without compression",
+        "values",
+    ),
+    "trailing-bytes": Code(
+        "warning",
+        "bytes before or behind what the format reads: no loader sees them, a scanner may or may not",
+        "convert it with weighttools, and keep the result",
+    ),
     "pickle-runs-code": Code(
         "error",
         "unpickling would call what is not needed to rebuild tensors and plain containers, or import what is dangerous",
@@ -99,11 +116,6 @@ CODES: dict[str, Code] = {
         "note",
         "a weight file of the directory is a link out of it: what is read lies elsewhere, and may change there",
         "nothing, where a store such as git-annex or DVC made it",
-    ),
-    "trailing-bytes": Code(
-        "warning",
-        "bytes follow the end of what a reader reads",
-        "see where the file comes from; convert it to leave them out",
     ),
     "not-looked-into": Code(
         "error, warning",

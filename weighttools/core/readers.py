@@ -61,7 +61,7 @@ class Raw:
         array costs more than reading the bytes. Elements narrower than a byte are unpacked into an array of their own.
         """
         data = buffer[: self._nbytes(start, stop)]
-        self.span.source.readinto(self.span.offset + start * self.dtype.bits // 8, data.data)
+        self.span.readinto(start * self.dtype.bits // 8, data.data)
         if self.dtype.bits < 8:
             from weighttools.core.packing import unpack
 

@@ -84,12 +84,31 @@ class Source(Protocol):
         """Fill `buffer` with the bytes from `offset`."""
 
 
+class Content(Protocol):
+    """A run of bytes whose CRC-32 is known, and is checked once all of it has been read: a member of an archive."""
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the source's bytes from `offset`, and remember their CRC-32."""
+
+    def confirm(self, offset: int, length: int) -> None:
+        """Hear that these bytes have been read; with the last of them, check the CRC-32 of the whole."""
+
+
 class Span(NamedTuple):
-    """A run of bytes: `length` bytes at `offset` of `source`."""
+    """A run of bytes: `length` bytes at `offset` of `source`, perhaps within a `content` with a CRC-32."""
 
     source: Source
     offset: int
     length: int
+    content: Content | None = None
+
+    def readinto(self, at: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes from `at` of the span on."""
+        (self.content or self.source).readinto(self.offset + at, buffer)
+
+    def part(self, at: int, length: int) -> Span:
+        """Return `length` bytes from `at` on."""
+        return Span(self.source, self.offset + at, length, self.content)
 
 
 class Reader(Protocol):
@@ -166,6 +185,7 @@ class Tensor:
             NumPy cannot hold such a shape: more than 64 axes, or a side of 2**63 beside one of 0.
         """
         values = self.reader(0, self.n_elements)
+        confirm(self)
         try:
             return values.reshape(self.shape)
         except ValueError as error:
@@ -177,6 +197,7 @@ class Tensor:
 
         for start, stop in blocks(self.n_elements, self.reader.granularity, block_elements):
             yield self.reader(start, stop)
+        confirm(self)
 
     def sliced(self, key: object) -> Tensor:
         """Return the tensor that NumPy basic indexing with `key` would give; nothing is read yet.
@@ -198,3 +219,29 @@ class Tensor:
         import numpy as np
 
         return np.asarray(self.read(), dtype=dtype)
+
+
+def confirm(tensor: Tensor) -> None:
+    """Check, once a tensor has been read whole, the CRC-32 of what it is the last part of.
+
+    Raises
+    ------
+    CorruptFileError
+        The bytes are not those that the archive's writer stored.
+    """
+    for span in spans(tensor):
+        if span.content is not None:
+            span.content.confirm(span.offset, span.length)
+
+
+def spans(part: object) -> Iterator[Span]:
+    """Yield the spans that a tensor, or a reader and those it stands on, reads whole."""
+    if isinstance(part, Span):
+        yield part
+        return
+    if math.prod(getattr(part, "shape", ())) < getattr(part, "n_base", 0):
+        return  # a slice
+    fields = part if type(part) is tuple else [getattr(part, name, None) for name in getattr(part, "__slots__", ())]
+    for field_ in fields:
+        if type(field_) is tuple or isinstance(field_, Span) or hasattr(field_, "granularity"):
+            yield from spans(field_)

@@ -38,7 +38,7 @@ class Row(NamedTuple):
 ROWS: tuple[Row, ...] = (
     Row("safetensors", "safetensors file", (".safetensors",)),
     Row("npz", "NumPy archive of arrays", (".npz",)),
-    Row("npy", "NumPy array", (".npy",)),
+    Row("npy", "NumPy array, or a stream of them (Equinox)", (".npy", ".eqx")),
     Row("pytorch", "PyTorch state dict, checkpoint or TorchScript archive", (".pt", ".pth", ".bin", ".ckpt")),
     Row("flax", "Flax msgpack of nested arrays", (".msgpack",)),
     Row("onnx", "ONNX model: its initializers and Constant nodes", (".onnx",)),
@@ -90,7 +90,7 @@ def read_file(source: Source, options: ReadOptions | None = None) -> TensorMap:
     """
     head = source.read(0, min(HEAD_BYTES, source.size))
     named = by_suffix(source.name)
-    name = recognise(head, named)
+    name = recognise(head, named) or _by_members(source, head)
     if name is None:
         from weighttools.formats.sniff import refuse_stranger
 
@@ -122,12 +122,22 @@ def recognise(head: bytes, named: str | None = None) -> str | None:
     return next((name for name in order if load(name).matches(head)), None)
 
 
+def _by_members(source: Source, head: bytes) -> str | None:
+    """Return the format of a zip archive whose first member tells nothing (a README, a directory)."""
+    if not head.startswith(b"PK\x03\x04"):
+        return None
+    from weighttools.formats import npz
+
+    return "npz" if npz.matches_file(source) else None
+
+
 def check_file(source: Source) -> Iterable[Finding]:
     """Return what a file's format finds dangerous or doubtful in it; of a file of no known format, what a pickle
     or a zip archive of pickles would run.
     """
     named = by_suffix(source.name)
-    name = recognise(source.read(0, min(HEAD_BYTES, source.size)), named)
+    head = source.read(0, min(HEAD_BYTES, source.size))
+    name = recognise(head, named) or _by_members(source, head)
     if name is None and named not in (None, "pytorch"):
         return load(named).check(source)
     if name is None:

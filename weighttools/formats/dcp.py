@@ -8,16 +8,17 @@ as `torch.save` writes it, of one tensor, or of one view of a tensor.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weighttools.core.dtypes import DTYPES
+from weighttools.core import budgets, plan
+from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import joined
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import CorruptFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from weighttools.formats import pytorch
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.left_out import LeftOut
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 NAME = "dcp"
 _FILE = ".metadata"
-_MAX_METADATA = 2_000_000_000
 
 
 class Chunk(NamedTuple):
@@ -61,21 +61,23 @@ def read(directory: Path, options: ReadOptions | None = None) -> TensorMap:
         A chunk's file would leave the directory.
     """
     source = LocalFile(directory / _FILE)
-    if source.size > _MAX_METADATA:
+    if source.size > budgets.METADATA_BYTES:
         raise CorruptFileError(f"is {source.size:,} bytes long", subject=source.name)
     machine = Machine(Stream(source))
     fields = _fields(machine.load())
     places = _places(fields.get("storage_data"), source.name)
-    files: dict[str, LocalFile] = {}
+    files = Files(directory)
     tensors: dict[str, Tensor] = {}
     left_out = LeftOut()
     for name, held in entries(fields.get("state_dict_metadata")) or []:
         if type(name) is not str or "size" not in (described := _fields(held)):
             left_out.add("an entry that is no tensor", name if type(name) is str else "an entry without a name")
             continue
-        tensors[name] = _tensor(name, described, places, directory, files, source.name)
-    origin = Origin(str(directory), NAME, tuple(file.name for file in files.values()), tuple(left_out.notes()))
-    for file in files.values():
+        tensors[name] = _tensor(name, described, places, files, source.name)
+    opened = files.opened.values()
+    _refuse_repetition(tensors, source.size + sum(file.size for file in opened), source.name)
+    origin = Origin(str(directory), NAME, tuple(file.name for file in opened), tuple(left_out.notes()))
+    for file in opened:
         file.close()
     return TensorMap(tensors, METADATA, origin=origin)
 
@@ -114,8 +116,7 @@ def _tensor(
     name: str,
     described: dict[str, Any],
     places: dict[tuple[str, tuple[int, ...] | None], Place],
-    directory: Path,
-    files: dict[str, LocalFile],
+    files: Files,
     subject: str,
 ) -> Tensor:
     shape = _lengths(described["size"])
@@ -129,7 +130,7 @@ def _tensor(
         place = places.get((name, chunk.offsets)) if chunk else None
         if chunk is None or place is None:
             raise CorruptFileError(f"does not say where the chunks of {name[:200]!r} lie", subject=subject)
-        part = _read_chunk(_opened(place.file, directory, files), place)
+        part = files.chunk(place)
         if part.shape != chunk.sizes or part.dtype != spec.dtype:
             raise CorruptFileError(
                 f"a chunk of {name[:200]!r} is {part.dtype} {list(part.shape)}", subject=place.file,
@@ -152,10 +153,41 @@ def _dtype(properties: Any) -> str:
     return first.name if type(first) is Global and first.module == "torch" else "unknown"
 
 
-def _opened(name: str, directory: Path, files: dict[str, LocalFile]) -> LocalFile:
-    if name not in files:
-        files[name] = LocalFile(inside(directory, name, directory / _FILE))
-    return files[name]
+class Files:
+    """The files of a directory and the chunks in them, each opened once.
+
+    Attributes
+    ----------
+    opened
+        The files, by the names that the metadata give them.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.opened: dict[str, LocalFile] = {}
+        self._chunks: dict[Place, Tensor] = {}
+
+    def chunk(self, place: Place) -> Tensor:
+        """Return the tensor that lies at a place, whoever else names it."""
+        if place not in self._chunks:
+            self._chunks[place] = _read_chunk(self._file(place.file), place)
+        return self._chunks[place]
+
+    def _file(self, name: str) -> LocalFile:
+        if name not in self.opened:
+            self.opened[name] = LocalFile(inside(self._directory, name, self._directory / _FILE))
+        return self.opened[name]
+
+
+def _refuse_repetition(tensors: Mapping[str, Tensor], n_held: int, subject: str) -> None:
+    """Refuse metadata that name the same chunks for ever more tensors."""
+    shown = sum(tensor.spec.nbytes for tensor in tensors.values())
+    if shown > budgets.views(n_held):
+        raise UnsafeFileError(
+            f"its tensors show {shown:,} bytes of files that hold {n_held:,}",
+            subject=subject,
+            expected=f"at most {budgets.VIEWS_TIMES} for each, and {budgets.VIEWS_FREE:,}",
+        )
 
 
 def _read_chunk(file: LocalFile, place: Place) -> Tensor:
@@ -217,7 +249,7 @@ def _joined(name: str, spec: Spec, parts: list[tuple[Chunk, Tensor]], subject: s
     if all(chunk.sizes[1:] == spec.shape[1:] for chunk, _ in rows):
         reader = joined((part.reader, part.n_elements) for _, part in rows)
     else:
-        reader = Tiled(tuple((chunk, part.reader) for chunk, part in rows), spec.shape)
+        reader = Tiled(tuple((chunk, part.reader) for chunk, part in rows), spec.shape, spec.dtype)
     return Tensor(Spec(spec.dtype, spec.shape, "chunked"), reader)
 
 
@@ -228,30 +260,32 @@ def _inside(chunk: Chunk, shape: tuple[int, ...]) -> bool:
 
 
 def _overlap(chunks: list[Chunk]) -> bool:
-    """Whether two boxes share an element; boxes are swept along the first axis."""
-    boxes = sorted(chunk for chunk in chunks if math.prod(chunk.sizes))
-    if boxes and not boxes[0].sizes:
+    """Whether two boxes share an element: each is held, all at once, against those that begin before it ends."""
+    import numpy as np
+
+    boxes = [chunk for chunk in chunks if math.prod(chunk.sizes)]
+    if len(boxes) < 2 or not boxes[0].sizes:
         return len(boxes) > 1
-    active: list[Chunk] = []
-    for box in boxes:
-        active = [other for other in active if other.offsets[0] + other.sizes[0] > box.offsets[0]]
-        if any(_meet(box, other) for other in active):
+    begins = np.array([box.offsets for box in boxes], np.int64)
+    ends = begins + np.array([box.sizes for box in boxes], np.int64)
+    axis = max(range(begins.shape[1]), key=lambda axis: len(np.unique(begins[:, axis])))
+    order = np.argsort(begins[:, axis], kind="stable")
+    begins, ends = begins[order], ends[order]
+    after = np.searchsorted(begins[:, axis], ends[:, axis])
+    for i, last in enumerate(after):
+        others = slice(i + 1, last)
+        if ((begins[others] < ends[i]) & (begins[i] < ends[others])).all(axis=1).any():
             return True
-        active.append(box)
     return False
-
-
-def _meet(a: Chunk, b: Chunk) -> bool:
-    axes = zip(a.offsets, a.sizes, b.offsets, b.sizes, strict=True)
-    return all(ao < bo + bn and bo < ao + an for ao, an, bo, bn in axes)
 
 
 @dataclass(frozen=True, slots=True)
 class Tiled:
-    """Reads a tensor of boxes that tile it, along runs of the last axis."""
+    """Reads a tensor of boxes that tile it: what of each box lies in a run of elements is one run of the box."""
 
     boxes: tuple[tuple[Chunk, Reader], ...]
     shape: tuple[int, ...]
+    dtype: DType
 
     @property
     def granularity(self) -> int:
@@ -260,34 +294,35 @@ class Tiled:
     def __call__(self, start: int, stop: int) -> Array:
         import numpy as np
 
+        out = np.empty(stop - start, self.dtype.numpy)
+        begins = np.array([chunk.offsets for chunk, _ in self.boxes], np.int64)
+        ends = begins + np.array([chunk.sizes for chunk, _ in self.boxes], np.int64)
+        done = 0
+        for at, lengths in plan.boxes(start, stop, self.shape):
+            n = math.prod(lengths)
+            region = out[done : done + n].reshape(lengths)
+            meet = ((begins < np.add(at, lengths)) & (ends > np.array(at))).all(axis=1)
+            for number in np.flatnonzero(meet):
+                self._fill(region, at, *self.boxes[number])
+            done += n
+        return out
+
+    def _fill(self, region: Array, at: tuple[int, ...], chunk: Chunk, reader: Reader) -> None:
+        """Put what a box has of a region that begins at `at` into it.
+
+        A region is one index of each of the first axes, some of the next, and all of the others; so its part of a box
+        lies there in one run.
+        """
         from weighttools.core.readers import aligned_read
 
-        pieces = [aligned_read(*run) for run in self._runs(start, stop)]
-        return np.concatenate(pieces) if len(pieces) != 1 else pieces[0]
-
-    def _runs(self, start: int, stop: int) -> Iterator[tuple[Reader, int, int, int]]:
-        """Yield the runs of boxes, in order, that make up the elements from `start` to `stop`; last, a box's length."""
-        while start < stop:
-            index = self._index(start)
-            chunk, reader = self._box(index)
-            within = [i - o for i, o in zip(index, chunk.offsets, strict=True)]
-            first = 0
-            for i, n in zip(within, chunk.sizes, strict=True):
-                first = first * n + i
-            length = min(chunk.sizes[-1] - within[-1], stop - start)
-            yield reader, first, first + length, math.prod(chunk.sizes)
-            start += length
-
-    def _index(self, flat: int) -> list[int]:
-        index = []
-        for length in reversed(self.shape):
-            flat, i = divmod(flat, length)
-            index.append(i)
-        return index[::-1]
-
-    def _box(self, index: list[int]) -> tuple[Chunk, Reader]:
-        return next(
-            (chunk, reader)
-            for chunk, reader in self.boxes
-            if all(o <= i < o + n for i, o, n in zip(index, chunk.offsets, chunk.sizes, strict=True))
-        )
+        first = [max(0, a - o) for a, o in zip(at, chunk.offsets, strict=True)]
+        last = [
+            min(n, a + length - o) for a, length, o, n in zip(at, region.shape, chunk.offsets, chunk.sizes, strict=True)
+        ]
+        lengths = [b - a for a, b in zip(first, last, strict=True)]
+        begin = 0
+        for index, n in zip(first, chunk.sizes, strict=True):
+            begin = begin * n + index
+        values = aligned_read(reader, begin, begin + math.prod(lengths), math.prod(chunk.sizes))
+        places = (o + f - a for o, f, a in zip(chunk.offsets, first, at, strict=True))
+        region[tuple(slice(p, p + n) for p, n in zip(places, lengths, strict=True))] = values.reshape(lengths)

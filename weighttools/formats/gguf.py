@@ -11,15 +11,16 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from weighttools.core import plan
+from weighttools.core import budgets, plan
 from weighttools.core.encodings import QUANTIZED
 from weighttools.core.engine import collector_paused, run, threads
+from weighttools.core.findings import Finding
 from weighttools.core.quantized import BlockReader, Quantized
 from weighttools.core.readers import Raw
 from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import SpecError, few, printable
-from weighttools.formats import gguf_header
+from weighttools.formats import gguf_header, trailing
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, instead, refuse_shapes
 from weighttools.formats.gguf_header import (
     ALIGNMENT,
@@ -94,6 +95,7 @@ def losses(tensor_map: TensorMap) -> list[str]:
         _check_writable(name, tensor.spec)
     refuse_shapes(tensor_map, "GGUF", MAX_DIMENSIONS, MAX_ELEMENTS // 8 - 1)
     _header_pieces(tensor_map)
+    _refuse_padding(tensor_map)
     return [*_long_names(tensor_map), *_odd_metadata(tensor_map.metadata), *_ties(tensor_map.aliases)]
 
 
@@ -107,6 +109,17 @@ def _check_writable(name: str, spec: Spec) -> None:
     block = QUANTIZED.get(spec.encoding)
     if block is not None and (not spec.shape or spec.shape[-1] % block.elements):
         raise SpecError(f"tensor {name!r} does not fill {spec.encoding} blocks", expected="rows of whole blocks")
+
+
+def _refuse_padding(tensor_map: TensorMap) -> None:
+    sizes = [spec.encoded_bytes for spec in tensor_map.specs()]
+    alignment = alignment_of(tensor_map.metadata)
+    padding = sum(_padded(n, alignment) - n for n in sizes)
+    if padding > budgets.PADDING_FREE + sum(sizes):
+        raise SpecError(
+            f"an alignment of {alignment:,} pads {sum(sizes):,} bytes of tensors with {padding:,} more",
+            expected=f"the metadata entry {ALIGNMENT} as it usually is, {DEFAULT_ALIGNMENT}",
+        )
 
 
 def _long_names(tensor_map: TensorMap) -> list[str]:
@@ -139,12 +152,14 @@ def alignment_of(metadata: Mapping[str, Any]) -> int:
     Raises
     ------
     SpecError
-        It is no power of two.
+        It is no power of two, or a large one.
     """
     asked = str(metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT))
     n = int(asked) if asked.isdecimal() and len(asked) < 10 else 0
-    if n < 1 or n & (n - 1):
-        raise SpecError(f"the metadata entry {ALIGNMENT} is {asked!r}", expected="a power of two below 10**9")
+    if n < 1 or n & (n - 1) or n > budgets.ALIGNMENT:
+        raise SpecError(
+            f"the metadata entry {ALIGNMENT} is {asked!r}", expected=f"a power of two of at most {budgets.ALIGNMENT:,}"
+        )
     return n
 
 
@@ -220,4 +235,11 @@ def _encoded_block(job: Job) -> Any:
     return blocks.encoded(start, stop)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, encodings=frozenset(QUANTIZED))
+def check(source: Source) -> Iterator[Finding]:
+    """Yield bytes behind the last tensor and its padding."""
+    header = gguf_header.parse(source)
+    end = max((info.offset + info.length for info in header.tensors.values()), default=header.data_start)
+    yield from trailing.behind(source, _padded(end, header.alignment), "the last tensor")
+
+
+FORMAT = Format(matches, read, write, losses, check, frozenset(QUANTIZED))

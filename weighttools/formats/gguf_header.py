@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.encodings import BIG_ENDIAN, QUANTIZED
 from weighttools.core.tensor import Source, Spec
@@ -146,6 +147,8 @@ def _alignment(cursor: Cursor, metadata: dict[str, Any]) -> int:
     found = metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT)
     if not isinstance(found, int) or isinstance(found, bool) or found < 1 or found & (found - 1):
         raise cursor.corrupt(f"{ALIGNMENT} is {found!r}", "a power of two")
+    if found > budgets.ALIGNMENT:
+        raise cursor.corrupt(f"{ALIGNMENT} is {found:,}", f"at most {budgets.ALIGNMENT:,}")
     return int(found)
 
 

@@ -10,15 +10,17 @@ nothing else is there. Soft links within the file are names of what they point t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from weighttools.core import budgets
+from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source, Span, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, counted, few
-from weighttools.formats import hdf5_names, hdf5_tensors, keras_layout
+from weighttools.formats import hdf5_names, hdf5_tensors, keras_layout, trailing
 from weighttools.formats.base import Format, ReadOptions, refuse_shapes
-from weighttools.formats.hdf5_process import listing, user_block
+from weighttools.formats.hdf5_process import end_of_file, listing, user_block
 from weighttools.formats.hdf5_write import write
 from weighttools.formats.left_out import LeftOut
 
@@ -56,6 +58,7 @@ def read_span(span: Span, options: ReadOptions) -> TensorMap:
     order, metadata = keras_layout.described(found, subject)
     record = hdf5_names.parse_sidecar(metadata.pop(hdf5_names.SIDECAR, "{}"), subject)
     tensors, left_out = _tensors(found, span, options)
+    _refuse_costly(found, span)
     if not tensors:
         _refuse_nothing(found, left_out, subject)
     ties, more = _ties(found, tensors)
@@ -92,6 +95,25 @@ def _attribute_notes(found: Json) -> list[str]:
     n, some = found["n_attributes"], found["some_attributes"]
     more = ", …" if n > len(some) else ""
     return [f"left out: {counted(n, 'attribute')} of groups and data sets ({', '.join(some)}{more})"] if n else []
+
+
+def _refuse_costly(found: Json, span: Span) -> None:
+    """Hold what all data sets together claim against the file: there may be thousands, each within its bounds."""
+    unwritten = sum(map(hdf5_tensors.unstored_bytes, found["tensors"]))
+    if unwritten > budgets.UNWRITTEN_BYTES + span.length:
+        raise UnsafeFileError(
+            f"its data sets claim {unwritten:,} bytes that were never written",
+            subject=span.source.name,
+            expected=f"at most {budgets.UNWRITTEN_BYTES:,}, and as many as the file has",
+        )
+    inflated = sum(map(hdf5_tensors.chunk_bytes, found["tensors"]))
+    if inflated > budgets.inflated(span.length):
+        raise UnsafeFileError(
+            f"its chunks would inflate to {inflated:,} bytes",
+            subject=span.source.name,
+            expected=f"at most {budgets.INFLATED_TIMES} for each stored byte, and {budgets.INFLATED_FREE:,}",
+            remedy="if it is meant to be so, repack it without filters: h5repack -f NONE",
+        )
 
 
 def _tensors(found: Json, span: Span, options: ReadOptions) -> tuple[dict[str, Tensor | Row], LeftOut]:
@@ -182,4 +204,11 @@ def losses(tensor_map: TensorMap) -> list[str]:
     return []
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses)
+def check(source: Source) -> Iterator[Finding]:
+    """Yield bytes behind the end of the file that its superblock gives."""
+    end = end_of_file(Span(source, 0, source.size))
+    if end:
+        yield from trailing.behind(source, end, "the end that its superblock gives")
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)

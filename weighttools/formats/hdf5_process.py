@@ -41,12 +41,19 @@ def _signature(span: Span) -> int | None:
 
 
 def check_superblock(span: Span) -> None:
-    """Refuse, without libhdf5, what is cut short or has no superblock.
+    """Refuse, without libhdf5, what is cut short or has no superblock; as `end_of_file`."""
+    end = end_of_file(span)
+    if end > span.length:
+        raise _corrupt(span, f"truncated: {end - span.length:,} bytes are missing of {end:,}", "fetch the file again")
+
+
+def end_of_file(span: Span) -> int:
+    """Return where the superblock says that the file ends; 0 where its addresses are of an unusual width.
 
     Raises
     ------
     CorruptFileError
-        With the number of bytes that are missing, where that is told.
+        There is none, or it is cut short.
 
     References
     ----------
@@ -62,10 +69,8 @@ def check_superblock(span: Span) -> None:
         raise _corrupt(span, f"its HDF5 superblock is cut off or of version {version}", expected="version 0 to 3")
     width = head[sizes_at]
     if width != 8:
-        return  # addresses of another width: rare, and left to the library
-    (end,) = struct.unpack_from("<Q", head, end_at)
-    if end > span.length:
-        raise _corrupt(span, f"truncated: {end - span.length:,} bytes are missing of {end:,}", "fetch the file again")
+        return 0  # rare, and left to the library
+    return int(struct.unpack_from("<Q", head, end_at)[0])
 
 
 def _corrupt(span: Span, fact: str, remedy: str | None = None, expected: str | None = None) -> CorruptFileError:

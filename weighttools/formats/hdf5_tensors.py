@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Raw
 from weighttools.core.tensor import Reader, Span, Spec, Tensor
@@ -18,7 +19,7 @@ from weighttools.formats.hdf5_filters import MOST_EXPANSION, Filter
 from weighttools.io.source import Bytes
 
 _UNSTORED = 4 << 20
-"""Bytes that a data set may claim over what deflate could make of those it stores."""
+"""Bytes that one data set may claim over what deflate could make of those it stores; see `budgets.UNWRITTEN_BYTES`."""
 
 Json = dict[str, Any]
 
@@ -63,7 +64,7 @@ def _contiguous(entry: Json, spec: Spec, span: Span) -> Tensor | Row:
         return _unwritten(entry, spec, span, needed)
     if entry["size"] < needed or not 0 <= offset <= span.length - needed:
         raise _corrupt(entry, span, f"its {needed:,} bytes at {offset:,} do not lie within the file")
-    return _run_of(entry, spec, Span(span.source, span.offset + offset, needed))
+    return _run_of(entry, spec, span.part(offset, needed))
 
 
 def _compact(entry: Json, spec: Spec, span: Span) -> Tensor | Row:
@@ -76,7 +77,7 @@ def _compact(entry: Json, spec: Spec, span: Span) -> Tensor | Row:
 def _run_of(entry: Json, spec: Spec, place: Span) -> Tensor | Row:
     """A data set whose elements lie in one run."""
     if spec.dtype.bits >= 8 and (entry["order"] == "<" or spec.dtype.bits == 8):
-        return (spec, *place)
+        return (spec, *place[:3]) if place.content is None else Tensor(spec, None, place)
     encoding = "byte-each" if spec.dtype.bits < 8 else "big-endian"
     elements = Raw(place, npy.stored_type(spec.dtype), entry["order"])
     return npy.tensor_of(Spec(spec.dtype, spec.shape, encoding), elements, place)
@@ -102,6 +103,7 @@ def _chunked(entry: Json, spec: Spec, span: Span) -> Tensor:
     if len(side) != len(spec.shape) or min(side, default=0) < 1:
         raise _corrupt(entry, span, f"its chunks of {side} do not fit its shape {spec.shape}")
     chunks = [_chunk(entry, row, len(side), span) for row in entry["chunks"]]
+    _refuse_large_chunks(entry, spec, side, span)
     stored = sum(length for _, _, length, _ in chunks)
     _bounded(entry, span, spec.n_elements * entry["itemsize"], stored)
     filters = tuple(Filter(code, tuple(values), name) for code, values, name in entry["filters"])
@@ -118,7 +120,33 @@ def _chunked(entry: Json, spec: Spec, span: Span) -> Tensor:
     )
     begin = min((offset for _, offset, _, _ in chunks), default=span.offset)
     encoding = "+".join([step.name.split()[0] if step.name else str(step.code) for step in filters]) or "chunked"
-    return npy.tensor_of(Spec(spec.dtype, spec.shape, encoding), elements, Span(span.source, begin, stored))
+    return npy.tensor_of(
+        Spec(spec.dtype, spec.shape, encoding), elements, Span(span.source, begin, stored, span.content)
+    )
+
+
+def _refuse_large_chunks(entry: Json, spec: Spec, side: tuple[int, ...], span: Span) -> None:
+    """Refuse chunks that are far larger than the data set: all of one is inflated for the little that it holds."""
+    chunk, needed = math.prod(side) * entry["itemsize"], spec.n_elements * entry["itemsize"]
+    if entry["chunks"] and chunk > budgets.CHUNK_FREE + budgets.CHUNK_TIMES * needed:
+        raise UnsafeFileError(
+            f"data set {entry['path']!r} of {needed:,} bytes lies in chunks of {chunk:,}",
+            subject=span.source.name,
+            expected=f"chunks of at most {budgets.CHUNK_FREE:,} bytes, or {budgets.CHUNK_TIMES} times the data set",
+        )
+
+
+def unstored_bytes(entry: Json) -> int:
+    """Return how many bytes a data set claims that no stored byte, inflated, could give."""
+    stored = sum(row[-2] for row in entry.get("chunks", ()))
+    needed = math.prod(entry["shape"]) * entry["itemsize"]
+    is_written = entry["layout"] == "compact" or (entry["layout"] == "contiguous" and entry["offset"] is not None)
+    return 0 if is_written else max(0, needed - MOST_EXPANSION * stored)
+
+
+def chunk_bytes(entry: Json) -> int:
+    """Return how many bytes reading a data set inflates: its stored chunks, however little of them it shows."""
+    return len(entry.get("chunks", ())) * math.prod(entry.get("chunk", ())) * int(entry["itemsize"])
 
 
 def _chunk(entry: Json, row: list[int], n_axes: int, span: Span) -> Chunk:

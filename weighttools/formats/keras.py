@@ -11,16 +11,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from weighttools.core import budgets
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Span
+from weighttools.core.tensor import Source, Span, spans
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, few
-from weighttools.formats.base import Format, ReadOptions
+from weighttools.formats import members_check
+from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions
+from weighttools.formats.hdf5 import matches as matches_hdf5
 from weighttools.formats.hdf5 import read_span
-from weighttools.io.archive import Member, first_member, members
+from weighttools.io.archive import Member, first_member, members, needs
 from weighttools.io.beside import links_out, weights
 from weighttools.io.source import LocalFile, spooled
-from weighttools.io.text import MAX_JSON, parse_json, read_json
+from weighttools.io.text import parse_json, read_json
 
 WEIGHTS, INDEX, INDEX_SUFFIX = "model.weights.h5", "model.weights.json", ".weights.json"
 TEXTS = ("metadata.json", "config.json")
@@ -46,7 +49,8 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     chosen = options or ReadOptions()
     found = members(source)
     if INDEX in found:
-        record = parse_json(_text(found[INDEX]).encode("utf-8"), f"{source.name}: {INDEX}")
+        most = min(budgets.JSON_BYTES, budgets.deflated_index(found[INDEX].span.length))
+        record = parse_json(_text(found[INDEX], most).encode("utf-8"), f"{source.name}: {INDEX}")
         inside = _joined(record, f"{source.name}: {INDEX}", lambda name: _member(source, found, name, chosen))
     elif WEIGHTS in found:
         inside = _member(source, found, WEIGHTS, chosen)
@@ -66,15 +70,20 @@ def _member(source: Source, found: Mapping[str, Member], name: str, options: Rea
     if member is None:
         raise CorruptFileError(f"its index names {name!r}, which is not in the archive", subject=source.name)
     if not member.deflated:
-        return read_span(member.span, options)
+        listed = read_span(member.span, options)
+        places = {span[1:3] for tensor in listed.values() for span in spans(tensor) if span.content}
+        needs(member, sum(length for _, length in places))
+        return listed
+    if not matches_hdf5(member.head(HEAD_BYTES)):
+        raise CorruptFileError(f"{name} has no HDF5 signature", subject=source.name)
     unpacked = spooled(member.chunks(), f"{source.name}: {name}")
     return read_span(Span(unpacked, 0, unpacked.size), options)
 
 
-def _text(member: Member) -> str:
+def _text(member: Member, most: int = budgets.CONFIG_BYTES) -> str:
     subject = f"{member.span.source.name}: {member.name}"
-    if member.size > MAX_JSON:
-        raise CorruptFileError(f"is {member.size:,} bytes long", subject=subject, expected=f"at most {MAX_JSON:,}")
+    if member.size > most:
+        raise CorruptFileError(f"is {member.size:,} bytes long", subject=subject, expected=f"at most {most:,}")
     try:
         return member.content().decode("utf-8")
     except UnicodeDecodeError:
@@ -148,9 +157,10 @@ def _check(groups: Mapping[str, list[str]], maps: Mapping[str, TensorMap], n_joi
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Yield what is found in the archive's members: pickles among its assets."""
+    """Yield bytes around the archive, and what is found in its members: pickles among its assets."""
     from weighttools.formats.pickle_scan import of_archive
 
+    yield from members_check.surroundings(source)
     yield from of_archive(source)
 
 

@@ -1,4 +1,6 @@
-"""NPY: one array. Source: NumPy's ``numpy/lib/_format_impl.py``, "Format Version 1.0" to "3.0".
+"""NPY: one array, or several one after the other.
+
+Source: NumPy's ``numpy/lib/_format_impl.py``, "Format Version 1.0" to "3.0"; Equinox's ``_serialisation.py``.
 
 NumPy has no name for bfloat16 or the 8-, 6- and 4-bit floats: it writes ``|V2`` or ``|V1``. So do we, and name the
 true dtype in a comment behind the header's dictionary, which NumPy's own reader passes over. 4- and 6-bit elements
@@ -7,6 +9,7 @@ take one byte each, as in ml_dtypes. Python objects are pickles, and refused.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -23,6 +26,7 @@ from weighttools.core.readers import Elementwise, Raw, Strided
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
+from weighttools.formats import trailing
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, refuse_shapes
 from weighttools.formats.raw import write_raw
 
@@ -240,6 +244,9 @@ def _as_bytes(block: Array) -> Array:
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     """Read the header of an NPY file; its one tensor is named after the file.
 
+    Several arrays one after the other, as repeated `numpy.save` to one file and Equinox's
+    ``tree_serialise_leaves`` write them, are named by their numbers: ``0``, ``1``, …
+
     An array of objects is a pickle: the arrays in it are read as data, under the names of what holds them.
     """
     header = parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
@@ -248,13 +255,31 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
         from weighttools.formats.pickled_arrays import read_objects
 
         return read_objects(source, header.length, options.root if options else None)
-    spec, order, length = layout(header, source.name, source.size - header.length, assume)
-    span = Span(source, header.length, length)
-    name = os.path.splitext(os.path.basename(source.name))[0] if source.name != "-" else "array"
-    extra = source.size - header.length - length
-    notes = (f"{extra:,} bytes follow the array and are not read",) if extra else ()
-    tensor = tensor_of(spec, Raw(span, stored_type(spec.dtype), order), span)
-    return TensorMap({name: tensor}, origin=Origin(source.name, "npy", (source.name,), notes))
+    tensors, end = _stream(source, header, assume)
+    if len(tensors) == 1 and not source.name.lower().endswith(".eqx"):
+        name = os.path.splitext(os.path.basename(source.name))[0] if source.name != "-" else "array"
+        tensors = {name: tensors["0"]}
+    extra = source.size - end
+    notes = (f"{extra:,} bytes follow the array{'s' if len(tensors) > 1 else ''} and are not read",) if extra else ()
+    return TensorMap(tensors, origin=Origin(source.name, "npy", (source.name,), notes))
+
+
+def _stream(source: Source, header: Header, assume: str | None = None) -> tuple[dict[str, Tensor], int]:
+    """Return the arrays that follow one another in a file, by their numbers, and where the last one ends."""
+    tensors: dict[str, Tensor] = {}
+    end = 0
+    while True:
+        spec, order, length = layout(header, source.name, source.size - end - header.length, assume)
+        span = Span(source, end + header.length, length)
+        tensors[str(len(tensors))] = tensor_of(spec, Raw(span, stored_type(spec.dtype), order), span)
+        end += header.length + length
+        if source.read(end, min(len(MAGIC), source.size - end)) != MAGIC:
+            return tensors, end
+        header = parse_header(partial(_head, source, end), source.name)
+
+
+def _head(source: Source, offset: int, n_bytes: int) -> bytes:
+    return source.read(offset, min(n_bytes, source.size - offset))
 
 
 def encode_header(spec: Spec) -> bytes:
@@ -311,10 +336,18 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Yield what loading the file with ``allow_pickle=True`` could run, if it holds Python objects."""
-    from weighttools.formats.pickle_scan import of_npy
+    """Yield what loading the file with ``allow_pickle=True`` could run, for Python objects; bytes behind its arrays."""
+    header = parse_header(partial(_head, source, 0), source.name)
+    if holds_objects(header):
+        from weighttools.formats.pickle_scan import of_npy
 
-    yield from of_npy(source)
+        yield from of_npy(source)
+        return
+    with contextlib.suppress(SpecError, UnsupportedError):  # said where it is read
+        tensors, end = _stream(source, header)
+        yield from trailing.behind(
+            source, end, f"the last of {len(tensors):,} arrays" if len(tensors) > 1 else "the array"
+        )
 
 
 def holds_objects(header: Header) -> bool:

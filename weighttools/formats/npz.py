@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from weighttools.core import budgets
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Raw, Whole
-from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
+from weighttools.core.tensor import Reader, Source, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
-from weighttools.formats import npy
+from weighttools.formats import members_check, npy
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, plain, refuse_shapes
 from weighttools.formats.raw import write_raw
-from weighttools.io.archive import Member, first_member, members
+from weighttools.io.archive import Member, first_member, members, needs
 from weighttools.io.text import parse_json
 from weighttools.io.zip_writer import ZipWriter, planned_bytes, zip_writer
 
@@ -29,14 +30,24 @@ if TYPE_CHECKING:
     from weighttools.io.sink import Sink
 
 SIDECAR = "__weighttools__"
-_SIDECAR_BYTES = 16_000_000
-"""The most that a deflated sidecar may inflate to: opening a small file must stay cheap."""
+_MOST_NOTES = 8
 
 
 def matches(head: bytes) -> bool:
     """Whether a file begins as a zip whose first member is an NPY file."""
     name, content = first_member(head) or (b"", b"")
     return name.endswith(b".npy") or content.startswith(npy.MAGIC)
+
+
+def matches_file(source: Source) -> bool:
+    """Whether a file is a zip that holds an NPY file, be it not the first of its members."""
+    return any(_is_array(member) for member in members(source).values())
+
+
+def _is_array(member: Member) -> bool:
+    """Whether a member is an NPY file by its name, but for what macOS puts beside files, or by its content."""
+    folder = member.name.partition("/")[0]
+    return (member.name.endswith(".npy") and folder != "__MACOSX") or member.head(len(npy.MAGIC)) == npy.MAGIC
 
 
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
@@ -56,6 +67,9 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     tensors: dict[str, Tensor] = {}
     skipped = []
     for name, member in found.items():
+        if not _is_array(member):
+            skipped.append(f"member {name!r} is no NPY array: it is left out")
+            continue
         try:
             tensor = _tensor(member, options or ReadOptions())
         except UnsupportedError as error:
@@ -70,7 +84,13 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     if skipped and not tensors:
         raise UnsupportedError(f"holds no array of numbers: {skipped[0]}", subject=source.name)
     metadata, aliases = _sidecar(sidecar, tensors) if sidecar else ({}, {})
-    return TensorMap(tensors, metadata, aliases, Origin(source.name, "npz", (source.name,), tuple(skipped)))
+    return TensorMap(tensors, metadata, aliases, Origin(source.name, "npz", (source.name,), _few(skipped)))
+
+
+def _few(notes: list[str]) -> tuple[str, ...]:
+    """Return the first notes, and how many more there are."""
+    more = [f"… and {len(notes) - _MOST_NOTES:,} more members are left out"] if len(notes) > _MOST_NOTES else []
+    return tuple(notes[:_MOST_NOTES] + more)
 
 
 def _tensor(member: Member, options: ReadOptions) -> Tensor:
@@ -81,7 +101,8 @@ def _tensor(member: Member, options: ReadOptions) -> Tensor:
         spec = Spec(spec.dtype, spec.shape, "deflate" if spec.encoding == "raw" else spec.encoding)
         elements: Reader = Whole(_Inflate(member, header.length, length, spec, order), spec.n_elements)
         return npy.tensor_of(spec, elements, member.span)
-    span = Span(member.span.source, member.span.offset + header.length, length)
+    span = member.span.part(header.length, length)
+    needs(member, length)
     return npy.tensor_of(spec, Raw(span, npy.stored_type(spec.dtype), order), span)
 
 
@@ -105,9 +126,9 @@ class _Inflate:
 
 def _sidecar(member: Member, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, str]]:
     subject = f"{member.span.source.name}: {member.name}"
-    if member.deflated and member.size > _SIDECAR_BYTES:
+    if member.deflated and member.size > budgets.SIDECAR_BYTES:
         raise UnsafeFileError(
-            f"would inflate to {member.size:,} bytes", subject=subject, expected=f"at most {_SIDECAR_BYTES:,}"
+            f"would inflate to {member.size:,} bytes", subject=subject, expected=f"at most {budgets.SIDECAR_BYTES:,}"
         )
     header = npy.parse_header(member.head, subject)
     record = parse_json(bytes(member.content()[header.length :]), subject)
@@ -175,9 +196,10 @@ def _write_member(archive: ZipWriter, name: str, tensor: Tensor, options: WriteO
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Yield what loading a member with ``allow_pickle=True`` could run, and any other pickle in the archive."""
+    """Yield bytes around the archive, what loading a member with ``allow_pickle=True`` could run, any other pickle."""
     from weighttools.formats.pickle_scan import of_archive
 
+    yield from members_check.surroundings(source)
     yield from of_archive(source)
 
 

@@ -9,6 +9,7 @@ import codecs
 import struct
 from typing import Any
 
+from weighttools.core.budgets import INTEGER_BYTES
 from weighttools.formats.pickles import PROTOCOLS, Global, Handler, Machine, Made, Persistent, Table
 
 
@@ -28,7 +29,10 @@ def _integer(n_bytes: int, signed: bool = False) -> Handler:
 
 def _long(n_bytes: int) -> Handler:
     def push(m: Machine) -> None:
-        m.stack.append(int.from_bytes(_counted(m, n_bytes), "little", signed=True))
+        data = _counted(m, n_bytes)
+        if len(data) > INTEGER_BYTES:
+            raise m.corrupt(f"the pickle holds an integer of {len(data):,} bytes")
+        m.stack.append(int.from_bytes(data, "little", signed=True))
 
     return push
 

@@ -8,17 +8,17 @@ a tuple built to take for ever to hash. Nothing here recurses, so depth costs no
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from weighttools.core.budgets import STACK_OBJECTS
 from weighttools.core.tensor import Source
-from weighttools.errors import CorruptFileError
+from weighttools.errors import CorruptFileError, UnsafeFileError
 
 _CHUNK = 1 << 18
 _MAX_LINE = 1 << 20
-MAX_STACK = 8_000_000
-"""Objects on the stack at once: the largest dictionaries are set in one go, two objects an entry."""
 PROTOCOLS = range(6)
 
 
@@ -148,6 +148,13 @@ class Stream:
 class Machine:
     """Runs pickles of a stream one after another; each begins with an empty memo.
 
+    Parameters
+    ----------
+    stream
+        What to run.
+    most_opcodes
+        How many it may hold in all; None is as many as it has bytes.
+
     Attributes
     ----------
     globals
@@ -160,10 +167,14 @@ class Machine:
         What unpickling would do beside calling globals by name, each with the place of the first time.
     """
 
-    __slots__ = ("_seen", "acts", "floor", "globals", "marks", "memo", "n_opcodes", "persistents", "stack", "stream")
+    __slots__ = (
+        "_seen", "acts", "floor", "globals", "marks", "memo", "most_opcodes", "n_opcodes", "persistents", "stack",
+        "stream",
+    )  # fmt: skip
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, most_opcodes: int | None = None) -> None:
         self.stream = stream
+        self.most_opcodes = sys.maxsize if most_opcodes is None else most_opcodes
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.floor = 0
@@ -192,10 +203,20 @@ class Machine:
                 raise self.corrupt(f"the pickle holds the unknown opcode {opcode:#04x}")
             handler(self)
             n += 1
-            if not n & 0xFFFF and len(self.stack) > MAX_STACK:
-                raise self.corrupt(f"the pickle piles up {len(self.stack):,} objects")
+            if not n & 0xFFFF:
+                self._refuse_too_much(n)
         self.n_opcodes += n
         return self.pop()
+
+    def _refuse_too_much(self, n: int) -> None:
+        if len(self.stack) > STACK_OBJECTS:
+            raise self.corrupt(f"the pickle piles up {len(self.stack):,} objects")
+        if self.n_opcodes + n > self.most_opcodes:
+            raise UnsafeFileError(
+                f"its compressed pickle unfolds to more than {self.most_opcodes:,} opcodes",
+                subject=self.stream.source.name,
+                expected="no more than the file has bytes, and half a million",
+            )
 
     def pop(self) -> Any:
         """Take the top of the stack, not past the last mark."""

@@ -7,15 +7,20 @@ PyTorch is not needed, and nothing that the file names is imported or called.
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from weighttools.core import budgets
 from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source
-from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError, WeighttoolsError
+from weighttools.formats import members_check, trailing
 from weighttools.formats.base import Format, ReadOptions, WriteOptions
-from weighttools.io.archive import Member, first_member, is_zip, members
+from weighttools.io.archive import Member, first_member, is_zip, members, needs
 
 if TYPE_CHECKING:
     from weighttools.core.tensor import Array
@@ -29,7 +34,6 @@ LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 _PICKLE = "data.pkl"
 _PARTS = {_PICKLE, "data", "code", "constants.pkl", "constants", "version", "byteorder", ".format_version", ".data"}
-_MAX_INFLATED_PICKLE = 64 << 20
 
 
 def matches(head: bytes) -> bool:
@@ -137,13 +141,15 @@ def _machine(member: Member) -> Machine:
     span = member.span
     if not member.deflated:
         return Machine(Stream(span.source, span.offset, span.offset + span.length))
-    if member.size > _MAX_INFLATED_PICKLE:
-        raise UnsupportedError(
+    most = budgets.inflated_pickle(span.source.size)
+    if member.size > most:
+        raise UnsafeFileError(
             f"archive member {member.name!r} is compressed and {member.size:,} bytes long",
             subject=span.source.name,
-            expected=f"at most {_MAX_INFLATED_PICKLE:,}",
+            expected=f"at most {most:,}",
         )
-    return Machine(Stream(Bytes(bytes(member.content()), span.source.name)))
+    inflated = Bytes(bytes(member.content()), span.source.name)
+    return Machine(Stream(inflated), budgets.opcodes(span.source.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,7 @@ class ZipShelf:
     folder: str
     members: dict[str, Member]
     byteorder: str
+    last: LastStorage = field(default_factory=lambda: LastStorage(), compare=False)
 
     def storage(self, identity: Identity) -> Storage:
         """Return the storage of a key, held against its member's size.
@@ -175,24 +182,80 @@ class ZipShelf:
                 subject=self.name,
                 expected=f"{n_bytes:,}",
             )
-        load = _Inflate(member) if member.deflated else None
+        needs(member, n_bytes)
+        self.last.n_views[member.name] += 1
+        load = Inflated(member, self.last) if member.deflated else None
         return Storage(identity.key, member.span, n_bytes, identity.dtype, self.byteorder, load)
 
 
-@dataclass(frozen=True, slots=True)
-class _Inflate:
-    """Loads a compressed storage."""
+class LastStorage:
+    """The storage of an archive that was inflated last: views of one storage are mostly read one after the other.
 
-    member: Member
+    Attributes
+    ----------
+    n_views
+        How many views there are of each member: of one alone nothing is kept.
+    """
 
-    def __call__(self) -> Array:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._name = ""
+        self._data: Array | None = None
+        self.n_views: Counter[str] = Counter()
+
+    def of(self, member: Member) -> Array:
+        """Return a member's content (uint8), inflated unless it was the last one to be."""
         import numpy as np
 
-        return np.frombuffer(self.member.content(), np.uint8)
+        if self.n_views[member.name] < 2:
+            return np.frombuffer(member.content(), np.uint8)
+        with self._lock:
+            if self._data is None or self._name != member.name:
+                self._data = None  # let go of the old one first
+                self._data, self._name = np.frombuffer(member.content(), np.uint8), member.name
+                self._data.flags.writeable = False
+            return self._data
+
+    def __reduce__(self) -> tuple[type[LastStorage], tuple[()]]:
+        return LastStorage, ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inflated:
+    """Loads a compressed storage; what it returns can be changed only where nobody else sees it."""
+
+    member: Member
+    last: LastStorage
+
+    def __call__(self) -> Array:
+        return self.last.of(self.member)
 
 
 def check(source: Source) -> Iterator[Finding]:
-    """Return what loading the file with Python's unpickler could run: what its pickles call, name and set."""
+    """Yield what loading the file with Python's unpickler could run: what its pickles call, name and set.
+
+    Raises
+    ------
+    WeighttoolsError
+        The archive itself cannot be read.
+    """
+    yield from _surroundings(source)
+    yield from _pickles(source)
+
+
+def _surroundings(source: Source) -> Iterator[Finding]:
+    """Yield bytes around an archive or behind a legacy stream; those behind a bare pickle may be another one."""
+    head = source.read(0, min(len(LEGACY_MAGIC), source.size))
+    with contextlib.suppress(WeighttoolsError):  # said where it is read
+        if is_zip(head):
+            yield from members_check.surroundings(source)
+        elif head == LEGACY_MAGIC:
+            from weighttools.formats import torch_legacy
+
+            yield from trailing.behind(source, torch_legacy.end_of(source), "the last storage")
+
+
+def _pickles(source: Source) -> Iterator[Finding]:
     from weighttools.formats import pickle_scan
     from weighttools.formats.pickles import Stream
 

@@ -33,7 +33,7 @@ def _copied_or_decoded(tensors: Iterable[Tensor]) -> Iterator[Span | list[Tensor
     for tensor in tensors:
         stored = tensor.stored if tensor.spec.encoding == "raw" else None
         if stored is not None and span is not None and _adjoin(span, stored):
-            span = Span(span.source, span.offset, span.length + stored.length)
+            span = span._replace(length=span.length + stored.length)
             continue
         if span is not None:
             yield span
@@ -48,7 +48,7 @@ def _copied_or_decoded(tensors: Iterable[Tensor]) -> Iterator[Span | list[Tensor
 
 
 def _adjoin(a: Span, b: Span) -> bool:
-    return a.source is b.source and a.offset + a.length == b.offset
+    return a.source is b.source and a.content is b.content and a.offset + a.length == b.offset
 
 
 def _jobs(tensors: Iterable[Tensor]) -> Iterator[tuple[Tensor, int, int]]:

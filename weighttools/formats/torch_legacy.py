@@ -37,13 +37,27 @@ def read(source: Source, root: str | None = None) -> TensorMap:
         shelf = LegacyShelf(source.name, {})
         note = "is a bare pickle, which torch.save did not write: its NumPy arrays are read"
         return tensor_map(first, machine, shelf, root, [note])
+    value, keys = _object(machine, source)
+    return tensor_map(value, machine, LegacyShelf(source.name, _spans(source, machine, keys)), root)
+
+
+def end_of(source: Source) -> int:
+    """Return where a legacy stream ends: behind its last storage; as `read`."""
+    machine = Machine(Stream(source))
+    machine.load()
+    _, keys = _object(machine, source)
+    found = _spans(source, machine, keys)
+    return max((span.offset + span.length for span, _ in found.values()), default=machine.stream.position)
+
+
+def _object(machine: Machine, source: Source) -> tuple[Any, Any]:
+    """Run the pickles behind the magic number; return the object and the keys of its storages."""
     version = machine.load()
     if type(version) is not int or version != _PROTOCOL:
         raise CorruptFileError("its protocol version is not torch's", subject=source.name, expected=f"{_PROTOCOL}")
     machine.load()
     value = machine.load()
-    keys = machine.load()
-    return tensor_map(value, machine, LegacyShelf(source.name, _spans(source, machine, keys)), root)
+    return value, machine.load()
 
 
 def _first(machine: Machine, subject: str) -> Any:
@@ -157,6 +171,5 @@ class LegacyShelf:
                 subject=self.name,
                 expected=f"at most {storage.n_bytes:,}",
             )
-        source, offset, _ = storage.span
         key = f"{identity.key}[{start}:{start + length}]"
-        return Storage(key, Span(source, offset + start, length), length, storage.dtype)
+        return Storage(key, storage.span.part(start, length), length, storage.dtype)

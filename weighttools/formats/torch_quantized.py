@@ -18,7 +18,7 @@ from weighttools.core.tensor import Span, Spec, Tensor
 from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.formats.pickles import Global, Made, Persistent, plain
 from weighttools.formats.torch_readers import tensor_of
-from weighttools.formats.torch_tensors import Shelf, view_of
+from weighttools.formats.torch_tensors import Shelf, View, view_of
 from weighttools.io.source import Bytes
 
 if TYPE_CHECKING:
@@ -32,8 +32,17 @@ _SCHEMES = {Global("torch", "per_tensor_affine"): 3, Global("torch", "per_channe
 _CHANNELS = Global("torch", "per_channel_affine")
 
 
-def quantized_tensor(args: tuple[Any, ...], shelf: Shelf) -> Tensor:
+def quantized_tensor(args: tuple[Any, ...], integers: View, shelf: Shelf) -> Tensor:
     """Return the float32 tensor that the quantised one stands for which ``_rebuild_qtensor(*args)`` would make.
+
+    Parameters
+    ----------
+    args
+        The call's.
+    integers
+        What `stored_integers` gives.
+    shelf
+        Where storages are looked up.
 
     Raises
     ------
@@ -44,7 +53,7 @@ def quantized_tensor(args: tuple[Any, ...], shelf: Shelf) -> Tensor:
     """
     from weighttools.core.readers import Positioned
 
-    stored = _integers(args, shelf)
+    stored = tensor_of(integers)
     parameters = plain(args[4])
     scheme = parameters[0] if type(parameters) is tuple and parameters else None
     if type(scheme) is not Global or scheme not in _SCHEMES or len(parameters) != _SCHEMES[scheme]:
@@ -54,8 +63,16 @@ def quantized_tensor(args: tuple[Any, ...], shelf: Shelf) -> Tensor:
     return Tensor(spec, Positioned(stored.reader, scaled), stored.stored)
 
 
-def _integers(args: tuple[Any, ...], shelf: Shelf) -> Tensor:
-    """Return the integers as they are stored: the tensor that a storage of plain integers would make."""
+def stored_integers(args: tuple[Any, ...], shelf: Shelf) -> View:
+    """Return the integers of a quantised tensor as they are stored: the view that a storage of plain ones would make.
+
+    Raises
+    ------
+    UnsupportedError
+        Its elements are packed.
+    CorruptFileError
+        It is not rebuilt as torch rebuilds it.
+    """
     identity = args[0].id if len(args) > 4 and type(args[0]) is Persistent else None
     if type(identity) is not tuple or len(identity) < 2 or type(identity[1]) is not Global:
         raise CorruptFileError("a quantised tensor is not rebuilt as torch rebuilds it", subject=shelf.name)
@@ -64,7 +81,7 @@ def _integers(args: tuple[Any, ...], shelf: Shelf) -> Tensor:
     plain_storage = Persistent((identity[0], Global("torch", _STORED[identity[1].name]), *identity[2:]))
     view = view_of(Made(_PLAIN, (plain_storage, *args[1:4])), shelf)
     assert view is not None, "a rebuild is a view or an error"
-    return tensor_of(view)
+    return view
 
 
 def _by_tensor(parameters: tuple[Any, ...], shelf: Shelf) -> _WholeScale:

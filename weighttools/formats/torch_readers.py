@@ -22,8 +22,7 @@ def tensor_of(view: View) -> Tensor:
     dtype, itemsize = view.dtype, max(8, view.dtype.bits) // 8
     contiguous = dtype.bits < 8 or not view.n_elements or is_contiguous(view.shape, view.strides)
     n_bytes = dtype.nbytes(view.n_elements) if contiguous else view.extent * itemsize
-    source, begin, _ = view.storage.span
-    span = Span(source, begin + view.offset * itemsize, n_bytes)
+    span = view.storage.span.part(view.offset * itemsize, n_bytes)
     spec = Spec(dtype, view.shape, _encoding(view, contiguous))
     if spec.encoding == "raw":
         return Tensor(spec, None, span)
@@ -51,6 +50,8 @@ def _reader(view: View, span: Span, contiguous: bool) -> Reader:
         base, n_base, offset = _inflated(view)
     if not contiguous or offset or n_base != view.n_elements:
         base = Strided(base, n_base, view.shape, view.strides, offset)
+    if view.storage.load is not None:
+        base = Elementwise(base, _own)
     if view.conjugate:
         base = Elementwise(base, _conjugated)
     return Elementwise(base, _negated) if view.negative else base
@@ -81,6 +82,11 @@ class _Typed:
         itemsize = self.dtype.bits // 8
         values: Array = data[: data.size // itemsize * itemsize].view(self.dtype.numpy)
         return values if self.byteorder == "<" else values.byteswap()
+
+
+def _own(block: Array) -> Array:
+    """Return elements that may be changed: a storage of several views is shared."""
+    return block if block.flags.writeable else block.copy()
 
 
 def _conjugated(block: Array) -> Array:

@@ -8,11 +8,13 @@ object of a class that is not ours to know stays an inert placeholder, and is li
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from weighttools.core import budgets
 from weighttools.core.budgets import MOST_VALUES
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
@@ -22,7 +24,16 @@ from weighttools.formats.left_out import LeftOut
 from weighttools.formats.pickled_arrays import array_of
 from weighttools.formats.pickles import Global, Machine, Made, Persistent, Table, entries, plain
 from weighttools.formats.torch_readers import tensor_of
-from weighttools.formats.torch_tensors import QUANTIZED, Shelf, View, is_plumbing, is_storage, rebuilding_call, view_of
+from weighttools.formats.torch_tensors import (
+    QUANTIZED,
+    Shelf,
+    View,
+    is_plumbing,
+    is_storage,
+    rebuilding_call,
+    refuse_repetition,
+    view_of,
+)
 from weighttools.formats.torch_values import Value, is_numpy_scalar, key_text, small_value
 
 WRAPPERS = (
@@ -81,13 +92,19 @@ class Walk:
     visits, letters
         How many values may still be visited, and how long the names may still be in all: containers may refer to
         one another so that walking them would never end.
+    array_bytes
+        How many bytes NumPy arrays may still hold in all: several may be made of one text, each anew.
+    integers
+        What the quantised tensors show of their storages.
     """
 
     shelf: Shelf
     visits: int
     letters: int
+    array_bytes: int = sys.maxsize
     left_out: LeftOut = field(default_factory=LeftOut)
     dequantized: LeftOut = field(default_factory=LeftOut)
+    integers: list[View] = field(default_factory=list)
     placeholders: Counter[str] = field(default_factory=Counter)
     plain_values: Counter[str] = field(default_factory=Counter)
     values: dict[str, Value] = field(default_factory=dict)
@@ -135,13 +152,22 @@ class Walk:
         path = child.path or ("tensor",)
         call = rebuilding_call(child.value)
         if call is not None and call.callee == QUANTIZED:
-            from weighttools.formats.torch_quantized import quantized_tensor
+            from weighttools.formats.torch_quantized import quantized_tensor, stored_integers
 
             self.dequantized.add(_SCALED, ".".join(path))
-            return Leaf(path, quantized_tensor(call.args, self.shelf), None)
+            self.integers.append(stored_integers(call.args, self.shelf))
+            return Leaf(path, quantized_tensor(call.args, self.integers[-1], self.shelf), None)
         view = view_of(call, self.shelf)
-        found = tensor_of(view) if view else array_of(child.value, self.shelf.name)
+        found = tensor_of(view) if view else self._array(child.value)
         return Leaf(path, found, view) if isinstance(found, Tensor) else None
+
+    def _array(self, value: Made) -> Tensor | list[Any] | None:
+        found = array_of(value, self.shelf.name)
+        if isinstance(found, Tensor):
+            self.array_bytes -= found.spec.nbytes
+            if self.array_bytes < 0:
+                raise UnsafeFileError("its NumPy arrays repeat one another without measure", subject=self.shelf.name)
+        return found
 
     def _below(self, child: _Child) -> Iterator[_Child] | None:
         """Return what a value holds: a container's elements, an object's attributes; None for neither."""
@@ -168,7 +194,9 @@ class Walk:
     def _children(self, parent: _Child, found: Iterable[tuple[Any, Any]], *, is_mapping: bool) -> Iterator[_Child]:
         closed = parent.closed or not is_mapping
         for key, value in found:
-            if type(value) in (Made, Table, list, tuple) and not is_numpy_scalar(value):
+            if not (value.items if type(value) is Table else value) and type(value) in (Table, list, tuple):
+                self.visits -= 1  # nothing lies under it
+            elif type(value) in (Made, Table, list, tuple) and not is_numpy_scalar(value):
                 yield _Child(_extended(parent, key), value, closed)
             else:
                 self._pass_over(parent, key, value)
@@ -292,7 +320,12 @@ def tensor_map(
     UnsupportedError
         There are only tensors of kinds that are not read.
     """
-    walk = Walk(shelf, 8 * machine.n_opcodes + 1000, 64 * machine.stream.position + (1 << 20))
+    walk = Walk(
+        shelf,
+        budgets.visits(machine.n_opcodes),
+        budgets.letters(machine.stream.position),
+        budgets.views(machine.stream.position),
+    )
     leaves = list(walk.leaves(value))
     said = list(notes)
     if root is not None and root != KEEP:
@@ -302,6 +335,8 @@ def tensor_map(
     tensors, aliases = _by_name(leaves, shelf.name)
     if not tensors and (error := torch_notes.nothing_read(machine, walk.left_out, bool(walk.values), shelf.name)):
         raise error
+    shown = [leaf.view for leaf in leaves if leaf.view is not None and leaf.name in tensors]
+    refuse_repetition([*shown, *walk.integers], shelf.name)
     said += [*_overlaps(leaves, aliases), *torch_notes.prefix_notes(tensors), *walk.notes()]
     if not tensors:
         said.append(f"{EMPTY}: {torch_notes.summary(value)}")

@@ -7,13 +7,14 @@ storages). Strides and offsets count elements of the tensor's dtype.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.tensor import Span
-from weighttools.errors import CorruptFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from weighttools.formats.pickles import Global, Made, Persistent, Table, plain
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ TORCH_DTYPES: dict[str, str] = {
 """Names of torch's dtypes to ours."""
 
 MAX_AXES = 64
-_FREE_EXPANSION = 1 << 26
-"""Bytes that a tensor whose elements share places (stride 0) may have beyond those stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +262,37 @@ def _view(storage: Storage, dtype: DType, args: tuple[Any, ...], metadata: Any, 
             subject=shelf.name,
             expected=f"at most {storage.n_bytes:,}, which storage {storage.key[:40]!r} has",
         )
-    if view.n_elements * itemsize > storage.n_bytes + _FREE_EXPANSION:
+    if view.n_elements * itemsize > budgets.views(storage.n_bytes):
         raise CorruptFileError(
             f"a tensor of shape {list(shape)[:8]} repeats {storage.n_bytes:,} stored bytes without measure",
             subject=shelf.name,
         )
     return view
+
+
+def refuse_repetition(views: Iterable[View], subject: str) -> None:
+    """Hold what views show together, in the order that they are read in, against what their storages hold.
+
+    Raises
+    ------
+    UnsafeFileError
+        They repeat it without measure, or a compressed storage would be inflated again and again.
+    """
+    held: dict[str, int] = {}
+    work, last = 0, ""
+    for view in views:
+        storage = view.storage
+        held[storage.key] = storage.n_bytes
+        is_inflated = storage.load is not None and storage.key != last
+        work += view.n_elements * max(8, view.dtype.bits) // 8 + (storage.n_bytes if is_inflated else 0)
+        last = storage.key
+    if work > budgets.views(sum(held.values())):
+        raise UnsafeFileError(
+            f"its tensors show {work:,} bytes of storages that hold {sum(held.values()):,}",
+            subject=subject,
+            expected=f"at most {budgets.VIEWS_TIMES} for each, and {budgets.VIEWS_FREE:,}",
+            remedy="save clones: torch.save({name: t.clone() for name, t in state.items()}, path)",
+        )
 
 
 def _lengths(value: Any) -> tuple[int, ...] | None:

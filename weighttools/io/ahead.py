@@ -137,7 +137,7 @@ def _runs(tensors: Iterable[Tensor]) -> Iterator[_Run]:
 def _parts(tensors: Iterable[Tensor]) -> Iterator[_Run]:
     """Yield where tensors lie in files, large ones in parts."""
     for tensor in tensors:
-        source, offset, length = tensor.stored or (None, 0, 0)
+        source, offset, length = tensor.stored[:3] if tensor.stored else (None, 0, 0)
         if not isinstance(source, LocalFile):
             yield _Run(None, 0, 0, tensor.spec.nbytes)
             continue

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from weighttools.core import budgets
+from weighttools.core.crc32 import crc32
 from weighttools.core.tensor import Source, Span
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, UnsupportedError
+from weighttools.io.contents import Checked, damaged
 
 if TYPE_CHECKING:
     import zipfile
 
 STORED, DEFLATED = 0, 8
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
+_END = struct.Struct("<4sHHHHIIH")
 _INFLATE_CHUNK = 1 << 20
 
 
@@ -40,6 +44,10 @@ class Member:
         Whether it must be inflated.
     crc
         The CRC-32 of its content.
+    header_offset
+        Where its local header begins.
+    is_bomb
+        Whether it, or all members together, would inflate to more than the bytes that are there allow.
     """
 
     name: str
@@ -47,6 +55,8 @@ class Member:
     size: int
     deflated: bool
     crc: int
+    header_offset: int = 0
+    is_bomb: bool = False
 
     def head(self, n_bytes: int) -> bytes:
         """Return up to the first `n_bytes` of the content."""
@@ -63,17 +73,44 @@ class Member:
         CorruptFileError
             The content does not inflate to what the archive declares.
         """
-        data = bytearray(self.size)  # filled in place: a list of pieces and their join would take twice the memory
-        at = 0
+        data = bytearray()  # grown, not reserved: the declared size is only believed once it is there
         for piece in self.chunks():
-            data[at : at + len(piece)] = piece
-            at += len(piece)
-        if at != self.size or zlib.crc32(data) != self.crc:
-            raise self._corrupt("its content does not match its declared size and CRC-32")
+            data += piece
+        if len(data) != self.size:
+            raise self._corrupt("its content does not match its declared size")
+        found = crc32(memoryview(data))
+        if found != self.crc:
+            raise damaged(self.span.source, self.name, self.span.offset, found, self.crc)
         return data
+
+    def check(self) -> None:
+        """Read the whole content, and compare its length and CRC-32; no more than a piece of it is held.
+
+        Raises
+        ------
+        CorruptFileError
+            They are not what the archive declares.
+        UnsafeFileError
+            It would inflate without measure.
+        """
+        if isinstance(self.span.content, Checked):
+            self.span.content.check()
+            return
+        found = 0
+        for piece in self.chunks():
+            found = zlib.crc32(piece, found)
+        if found != self.crc:
+            raise damaged(self.span.source, self.name, self.span.offset, found, self.crc)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the content in pieces, never more in all than its declared size."""
+        if self.is_bomb:
+            raise UnsafeFileError(
+                f"archive member {self.name!r} would inflate to {self.size:,} bytes from {self.span.length:,}",
+                subject=self.span.source.name,
+                expected=f"at most {budgets.INFLATED_TIMES} for each stored byte, and {budgets.INFLATED_FREE:,}",
+                remedy="if it is meant to be so, save it again without compression",
+            )
         if self.deflated:
             yield from self._inflated(_INFLATE_CHUNK)
             return
@@ -107,6 +144,12 @@ class Member:
         return CorruptFileError(
             f"archive member {self.name!r}: {fact}", subject=self.span.source.name, offset=self.span.offset
         )
+
+
+def needs(member: Member, n_bytes: int) -> None:
+    """Say how many bytes the tensors in a member take of it: once they have been read, its CRC-32 is checked."""
+    if isinstance(member.span.content, Checked):
+        member.span.content.n_needed = n_bytes
 
 
 def is_zip(head: bytes) -> bool:
@@ -159,7 +202,38 @@ def members(source: Source) -> dict[str, Member]:
             raise UnsafeFileError(f"two archive members are called {info.orig_filename!r}", subject=source.name)
         found[info.orig_filename] = _member(source, info, end_of_data)
     _refuse_overlap(source, found.values(), infos)
-    return found
+    return found | {name: replace(found[name], is_bomb=True) for name in _bombs(found.values())}
+
+
+def _bombs(found: Collection[Member]) -> set[str]:
+    """Return the names of deflated members that would inflate to more than the bytes that are there allow."""
+    deflated = [member for member in found if member.deflated]
+    allowed = budgets.inflated(sum(member.span.length for member in deflated))
+    is_too_much = sum(member.size for member in deflated) > allowed
+    least = budgets.INFLATED_SMALL
+    return {
+        member.name
+        for member in deflated
+        if (is_too_much and member.size > least) or member.size > budgets.inflated(member.span.length)
+    }
+
+
+def extent(source: Source) -> tuple[int, int]:
+    """Return where an archive's first member begins and where its end record ends, as `zipfile` finds them.
+
+    Raises
+    ------
+    CorruptFileError
+        It has no end record.
+    """
+    size = min(source.size, _END.size + 0xFFFF)
+    tail = source.read(source.size - size, size)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + _END.size > size:
+        raise CorruptFileError("has no end of a zip archive", subject=source.name)
+    end = source.size - size + at + _END.size + _END.unpack_from(tail, at)[-1]
+    begin = min((member.header_offset for member in members(source).values()), default=end)
+    return begin, min(end, source.size)
 
 
 def _member(source: Source, info: zipfile.ZipInfo, end_of_data: int) -> Member:
@@ -180,7 +254,8 @@ def _member(source: Source, info: zipfile.ZipInfo, end_of_data: int) -> Member:
             subject=source.name,
             offset=offset,
         )
-    return Member(name, Span(source, start, stored), size, method == DEFLATED, info.CRC)
+    content = None if method == DEFLATED else Checked(source, name, start, stored, info.CRC)
+    return Member(name, Span(source, start, stored, content), size, method == DEFLATED, info.CRC, offset)
 
 
 def _data_offset(source: Source, name: str, offset: int, method: int, flags: int) -> int:

@@ -115,7 +115,7 @@ def head(member: Member, n_bytes: int) -> bytes:
 
 def _pieces(member: Member, piece: int = 1 << 16) -> Iterator[bytes]:
     inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    source, start, length = member.span
+    source, start, length, _ = member.span
     for at in range(0, length, _WINDOW):
         data = source.read(start + at, min(_WINDOW, length - at))
         while data and not inflate.eof:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from weighttools.core.tensor import Span
 from weighttools.errors import SourceError
+from weighttools.io.contents import read_beside
 from weighttools.io.placing import place_file
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
@@ -72,6 +73,10 @@ class FileSink:
         return view.nbytes
 
     def copy(self, span: Span) -> None:
+        with read_beside(span):
+            self._copy(span)
+
+    def _copy(self, span: Span) -> None:
         done = 0
         copier = _copiers(span, self.fd)
         while done < span.length:

@@ -7,9 +7,8 @@ import os
 from collections import Counter
 from typing import Any
 
+from weighttools.core import budgets
 from weighttools.errors import CorruptFileError
-
-MAX_JSON = 200_000_000
 
 
 def parse_json(data: bytes, subject: object) -> dict[str, Any]:
@@ -48,11 +47,12 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     SourceError
         It cannot be read, or is no regular file.
     CorruptFileError
-        It is larger than any index is, or not a JSON object.
+        It is larger than any index (or configuration, by its name) is, or not a JSON object.
     """
     from weighttools.io.source import LocalFile
 
     source = LocalFile(path)
-    if source.size > MAX_JSON:
-        raise CorruptFileError(f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {MAX_JSON:,}")
+    most = budgets.CONFIG_BYTES if source.name.endswith("config.json") else budgets.JSON_BYTES
+    if source.size > most:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {most:,}")
     return parse_json(source.read(0, source.size), source.name)

@@ -87,7 +87,7 @@ class MemberSink:
         scratch = memoryview(bytearray(min(_COPY_BYTES, span.length)))
         for at in range(0, span.length, _COPY_BYTES):
             piece = scratch[: min(_COPY_BYTES, span.length - at)]
-            span.source.readinto(span.offset + at, piece)
+            span.readinto(at, piece)
             self.stream.write(piece)
 
     def reserve(self, n_bytes: int) -> None:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weighttools.core.budgets import JSON_BYTES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, install
-from weighttools.io.text import MAX_JSON, parse_json, read_json
+from weighttools.io.text import parse_json, read_json
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.panics import told
 from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds
@@ -270,8 +271,8 @@ def _loaded(path: Path) -> Any:
             remedy="name the tokenizer's directory (--tokenizer), or save one there",
         )
     source = LocalFile(path)
-    if source.size > MAX_JSON:
-        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {MAX_JSON:,}")
+    if source.size > JSON_BYTES:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {JSON_BYTES:,}")
     try:
         from tokenizers import Tokenizer
     except ImportError:
