@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-CALLS = 200_000
+CALLS = 500_000
 """What refusing, or reading, a small file may take: several times the most that any needs. An interpreter makes some
 millions of calls a second."""
 
