@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weighttools.analyzers import counts, families
+from weighttools.analyzers import counts
 from weighttools.analyzers.asking import Engine, Group, Request, Totals
 from weighttools.analyzers.describe import COUNTED, columns, describe
 from weighttools.analyzers.kernels.choice import chosen
@@ -17,6 +17,7 @@ from weighttools.core.expression import Condition, condition
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.of_maps import asides
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -96,13 +97,13 @@ def grouped(tensor_map: TensorMap, by: str, depth: int) -> list[Labelled]:
     """
     if (by != "tensor" and by not in _GROUPINGS) or depth < 1:
         raise SpecError(f"cannot group by {by!r} at depth {depth}", expected="tensor, dtype, module, or depth from 1")
-    asides = families.asides(tensor_map)
+    told = asides(tensor_map)
     if by == "tensor":
-        pairs = zip(tensor_map.items(), asides, strict=True)
+        pairs = zip(tensor_map.items(), told, strict=True)
         return [Labelled(_label(name, t.spec), [t], t.spec, int(aside is None)) for (name, t), aside in pairs]
     key = _GROUPINGS[by](depth)
     groups: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
-    for (name, tensor), aside in zip(tensor_map.items(), asides, strict=True):
+    for (name, tensor), aside in zip(tensor_map.items(), told, strict=True):
         parameters, others = groups.setdefault(key(name, tensor.spec), ([], []))
         (parameters if aside is None else others).append(tensor)
     return [

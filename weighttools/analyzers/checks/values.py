@@ -8,7 +8,6 @@ from typing import NamedTuple
 from weighttools.analyzers import extremes, moments, sparsity
 from weighttools.analyzers.checks import dead_rows, duplicates, outlier_exponents
 from weighttools.analyzers.extremes import Extremes
-from weighttools.analyzers.families import roles
 from weighttools.analyzers.moments import Moments
 from weighttools.analyzers.run import Statistic, fold
 from weighttools.analyzers.sparsity import Zeros
@@ -17,6 +16,7 @@ from weighttools.core.findings import ERROR, Finding
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
+from weighttools.families.of_maps import roles
 from weighttools.families.roles import Told
 from weighttools.io.progress import Progress, silent
 
