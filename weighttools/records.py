@@ -7,11 +7,12 @@ from itertools import islice
 from typing import Any
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.families import Family, families, roles, wordings
+from weighttools.analyzers.families import Family, families
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.of_maps import roles, wordings
 from weighttools.families.roles import Told
 from weighttools.formats.base import plain
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from weighttools.analyzers.families import roles
 from weighttools.core.patterns import chosen
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.of_maps import roles
 from weighttools.families.roles import Role, Told, told
 
 NOT_FLOAT = "integers, booleans and complex numbers"

@@ -96,8 +96,10 @@ def stats(
     Returns
     -------
     dict
-        A ``weighttools.stats/1`` record: ``tensors`` (or ``groups``), and ``total`` over all of them, whether shown or
-        not. Its figures are the same to the last bit for any number of threads and any executor.
+        A ``weighttools.stats/1`` record: ``tensors`` (or ``groups``), and over all of them, whether shown or not:
+        ``total``, the same figures over ``parameters`` alone (null if there are none), and of the ``others`` (buffers,
+        integers, training state; null if there are none) what can be counted. Its figures are the same to the last bit
+        for any number of threads and any executor.
 
     Raises
     ------
@@ -113,7 +115,8 @@ def stats(
     tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
     n_bytes = 0 if dry_run else sum(spec.nbytes for spec in tensor_map.specs())
     with reading_ahead(tensor_map.values(), n_bytes, progress) as told:  # begun while NumPy is loaded
-        from weighttools.analyzers.describe import Request, planned_bytes
+        from weighttools.analyzers.asking import Request
+        from weighttools.analyzers.describe import planned_bytes
         from weighttools.analyzers.rows import Means, grouped, rows_of, selection
 
         request = Request(
@@ -137,12 +140,14 @@ def stats(
         }
         if dry_run:
             return head
-        rows, total = rows_of(groups, request, means)
+        rows, totals = rows_of(groups, request, means)
     return {
         **head,
         "n_rows": len(rows),
         "tensors" if by == "tensor" else "groups": shown.of(rows),
-        "total": total,
+        "total": totals.everything,
+        "parameters": totals.parameters,
+        "others": totals.others,
         "aliases": dict(tensor_map.aliases),
         "notes": list(tensor_map.origin.notes),
     }

@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
@@ -109,6 +110,34 @@ def test_groups_are_their_tensors_joined(by: str) -> None:
         groups = [oracles.wide(model[n]).reshape(-1, 4) for n in members[name] if model[n].shape[-1:] in ((40,), (4,))]
         kept = [(g != 0).sum(axis=1) <= 2 for g in groups]
         assert row["nm_2_4"] == (float(np.concatenate(kept).mean()) if kept else None)
+
+
+@pytest.mark.parametrize("by", ["tensor", *GROUPS])
+def test_parameters_are_told_apart_from_all_else(by: str) -> None:
+    """Positions, statistics and an optimizer's moments are no weights: their figures spoil none of the weights'."""
+    rng = np.random.default_rng(1)
+    model = {**_model(), "layers.0.running_mean": np.full(4, 1e6, np.float32), "position_ids": np.arange(512)[None]}
+    model |= {"optimizer.state.0.exp_avg": np.full((2, 2), 1e9), "wide": rng.standard_normal((3, 7))}
+    others = ["layers.1.w", "layers.0.running_mean", "position_ids", "optimizer.state.0.exp_avg"]
+    options: dict[str, Any] = {"quantiles": [0.25, 0.9], "hist": 6, "kurtosis": True, "norms": ["spectral"]}
+    told: list[int] = []
+    record = wt.stats(wt.TensorMap.from_arrays(model), by=by, progress=told.append, **options)
+    assert sum(told) <= record["read_bytes"]
+    for key, names in (("total", list(model)), ("parameters", [n for n in model if n not in others])):
+        x = np.concatenate([oracles.wide(model[n]) for n in names])
+        finite, row = x[np.isfinite(x)], record[key]
+        assert row["n_tensors"] == len(names)
+        oracles.check_moments(row, x, sums=1e-12, variance=1e-9)
+        assert (row["min"], row["max"]) == (finite.min(), finite.max())
+        assert row["quantiles"] == {f"{p:g}": np.quantile(finite, p) for p in (0.25, 0.9)}
+        assert row["hist"]["counts"] == np.histogram(finite, 6)[0].tolist()
+        assert row["kurtosis"] == pytest.approx(scipy.stats.kurtosis(finite), rel=1e-9)
+    x = np.concatenate([oracles.wide(model[n]) for n in others])
+    assert record["others"] == {"n_tensors": 4, "count": x.size, "n_zero": (x == 0).sum(), "n_nan": 0, "n_inf": 0}
+    alone = wt.stats(wt.TensorMap.from_arrays({"step": np.arange(4)}), by=by)
+    assert (alone["parameters"], alone["others"]["count"], alone["total"]["max"]) == (None, 4, 3)
+    weights = wt.stats(wt.TensorMap.from_arrays({"w": np.ones((2, 2))}), by=by)
+    assert weights["parameters"] == weights["total"] and weights["others"] is None
 
 
 def test_conditions_sorting_and_top() -> None:

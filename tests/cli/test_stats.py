@@ -86,7 +86,8 @@ def test_table(model: Path) -> None:
     assert {"l1", "linf", "spectral", "NaN"} <= set(lines[0].split())
     assert lines[2].startswith("layers.0.w")
     assert "█" in lines[2]
-    assert lines[-1].startswith("total (5 tensors)")
+    assert lines[-2].startswith("total of parameters (4 tensors)")
+    assert lines[-1].startswith("buffers and others (1 tensor) ")
     assert "\x1b" not in done.stdout
     assert "[1, 2]" in done.stdout
 

@@ -13,9 +13,10 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import weighttools as wt
-from weighttools.analyzers.families import families, roles
+from weighttools.analyzers.families import families
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensor import Spec
+from weighttools.families.of_maps import roles
 from weighttools.families.parameters import decays
 from weighttools.families.roles import Role, told
 from weighttools.selection import select

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from weighttools.analyzers.families import Family, asides
+from weighttools.analyzers.families import Family
 from weighttools.core.tensormap import TensorMap
+from weighttools.families.of_maps import asides
 from weighttools.families.roles import Role, Told
 
 

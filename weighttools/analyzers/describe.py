@@ -4,112 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from weighttools.analyzers import extremes, histogram, moments, norms, quantiles, shape, sparsity
-from weighttools.analyzers.distribution import Asked, Distribution
+from weighttools.analyzers.asking import Engine, Group, Request, Totals
+from weighttools.analyzers.distribution import Distribution
 from weighttools.analyzers.quantiles import Digits, Key
-from weighttools.analyzers.run import Recipe, Record, Statistic, Task, fold_tasks
+from weighttools.analyzers.run import Record, Statistic, Task, fold_tasks
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import Held
 from weighttools.core.tensor import Spec, Tensor
-from weighttools.errors import SpecError
-from weighttools.families.axes import TORCH, Axes
-from weighttools.io.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-
-MAX_QUANTILES = 100
 
 _HEAVY_BATCH = 8
 """Small tensors in one job where the state of each holds 65,536 counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to compute beside moments, extremes and zeros.
-
-    Parameters
-    ----------
-    quantiles
-        Probabilities from 0 to 1.
-    bins
-        Bins of a histogram; None for none.
-    entropy, structure, kurtosis, outliers
-        Entropy and distinct values; N:M patterns and what is empty; skewness and kurtosis; channels that stand out.
-    near_zero
-        Whether to report near-zeros.
-    norms
-        Norms by singular values: ``spectral``, ``nuclear``.
-    """
-
-    quantiles: tuple[float, ...] = ()
-    bins: int | None = None
-    entropy: bool = False
-    structure: bool = False
-    kurtosis: bool = False
-    outliers: bool = False
-    near_zero: bool = False
-    norms: tuple[str, ...] = ()
-
-    def checked(self) -> Request:
-        """Return the request, its norms only those that take more than the one pass.
-
-        Raises
-        ------
-        SpecError
-            A probability, a number of bins or a norm is none.
-        """
-        if not all(0 <= p <= 1 for p in self.quantiles):
-            raise SpecError(f"quantiles {list(self.quantiles)}", expected="probabilities from 0 to 1")
-        if len(self.quantiles) > MAX_QUANTILES:
-            raise SpecError(f"{len(self.quantiles):,} quantiles", expected=f"at most {MAX_QUANTILES}")
-        if self.bins is not None and not 1 <= self.bins <= histogram.MAX_BINS:
-            raise SpecError(f"a histogram of {self.bins} bins", expected=f"1 to {histogram.MAX_BINS:,}")
-        unknown = set(self.norms) - {*norms.SINGULAR, *norms.ALWAYS}
-        if unknown:
-            raise SpecError(f"unknown norm {min(unknown)!r}", expected="one of l1, l2, inf, spectral, nuclear")
-        return replace(self, norms=tuple(name for name in norms.SINGULAR if name in self.norms))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the sums of blocks are all that the passes need."""
-        return self == Request(near_zero=self.near_zero, norms=self.norms)
-
-    @property
-    def distribution(self) -> Asked:
-        """What it asks of distributions."""
-        return Asked(self.quantiles, self.bins, self.entropy)
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """How to fold: recipe, executor and how many jobs may be under way; threads for singular values."""
-
-    recipe: Recipe = field(default_factory=Recipe)
-    executor: Executor | None = None
-    window: int = 4
-    progress: Progress = silent
-    threads: int | None = None
-
-
-class Group(NamedTuple):
-    """Tensors that are described together; a `spec`, and where outputs lie, only for a tensor by itself."""
-
-    tensors: Sequence[Tensor]
-    spec: Spec | None = None
-    axes: Axes = TORCH
-
-
 _ALWAYS: tuple[Statistic, ...] = (moments.of, extremes.of, sparsity.of)
 
 _NOTHING = Tensor(Spec(DTYPES["float32"], (0,)), Held(np.zeros(0, np.float32)))
+
+COUNTED = ("count", "n_zero", "n_nan", "n_inf")
+"""What can be counted of tensors that have no figures in common: buffers, integers, training state."""
 
 States = Mapping[Statistic, Any]
 """States by the statistics they belong to."""
@@ -151,28 +69,43 @@ def _leading(key: Key) -> Digits:
     return Digits(key, key.first_shift)
 
 
-def describe(groups: Sequence[Group], request: Request, engine: Engine) -> tuple[list[Record], Record]:
-    """Return the row of figures of each group, in order, and that of all of them together.
+def describe(groups: Sequence[Group], request: Request, engine: Engine) -> tuple[list[Record], Totals]:
+    """Return the row of figures of each group, in order, and those of all of them together.
 
     All groups are read in one pass. Quantiles and histograms of dtypes of more than two bytes take further ones, each
     over all groups that need it.
     """
     whole = Group([tensor for group in groups for tensor in group.tensors])
     plan = _Plan(request, _key(whole))
-    gathered = _Gathered(plan)
+    halves = {True: _Gathered(plan), False: _Gathered(plan)}
     found = []
-    for group, states in zip(groups, _first_pass(groups, plan, engine), strict=True):
-        gathered.add(group, states)
-        found.append(_of_group(group, states, plan))
+    for group, parts in zip(groups, _first_pass(groups, plan, engine), strict=True):
+        for half, states in parts.items():
+            halves[half].add(group, states)
+        found.append(_of_group(group, _whole(parts), plan))
     if not groups:
-        gathered.add(Group([_NOTHING]), next(_first_pass([Group([_NOTHING])], plan, engine)))
-    total = gathered.described(whole)
-    while _further_pass(found, total, engine):
+        halves[True].add(Group([_NOTHING]), next(_first_pass([Group([_NOTHING])], plan, engine))[True])
+    totals = _totals(groups, halves, plan)
+    while _further_pass(found, totals, engine):
         pass
     rows = [one.row(request) for one in found]
     if request.norms:
         _add_norms(rows, groups, request, engine)
-    return rows, {**total.row(request), **dict.fromkeys(request.norms)}
+    figures = [{**total.row(request), **dict.fromkeys(request.norms)} for total in totals]
+    others = halves[False].counted() if len(totals) > 1 else None
+    return rows, Totals(figures[0], figures[1] if len(totals) > 1 else None, others)
+
+
+def _totals(groups: Sequence[Group], halves: Mapping[bool, _Gathered], plan: _Plan) -> list[_Described]:
+    """Return what is known of all tensors, and of the parameters if there are others too."""
+    tensors: dict[bool, list[Tensor]] = {True: [], False: []}
+    for group in groups:
+        for half, those in group.halves().items():
+            tensors[half] += those
+    everything = Group([*tensors[True], *tensors[False]], None, len(tensors[True]))
+    if not tensors[True] or not tensors[False]:
+        return [halves[not tensors[False]].described(everything)]
+    return [halves[True].joined(halves[False]).described(everything), halves[True].described(Group(tensors[True]))]
 
 
 class _Described(NamedTuple):
@@ -240,6 +173,21 @@ class _Gathered:
             before = self._patterns.get(found.dtype)
             self._patterns[found.dtype] = found if before is None else before.merge(found)
 
+    def joined(self, other: _Gathered) -> _Gathered:
+        """Return both together."""
+        found = _Gathered(self._plan)
+        found._is_wide = self._is_wide or other._is_wide
+        found._states = {**self._states, **together(self._states, other._states)}
+        found._patterns = {**other._patterns, **self._patterns}
+        for dtype in self._patterns.keys() & other._patterns.keys():
+            found._patterns[dtype] = self._patterns[dtype].merge(other._patterns[dtype])
+        return found
+
+    def counted(self) -> Record:
+        """Return what can be counted: elements, zeros, NaN and Inf."""
+        row = _finished(self._states, self._plan, None)
+        return {key: row[key] for key in COUNTED}
+
     def described(self, whole: Group) -> _Described:
         """Return what is known of all."""
         plan, row = self._plan, _finished(self._states, self._plan, None)
@@ -265,34 +213,56 @@ def _apart(state: Any) -> Any:
     return state.apart() if isinstance(state, (sparsity.Structure, shape.Channels)) else state
 
 
-def _first_pass(groups: Sequence[Group], plan: _Plan, engine: Engine) -> Iterator[States]:
+Parts = Mapping[bool, States]
+"""The states of a group's parameters (true), and of its other tensors."""
+
+
+def _whole(parts: Parts) -> States:
+    """Return the states of a group."""
+    return reduce(together, parts.values())
+
+
+def _first_pass(groups: Sequence[Group], plan: _Plan, engine: Engine) -> Iterator[Parts]:
     """Yield the states of each group."""
     return _folded([(group, plan.all_of(group)) for group in groups], engine)
 
 
-def _further_pass(found: Sequence[_Described], total: _Described, engine: Engine) -> bool:
+def _further_pass(found: Sequence[_Described], totals: Sequence[_Described], engine: Engine) -> bool:
     """Make one more pass over what is still wanted of; whether there was any."""
-    of_all = total.wanted()
-    wanted = [(one, one.wanted()) for one in found if one.is_wide]
-    wanted = [(one, of_one) for one, of_one in wanted if of_one or of_all]
-    passed = _folded([(one.group, list(dict.fromkeys([*of_one, *of_all]))) for one, of_one in wanted], engine)
-    sums: States = {}
-    for (one, of_one), states in zip(wanted, passed, strict=True):
-        one.take({of: states[of] for of in of_one})
-        sums = together(sums, {of: states[of] for of in of_all})
-    if wanted:
-        total.take(sums)
+    of_totals = [(total, set(total.group.halves()), total.wanted()) for total in totals]
+    wanted = []
+    for one in found:
+        if not one.is_wide:
+            continue
+        halves, of_one = one.group.halves().keys(), one.wanted()
+        of_all = [of for _, those, statistics in of_totals if those & halves for of in statistics]
+        if of_one or of_all:
+            wanted.append((one, of_one, list(dict.fromkeys([*of_one, *of_all]))))
+    sums: list[States] = [{} for _ in totals]
+    for (one, of_one, _), parts in zip(
+        wanted, _folded([(one.group, both) for one, _, both in wanted], engine), strict=True
+    ):
+        one.take({of: _whole(parts)[of] for of in of_one} if of_one else {})
+        for i, (_, those, of_all) in enumerate(of_totals):
+            for half in those & parts.keys():
+                sums[i] = together(sums[i], {of: parts[half][of] for of in of_all})
+    for total, states in zip(totals, sums, strict=True):
+        if states or wanted:
+            total.take(states)
     return bool(wanted)
 
 
-def _folded(wanted: Sequence[tuple[Group, list[Statistic]]], engine: Engine) -> Iterator[States]:
+def _folded(wanted: Sequence[tuple[Group, list[Statistic]]], engine: Engine) -> Iterator[Parts]:
     """Yield the merged states of each group."""
     tasks = (Task(tensor, statistics, group.axes) for group, statistics in wanted for tensor in group.tensors)
     is_heavy = any(of is histogram.patterns or isinstance(of, Digits) for _, statistics in wanted for of in statistics)
     batch = {"batch": _HEAVY_BATCH} if is_heavy else {}
     found = fold_tasks(tasks, engine.recipe, engine.executor, engine.window, engine.progress, **batch)
     for group, statistics in wanted:
-        yield reduce(together, (dict(zip(statistics, next(found), strict=True)) for _ in group.tensors))
+        yield {
+            half: reduce(together, (dict(zip(statistics, next(found), strict=True)) for _ in tensors))
+            for half, tensors in group.halves().items()
+        }
 
 
 def planned_bytes(groups: Sequence[Group], request: Request) -> int:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.describe import Engine, Group, Request, columns, describe
+from weighttools.analyzers.asking import Engine, Group, Request, Totals
+from weighttools.analyzers.describe import COUNTED, columns, describe
 from weighttools.analyzers.kernels.choice import chosen
 from weighttools.analyzers.run import Recipe
 from weighttools.core import engine
@@ -17,6 +18,7 @@ from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.families.axes import TORCH, Axes
+from weighttools.families.of_maps import asides
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -53,11 +55,13 @@ class Labelled:
     tensors: list[Tensor] = field(default_factory=list)
     spec: Spec | None = None
     axes: Axes = TORCH
+    n_parameters: int = 0
+    """How many of the tensors, the first ones, are parameters."""
 
     @property
     def group(self) -> Group:
         """What `describe` takes."""
-        return Group(self.tensors, self.spec, self.axes)
+        return Group(self.tensors, self.spec, self.n_parameters, self.axes)
 
 
 class Selection(NamedTuple):
@@ -97,17 +101,23 @@ def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False)
     """
     if (by != "tensor" and by not in _GROUPINGS) or depth < 1:
         raise SpecError(f"cannot group by {by!r} at depth {depth}", expected="tensor, dtype, module, or depth from 1")
+    told = asides(tensor_map)
     if by == "tensor":
         axes = _axes(tensor_map) if with_axes else {}
+        pairs = zip(tensor_map.items(), told, strict=True)
         return [
-            Labelled(_label(name, tensor.spec), [tensor], tensor.spec, axes.get(name, TORCH))
-            for name, tensor in tensor_map.items()
+            Labelled(_label(name, t.spec), [t], t.spec, axes.get(name, TORCH), int(aside is None))
+            for (name, t), aside in pairs
         ]
     key = _GROUPINGS[by](depth)
-    groups: dict[str, list[Tensor]] = {}
-    for name, tensor in tensor_map.items():
-        groups.setdefault(key(name, tensor.spec), []).append(tensor)
-    return [Labelled({"group": name, "n_tensors": len(tensors)}, tensors) for name, tensors in groups.items()]
+    groups: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
+    for (name, tensor), aside in zip(tensor_map.items(), told, strict=True):
+        parameters, others = groups.setdefault(key(name, tensor.spec), ([], []))
+        (parameters if aside is None else others).append(tensor)
+    return [
+        Labelled({"group": name, "n_tensors": len(one) + len(other)}, [*one, *other], n_parameters=len(one))
+        for name, (one, other) in groups.items()
+    ]
 
 
 def _axes(tensor_map: TensorMap) -> dict[str, Axes]:
@@ -138,16 +148,23 @@ def selection(request: Request, by: str, where: str | None, sort: str | None, to
     return Selection(condition(where, names) if where else None, sort, top)
 
 
-def rows_of(groups: list[Labelled], request: Request, means: Means) -> tuple[list[Record], Record]:
-    """Return the rows of all groups, and the total over them."""
+def rows_of(groups: list[Labelled], request: Request, means: Means) -> tuple[list[Record], Totals]:
+    """Return the rows of all groups, and the totals over them, with the number of tensors of each."""
     n_bytes = sum(tensor.spec.nbytes for labelled in groups for tensor in labelled.tensors)
     with _executor(means, n_bytes) as pool:
         recipe = _recipe(chosen(means.kernel, n_bytes), means.eps, request)
         how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress, means.threads)
-        rows, total = describe([labelled.group for labelled in groups], request, how)
-    n_tensors = sum(len(labelled.tensors) for labelled in groups)
+        rows, totals = describe([labelled.group for labelled in groups], request, how)
+    n_tensors, n_parameters = sum(len(one.tensors) for one in groups), sum(one.n_parameters for one in groups)
     labelled_rows = [{**labelled.label, **row} for labelled, row in zip(groups, rows, strict=True)]
-    return labelled_rows, {"n_tensors": n_tensors, **total}
+    everything = totals.everything
+    parameters = totals.parameters or (everything if n_parameters else None)
+    others = totals.others or ({key: everything[key] for key in COUNTED} if n_parameters < n_tensors else None)
+    return labelled_rows, Totals(
+        {"n_tensors": n_tensors, **everything},
+        parameters and {"n_tensors": n_parameters, **parameters},
+        others and {"n_tensors": n_tensors - n_parameters, **others},
+    )
 
 
 COMPILED_BLOCK_ELEMENTS = 1 << 20

@@ -99,9 +99,9 @@ def _show(record: Record, settings: Mapping[str, Any], chosen: str) -> None:
     rows = record["tensors" if record["by"] == "tensor" else "groups"]
     labels = _LABELS[record["by"]]
     if chosen == "table":
-        shown = _columns(settings, [*rows, record["total"]])
-        total = {labels[0]: f"total ({record['total']['n_tensors']:,} tensors)", **record["total"]}
-        lines = [[_cell(row, column) for column in (*labels, *shown)] for row in (*rows, {**total, "n_tensors": None})]
+        totals = _totals(record, labels[0])
+        shown = _columns(settings, [*rows, *totals])
+        lines = [[_cell(row, column) for column in (*labels, *shown)] for row in (*rows, *totals)]
         right = "".join(
             " " if column in ("name", "group", "dtype", "shape", "hist") else "r" for column in (*labels, *shown)
         )
@@ -110,6 +110,18 @@ def _show(record: Record, settings: Mapping[str, Any], chosen: str) -> None:
         flat = [_flat(row) for row in rows]
         output.emit_rows(flat, list(flat[0]) if flat else labels, chosen)
     output.notes(record)
+
+
+def _totals(record: Record, label: str) -> list[Record]:
+    """Return the last lines: figures over the parameters, and what is counted of all else."""
+    parameters, others = record["parameters"], record["others"]
+    if others is None or parameters is None:
+        return [_total(record["total"], label, "total")]
+    return [_total(parameters, label, "total of parameters"), _total(others, label, "buffers and others")]
+
+
+def _total(row: Record, label: str, what: str) -> Record:
+    return {**row, label: f"{what} ({output.counted(row['n_tensors'], 'tensor')})", "n_tensors": None}
 
 
 def _columns(settings: Mapping[str, Any], rows: Sequence[Record]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
+from weighttools.families.parameters import parameter
 from weighttools.families.roles import Role, aside
 from weighttools.transforms import layout_tables as tables
 from weighttools.transforms.layout_names import Named, names_of
@@ -60,7 +60,7 @@ class Ground:
         for name in names:
             modules.setdefault(named[name].module, {})[named[name].leaf] = tensor_map[name].shape
         integers = frozenset(name for name in names if tensor_map[name].dtype.kind not in ("float", "complex"))
-        state = frozenset(name for name in names if _is_state(name, tensor_map[name].spec))
+        state = frozenset(name for name in names if _is_state(name, tensor_map))
         return cls(source, target, named, modules, integers, state)
 
     def siblings(self, named: Named) -> Mapping[str, Shape]:
@@ -77,8 +77,8 @@ class Ground:
         return bias[0] if bias is not None and len(bias) == 1 else None
 
 
-def _is_state(name: str, spec: Spec) -> bool:
-    found = aside(name, spec)
+def _is_state(name: str, tensor_map: TensorMap) -> bool:
+    found = aside(name, tensor_map[name].spec, tensor_map)
     return found is not None and found.role is Role.STATE
 
 
@@ -127,7 +127,7 @@ def _scale(ground: Ground, named: Named) -> Guess:
     siblings = ground.siblings(named)
     if "running_mean" in siblings:
         return Guess("norm", "it has running statistics beside it")
-    if tables.NORM.search(named.layer):
+    if _is(named, Role.NORM):
         return Guess("norm", f"its layer is called {named.layer}")
     if siblings.get("bias") == ground.shape(named):
         return Guess("norm", "a vector with a bias of the same length")
@@ -149,10 +149,15 @@ def _matrix(ground: Ground, named: Named) -> Guess:
 
 
 def _matrix_by_name(named: Named) -> Guess:
-    embedding, linear = tables.EMBEDDING.search(named.layer), tables.LINEAR.search(named.layer)
-    if bool(embedding) == bool(linear):
+    embedding, linear = _is(named, Role.EMBEDDING), tables.LINEAR.search(named.layer) is not None
+    if embedding == linear or (linear and "emb" in named.layer):  # embed_out: the name says both, so neither for sure
         return Guess("", "a two-dimensional `weight` without a bias: Linear or Embedding?")
     return Guess("embedding" if embedding else "linear", f"its layer is called {named.layer}")
+
+
+def _is(named: Named, role: Role) -> bool:
+    """Whether a parameter has a role, by the names of its modules."""
+    return parameter(".".join((*named.module, named.leaf)), ()).role is role
 
 
 def _gpt2(ground: Ground, named: Named) -> Guess:
@@ -204,7 +209,7 @@ def _torch_bias(ground: Ground, named: Named) -> Guess:
         return Guess("", f"a bias of shape {ground.shape(named)}")
     if "running_mean" in siblings or (weight is not None and len(weight) == 1):
         return Guess("norm_bias", "it stands beside a norm's scale or statistics")
-    if weight is None and tables.NORM.search(named.layer):
+    if weight is None and _is(Named(named.name, named.module, "weight"), Role.NORM):
         return Guess("norm_bias", f"its layer is called {named.layer}")
     return Guess("bias", "it is called bias")
 

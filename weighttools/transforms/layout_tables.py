@@ -92,12 +92,10 @@ RANKS = {"embedding": 2, "norm": 1, "norm_bias": 1, "bias": 1, "mean": 1, "varia
 
 STATISTICS = ("mean", "variance")
 
-EMBEDDING = re.compile(r"embed|(^|_)embs?($|_)|^wte$|^wpe$|^shared$|embd")
 LINEAR = re.compile(
     r"linear|dense|(^|_)lin\d*$|(^|_)fc\d*(_|$)|proj|head|classif|score|logit|pooler|router|mapping|query|key|value|qkv"
     r"|^[qkvo]$|^w[qkvo\d]$|^wi(_\d)?$|(^|_)(in|out|output|gate|up|down)(_|$)|attn|attention|mlp|ffn"
 )
-NORM = re.compile(r"norm|(^|_)ln(_|\d|$)|(^|_)bn(_|\d|$)|rms", re.IGNORECASE)
 TRANSPOSED = re.compile(r"transpos|deconv|convt(_|\d|$)|conv_t(_|\d|$)|up_?conv", re.IGNORECASE)
 DEPTHWISE = re.compile(r"depthwise|(^|[_./])dw(_?conv)?(\d*)($|[_./])", re.IGNORECASE)
 ATTENTION = re.compile(r"^(query|key|value|out|qkv|attention_output)$|attention|attn", re.IGNORECASE)

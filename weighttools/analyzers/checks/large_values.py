@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from weighttools.analyzers.families import wordings
 from weighttools.core.findings import WARNING, Finding
+from weighttools.families.of_maps import wordings
 
 if TYPE_CHECKING:
     from weighttools.analyzers.checks.values import Seen

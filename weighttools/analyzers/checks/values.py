@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from weighttools.analyzers import extremes, moments, sparsity
 from weighttools.analyzers.checks import dead_rows, duplicates, outlier_exponents
 from weighttools.analyzers.extremes import Extremes
-from weighttools.analyzers.families import roles
 from weighttools.analyzers.moments import Moments
 from weighttools.analyzers.run import Statistic, Task, fold_tasks
 from weighttools.analyzers.sparsity import Zeros
@@ -18,6 +17,7 @@ from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
 from weighttools.families.kernels import Layouts
+from weighttools.families.of_maps import roles
 from weighttools.families.roles import Told
 from weighttools.io.progress import Progress, silent
 
