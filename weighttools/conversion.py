@@ -26,6 +26,7 @@ from weighttools.target import (
     cast_notes,
     check_compression,
     check_store,
+    names_notes,
     plan_target,
     refuse_encodings,
     shard_notes,
@@ -75,6 +76,8 @@ def write(
     if single and max_shard_size is not None:
         raise SpecError("--single and --max-shard-size exclude each other")
     planned = plan_target(tensor_map, dst, format_name, max_shard_size, single)
+    if planned.is_directory and "tokenizer.json" in (beside or {}):
+        tensor_map = _without_tokenizer(tensor_map)
     if npz_bf16 == "float32" and planned.format in ("npz", "npy"):
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
     refuse_encodings(tensor_map, planned.format)
@@ -83,6 +86,7 @@ def write(
     planned.notes += [
         *shard_notes(tensor_map, planned, max_shard_size, beside or {}),
         *tie_notes(tensor_map, planned),
+        *names_notes(tensor_map, planned),
     ]
     planned.notes += [
         *tensor_map.origin.notes,
@@ -98,6 +102,12 @@ def write(
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run)
     return record | {"transforms": reported(not dry_run)} if tensor_map.origin.reports else record
+
+
+def _without_tokenizer(tensor_map: TensorMap) -> TensorMap:
+    """Leave out of the metadata the tokenizer of a GGUF file that is written as files of its own."""
+    rest = {key: value for key, value in tensor_map.metadata.items() if not key.startswith("tokenizer.")}
+    return tensor_map.replace(metadata=rest)
 
 
 def _refuse_loss(tensor_map: TensorMap, planned: Plan) -> None:

@@ -2,3 +2,8 @@
 
 The rule they serve: a file under 1 MB costs at most 2 s of processor time and 300 MB, whatever it declares.
 """
+
+MAX_PIECE = 512
+"""Characters of a token that pairs are merged into: each is split at every place, at a cost of its length squared.
+
+The longest pieces of known vocabularies have 96 characters; a megabyte of longest ones takes half a second."""

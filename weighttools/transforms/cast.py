@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,9 @@ _CUT = (1 << 29) - 1
 _TARGETS = tuple(d.name for d in DTYPES.values() if d.is_float and d.bits >= 8 and d.name != "float8_e8m0fnu")
 
 
-def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Transform:
+def cast(
+    target: DType, keep: Sequence[str] = (), saturate: bool = False, spare: Callable[[str, Tensor], bool] | None = None
+) -> Transform:
     """Return a transform that casts floating tensors to `target`; integers, booleans and complex stay.
 
     Quantised tensors are decoded for it.
@@ -37,6 +39,8 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
     saturate
         Give values beyond the target's range, Inf too, its largest finite value (as torch does for float8_e4m3fn)
         instead of Inf, or NaN where the dtype has no Inf (as IEEE 754 and ml_dtypes do, and torch for the others).
+    spare
+        Says which tensors' readers take no dtype but theirs: they are left as they are, and that is noted.
 
     Raises
     ------
@@ -50,16 +54,19 @@ def cast(target: DType, keep: Sequence[str] = (), saturate: bool = False) -> Tra
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         kept = matching(tensor_map, keep) if keep else set()
+        spared = {n for n, t in tensor_map.items() if spare is not None and t.dtype.is_float and spare(n, t)} - kept
 
         def one(name: str, tensor: Tensor) -> Tensor:
-            if name in kept or not tensor.dtype.is_float:
+            if name in kept or name in spared or not tensor.dtype.is_float:
                 return tensor
             if tensor.dtype == target:
                 return decoded(tensor)
             return _cast_tensor(tensor, target, saturate)
 
         found = tensor_map.map(one)
-        return found.replace(metadata=without_file_type(found.metadata))
+        found = found.replace(metadata=without_file_type(found.metadata))
+        what = f"{len(spared):,} norms, biases and tables of positions stay float32: llama.cpp reads no other"
+        return found.noted(what) if spared and target.name != "float32" else found
 
     return transform
 

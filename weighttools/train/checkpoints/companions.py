@@ -13,10 +13,11 @@ from weighttools.adapters import HEAD, of_head
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
 from weighttools.io.beside import not_copied, why_not_copied
+from weighttools.families.tokenizer_files import tokenizer_files as carried_files
+from weighttools.families.tokenizer_json import has_tokenizer
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
-from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.tokens import home_of
 from weighttools.train.models.classes import CLASSES, class_of
 
@@ -89,7 +90,7 @@ def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
     Returns
     -------
     files
-        Those beside it; if there are none, a tokenizer.json made of a GGUF file's metadata.
+        Those beside it; if there are none, tokenizer.json and its settings made of a GGUF file's metadata.
     why
         Empty if there are any.
     """
@@ -108,11 +109,11 @@ def _found(origin: TensorMap) -> dict[Path, str]:
 
 
 def _carried(origin: TensorMap) -> tuple[dict[str, bytes], str]:
-    """Return the tokenizer of a GGUF file's metadata, as a tokenizer.json; or nothing, and why it cannot be built."""
+    """Return the tokenizer of a GGUF file's metadata, as files; or nothing, and why it cannot be built."""
     if not has_tokenizer(origin.metadata):
         return {}, "none lies beside the checkpoint, and none is in its metadata"
     try:
-        return {TOKENIZER[0]: gguf_tokenizer(origin.metadata, origin.origin.path).to_str().encode()}, ""
+        return carried_files(origin.metadata, origin.origin.path), ""
     except WeighttoolsError as error:
         return {}, str(error)
 

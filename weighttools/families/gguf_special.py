@@ -1,0 +1,145 @@
+"""Special tokens and chat templates of a model in Hugging Face's layout, as GGUF's metadata has them.
+
+Source: llama.cpp, ``gguf-py/gguf/vocab.py``, ``SpecialVocab``: which file is believed before which.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from weighttools.errors import CorruptFileError
+from weighttools.families.gguf_tokens import Tokens, steps_of, tokenizer_metadata
+from weighttools.families.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
+from weighttools.families.tokenizer_json import KEY, WORDPIECE
+from weighttools.formats.gguf_numbers import UInt32
+from weighttools.io.text import MAX_JSON, read_json
+
+_TEMPLATE_FILE = "chat_template.jinja"
+_MORE_TEMPLATES = "additional_chat_templates"
+Json = Mapping[str, Any]
+
+
+def carried_tokenizer(home: str, config: Json, n_rows: int) -> dict[str, Any]:
+    """Return ``tokenizer.*`` of the tokenizer in a directory; empty where it has none.
+
+    Parameters
+    ----------
+    home
+        The directory.
+    config
+        Its config.json.
+    n_rows
+        Rows of the embedding.
+
+    Raises
+    ------
+    UnsupportedError
+        It is a tokenizer that llama.cpp would take for another.
+    CorruptFileError
+        Its files contradict each other, or the embedding.
+    """
+    path = os.path.join(home, TOKENIZER)
+    if not os.path.isfile(path):
+        return {}
+    data = read_json(path)
+    settings_path = os.path.join(home, SETTINGS)
+    settings = read_json(settings_path) if os.path.isfile(settings_path) else {}
+    found, tokens = tokenizer_metadata(data, n_rows, path)
+    kind = found[f"{KEY}model"]
+    if kind == WORDPIECE:
+        found[f"{KEY}token_type_count"] = UInt32(_whole(config.get("type_vocab_size"), 1))
+    found |= _special(settings, config, tokens, path)
+    if kind != WORDPIECE:
+        found |= _edges(data, settings, found)
+    return found | _templates(home, settings)
+
+
+def _whole(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32 else default
+
+
+def _special(settings: Json, config: Json, tokens: Tokens, subject: object) -> dict[str, Any]:
+    """Return the numbers of special tokens: by their text, else as config.json says."""
+    found = {}
+    for theirs, ours in SPECIAL.items():
+        at = tokens.id_of(_text(settings.get(theirs)))
+        said = config.get(f"{theirs}_id")
+        first = said[0] if isinstance(said, list) and said else said
+        at = first if at is None and isinstance(first, int) and not isinstance(first, bool) else at
+        if at is None or at < 0:
+            continue
+        if at >= len(tokens.texts):
+            fact = f"config.json's {theirs}_id is {at:,}"
+            raise CorruptFileError(fact, subject=subject, expected=f"below {len(tokens.texts):,}, the tokens")
+        found[f"{KEY}{ours}_token_id"] = UInt32(at)
+    return found
+
+
+def _text(entry: Any) -> Any:
+    return entry.get("content") if isinstance(entry, dict) else entry
+
+
+def _edges(data: Json, settings: Json, found: Json) -> dict[str, bool]:
+    """Return whether texts begin and end with a special token: as the tokenizer does it, unless its settings say."""
+    template = next((s for s in steps_of(data.get("post_processor")) if s.get("type") == "TemplateProcessing"), {})
+    single = template.get("single")
+    ends = {"bos": 0, "eos": -1} if isinstance(single, list) and len(single) > 1 else {}
+    put = {end: _is_special(single[at], found, end, data) for end, at in ends.items() if isinstance(single, list)}
+    said = {end: settings.get(f"add_{end}_token") for end in ("bos", "eos")}
+    both = {"bos": False, "eos": False} | put | {end: v for end, v in said.items() if isinstance(v, bool)}
+    return {f"{KEY}add_{end}_token": value and f"{KEY}{end}_token_id" in found for end, value in both.items()}
+
+
+def _is_special(step: Any, found: Json, end: str, data: Json) -> bool:
+    """Return whether a step of a template puts in the token that texts begin, or end, with."""
+    text = (step.get("SpecialToken") or {}).get("id") if isinstance(step, dict) else None
+    at = found.get(f"{KEY}{end}_token_id")
+    return text is not None and at is not None and _number_of(data, text) == at
+
+
+def _number_of(data: Json, text: str) -> Any:
+    """Return the number of a token of a tokenizer.json by its text."""
+    added = {e.get("content"): e.get("id") for e in data.get("added_tokens") or () if isinstance(e, dict)}
+    return added.get(text, data["model"]["vocab"].get(text))
+
+
+def _templates(home: str, settings: Json) -> dict[str, Any]:
+    """Return the chat template, and those beside it by their names."""
+    said = settings.get("chat_template")
+    alone = os.path.join(home, _TEMPLATE_FILE)
+    if said is None and os.path.isfile(alone):
+        said = [{"name": "default", "template": _read(alone)}, *_named_files(os.path.join(home, _MORE_TEMPLATES))]
+    if isinstance(said, str):
+        return {TEMPLATE: said}
+    entries = said if isinstance(said, list) else []
+    named = {
+        entry["name"]: entry["template"]
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("template"), str)
+    }
+    plain = {TEMPLATE: named.pop("default")} if "default" in named else {}
+    names = {f"{TEMPLATE}s": list(named)} if named else {}
+    return {**plain, **names, **{f"{TEMPLATE}.{name}": text for name, text in named.items()}}
+
+
+def _named_files(folder: str) -> list[dict[str, str]]:
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return [
+        {"name": name.removesuffix(".jinja"), "template": _read(os.path.join(folder, name))}
+        for name in names
+        if name.endswith(".jinja")
+    ]
+
+
+def _read(path: str) -> str:
+    from weighttools.io.source import LocalFile
+
+    source = LocalFile(path)
+    if source.size > MAX_JSON:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {MAX_JSON:,}")
+    try:
+        return source.read(0, source.size).decode()
+    except UnicodeDecodeError:
+        raise CorruptFileError("is not UTF-8", subject=path) from None
