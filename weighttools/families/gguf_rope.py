@@ -141,7 +141,11 @@ def _llama3(rule: Json, size: int, theta: float) -> list[float]:
     factor, low, high = (_number(rule, key) for key in ("factor", "low_freq_factor", "high_freq_factor"))
     original = _number(rule, "original_max_position_embeddings")
     if not low < high or not 0 < theta < 1e12:
-        raise SpecError(f"low_freq_factor is {low}, high_freq_factor {high}", subject="config.json", expected="the first below the second")
+        raise SpecError(
+            f"low_freq_factor is {low}, high_freq_factor {high}",
+            subject="config.json",
+            expected="the first below the second",
+        )
     found = []
     for i in range(0, size, 2):
         turns = original * theta ** (-i / size) / (2 * math.pi)

@@ -18,6 +18,8 @@ from weighttools.io.text import MAX_JSON, read_json
 
 _TEMPLATE_FILE = "chat_template.jinja"
 _MORE_TEMPLATES = "additional_chat_templates"
+_INSTEAD = {"bos_token": "cls_token", "eos_token": "sep_token"}
+"""What begins and ends the texts of models without tokens of that name, as BERT."""
 Json = Mapping[str, Any]
 
 
@@ -46,7 +48,7 @@ def carried_tokenizer(home: str, config: Json, n_rows: int) -> dict[str, Any]:
     data = read_json(path)
     settings_path = os.path.join(home, SETTINGS)
     settings = read_json(settings_path) if os.path.isfile(settings_path) else {}
-    found, tokens = tokenizer_metadata(data, n_rows, path)
+    found, tokens = tokenizer_metadata(data, n_rows, path, _text(settings.get("unk_token")))
     kind = found[f"{KEY}model"]
     if kind == WORDPIECE:
         found[f"{KEY}token_type_count"] = UInt32(_whole(config.get("type_vocab_size"), 1))
@@ -64,7 +66,8 @@ def _special(settings: Json, config: Json, tokens: Tokens, subject: object) -> d
     """Return the numbers of special tokens: by their text, else as config.json says."""
     found = {}
     for theirs, ours in SPECIAL.items():
-        at = tokens.id_of(_text(settings.get(theirs)))
+        text = _text(settings.get(theirs)) or _text(settings.get(_INSTEAD.get(theirs, "")))
+        at = tokens.id_of(text)
         said = config.get(f"{theirs}_id")
         first = said[0] if isinstance(said, list) and said else said
         at = first if at is None and isinstance(first, int) and not isinstance(first, bool) else at

@@ -54,7 +54,7 @@ class Tokens:
         return self.texts.index(text) if isinstance(text, str) and text in self.texts else None
 
 
-def tokenizer_metadata(data: Json, n_rows: int, subject: object) -> tuple[dict[str, Any], Tokens]:
+def tokenizer_metadata(data: Json, n_rows: int, subject: object, unknown: Any = None) -> tuple[dict[str, Any], Tokens]:
     """Return ``tokenizer.ggml.*`` of a tokenizer.json, but for its special tokens, and the vocabulary.
 
     Parameters
@@ -65,6 +65,8 @@ def tokenizer_metadata(data: Json, n_rows: int, subject: object) -> tuple[dict[s
         Rows of the embedding: llama.cpp wants as many tokens.
     subject
         What messages name.
+    unknown
+        The token for what is no other, where the tokenizer does not say itself.
 
     Raises
     ------
@@ -80,7 +82,11 @@ def tokenizer_metadata(data: Json, n_rows: int, subject: object) -> tuple[dict[s
     tokens = _tokens(data, model, n_rows, subject)
     if kind == BYTE_LEVEL:
         return {**found, **_byte_level(model, tokens, subject)}, tokens
-    made = _wordpiece(tokens) if kind == WORDPIECE else _sentencepiece(model, tokens, subject)
+    made = (
+        _wordpiece(tokens)
+        if kind == WORDPIECE
+        else _sentencepiece(model, tokens, subject, model.get("unk_token") or unknown)
+    )
     return {**found, **made}, tokens
 
 
@@ -216,7 +222,7 @@ def _tokens(data: Json, model: Json, n_rows: int, subject: object) -> Tokens:
 
 
 def _is_control(text: str, entry: Json) -> bool:
-    return bool(entry.get("special")) or text[:2] in ("<|", "<｜") and text[-2:] in ("|>", "｜>")
+    return bool(entry.get("special")) or (text[:2] in ("<|", "<｜") and text[-2:] in ("|>", "｜>"))
 
 
 def _filled(tokens: Tokens) -> Iterator[tuple[str, int]]:
@@ -253,8 +259,7 @@ def merges_of(model: Json, subject: object) -> list[tuple[str, str]]:
     return [(left, right) for left, right in found]
 
 
-def _sentencepiece(model: Json, tokens: Tokens, subject: object) -> dict[str, Any]:
-    unknown = model.get("unk_token")
+def _sentencepiece(model: Json, tokens: Tokens, subject: object, unknown: Any) -> dict[str, Any]:
     ranks = _ranks(merges_of(model, subject), tokens, str(unknown), subject)
     pairs, scores = [], []
     for at, (text, kind) in enumerate(_filled(tokens)):

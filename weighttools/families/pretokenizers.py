@@ -18,9 +18,7 @@ _SHORT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _CASED = r"%s|[^\r\n\p{L}\p{N}]?\p{L}+|%s|" + _REST
 _LLAMA3, _QWEN2 = _CASED % (_SHORT, r"\p{N}{1,3}"), _CASED % (_SHORT, r"\p{N}")
-_QWEN35 = (
-    _SHORT + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_QWEN35 = _SHORT + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORDS = (
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+%s"
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*%s"
@@ -70,11 +68,12 @@ CUTS: Mapping[str, Cut] = {
 def name_of(splits: tuple[str, ...], ignores_merges: bool, is_composed: bool) -> str | None:
     """Return GGUF's name of a way to cut; None where it has none.
 
-    A name for composed texts serves others where there is no name for these: llama.cpp composes none.
+    A name for composed texts serves others where there is no name for these: llama.cpp composes none. Merges that are
+    ignored where that is not asked for make a difference only for tokens that no merges lead to.
     """
     fits = [
-        (cut.is_composed != is_composed, name)
+        ((cut.ignores_merges != ignores_merges, cut.is_composed != is_composed), name)
         for name, cut in CUTS.items()
-        if (cut.splits, cut.ignores_merges) == (splits, ignores_merges)
+        if cut.splits == splits and cut.ignores_merges >= ignores_merges
     ]
     return min(fits, key=lambda fit: fit[0])[1] if fits else None

@@ -55,8 +55,8 @@ def _settings(metadata: Mapping[str, Any], built: Mapping[str, Any]) -> dict[str
         "clean_up_tokenization_spaces": model == WORDPIECE,
         **{theirs: _token(metadata, ours) for theirs, ours in SPECIAL.items()},
     }
-    if model == WORDPIECE:
-        found["do_lower_case"] = built["normalizer"]["lowercase"]
+    if model == WORDPIECE:  # there GGUF has [CLS] and [SEP] under both names
+        found |= {"do_lower_case": built["normalizer"]["lowercase"], "bos_token": None, "eos_token": None}
     else:
         found |= {f"add_{end}_token": at is not None for end, at in _ends(built).items()}
     if model == SENTENCEPIECE:
@@ -99,7 +99,7 @@ def _generation(metadata: Mapping[str, Any]) -> dict[str, Any]:
     ends = list(dict.fromkeys(at for name in ENDS if (at := token_id(metadata, name)) is not None))
     found = {
         "bos_token_id": token_id(metadata, "bos"),
-        "eos_token_id": ends if len(ends) > 1 else (ends or [None])[0],
+        "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
         "pad_token_id": token_id(metadata, "padding"),
     }
     return {"_from_model_config": True} | {name: value for name, value in found.items() if value is not None}

@@ -7,7 +7,7 @@ package ``tokenizers`` for how its file is spelled.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from weighttools.core.budgets import MAX_PIECE
 from weighttools.errors import CorruptFileError, UnsupportedError
@@ -191,9 +191,9 @@ def _added(tokens: Sequence[str], metadata: Mapping[str, Any]) -> list[Json]:
     kinds = metadata.get(f"{KEY}token_type", ())
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return [
-        {"id": i, "content": token, **flags, "special": kind == CONTROL}
+        {"id": i, "content": token, **flags, "special": kind != USER_DEFINED}
         for i, (token, kind) in enumerate(zip(tokens, kinds, strict=False))
-        if kind in (CONTROL, USER_DEFINED) and token
+        if kind in (CONTROL, UNKNOWN, USER_DEFINED) and token
     ]
 
 
@@ -229,7 +229,7 @@ def _edge(
     return next((int(at) for at in ids if _is_place(at, tokens)), None)
 
 
-def _is_place(at: Any, tokens: Sequence[str]) -> bool:
+def _is_place(at: Any, tokens: Sequence[str]) -> TypeGuard[int]:
     return isinstance(at, int) and not isinstance(at, bool) and 0 <= at < len(tokens)
 
 

@@ -12,9 +12,9 @@ from weighttools.adapters import CONFIG as ADAPTER
 from weighttools.adapters import HEAD, of_head
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
-from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.families.tokenizer_files import tokenizer_files as carried_files
 from weighttools.families.tokenizer_json import has_tokenizer
+from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
