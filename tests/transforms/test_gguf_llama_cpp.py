@@ -24,7 +24,6 @@ import weighttools as wt
 from tests.llama_cpp import LlamaCpp
 from weighttools import api
 from weighttools.cli.main import main
-from weighttools.cli.writing import gguf_companions
 
 CORPUS = [
     "the cat sat on the mat",
@@ -192,19 +191,10 @@ def test_bert_embeds_in_llama_cpp_as_in_transformers(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = module(torch.tensor([ids])).last_hidden_state[0].numpy()
     np.testing.assert_allclose(np.array(theirs.embeddings(ids)), expected, atol=0.01)  # its GELU is a table in float16
-    api.convert(
-        tmp_path / "m.gguf", tmp_path / "back", names="hf", beside=configuration_and_tokenizer(tmp_path / "m.gguf")
-    )
+    api.convert(tmp_path / "m.gguf", tmp_path / "back", names="hf")
     again = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     for text in ("the cats sat on mat.", "The CAT sat 12 日 emo", "unable [MASK] zzz", "Émo c!"):
         assert again(text, "the cat")["input_ids"] == tokenizer(text, "the cat")["input_ids"], text
-
-
-def configuration_and_tokenizer(path: Path) -> dict[str, bytes]:
-    """What the command writes beside the weights of a GGUF file."""
-    files, lacking = gguf_companions(wt.open(path))
-    assert not lacking
-    return files
 
 
 def directory(path: Path, target: Path) -> Path:

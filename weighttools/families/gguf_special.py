@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from weighttools.core.budgets import MAX_TOKENS
 from weighttools.errors import CorruptFileError
 from weighttools.families.gguf_tokens import Tokens, steps_of, tokenizer_metadata
 from weighttools.families.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
@@ -45,6 +46,8 @@ def carried_tokenizer(home: str, config: Json, n_rows: int) -> dict[str, Any]:
     path = os.path.join(home, TOKENIZER)
     if not os.path.isfile(path):
         return {}
+    if n_rows > MAX_TOKENS:
+        raise CorruptFileError(f"the embedding has {n_rows:,} rows", subject=path, expected=f"at most {MAX_TOKENS:,}")
     data = read_json(path)
     settings_path = os.path.join(home, SETTINGS)
     settings = read_json(settings_path) if os.path.isfile(settings_path) else {}

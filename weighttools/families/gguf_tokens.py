@@ -143,7 +143,7 @@ def _cut(model: Json, normalizers: Sequence[Json], cuts: Sequence[Json], subject
         splits += [pattern] if pattern else []
     name = None if other else name_of(tuple(splits), bool(model.get("ignore_merges")), bool(normalizers))
     if name is None:
-        what = f"steps {', '.join(other)}" if other else f"the expressions {splits} (ignore_merges: "
+        what = f"steps {', '.join(other)}" if other else f"the expressions {str(splits)[:300]} (ignore_merges: "
         what += "" if other else f"{bool(model.get('ignore_merges'))})"
         raise _unsupported(f"texts are cut by {what}", subject, "a way to cut that llama.cpp has a name for")
     return name

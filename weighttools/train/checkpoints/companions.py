@@ -35,6 +35,10 @@ TOKENIZER = (
     "chat_template.jinja",
     "generation_config.json",
 )
+VOCABULARIES = {
+    "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+}  # fmt: skip
+"""Those of them without which there is no tokenizer."""
 _LARGEST = 100_000_000
 
 
@@ -95,7 +99,40 @@ def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
         Empty if there are any.
     """
     files = {path.name: path.read_bytes() for path, why in _found(origin).items() if not why}
-    return (files, "") if files else _carried(origin)
+    if files.keys() & VOCABULARIES:
+        return files, ""
+    carried, why = _carried(origin)
+    return {**carried, **files}, why
+
+
+def gguf_files(origin: TensorMap) -> tuple[dict[str, bytes], list[str]]:
+    """Return what stands in a GGUF file's metadata as the files of a directory: config.json, and the tokenizer's.
+
+    Parameters
+    ----------
+    origin
+        The open checkpoint.
+
+    Returns
+    -------
+    files
+        By name; nothing where the source is no GGUF file.
+    lacking
+        Why one of them is not there, a line each, and what of them no other program reads.
+    """
+    from weighttools.train.models.gguf import from_gguf, is_gguf
+
+    if not is_gguf(origin):
+        return {}, []
+    try:
+        config = from_gguf(origin)[1]
+    except WeighttoolsError as error:
+        return {}, [f"no config.json is written: {error}"]
+    tokenizer, why = tokenizer_files(origin)
+    lacking = [f"no tokenizer.json is written: {why}"] if why else []
+    if (config.get("rope_scaling") or {}).get("rope_type") == "divided":
+        lacking.append("its rotary positions follow no rule that transformers has: config.json states them as divisors")
+    return {CONFIG: _json(config), **tokenizer}, lacking
 
 
 def _found(origin: TensorMap) -> dict[Path, str]:
