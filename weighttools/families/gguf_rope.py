@@ -15,6 +15,8 @@ from weighttools.errors import SpecError, UnsupportedError
 Json = Mapping[str, Any]
 DIVISORS = "rope_freqs.weight"
 """A tensor that every rotary frequency is divided by: how GGUF has Llama 3's scaling."""
+_MOST = 1 << 16
+"""Elements of a head; known models have up to 512."""
 _LONG, _SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 _YARN = (("attention_factor", "attn_factor"), ("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow"))
 
@@ -69,10 +71,15 @@ def scaling(flat: Json, architecture: str, settings: Json) -> dict[str, Any]:
 
 def head_size(settings: Json) -> int:
     """Return how many elements a head's queries have; 0 where that is not said."""
-    if "attention.key_length" in settings:
-        return int(settings["attention.key_length"])
     size, heads = settings.get("embedding_length", 0), settings.get("attention.head_count", 0)
-    return int(size) // int(heads) if heads else 0
+    found = settings.get("attention.key_length", size // heads if _is_count(size) and _is_count(heads) else 0)
+    if not isinstance(found, int) or not 0 <= found <= _MOST:
+        raise SpecError(f"heads have {found!r} elements", subject="config.json", expected=f"at most {_MOST:,}")
+    return int(found)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 def _yarn(value: Any) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weighttools.core.budgets import MAX_TOKENS
-from weighttools.errors import CorruptFileError
+from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.families.gguf_tokens import Tokens, steps_of, tokenizer_metadata
 from weighttools.families.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
 from weighttools.families.tokenizer_json import KEY, WORDPIECE
@@ -57,7 +57,7 @@ def carried_tokenizer(home: str, config: Json, n_rows: int) -> dict[str, Any]:
         found[f"{KEY}token_type_count"] = UInt32(_whole(config.get("type_vocab_size"), 1))
     found |= _special(settings, config, tokens, path)
     if kind != WORDPIECE:
-        found |= _edges(data, settings, found)
+        found |= _edges(data, settings, found, tokens, path)
     return found | _templates(home, settings)
 
 
@@ -87,28 +87,36 @@ def _text(entry: Any) -> Any:
     return entry.get("content") if isinstance(entry, dict) else entry
 
 
-def _edges(data: Json, settings: Json, found: Json) -> dict[str, bool]:
-    """Return whether texts begin and end with a special token: as the tokenizer does it, unless its settings say."""
+def _edges(data: Json, settings: Json, found: Json, tokens: Tokens, subject: object) -> dict[str, bool]:
+    """Return whether texts begin and end with a special token: as the tokenizer does it, unless its settings say.
+
+    Raises
+    ------
+    UnsupportedError
+        It is another token than the one that is named for it, and llama.cpp can put no other.
+    """
     template = next((s for s in steps_of(data.get("post_processor")) if s.get("type") == "TemplateProcessing"), {})
     single = template.get("single")
-    ends = {"bos": 0, "eos": -1} if isinstance(single, list) and len(single) > 1 else {}
-    put = {end: _is_special(single[at], found, end, data) for end, at in ends.items() if isinstance(single, list)}
-    said = {end: settings.get(f"add_{end}_token") for end in ("bos", "eos")}
-    both = {"bos": False, "eos": False} | put | {end: v for end, v in said.items() if isinstance(v, bool)}
-    return {f"{KEY}add_{end}_token": value and f"{KEY}{end}_token_id" in found for end, value in both.items()}
+    added = {}
+    for end, place in (("bos", 0), ("eos", -1)):
+        text = _special_text(single[place]) if isinstance(single, list) and len(single) > 1 else None
+        own, said = found.get(f"{KEY}{end}_token_id"), settings.get(f"add_{end}_token")
+        if isinstance(said, bool):
+            added[end] = said and own is not None
+        elif text is not None and tokens.id_of(text) != own:
+            verb = "begin" if end == "bos" else "end"
+            fact = f"texts {verb} with {text[:60]!r}, which is not the {end}_token"
+            raise UnsupportedError(fact, subject=subject, remedy=f"name it in {SETTINGS}")
+        else:
+            added[end] = text is not None
+    return {f"{KEY}add_{end}_token": value for end, value in added.items()}
 
 
-def _is_special(step: Any, found: Json, end: str, data: Json) -> bool:
-    """Return whether a step of a template puts in the token that texts begin, or end, with."""
-    text = (step.get("SpecialToken") or {}).get("id") if isinstance(step, dict) else None
-    at = found.get(f"{KEY}{end}_token_id")
-    return text is not None and at is not None and _number_of(data, text) == at
-
-
-def _number_of(data: Json, text: str) -> Any:
-    """Return the number of a token of a tokenizer.json by its text."""
-    added = {e.get("content"): e.get("id") for e in data.get("added_tokens") or () if isinstance(e, dict)}
-    return added.get(text, data["model"]["vocab"].get(text))
+def _special_text(step: Any) -> str | None:
+    """Return the token that a step of a template puts in, if it puts in one."""
+    special = step.get("SpecialToken") if isinstance(step, dict) else None
+    text = special.get("id") if isinstance(special, dict) else None
+    return text if isinstance(text, str) else None
 
 
 def _templates(home: str, settings: Json) -> dict[str, Any]:

@@ -207,10 +207,11 @@ def _tokens(data: Json, model: Json, n_rows: int, subject: object) -> Tokens:
     CorruptFileError
         A token has no row there.
     """
-    entries = data.get("added_tokens") or []
+    said = data.get("added_tokens")
+    entries = said if isinstance(said, list) else []
     added = {e["content"]: e for e in entries if isinstance(e, dict) and isinstance(e.get("content"), str)}
     vocabulary = model.get("vocab")
-    if not isinstance(vocabulary, dict) or not isinstance(entries, list) or len(added) != len(entries):
+    if not isinstance(vocabulary, dict) or len(added) != len(entries):
         raise CorruptFileError("its tokens are no list of texts with numbers", subject=subject)
     texts: list[str | None] = [None] * n_rows
     for text, at in [*vocabulary.items(), *((text, entry.get("id")) for text, entry in added.items())]:
@@ -253,7 +254,8 @@ def merges_of(model: Json, subject: object) -> list[tuple[str, str]]:
     CorruptFileError
         They are none of both.
     """
-    found = [m.split(" ") if isinstance(m, str) else m for m in model.get("merges") or ()]
+    said = model.get("merges")
+    found = [m.split(" ") if isinstance(m, str) else m for m in said] if isinstance(said, list) else [said]
     if not all(isinstance(p, list) and len(p) == 2 and all(isinstance(t, str) for t in p) for p in found):
         raise CorruptFileError("its merges are no pairs of texts", subject=subject)
     return [(left, right) for left, right in found]

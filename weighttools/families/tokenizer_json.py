@@ -164,7 +164,8 @@ def _plain_piece(token: str) -> str:
 
 
 def _tokens(metadata: Mapping[str, Any]) -> list[str]:
-    tokens = [str(token) for token in metadata[f"{KEY}tokens"]]
+    said = metadata[f"{KEY}tokens"]
+    tokens = [str(token) for token in said] if isinstance(said, Sequence) and not isinstance(said, str) else []
     if not tokens:
         raise ValueError("no tokens")
     for token in tokens:

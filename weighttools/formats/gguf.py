@@ -30,7 +30,6 @@ from weighttools.formats.gguf_header import (
     Info,
 )
 from weighttools.formats.gguf_numbers import UInt32
-from weighttools.formats.gguf_typed import typed
 from weighttools.formats.gguf_values import Piece, encoded, encoded_text
 from weighttools.formats.raw import raw_block
 
@@ -153,6 +152,8 @@ def alignment_of(metadata: Mapping[str, Any]) -> int:
 
 def _header_pieces(tensor_map: TensorMap) -> list[Piece]:
     """Return the header as bytes and spans to copy, without the padding behind it."""
+    from weighttools.formats.gguf_typed import typed
+
     is_ours = tensor_map.origin.format == NAME
     metadata = dict(tensor_map.metadata) if is_ours else typed(tensor_map.metadata)
     if ALIGNMENT in metadata:
