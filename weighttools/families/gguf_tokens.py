@@ -229,7 +229,7 @@ def _is_control(text: str, entry: Json) -> bool:
 def _filled(tokens: Tokens) -> Iterator[tuple[str, int]]:
     """Yield each token and its type; numbers without a token get one that no text is."""
     for at, text in enumerate(tokens.texts):
-        if text is None:
+        if text is None or (text == f"[PAD{at}]" and at not in tokens.added):
             yield f"[PAD{at}]", UNUSED
         elif at in tokens.added:
             yield text, CONTROL if tokens.added[at] else USER_DEFINED

@@ -67,6 +67,10 @@ def from_gguf(tensor_map: TensorMap) -> tuple[TensorMap, dict[str, Any]]:
     if name != "bert":  # Said of both, for what transformers takes unsaid differs from family to family.
         config["tie_word_embeddings"] = "lm_head.weight" in named.aliases
         config |= {key: True for key, end in _BIASES.items() if any(n.endswith(end) for n in named)}
+    if name == "phi3":  # its class has numbers of its own for what is not said
+        config = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), None) | config
+        original = rope.get("original_max_position_embeddings")
+        config |= {"original_max_position_embeddings": original} if original else {}
     return named, config | ({"rope_scaling": rope} if rope else {})
 
 
@@ -103,6 +107,10 @@ def _query_scalar(name: str, config: Mapping[str, Any]) -> Any:
     return config.get("head_dim", 256)
 
 
+_FACTORS = ("long", "short")
+"""What GGUF calls the tensors that Phi-3's frequencies are divided by, in long texts and in short ones."""
+
+
 def _rope(tensor_map: TensorMap, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     rope = {key: value for key, value in _named(own, _SCALING).items() if value != "none"}
     turned, size = own.get("rope.dimension_count"), config.get("head_dim")
@@ -111,6 +119,10 @@ def _rope(tensor_map: TensorMap, own: Mapping[str, Any], config: Mapping[str, An
             fact = f"rope.dimension_count is {turned}, of heads of {size}"
             raise UnsupportedError(fact, subject=config["model_type"], expected=f"{size}")
         rope["partial_rotary_factor"] = turned / size
+    factors = {name: tensor_map[f"rope_factors_{name}.weight"] for name in _FACTORS
+               if f"rope_factors_{name}.weight" in tensor_map}  # fmt: skip
+    if factors:
+        rope |= {"rope_type": "longrope", **{f"{name}_factor": t.read().tolist() for name, t in factors.items()}}
     if DIVISORS in tensor_map:
         divisors = tensor_map[DIVISORS].read().tolist()
         rope |= llama3_of(divisors, config.get("rope_theta")) or {"rope_type": "divided", "divisors": divisors}
