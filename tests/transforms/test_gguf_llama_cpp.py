@@ -115,7 +115,7 @@ SMALL = {
     "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.3,
 }  # fmt: skip
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-          "original_max_position_embeddings": 8192, "rope_theta": 10000.0}  # fmt: skip
+          "original_max_position_embeddings": 8192, "rope_theta": 500000.0}  # fmt: skip
 LONG = {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [1.0, 2.0, 3.0, 4.0],
         "rope_theta": 10000.0}  # fmt: skip
 GEMMA = {**SMALL, "query_pre_attn_scalar": 8, "sliding_window": 16}

@@ -255,7 +255,7 @@ def merges_of(model: Json, subject: object) -> list[tuple[str, str]]:
         They are none of both.
     """
     said = model.get("merges")
-    found = [m.split(" ") if isinstance(m, str) else m for m in said] if isinstance(said, list) else [said]
+    found: list[Any] = [m.split(" ") if isinstance(m, str) else m for m in said] if isinstance(said, list) else [said]
     if not all(isinstance(p, list) and len(p) == 2 and all(isinstance(t, str) for t in p) for p in found):
         raise CorruptFileError("its merges are no pairs of texts", subject=subject)
     return [(left, right) for left, right in found]
