@@ -62,6 +62,8 @@ def byte_level(cut: str) -> Tokenizer:
     """A byte-level BPE as the models of one kind have it, trained on a few lines."""
     found = Tokenizer(models.BPE(ignore_merges=cut == "llama-bpe"))
     split = SPLITS[cut]
+    if cut == "qwen2":
+        found.normalizer = normalizers.NFC()
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split in (None, "digits"))
     before = [pre_tokenizers.Digits(individual_digits=True)] if split == "digits" else []
     before = [pre_tokenizers.Split(Regex(split), "isolated")] if split and split != "digits" else before
@@ -160,7 +162,8 @@ def saved(name: str, folder: Path) -> tuple[Any, Any]:
 def test_llama_cpp_writes_what_transformers_does(name: str, tmp_path: Path) -> None:
     module, tokenizer = saved(name, tmp_path / "hf")
     record = api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
-    assert not [note for note in record["notes"] if "llama.cpp" in note]
+    said = [note for note in record["notes"] if "llama.cpp" in note]
+    assert len(said) == (MODELS[name][2] == "qwen2") and all("NFC" in note for note in said)
     theirs = LlamaCpp(tmp_path / "m.gguf")
     for text in TEXTS:
         assert theirs.ids(text) == tokenizer(text)["input_ids"], text
@@ -364,6 +367,21 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     notes = api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf", dry_run=True)["notes"]
     assert any("without a tokenizer" in note for note in notes)
     assert any("without feed_forward_length" in note for note in notes)
+
+
+def test_texts_that_llama_cpp_cuts_otherwise_are_said(tmp_path: Path) -> None:
+    _, tokenizer = saved("qwen2", tmp_path / "qwen2")
+    api.convert(tmp_path / "qwen2", tmp_path / "m.gguf", names="gguf")
+    assert LlamaCpp(tmp_path / "m.gguf").ids("e\u0301") != tokenizer("e\u0301")["input_ids"]
+    saved("llama", tmp_path / "llama")
+    first = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
+    edited(tmp_path / "llama", "tokenizer.json", lambda d: d.update(normalizer=None, pre_tokenizer=first))
+    notes = api.convert(tmp_path / "llama", tmp_path / "m.gguf", names="gguf", force=True)["notes"]
+    tokenizer = Tokenizer.from_file(str(tmp_path / "llama/tokenizer.json"))
+    assert any("one more space" in note for note in notes)
+    theirs = LlamaCpp(tmp_path / "m.gguf")
+    assert theirs.ids("the cat") == tokenizer.encode("the cat").ids
+    assert theirs.ids(" the cat") != tokenizer.encode(" the cat").ids
 
 
 def test_norms_stay_float32_for_llama_cpp(tmp_path: Path) -> None:

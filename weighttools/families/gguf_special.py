@@ -11,7 +11,7 @@ from typing import Any
 
 from weighttools.core.budgets import MAX_TOKENS
 from weighttools.errors import CorruptFileError, UnsupportedError
-from weighttools.families.gguf_tokens import Tokens, steps_of, tokenizer_metadata
+from weighttools.families.gguf_tokens import Tokens, differences, steps_of, tokenizer_metadata
 from weighttools.families.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
 from weighttools.families.tokenizer_json import KEY, WORDPIECE
 from weighttools.formats.gguf_numbers import UInt32
@@ -24,8 +24,10 @@ _INSTEAD = {"bos_token": "cls_token", "eos_token": "sep_token"}
 Json = Mapping[str, Any]
 
 
-def carried_tokenizer(home: str, config: Json, n_rows: int) -> dict[str, Any]:
-    """Return ``tokenizer.*`` of the tokenizer in a directory; empty where it has none.
+def carried_tokenizer(home: str, config: Json, n_rows: int) -> tuple[dict[str, Any], list[str]]:
+    """Return ``tokenizer.*`` of the tokenizer in a directory, and which texts llama.cpp cuts otherwise.
+
+    Both are empty where there is none.
 
     Parameters
     ----------
@@ -45,7 +47,7 @@ def carried_tokenizer(home: str, config: Json, n_rows: int) -> dict[str, Any]:
     """
     path = os.path.join(home, TOKENIZER)
     if not os.path.isfile(path):
-        return {}
+        return {}, []
     if n_rows > MAX_TOKENS:
         raise CorruptFileError(f"the embedding has {n_rows:,} rows", subject=path, expected=f"at most {MAX_TOKENS:,}")
     data = read_json(path)
@@ -58,7 +60,7 @@ def carried_tokenizer(home: str, config: Json, n_rows: int) -> dict[str, Any]:
     found |= _special(settings, config, tokens, path)
     if kind != WORDPIECE:
         found |= _edges(data, settings, found, tokens, path)
-    return found | _templates(home, settings)
+    return found | _templates(home, settings), differences(data)
 
 
 def _whole(value: Any, default: int) -> int:

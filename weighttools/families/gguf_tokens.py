@@ -184,6 +184,17 @@ def _is_begun(normalizers: Sequence[Json], cuts: Sequence[Json], subject: object
     return bool(begun)
 
 
+def differences(data: Json) -> list[str]:
+    """Return the texts, a line each, that llama.cpp cuts otherwise for want of metadata that could say it."""
+    steps = [*steps_of(data.get("normalizer")), *steps_of(data.get("pre_tokenizer"))]
+    found = []
+    if any(step.get("type") == "NFC" for step in steps):
+        found.append("llama.cpp does not compose accents (NFC), as the tokenizer does: such texts become other tokens")
+    if any(step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never" for step in steps):
+        found.append("llama.cpp puts one more space before texts that begin with one, and behind special tokens")
+    return found
+
+
 def _is_idle(step: Json) -> bool:
     """Return whether a step does nothing, once spaces are marks: Gemma cuts at spaces that are no longer there."""
     return step.get("type") == "Split" and step.get("pattern") == {"String": " "}

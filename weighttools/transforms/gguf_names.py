@@ -217,7 +217,7 @@ def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None
     own = {f"{model.name}.{key}": value for key, value in model.settings.items()}
     rest = {key: value for key, value in tensor_map.metadata.items() if key != "format"}
     n_rows = embedding.shape[0] if embedding is not None and embedding.shape else 0
-    tokenizer = carried_tokenizer(_home(path), _config(path), n_rows) if path and n_rows else {}
+    tokenizer, other = carried_tokenizer(_home(path), _config(path), n_rows) if path and n_rows else ({}, [])
     if tokenizer:
         rest = {key: value for key, value in rest.items() if not key.startswith("tokenizer.")}
     name = os.path.basename(os.path.abspath(path)) if path and os.path.isdir(path) else ""
@@ -226,7 +226,7 @@ def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None
     notes = [f"llama.cpp will not run it without {few(missing)}: config.json does not say"] if missing else []
     if not tokenizer and not has_tokenizer(rest):
         notes.append("llama.cpp will not run it without a tokenizer: there is no tokenizer.json beside the weights")
-    return {ARCHITECTURE: model.name, **general, **rest, **own, **tokenizer}, notes
+    return {ARCHITECTURE: model.name, **general, **rest, **own, **tokenizer}, [*notes, *other]
 
 
 def _divisor_tensors(tensor_map: TensorMap, model: Model) -> dict[str, Tensor]:
