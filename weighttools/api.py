@@ -106,7 +106,8 @@ def convert(
     verify
         Open what was written with another layout, take every tensor back and compare it bit for bit.
     beside
-        Files to put into a target directory, by name; they take the place of the source's.
+        Files to put into a target directory, by name; they take the place of the source's. By default, with ``names``
+        ``"hf"`` from a GGUF file, config.json and the tokenizer's files that its metadata stand for.
     progress
         Called with the number of bytes just written, or just looked at where `store` needs that first.
     changes
@@ -124,7 +125,12 @@ def convert(
     from weighttools.changes import recodings, taken
 
     with collector_paused():
-        tensor_map = taken(chosen(src, (), (), ReadOptions(assume, root)), changes)
+        opened = chosen(src, (), (), ReadOptions(assume, root))
+        lacking: list[str] = []
+        if beside is None:
+            beside, lacking = gguf_companions(opened, os.fspath(dst), changes.get("names"), format)
+        tensor_map = taken(opened, changes)
+        tensor_map = tensor_map.noted(*lacking) if lacking else tensor_map
         changed = tensor_map.pipe(*recodings(changes))
         change = _layout(tensor_map, os.fspath(dst), layout, layout_from, layout_rule, verify)
     record = conversion.write(
@@ -143,6 +149,19 @@ def convert(
         progress=progress,
     )
     return record | _laid_out(change, changed, os.fspath(dst), verify and not dry_run) if change else record
+
+
+def gguf_companions(
+    opened: TensorMap, dst: str, names: str | None, format: str | None = None
+) -> tuple[dict[str, bytes], list[str]]:
+    """Return the files that go into a directory with the tensors of a GGUF file, and what is lacking of them."""
+    from weighttools.target import means_directory
+
+    if names != "hf" or not means_directory(dst, format):
+        return {}, []
+    from weighttools.train.checkpoints.companions import gguf_files
+
+    return gguf_files(opened)
 
 
 def _layout(

@@ -84,8 +84,10 @@ def recodings(changes: Changes) -> Iterator[Transform]:
         yield dequantize()
     if dtype is not None:
         from weighttools.transforms.cast import cast
+        from weighttools.transforms.gguf_layout import is_full
 
-        yield cast(dtype, changes.get("keep_dtype", ()), changes.get("saturate", False))
+        spare = is_full if changes.get("names") == "gguf" else None
+        yield cast(dtype, changes.get("keep_dtype", ()), changes.get("saturate", False), spare)
     if encoding := changes.get("quantize"):
         from weighttools.transforms.quantize import quantize
 

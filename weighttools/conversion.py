@@ -26,6 +26,7 @@ from weighttools.target import (
     Plan,
     check_compression,
     check_store,
+    names_notes,
     plan_target,
     refuse_encodings,
     shard_notes,
@@ -77,6 +78,8 @@ def write(
     planned = plan_target(tensor_map, dst, format_name, max_shard_size, single)
     planned.replaced = _replaced(planned)
     _refuse_nesting(tensor_map, planned)
+    if planned.is_directory and "tokenizer.json" in (beside or {}):
+        tensor_map = _without_tokenizer(tensor_map)
     if npz_bf16 == "float32" and planned.format in ("npz", "npy"):
         original, tensor_map = original or tensor_map, native_floats(tensor_map)
     refuse_encodings(tensor_map, planned.format)
@@ -86,6 +89,7 @@ def write(
         *shard_notes(tensor_map, planned, max_shard_size, beside or {}),
         *tie_notes(tensor_map, planned),
         *structure_notes(tensor_map, planned),
+        *names_notes(tensor_map, planned),
     ]
     planned.notes += [
         *tensor_map.origin.notes,
@@ -106,6 +110,12 @@ def write(
 
     transforms = reported(not dry_run)
     return record | {"transforms": transforms, "notes": [*record["notes"], *emptied(transforms[-1])]}
+
+
+def _without_tokenizer(tensor_map: TensorMap) -> TensorMap:
+    """Leave out of the metadata the tokenizer of a GGUF file that is written as files of its own."""
+    rest = {key: value for key, value in tensor_map.metadata.items() if not key.startswith("tokenizer.")}
+    return tensor_map.replace(metadata=rest)
 
 
 def _refuse_loss(tensor_map: TensorMap, planned: Plan) -> None:

@@ -346,15 +346,6 @@ def merge_adapter(base: Source, adapter: PathLike) -> TensorMap:
     return merge_lora(_opened(base), adapter)
 
 
-def configuration(base: TensorMap) -> dict[str, bytes]:
-    """Return the config.json that a GGUF file's metadata stands for, as files to write beside its tensors."""
-    import json
-
-    from weighttools.train.models.gguf import from_gguf, is_gguf
-
-    return {"config.json": (json.dumps(from_gguf(base)[1], indent=2) + "\n").encode()} if is_gguf(base) else {}
-
-
 def adapter_configuration(base: TensorMap, adapter: PathLike) -> dict[str, bytes]:
     """Return the config.json of a base, told of the classes that an adapter's own names, to write beside them merged.
 

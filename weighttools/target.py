@@ -197,6 +197,16 @@ def shard_notes(
     return notes
 
 
+def names_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
+    """Say that a GGUF file of a model with another library's names is not one that llama.cpp reads."""
+    path = tensor_map.origin.path
+    home = Path(path) if path and os.path.isdir(path) else Path(path).parent
+    is_theirs = tensor_map.origin.format == "gguf" or "token_embd.weight" in tensor_map
+    if planned.format != "gguf" or is_theirs or not path or not (home / "config.json").is_file():
+        return []
+    return ["names, settings and tokenizer are not translated: --names gguf writes what llama.cpp runs"]
+
+
 def tie_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
     """Say that ties of another format's file are recorded in a way that not every loader of this one knows."""
     if (

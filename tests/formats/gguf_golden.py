@@ -17,7 +17,9 @@ def golden_write(path: Path, arrays: dict[str, Any], architecture: str = "llama"
     """Write arrays; `metadata` holds strings, uint32 and float32 numbers, ``__`` standing for a dot."""
     writer = GGUFWriter(path, architecture)
     for key, value in metadata.items():
-        add = {str: writer.add_string, int: writer.add_uint32, float: writer.add_float32}[type(value)]
+        add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}[
+            type(value)
+        ]
         add(key.replace("__", "."), value)
     for name, array in arrays.items():
         is_bfloat16 = array.dtype == ml_dtypes.bfloat16

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from gguf import GGUFReader, quants
 
 import weighttools as wt
 from tests.formats.conformance import run_python
+from tests.llama_cpp import LlamaCpp
 from tests.real import real_file, row
 from weighttools import api
+from weighttools.cli.main import main
 
 pytestmark = pytest.mark.real
 
@@ -100,3 +103,37 @@ print(peak() - bare)
 def test_converting_it_takes_bounded_memory(smollm2: Path, tmp_path: Path) -> None:
     assert int(run_python(MEMORY, str(smollm2), str(tmp_path / "m.safetensors"))) < 150_000_000
     shutil.rmtree(tmp_path)
+
+
+TEXTS = ["The capital of France is", "  two  spaces\n\n\tand 1234 x2", "émoji 😀👩‍👩‍👧 日本語 العربية", "don't I'LL",
+         "<|im_start|>user\nhi<|im_end|>\n", "", " 12 34 ½"]  # fmt: skip
+
+
+def test_it_becomes_a_directory_and_gguf_again_and_runs_in_both_programs(smollm2: Path, tmp_path: Path) -> None:
+    """The file, the directory made of it and the file made of that: one tokenizer, and the same greedy tokens."""
+    out = tmp_path / "hf"
+    done = CliRunner().invoke(main, ["convert", str(smollm2), str(out), "--dequantize", "--names", "hf"])
+    assert done.exit_code == 0, done.output
+    ours = transformers.AutoTokenizer.from_pretrained(out)
+    theirs = transformers.AutoTokenizer.from_pretrained(smollm2.parent, gguf_file=smollm2.name)
+    for text in TEXTS[:-1]:  # transformers does not cut the digits of this family apart
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"], text
+    for entry in ("bos_token_id", "eos_token_id", "pad_token_id", "chat_template"):
+        assert getattr(ours, entry) == getattr(theirs, entry), entry
+    module = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    ids = ours(TEXTS[0])["input_ids"]
+    settings = {"max_new_tokens": 16, "do_sample": False, "eos_token_id": None}
+    expected = module.generate(torch.tensor([ids]), **settings)[0].tolist()[len(ids) :]
+    del module
+    for dtype in (None, "float16"):
+        target = tmp_path / "again.gguf"
+        api.convert(out, target, names="gguf", dtype=dtype, force=True)
+        runs = LlamaCpp(target)
+        assert [runs.ids(text) for text in TEXTS] == [ours(text)["input_ids"] for text in TEXTS]
+        assert runs.greedy(ids, 16) == expected, dtype
+    for key in ("tokens", "merges", "token_type", "pre", "eos_token_id"):
+        assert read_field(target, key) == read_field(smollm2, key), key
+
+
+def read_field(path: Path, key: str) -> Any:
+    return GGUFReader(path).fields[f"tokenizer.ggml.{key}"].contents()

@@ -39,14 +39,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-tied": ("LlamaForCausalLM", {**SMALL, "tie_word_embeddings": True}),
     "mistral": ("MistralForCausalLM", SMALL),
     "gemma": ("GemmaForCausalLM", SMALL),
-    "gemma2": ("Gemma2ForCausalLM", SMALL),
-    "gemma3": ("Gemma3ForCausalLM", SMALL),
+    "gemma2": ("Gemma2ForCausalLM", {**SMALL, "query_pre_attn_scalar": 8}),  # llama.cpp scales by a head's size
+    "gemma3": ("Gemma3ForCausalLM", {**SMALL, "query_pre_attn_scalar": 8}),
     "qwen2": ("Qwen2ForCausalLM", {key: value for key, value in SMALL.items() if key != "head_dim"}),
     "qwen3": ("Qwen3ForCausalLM", SMALL),
+    "phi3": ("Phi3ForCausalLM", {**SMALL, "pad_token_id": 0}),
     "gpt2": ("GPT2LMHeadModel", GPT2),
     "bert": ("BertModel", {**SMALL, "type_vocab_size": 2}),
 }
-LOADED = ["llama", "llama-biases", "llama-tied", "mistral", "gemma2", "gemma3", "qwen2", "qwen3", "gpt2"]
+LOADED = ["llama", "llama-biases", "llama-tied", "mistral", "gemma2", "gemma3", "qwen2", "qwen3", "phi3", "gpt2"]
 
 
 @pytest.fixture(autouse=True)

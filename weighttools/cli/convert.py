@@ -67,8 +67,9 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
     DST with a format's suffix is a file (.safetensors, .npz, .npy, .pt, .h5, .gguf); any other name, dots or not, is a
     Hugging Face directory; - is standard output. Names, shapes, metadata, ties and every bit of every value are kept
     unless you ask otherwise; what the target cannot hold is said before a byte is written. An existing target is left
-    as it was until the new one is complete. With --names hf a directory also gets the config.json and the
-    tokenizer.json that the GGUF file's metadata stand for.
+    as it was until the new one is complete. With --names hf a directory also gets the config.json and the tokenizer's
+    files that the GGUF file's metadata stand for; with --names gguf a file also gets the settings of config.json and
+    the tokenizer of tokenizer.json, so that llama.cpp runs it.
 
     \b
     Examples:
@@ -77,17 +78,15 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
       weighttools convert checkpoint/ model.safetensors
       weighttools convert model.safetensors sharded/ --max-shard-size 2GB
       weighttools convert model.safetensors bare.safetensors --rename 'module.='
-      weighttools convert model.Q4_K_M.gguf model.safetensors --dequantize --names hf
+      weighttools convert model.Q4_K_M.gguf model/ --dequantize --names hf
+      weighttools convert checkpoint/ model.gguf --names gguf --dtype float16
       weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """
     from weighttools import api
     from weighttools.cli import writing
-    from weighttools.target import means_directory
 
     opened = api.open(src, assume=assume, root=root)  # once: standard input is not read twice
-    lacking: list[str] = []
-    if settings["names"] == "hf" and means_directory(dst):
-        settings["beside"], lacking = writing.gguf_companions(opened)
+    settings["beside"], lacking = api.gguf_companions(opened, dst, settings["names"])
     record = writing.write(opened, dst, "convert", **settings)
     if as_json:
         output.emit_json([record])

@@ -45,13 +45,14 @@ def merge_adapter(
     from weighttools import api, edits
     from weighttools.changes import recodings, taken
     from weighttools.cli import writing
+    from weighttools.train.checkpoints.companions import gguf_files
 
     if dst != "-":
         targets.refuse_read([targets.file("the output", dst)], [adapter])
     opened = api.open(base, assume=assume, root=root)
     plain = taken(opened, {"names": names}).pipe(*recodings({"dequantize": dequantize}))
     merged = edits.merge_adapter(plain, adapter)
-    files, lacking = writing.gguf_companions(opened) if names else (edits.adapter_configuration(opened, adapter), [])
+    files, lacking = gguf_files(opened) if names else (edits.adapter_configuration(opened, adapter), [])
     writing.edited(merged, dst, "changed", as_json, beside=files, **settings)
     if Path(dst).is_dir() and not (Path(dst) / "tokenizer.json").exists():
         for fact in lacking:

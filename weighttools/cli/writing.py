@@ -30,28 +30,6 @@ def plan(tensor_map: TensorMap, dst: str, **settings: Any) -> dict[str, Any]:
     return api.convert(tensor_map, dst, **{**settings, "store": None, "dry_run": True})
 
 
-def gguf_companions(opened: TensorMap) -> tuple[dict[str, bytes], list[str]]:
-    """Return config.json and tokenizer.json that a GGUF file's metadata stand for, and why one of them is not there.
-
-    Nothing of either where the source is no GGUF file.
-    """
-    from weighttools import edits
-    from weighttools.errors import WeighttoolsError
-    from weighttools.train.checkpoints.companions import tokenizer_files
-
-    try:
-        files = edits.configuration(opened)
-    except WeighttoolsError as error:
-        return {}, [f"no config.json is written: {error}"]
-    if not files:
-        return {}, []
-    tokenizer, why = tokenizer_files(opened)
-    lacking = [f"no tokenizer.json is written: {why}"] if why else []
-    if b'"divided"' in files["config.json"]:
-        lacking.append("its rotary positions follow no rule that transformers has: config.json states them as divisors")
-    return files | tokenizer, lacking
-
-
 def early(dst: str, force: bool, format_name: str | None = None) -> None:
     """Refuse a target that could not be written, before values are read for long."""
     from weighttools.io import directory, sink

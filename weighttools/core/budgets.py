@@ -153,3 +153,14 @@ of labels one megabyte, and parsed JSON may take twenty times its bytes."""
 def deflated_index(n_stored: int) -> int:
     """Return how long an index of `n_stored` deflated bytes may be: of names that are alike, a twentieth is stored."""
     return CONFIG_BYTES + 16 * n_stored
+
+
+MAX_PIECE = 512
+"""Characters of a token that pairs are merged into: each is split at every place, at a cost of its length squared.
+
+The longest pieces of known vocabularies have 96 characters; a megabyte of longest ones takes half a second."""
+
+MAX_TOKENS = 1 << 20
+"""Tokens of a vocabulary that is made out as long as an embedding, whose rows a header may claim for nothing.
+
+The largest known vocabularies have 262,144 for models that GGUF holds, and below 2^20 for any."""

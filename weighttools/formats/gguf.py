@@ -165,10 +165,13 @@ def alignment_of(metadata: Mapping[str, Any]) -> int:
 
 def _header_pieces(tensor_map: TensorMap) -> list[Piece]:
     """Return the header as bytes and spans to copy, without the padding behind it."""
-    metadata = dict(tensor_map.metadata)
+    from weighttools.formats.gguf_typed import typed
+
+    is_ours = tensor_map.origin.format == NAME
+    metadata = dict(tensor_map.metadata) if is_ours else typed(tensor_map.metadata)
     if ALIGNMENT in metadata:
         metadata[ALIGNMENT] = UInt32(alignment_of(metadata))
-    keys = list(metadata) if tensor_map.origin.format == NAME else sorted(metadata)
+    keys = list(metadata) if is_ours else sorted(metadata)
     pieces: list[Piece] = [gguf_header.MAGIC + struct.pack("<IQQ", VERSION, len(tensor_map), len(keys))]
     for key in keys:
         pieces += [encoded_text(key), *encoded(metadata[key])]

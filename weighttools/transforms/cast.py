@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,12 @@ _CUT = (1 << 29) - 1
 _TARGETS = tuple(d.name for d in DTYPES.values() if d.is_float and d.bits >= 8 and d.name != "float8_e8m0fnu")
 
 
-def cast(target: DType | str | Any, keep: Sequence[str] = (), saturate: bool = False) -> Transform:
+def cast(
+    target: DType | str | Any,
+    keep: Sequence[str] = (),
+    saturate: bool = False,
+    spare: Callable[[str, Tensor], bool] | None = None,
+) -> Transform:
     """Return a transform that casts floating tensors to `target`; integers, booleans and complex stay.
 
     Quantised tensors are decoded for it. A quantisation's scales that stand by themselves (of a cache of keys, of
@@ -39,6 +44,8 @@ def cast(target: DType | str | Any, keep: Sequence[str] = (), saturate: bool = F
     saturate
         Give values beyond the target's range, Inf too, its largest finite value (as torch does for float8_e4m3fn)
         instead of Inf, or NaN where the dtype has no Inf (as IEEE 754 and ml_dtypes do, and torch for the others).
+    spare
+        Says which tensors' readers take no dtype but theirs: they are left as they are, and that is noted.
 
     Raises
     ------
@@ -56,16 +63,20 @@ def cast(target: DType | str | Any, keep: Sequence[str] = (), saturate: bool = F
         refuse(tensor_map, "--dtype", kept)
         scales = [name for name in tensor_map if name not in kept and is_scale(name)]
         kept.update(scales)
+        spared = {n for n, t in tensor_map.items() if spare is not None and t.dtype.is_float and spare(n, t)} - kept
 
         def one(name: str, tensor: Tensor) -> Tensor:
-            if name in kept or not tensor.dtype.is_float:
+            if name in kept or name in spared or not tensor.dtype.is_float:
                 return tensor
             if tensor.dtype == target:
                 return decoded(tensor)
             return _cast_tensor(tensor, target, saturate)
 
         found = tensor_map.map(one)
-        return found.replace(metadata=without_file_type(found.metadata)).noted(*_kept(tensor_map, scales, target))
+        found = found.replace(metadata=without_file_type(found.metadata))
+        what = f"{len(spared):,} norms, biases and tables of positions stay float32: llama.cpp reads no other"
+        notes = [what] if spared and target.name != "float32" else []
+        return found.noted(*notes, *_kept(tensor_map, scales, target))
 
     return transform
 

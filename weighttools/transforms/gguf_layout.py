@@ -102,6 +102,24 @@ def shifted(tensor: Tensor, by: int) -> Tensor:
     return Tensor(Spec(DTYPES["float32"], tensor.shape), Elementwise(tensor.reader, partial(_plus, by=by)))
 
 
+def is_full(name: str, tensor: Tensor) -> bool:
+    """Return whether llama.cpp reads a tensor, by GGUF's name, in float32 only: norms, biases, tables of positions."""
+    return len(tensor.shape) < 2 or name in ("position_embd.weight", "token_types.weight")
+
+
+def full(tensor: Tensor) -> Tensor:
+    """Return a floating tensor in float32."""
+    if not tensor.dtype.is_float or tensor.dtype == DTYPES["float32"]:
+        return tensor
+    return Tensor(Spec(DTYPES["float32"], tensor.shape), Elementwise(tensor.reader, _widened))
+
+
+def _widened(block: Array) -> Array:
+    import numpy as np
+
+    return block.astype(np.float32)
+
+
 def _plus(block: Array, by: int) -> Array:
     import numpy as np
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, few
+from weighttools.families.gguf_rope import divisors
+from weighttools.families.gguf_settings import flattened, lacking, plain_settings, settings_of
+from weighttools.families.gguf_special import carried_tokenizer
+from weighttools.families.tokenizer_json import has_tokenizer
 from weighttools.io.text import read_json
-from weighttools.transforms.gguf_layout import heads, shifted, transposed
-from weighttools.transforms.gguf_tables import ARCHITECTURES, DERIVED, FAMILIES, SETTINGS, Family
+from weighttools.transforms.gguf_layout import full, heads, is_full, shifted, transposed
+from weighttools.transforms.gguf_tables import ARCHITECTURES, DERIVED, FAMILIES, Family
 
 ARCHITECTURE = "general.architecture"
 _SUFFIX = re.compile(r"\.(weight|bias)\Z")
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
-_LARGEST = 3.4e38
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d+)?(e[-+]?\d{1,3})?")
 
 Settings = Mapping[str, Any]
@@ -74,7 +76,7 @@ def translate(to: str) -> Transform:
 
 def to_hugging_face(tensor_map: TensorMap) -> TensorMap:
     """Give GGUF's tensors the names and the layout of Hugging Face's classes."""
-    model = _model(tensor_map)
+    model = _model(tensor_map, to_gguf=False)
     table = {theirs: ours for ours, theirs in model.family.pairs}
     kept, dropped = _parted(tensor_map, DERIVED)
     renamed = {name: _renamed(name, table, model) for name in kept}
@@ -87,9 +89,10 @@ def to_hugging_face(tensor_map: TensorMap) -> TensorMap:
 def to_gguf(tensor_map: TensorMap) -> TensorMap:
     """Give tensors of Hugging Face's classes the names and the layout that GGUF has for them.
 
-    The settings that GGUF keeps as metadata are taken from the config.json beside the weights.
+    The settings that GGUF keeps as metadata are taken from the config.json beside the weights, and the tokenizer from
+    the files there. Norms, biases and tables of positions become float32, for llama.cpp reads no other.
     """
-    model = _model(tensor_map)
+    model = _model(tensor_map, to_gguf=True)
     kept, dropped = _parted(tensor_map, model.family.derived)
     plain = {_unwrapped(name, model.family): tensor for name, tensor in kept.items()}
     if len(plain) != len(kept):
@@ -101,7 +104,11 @@ def to_gguf(tensor_map: TensorMap) -> TensorMap:
         dropped.append("lm_head.weight")  # these are tied always, and llama.cpp wants it left out
     head = model.family.head or ("", "")
     aliases = {a: k for a, k in tensor_map.aliases.items() if _unwrapped(a, model.family) != head[0]}
-    return _finished(tensor_map, tensors, aliases, _gguf_metadata(tensor_map, model), dropped)
+    metadata, notes = _gguf_metadata(tensor_map, model, tensors.get("token_embd.weight"))
+    tensors = {name: full(tensor) if is_full(name, tensor) else tensor for name, tensor in tensors.items()}
+    tensors |= _divisor_tensors(tensor_map, model)
+    found = _finished(tensor_map, tensors, aliases, metadata, dropped)
+    return found.noted(*notes) if notes else found
 
 
 def _finished(
@@ -165,8 +172,11 @@ def _changed(tensor: Tensor, name: str, model: Model, *, to_gguf: bool) -> Tenso
     return heads(tensor, model.n_heads(kind, int(layer[0]) if layer else 0), name, interleave=to_gguf)
 
 
-def _model(tensor_map: TensorMap) -> Model:
-    """Find out the architecture and its settings: by the metadata, else by the config.json beside the weights."""
+def _model(tensor_map: TensorMap, *, to_gguf: bool) -> Model:
+    """Find out the architecture and its settings: by the metadata, else by the config.json beside the weights.
+
+    Where a whole directory is given, its config.json comes before what a file's metadata say.
+    """
     config = _config(tensor_map.origin.path)
     said = tensor_map.metadata.get(ARCHITECTURE) or ARCHITECTURES.get(str(config.get("model_type")))
     family = FAMILIES.get(str(said))
@@ -180,27 +190,18 @@ def _model(tensor_map: TensorMap) -> Model:
         )
     prefix = f"{said}."
     own = {key.removeprefix(prefix): _typed(v) for key, v in tensor_map.metadata.items() if key.startswith(prefix)}
-    return Model(str(said), family, {**dict(_settings(config)), **own})
+    theirs = settings_of(config, str(said)) if to_gguf else plain_settings(config)
+    is_whole = os.path.isdir(tensor_map.origin.path)
+    return Model(str(said), family, {**own, **theirs} if is_whole else {**theirs, **own})
+
+
+def _home(path: str) -> str:
+    return path if os.path.isdir(path) else os.path.dirname(path)
 
 
 def _config(path: str) -> Mapping[str, Any]:
-    home = path if os.path.isdir(path) else os.path.dirname(path)
-    file = os.path.join(home, "config.json")
+    file = os.path.join(_home(path), "config.json")
     return read_json(file) if path and os.path.isfile(file) else {}
-
-
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what config.json says, by GGUF's keys; of a model with parts, the text part counts."""
-    text = config.get("text_config")
-    flat = {**config, **(text if isinstance(text, dict) else {})}
-    rope = flat.get("rope_parameters")
-    flat = {**(rope if isinstance(rope, dict) else {}), **flat}
-    for ours, theirs in SETTINGS:
-        value = flat.get(ours)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _LARGEST:
-            continue
-        is_float = isinstance(value, float) or theirs == "rope.freq_base"
-        yield theirs, struct.unpack("<f", struct.pack("<f", value))[0] if is_float else value
 
 
 def _typed(value: Any) -> Any:
@@ -210,7 +211,30 @@ def _typed(value: Any) -> Any:
     return int(value) if value.lstrip("-").isdigit() else float(value)
 
 
-def _gguf_metadata(tensor_map: TensorMap, model: Model) -> dict[str, Any]:
+def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None) -> tuple[dict[str, Any], list[str]]:
+    """Return the metadata, and what llama.cpp will miss in them."""
+    path = tensor_map.origin.path
     own = {f"{model.name}.{key}": value for key, value in model.settings.items()}
     rest = {key: value for key, value in tensor_map.metadata.items() if key != "format"}
-    return {ARCHITECTURE: model.name, **rest, **own}
+    n_rows = embedding.shape[0] if embedding is not None and embedding.shape else 0
+    tokenizer, other = carried_tokenizer(_home(path), _config(path), n_rows) if path and n_rows else ({}, [])
+    if tokenizer:
+        rest = {key: value for key, value in rest.items() if not key.startswith("tokenizer.")}
+    name = os.path.basename(os.path.abspath(path)) if path and os.path.isdir(path) else ""
+    general = {"general.type": "model", "general.name": name} if name else {}
+    missing = lacking(model.settings, model.name)
+    notes = [f"llama.cpp will not run it without {few(missing)}: config.json does not say"] if missing else []
+    if not tokenizer and not has_tokenizer(rest):
+        notes.append("llama.cpp will not run it without a tokenizer: there is no tokenizer.json beside the weights")
+    return {ARCHITECTURE: model.name, **general, **rest, **own, **tokenizer}, [*notes, *other]
+
+
+def _divisor_tensors(tensor_map: TensorMap, model: Model) -> dict[str, Tensor]:
+    """Return the tensors that stand in GGUF for a rule of config.json."""
+    config = flattened(_config(tensor_map.origin.path))
+    if "rope.freq_base" not in model.settings:
+        return {}
+    import numpy as np
+
+    found = {name: np.array(values, np.float32) for name, values in divisors(config, model.settings).items()}
+    return dict(TensorMap.from_arrays(found))

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from weighttools.families.gguf_settings import SETTINGS as SETTINGS
+
 Pairs = tuple[tuple[str, str], ...]
 
 _BLOCK = (
@@ -45,6 +47,15 @@ _GPT2: Pairs = (
     ("transformer.h.{}.ln_2", "blk.{}.ffn_norm"),
     ("transformer.h.{}.mlp.c_fc", "blk.{}.ffn_up"),
     ("transformer.h.{}.mlp.c_proj", "blk.{}.ffn_down"),
+)
+_PHI3: Pairs = (
+    *_ENDS,
+    ("model.layers.{}.self_attn.qkv_proj", "blk.{}.attn_qkv"),
+    ("model.layers.{}.self_attn.o_proj", "blk.{}.attn_output"),
+    ("model.layers.{}.mlp.gate_up_proj", "blk.{}.ffn_up"),
+    ("model.layers.{}.mlp.down_proj", "blk.{}.ffn_down"),
+    ("model.layers.{}.input_layernorm", "blk.{}.attn_norm"),
+    ("model.layers.{}.post_attention_layernorm", "blk.{}.ffn_norm"),
 )
 _BERT: Pairs = (
     ("embeddings.word_embeddings", "token_embd"),
@@ -106,6 +117,7 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family((*_GEMMA2, *_HEAD_NORMS), _NORMS),
     "qwen2": Family(_LLAMA),
     "qwen3": Family((*_LLAMA, *_HEAD_NORMS)),
+    "phi3": Family(_PHI3),
     "gpt2": Family(
         _GPT2,
         dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_down"), "transpose"),
@@ -132,6 +144,7 @@ ARCHITECTURES: dict[str, str] = {
     "gemma3_text": "gemma3",
     "qwen2": "qwen2",
     "qwen3": "qwen3",
+    "phi3": "phi3",
     "gpt2": "gpt2",
     "bert": "bert",
 }
@@ -139,24 +152,3 @@ ARCHITECTURES: dict[str, str] = {
 
 DERIVED = (r"rope_freqs\.weight", r"rope_factors_(long|short)\.weight", r"blk\.\d+\.attn_rot_embd\.weight")
 """GGUF's tensors that Hugging Face's configuration holds instead: regular expressions."""
-
-SETTINGS: tuple[tuple[str, str], ...] = (
-    ("num_hidden_layers", "block_count"),
-    ("n_layer", "block_count"),
-    ("max_position_embeddings", "context_length"),
-    ("n_positions", "context_length"),
-    ("hidden_size", "embedding_length"),
-    ("n_embd", "embedding_length"),
-    ("intermediate_size", "feed_forward_length"),
-    ("num_attention_heads", "attention.head_count"),
-    ("n_head", "attention.head_count"),
-    ("num_key_value_heads", "attention.head_count_kv"),
-    ("head_dim", "attention.key_length"),
-    ("head_dim", "attention.value_length"),
-    ("rms_norm_eps", "attention.layer_norm_rms_epsilon"),
-    ("layer_norm_eps", "attention.layer_norm_epsilon"),
-    ("layer_norm_epsilon", "attention.layer_norm_epsilon"),
-    ("rope_theta", "rope.freq_base"),
-    ("vocab_size", "vocab_size"),
-)
-"""Entries of config.json, and the keys, after the architecture's name, that GGUF has for them."""

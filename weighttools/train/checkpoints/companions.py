@@ -13,12 +13,13 @@ from weighttools.adapters import HEAD, of_head
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
+from weighttools.families.tokenizer_files import tokenizer_files as carried_files
+from weighttools.families.tokenizer_json import has_tokenizer
 from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
 from weighttools.train.checkpoints.pooling import pad_of
-from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.tokens import home_of
 from weighttools.train.models.classes import CLASSES, class_of
 
@@ -36,6 +37,10 @@ TOKENIZER = (
     "chat_template.jinja",
     "generation_config.json",
 )
+VOCABULARIES = {
+    "tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+}  # fmt: skip
+"""Those of them without which there is no tokenizer."""
 
 
 def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
@@ -90,12 +95,45 @@ def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
     Returns
     -------
     files
-        Those beside it; if there are none, a tokenizer.json made of a GGUF file's metadata.
+        Those beside it; if there are none, tokenizer.json and its settings made of a GGUF file's metadata.
     why
         Empty if there are any.
     """
     files = {path.name: path.read_bytes() for path, why in _found(origin).items() if not why}
-    return (files, "") if files else _carried(origin)
+    if files.keys() & VOCABULARIES:
+        return files, ""
+    carried, why = _carried(origin)
+    return {**carried, **files}, why
+
+
+def gguf_files(origin: TensorMap) -> tuple[dict[str, bytes], list[str]]:
+    """Return what stands in a GGUF file's metadata as the files of a directory: config.json, and the tokenizer's.
+
+    Parameters
+    ----------
+    origin
+        The open checkpoint.
+
+    Returns
+    -------
+    files
+        By name; nothing where the source is no GGUF file.
+    lacking
+        Why one of them is not there, a line each, and what of them no other program reads.
+    """
+    from weighttools.train.models.gguf import from_gguf, is_gguf
+
+    if not is_gguf(origin):
+        return {}, []
+    try:
+        config = from_gguf(origin)[1]
+    except WeighttoolsError as error:
+        return {}, [f"no config.json is written: {error}"]
+    tokenizer, why = tokenizer_files(origin)
+    lacking = [f"no tokenizer.json is written: {why}"] if why else []
+    if (config.get("rope_scaling") or {}).get("rope_type") == "divided":
+        lacking.append("its rotary positions follow no rule that transformers has: config.json states them as divisors")
+    return {CONFIG: _json(config), **tokenizer}, lacking
 
 
 def _found(origin: TensorMap) -> dict[Path, str]:
@@ -109,11 +147,11 @@ def _found(origin: TensorMap) -> dict[Path, str]:
 
 
 def _carried(origin: TensorMap) -> tuple[dict[str, bytes], str]:
-    """Return the tokenizer of a GGUF file's metadata, as a tokenizer.json; or nothing, and why it cannot be built."""
+    """Return the tokenizer of a GGUF file's metadata, as files; or nothing, and why it cannot be built."""
     if not has_tokenizer(origin.metadata):
         return {}, "none lies beside the checkpoint, and none is in its metadata"
     try:
-        return {TOKENIZER[0]: gguf_tokenizer(origin.metadata, origin.origin.path).to_str().encode()}, ""
+        return carried_files(origin.metadata, origin.origin.path), ""
     except WeighttoolsError as error:
         return {}, str(error)
 

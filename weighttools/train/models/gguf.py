@@ -7,19 +7,18 @@ from typing import Any
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import UnsupportedError
+from weighttools.families.gguf_rope import DIVISORS
+from weighttools.families.gguf_settings import CAPS, SETTINGS, WIDE, WINDOW
+from weighttools.formats.gguf_numbers import Float32
 from weighttools.train.models.classes import class_of
 from weighttools.train.models.rotary import PARTIAL, llama3_of
 from weighttools.transforms.gguf_names import ARCHITECTURE, to_hugging_face
-from weighttools.transforms.gguf_tables import FAMILIES, SETTINGS
+from weighttools.transforms.gguf_tables import FAMILIES
 
 MODEL_TYPES = {name: name for name in FAMILIES} | {"gemma3": "gemma3_text"}
 """GGUF's ``general.architecture`` to Hugging Face's ``model_type``."""
 
-_MORE = (
-    ("attn_logit_softcapping", "attn_logit_softcapping"),
-    ("final_logit_softcapping", "final_logit_softcapping"),
-    ("sliding_window", "attention.sliding_window"),
-)
+_MORE = (*CAPS, WINDOW)
 _SCALING = (
     ("rope_type", "rope.scaling.type"),
     ("factor", "rope.scaling.factor"),
@@ -27,10 +26,6 @@ _SCALING = (
     ("attention_factor", "rope.scaling.attn_factor"),
 )
 _TOKENS = (("bos_token_id", "bos_token_id"), ("eos_token_id", "eos_token_id"), ("pad_token_id", "padding_token_id"))
-_WIDE = {("gemma2", 46), ("gemma3", 62)}
-"""The 27B models, by architecture and layers: their attention is scaled by hidden size / heads, not by a head's."""
-FREQUENCIES = "rope_freqs.weight"
-"""A tensor that every rotary frequency is divided by: how GGUF has Llama 3's scaling."""
 
 
 def is_gguf(tensor_map: TensorMap) -> bool:
@@ -63,7 +58,8 @@ def from_gguf(tensor_map: TensorMap) -> tuple[TensorMap, dict[str, Any]]:
         "architectures": [class_of(kind, "encoder" if name == "bert" else "decoder")],
         "model_type": kind,
     }
-    config |= _named(own, (*SETTINGS, *_MORE)) | _ids(tensor_map.metadata)
+    config |= _named(own, (*_words(name), *_MORE)) | _ids(tensor_map.metadata)
+    config.setdefault("vocab_size", tensor_map["token_embd.weight"].shape[0])  # a row each, where nothing says it
     if name in ("gemma2", "gemma3"):
         config["query_pre_attn_scalar"] = _query_scalar(name, config)
     rope = _rope(tensor_map, own, config)
@@ -71,6 +67,10 @@ def from_gguf(tensor_map: TensorMap) -> tuple[TensorMap, dict[str, Any]]:
     if name != "bert":  # Said of both, for what transformers takes unsaid differs from family to family.
         config["tie_word_embeddings"] = "lm_head.weight" in named.aliases
         config |= {key: True for key, end in _BIASES.items() if any(n.endswith(end) for n in named)}
+    if name == "phi3":  # its class has numbers of its own for what is not said
+        config = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), None) | config
+        original = rope.get("original_max_position_embeddings")
+        config |= {"original_max_position_embeddings": original} if original else {}
     return named, config | ({"rope_scaling": rope} if rope else {})
 
 
@@ -78,8 +78,18 @@ def _named(own: Mapping[str, Any], table: tuple[tuple[str, str], ...]) -> dict[s
     return {ours: _plain(own[theirs]) for ours, theirs in table if theirs in own}
 
 
+def _words(name: str) -> tuple[tuple[str, str], ...]:
+    """Return the table of settings, in the words of the family: GPT-2 has some of its own."""
+    own = {theirs for ours, theirs in SETTINGS if ours.startswith("n_")}
+    if name == "gpt2":
+        return tuple(pair for pair in SETTINGS if pair[0].startswith("n_") or pair[1] not in own)
+    return tuple(pair for pair in SETTINGS if not pair[0].startswith("n_"))
+
+
 def _plain(value: Any) -> Any:
-    """Return GGUF's sized numbers as Python's."""
+    """Return GGUF's sized numbers as Python's; a float32 as the shortest decimal that is it."""
+    if isinstance(value, Float32):
+        return float(str(value))
     for kind in (bool, int, float):
         if isinstance(value, kind):
             return kind(value)
@@ -91,10 +101,14 @@ def _ids(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _query_scalar(name: str, config: Mapping[str, Any]) -> Any:
-    if (name, config.get("num_hidden_layers")) in _WIDE:
+    if (name, config.get("num_hidden_layers")) in WIDE:
         size, heads = (config.get(key) for key in ("hidden_size", "num_attention_heads"))
         return size // max(1, heads) if isinstance(size, int) and isinstance(heads, int) else None
     return config.get("head_dim", 256)
+
+
+_FACTORS = ("long", "short")
+"""What GGUF calls the tensors that Phi-3's frequencies are divided by, in long texts and in short ones."""
 
 
 def _rope(tensor_map: TensorMap, own: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +119,11 @@ def _rope(tensor_map: TensorMap, own: Mapping[str, Any], config: Mapping[str, An
             fact = f"rope.dimension_count is {turned}, of heads of {size}"
             raise UnsupportedError(fact, subject=config["model_type"], expected=f"{size}")
         rope["partial_rotary_factor"] = turned / size
-    if FREQUENCIES in tensor_map:
-        divisors = tensor_map[FREQUENCIES].read().tolist()
+    factors = {name: tensor_map[f"rope_factors_{name}.weight"] for name in _FACTORS
+               if f"rope_factors_{name}.weight" in tensor_map}  # fmt: skip
+    if factors:
+        rope |= {"rope_type": "longrope", **{f"{name}_factor": t.read().tolist() for name, t in factors.items()}}
+    if DIVISORS in tensor_map:
+        divisors = tensor_map[DIVISORS].read().tolist()
         rope |= llama3_of(divisors, config.get("rope_theta")) or {"rope_type": "divided", "divisors": divisors}
     return rope

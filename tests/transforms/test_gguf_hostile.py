@@ -1,0 +1,115 @@
+"""Files beside a model, and metadata, that say nonsense: one error of ours, or a result, and nothing else."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.transforms.test_gguf_llama_cpp import byte_level, fast, sentencepiece
+from weighttools.core.budgets import MAX_PIECE, MAX_TOKENS
+from weighttools.errors import CorruptFileError, WeighttoolsError
+from weighttools.families.gguf_rope import divisors
+from weighttools.families.gguf_settings import ROWS, flattened, settings_of
+from weighttools.families.gguf_special import carried_tokenizer
+from weighttools.families.tokenizer_files import tokenizer_files
+
+JUNK = st.sampled_from(
+    [None, True, -1, 0, 3, 10**30, 1.5, float("nan"), "", "▁", "x" * 70, [], [[]], {}, {"id": []}, [1, "a"], [None]]
+)
+CONFIG: dict[str, Any] = {
+    "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
+    "intermediate_size": 64, "max_position_embeddings": 256, "vocab_size": 320, "eos_token_id": [2],
+    "rope_parameters": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                        "original_max_position_embeddings": 16, "rope_theta": 10000.0},
+    "layer_types": ["full_attention"], "query_pre_attn_scalar": 8, "text_config": {"head_dim": 8},
+}  # fmt: skip
+
+
+def places(value: Any, before: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The ways to all that is in a JSON value, of long lists to the first few."""
+    keys = list(value)[:12] if isinstance(value, dict) else range(min(4, len(value))) if isinstance(value, list) else []
+    return [before, *(place for key in keys for place in places(value[key], (*before, key)))]
+
+
+def spoilt(value: Any, place: tuple[Any, ...], junk: Any) -> Any:
+    """The value with something else in one place."""
+    if not place:
+        return junk
+    found = copy.deepcopy(value)
+    inner = found
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = junk
+    return found
+
+
+@pytest.fixture(scope="module", params=["llama-bpe", "spm"])
+def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    tokenizer = fast(sentencepiece() if request.param == "spm" else byte_level("llama-bpe"), bos=True)
+    home = tmp_path_factory.mktemp("home")
+    tokenizer.save_pretrained(home)
+    return home, {name: json.loads((home / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")}
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data())
+def test_files_beside_a_model_are_errors_or_metadata(files: tuple[Path, dict[str, Any]], data: st.DataObject) -> None:
+    home, whole = files
+    name = data.draw(st.sampled_from(sorted(whole)))
+    value = spoilt(whole[name], data.draw(st.sampled_from(places(whole[name]))), data.draw(JUNK))
+    config = spoilt(CONFIG, data.draw(st.sampled_from(places(CONFIG)[1:])), data.draw(JUNK))
+    for file, content in {**whole, name: value}.items():
+        (home / file).write_text(json.dumps(content))
+    try:
+        found, _ = carried_tokenizer(str(home), config, 330)
+    except WeighttoolsError:
+        return
+    assert len(found["tokenizer.ggml.tokens"]) == len(found["tokenizer.ggml.token_type"]) == 330
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(ROWS)), st.sampled_from(places(CONFIG)[1:]), JUNK)
+def test_configurations_are_errors_or_settings(architecture: str, place: tuple[Any, ...], junk: Any) -> None:
+    config = spoilt(CONFIG, place, junk)
+    try:
+        found = settings_of(config, architecture)
+        divisors(flattened(config), found)
+    except WeighttoolsError:
+        return
+    assert all(isinstance(value, (bool, int, float, str)) for value in found.values())
+
+
+METADATA: dict[str, Any] = {
+    "general.architecture": "llama", "tokenizer.ggml.model": "llama", "tokenizer.ggml.pre": "gpt-2",
+    "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "a", "b", "ab"], "tokenizer.ggml.merges": ["a b"],
+    "tokenizer.ggml.scores": [0.0] * 6, "tokenizer.ggml.token_type": [2, 3, 3, 1, 1, 1],
+    "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.unknown_token_id": 0,
+    "tokenizer.ggml.add_bos_token": True, "tokenizer.chat_template": "x", "tokenizer.chat_templates": ["y"],
+    "tokenizer.chat_template.y": "z", "llama.context_length": 8,
+}  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["llama", "gpt2", "bert"]), st.sampled_from(places(METADATA)[1:]), JUNK)
+def test_metadata_are_errors_or_files(kind: str, place: tuple[Any, ...], junk: Any) -> None:
+    metadata = spoilt({**METADATA, "tokenizer.ggml.model": kind}, place, junk)
+    try:
+        found = tokenizer_files(metadata)
+    except WeighttoolsError:
+        return
+    assert all(json.loads(content) for content in found.values())
+
+
+def test_what_would_cost_too_much_is_refused(tmp_path: Path) -> None:
+    long = {**METADATA, "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", "a", "b", "a" * (MAX_PIECE + 1)]}
+    with pytest.raises(CorruptFileError, match="where 512 are the most"):
+        tokenizer_files(long)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(CorruptFileError, match="rows"):
+        carried_tokenizer(str(tmp_path), {}, MAX_TOKENS + 1)

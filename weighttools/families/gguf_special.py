@@ -1,0 +1,161 @@
+"""Special tokens and chat templates of a model in Hugging Face's layout, as GGUF's metadata has them.
+
+Source: llama.cpp, ``gguf-py/gguf/vocab.py``, ``SpecialVocab``: which file is believed before which.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from weighttools.core.budgets import MAX_TOKENS
+from weighttools.errors import CorruptFileError, UnsupportedError
+from weighttools.families.gguf_tokens import Tokens, differences, steps_of, tokenizer_metadata
+from weighttools.families.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
+from weighttools.families.tokenizer_json import KEY, WORDPIECE
+from weighttools.formats.gguf_numbers import UInt32
+from weighttools.io.text import MAX_JSON, read_json
+
+_TEMPLATE_FILE = "chat_template.jinja"
+_MORE_TEMPLATES = "additional_chat_templates"
+_INSTEAD = {"bos_token": "cls_token", "eos_token": "sep_token"}
+"""What begins and ends the texts of models without tokens of that name, as BERT."""
+Json = Mapping[str, Any]
+
+
+def carried_tokenizer(home: str, config: Json, n_rows: int) -> tuple[dict[str, Any], list[str]]:
+    """Return ``tokenizer.*`` of the tokenizer in a directory, and which texts llama.cpp cuts otherwise.
+
+    Both are empty where there is none.
+
+    Parameters
+    ----------
+    home
+        The directory.
+    config
+        Its config.json.
+    n_rows
+        Rows of the embedding.
+
+    Raises
+    ------
+    UnsupportedError
+        It is a tokenizer that llama.cpp would take for another.
+    CorruptFileError
+        Its files contradict each other, or the embedding.
+    """
+    path = os.path.join(home, TOKENIZER)
+    if not os.path.isfile(path):
+        return {}, []
+    if n_rows > MAX_TOKENS:
+        raise CorruptFileError(f"the embedding has {n_rows:,} rows", subject=path, expected=f"at most {MAX_TOKENS:,}")
+    data = read_json(path)
+    settings_path = os.path.join(home, SETTINGS)
+    settings = read_json(settings_path) if os.path.isfile(settings_path) else {}
+    found, tokens = tokenizer_metadata(data, n_rows, path, _text(settings.get("unk_token")))
+    kind = found[f"{KEY}model"]
+    if kind == WORDPIECE:
+        found[f"{KEY}token_type_count"] = UInt32(_whole(config.get("type_vocab_size"), 1))
+    found |= _special(settings, config, tokens, path)
+    if kind != WORDPIECE:
+        found |= _edges(data, settings, found, tokens, path)
+    return found | _templates(home, settings), differences(data)
+
+
+def _whole(value: Any, default: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32 else default
+
+
+def _special(settings: Json, config: Json, tokens: Tokens, subject: object) -> dict[str, Any]:
+    """Return the numbers of special tokens: by their text, else as config.json says."""
+    found = {}
+    for theirs, ours in SPECIAL.items():
+        text = _text(settings.get(theirs)) or _text(settings.get(_INSTEAD.get(theirs, "")))
+        at = tokens.id_of(text)
+        said = config.get(f"{theirs}_id")
+        first = said[0] if isinstance(said, list) and said else said
+        at = first if at is None and isinstance(first, int) and not isinstance(first, bool) else at
+        if at is None or at < 0:
+            continue
+        if at >= len(tokens.texts):
+            fact = f"config.json's {theirs}_id is {at:,}"
+            raise CorruptFileError(fact, subject=subject, expected=f"below {len(tokens.texts):,}, the tokens")
+        found[f"{KEY}{ours}_token_id"] = UInt32(at)
+    return found
+
+
+def _text(entry: Any) -> Any:
+    return entry.get("content") if isinstance(entry, dict) else entry
+
+
+def _edges(data: Json, settings: Json, found: Json, tokens: Tokens, subject: object) -> dict[str, bool]:
+    """Return whether texts begin and end with a special token: as the tokenizer does it, unless its settings say.
+
+    Raises
+    ------
+    UnsupportedError
+        It is another token than the one that is named for it, and llama.cpp can put no other.
+    """
+    template = next((s for s in steps_of(data.get("post_processor")) if s.get("type") == "TemplateProcessing"), {})
+    single = template.get("single")
+    added = {}
+    for end, place in (("bos", 0), ("eos", -1)):
+        text = _special_text(single[place]) if isinstance(single, list) and len(single) > 1 else None
+        own, said = found.get(f"{KEY}{end}_token_id"), settings.get(f"add_{end}_token")
+        if isinstance(said, bool):
+            added[end] = said and own is not None
+        elif text is not None and tokens.id_of(text) != own:
+            verb = "begin" if end == "bos" else "end"
+            fact = f"texts {verb} with {text[:60]!r}, which is not the {end}_token"
+            raise UnsupportedError(fact, subject=subject, remedy=f"name it in {SETTINGS}")
+        else:
+            added[end] = text is not None
+    return {f"{KEY}add_{end}_token": value for end, value in added.items()}
+
+
+def _special_text(step: Any) -> str | None:
+    """Return the token that a step of a template puts in, if it puts in one."""
+    special = step.get("SpecialToken") if isinstance(step, dict) else None
+    text = special.get("id") if isinstance(special, dict) else None
+    return text if isinstance(text, str) else None
+
+
+def _templates(home: str, settings: Json) -> dict[str, Any]:
+    """Return the chat template, and those beside it by their names."""
+    said = settings.get("chat_template")
+    alone = os.path.join(home, _TEMPLATE_FILE)
+    if said is None and os.path.isfile(alone):
+        said = [{"name": "default", "template": _read(alone)}, *_named_files(os.path.join(home, _MORE_TEMPLATES))]
+    if isinstance(said, str):
+        return {TEMPLATE: said}
+    entries = said if isinstance(said, list) else []
+    named = {
+        entry["name"]: entry["template"]
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and isinstance(entry.get("template"), str)
+    }
+    plain = {TEMPLATE: named.pop("default")} if "default" in named else {}
+    names = {f"{TEMPLATE}s": list(named)} if named else {}
+    return {**plain, **names, **{f"{TEMPLATE}.{name}": text for name, text in named.items()}}
+
+
+def _named_files(folder: str) -> list[dict[str, str]]:
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return [
+        {"name": name.removesuffix(".jinja"), "template": _read(os.path.join(folder, name))}
+        for name in names
+        if name.endswith(".jinja")
+    ]
+
+
+def _read(path: str) -> str:
+    from weighttools.io.source import LocalFile
+
+    source = LocalFile(path)
+    if source.size > MAX_JSON:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {MAX_JSON:,}")
+    try:
+        return source.read(0, source.size).decode()
+    except UnicodeDecodeError:
+        raise CorruptFileError("is not UTF-8", subject=path) from None
