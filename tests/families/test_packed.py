@@ -215,12 +215,22 @@ def test_counts_are_said_to_be_of_what_is_stored(layout) -> None:
     assert found["kind"].startswith("quantized") and any(title in line for line in found["evidence"])
 
 
+def averaged(place: Path) -> wt.TensorMap:
+    """The mean of a checkpoint with itself; of scaled 8-bit floats it is refused, so their weights are left out."""
+    scaled = [name for name, tensor in wt.open(place).items() if tensor.dtype.bits == 8 and tensor.dtype.is_float]
+    try:
+        return wt.average([place, place])
+    except SpecError as error:
+        assert "to be multiplied by" in str(error)
+        return wt.average([place, place], exclude=scaled)
+
+
 def test_no_edit_changes_a_part_of_a_packed_weight(layout) -> None:
     place, _, arrays = layout
     edits = (
         lambda: wt.scale(place, by=2.0, include_all=True), lambda: wt.decay(place, rate=0.1, include_all=True),
         lambda: wt.noise(place, std=1.0, include_all=True), lambda: wt.clip(place, value=0.1, include_all=True),
-        lambda: wt.prune(place, sparsity=0.5, include_all=True), lambda: wt.average([place, place]),
+        lambda: wt.prune(place, sparsity=0.5, include_all=True), lambda: averaged(place),
         lambda: wt.init(place, method="zeros", include_all=True),
     )  # fmt: skip
     for edit in edits:

@@ -20,7 +20,7 @@ from weighttools.errors import WeighttoolsError
 
 CORPUS = corpus(MARKER)
 MEMORY_LIMIT = 300 << 20
-CALLS = 2_000_000  # for some 300 kB of opcodes, well within the 2 s that a small file may take
+CALLS = 3_000_000  # for some 300 kB of opcodes, well within the 2 s that a small file may take
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 assert ml_dtypes
 

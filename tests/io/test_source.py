@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 import weighttools
 from tests.formats.conformance import run_python
+from weighttools.core import budgets
 from weighttools.errors import CorruptFileError, SourceError, UnsupportedError
 from weighttools.io import source as source_module
 from weighttools.io import text
@@ -243,6 +244,6 @@ def test_json_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path = tmp_path / "index.json"
     path.write_text('{"a": 1}')
     assert text.read_json(path) == {"a": 1}
-    monkeypatch.setattr(text, "MAX_JSON", 7)
+    monkeypatch.setattr(budgets, "JSON_BYTES", 7)
     with pytest.raises(CorruptFileError, match="is 8 bytes long; expected at most 7"):
         text.read_json(path)

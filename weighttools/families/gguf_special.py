@@ -9,13 +9,13 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from weighttools.core.budgets import MAX_TOKENS
+from weighttools.core.budgets import JSON_BYTES, MAX_TOKENS
 from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.families.gguf_tokens import Tokens, differences, steps_of, tokenizer_metadata
 from weighttools.families.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
 from weighttools.families.tokenizer_json import KEY, WORDPIECE
 from weighttools.formats.gguf_numbers import UInt32
-from weighttools.io.text import MAX_JSON, read_json
+from weighttools.io.text import read_json
 
 _TEMPLATE_FILE = "chat_template.jinja"
 _MORE_TEMPLATES = "additional_chat_templates"
@@ -153,8 +153,8 @@ def _read(path: str) -> str:
     from weighttools.io.source import LocalFile
 
     source = LocalFile(path)
-    if source.size > MAX_JSON:
-        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {MAX_JSON:,}")
+    if source.size > JSON_BYTES:
+        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {JSON_BYTES:,}")
     try:
         return source.read(0, source.size).decode()
     except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from weighttools.core.findings import Finding
 from weighttools.core.registry import Entry, Registry
 from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import FormatError, SpecError
 from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions
 
 
@@ -137,7 +138,10 @@ def check_file(source: Source) -> Iterable[Finding]:
     """
     named = by_suffix(source.name)
     head = source.read(0, min(HEAD_BYTES, source.size))
-    name = recognise(head, named) or _by_members(source, head)
+    name = recognise(head, named)
+    if name is None:
+        with contextlib.suppress(FormatError):  # a mangled archive is looked into all the same
+            name = _by_members(source, head)
     if name is None and named not in (None, "pytorch"):
         return load(named).check(source)
     if name is None:

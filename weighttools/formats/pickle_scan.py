@@ -60,10 +60,10 @@ def begins_pickle(stream: Stream) -> bool:
     return (len(start) == 2 and start[0] == 0x80 and start[1] in PROTOCOLS) or _tried(stream)
 
 
-def _tried(stream: Stream) -> bool:
+def _tried(stream: Stream, left: Allowance | None = None) -> bool:
     """Run pickles up to the stream's end or the first that names or calls a function; say whether that went well."""
     for _ in range(_MOST_TRIED):
-        ended, machine = _run(stream)
+        ended, machine = _run(stream, left)
         if any(use.n_calls or ended for found, use in machine.globals.items() if _is_plausible(found)):
             return True
         if not ended or not stream.remaining:
@@ -71,26 +71,40 @@ def _tried(stream: Stream) -> bool:
     return True
 
 
-def _goes_on(stream: Stream) -> bool:
+def _goes_on(stream: Stream, left: Allowance | None) -> bool:
     """Whether one more pickle follows in a stream of pickles: it ends, or calls something before it breaks."""
-    ended, machine = _run(stream)
+    ended, machine = _run(stream, left)
     return ended or bool(machine.acts) or any(use.n_calls for use in machine.globals.values())
 
 
-def _run(stream: Stream) -> tuple[bool, Machine]:
-    machine = Machine(stream)
+def _run(stream: Stream, left: Allowance | None) -> tuple[bool, Machine]:
+    machine = _machine(stream, left)
     try:
         machine.load()
     except WeighttoolsError:
         return False, machine
+    finally:
+        _spend(machine, left)
     return True, machine
+
+
+def _machine(stream: Stream, left: Allowance | None) -> Machine:
+    """Return a machine for a stream; what was inflated runs no more opcodes than the archive has left."""
+    return Machine(stream, None if left is None else max(0, left.opcodes))
+
+
+def _spend(machine: Machine, left: Allowance | None) -> None:
+    if left is not None:
+        left.opcodes -= machine.n_opcodes
 
 
 def _is_plausible(found: Global) -> bool:
     return bool(_PLAUSIBLE.fullmatch(found.module) and _PLAUSIBLE.fullmatch(found.name))
 
 
-def of_stream(stream: Stream, n_pickles: int | None = None, scripted: bool = False) -> Iterator[Finding]:
+def of_stream(
+    stream: Stream, n_pickles: int | None = None, scripted: bool = False, left: Allowance | None = None
+) -> Iterator[Finding]:
     """Yield what unpickling a stream would run: every pickle in it, one behind the other.
 
     Parameters
@@ -101,18 +115,21 @@ def of_stream(stream: Stream, n_pickles: int | None = None, scripted: bool = Fal
         How many there are, where something else follows them; None for all that the stream holds.
     scripted
         Whether they are a TorchScript archive's, which names classes of its own code.
+    left
+        What inflated pickles may still run; None for those that are stored.
     """
-    machine = Machine(stream)
+    machine = _machine(stream, left)
     n_read = 0
     try:
         while stream.remaining and n_read != n_pickles:
             machine.load()
             n_read += 1
-            if n_pickles is None and stream.remaining and not _goes_on(_copy(stream)):
+            if n_pickles is None and stream.remaining and not _goes_on(_copy(stream), left):
                 yield _trailing(stream)
                 break
     except WeighttoolsError as error:
         yield Finding(ERROR, "broken-pickle", str(error), remedy="do not load it with an unpickler")
+    _spend(machine, left)
     yield from findings(machine, scripted)
 
 
@@ -165,20 +182,21 @@ def _of_content(member: Member, depth: int, left: Allowance, scripted: bool) -> 
         inner = Bytes(content.whole(), subject) if isinstance(content, Inflated) else content
         yield from of_archive(inner, depth + 1, left)
     elif begin.startswith(npy.MAGIC):
-        yield from of_npy(_content(member, left, subject))
+        yield from of_npy(_content(member, left, subject), left if member.deflated or depth else None)
     elif begin and (named or begin[0] in _OPCODES):
-        yield from _of_pickle(_content(member, left, subject), named, scripted)
+        spent = left if member.deflated or depth else None
+        yield from _of_pickle(_content(member, left, subject), named, scripted, spent)
 
 
-def _of_pickle(content: Part | Inflated, named: bool, scripted: bool) -> Iterator[Finding]:
+def _of_pickle(content: Part | Inflated, named: bool, scripted: bool, left: Allowance | None) -> Iterator[Finding]:
     """Yield what is found in a member that is called a pickle, or ends as one or calls something."""
     source: Source = content
     start = 0
     if isinstance(content, Part):  # places are told as those in the file
         source, start = content.whole, content.start
     stop = start + content.size
-    if named or _tried(Stream(source, start, stop, _HEAD_BYTES)):
-        yield from of_stream(Stream(source, start, stop, _CHUNK), scripted=scripted)
+    if named or _tried(Stream(source, start, stop, _HEAD_BYTES), left):
+        yield from of_stream(Stream(source, start, stop, _CHUNK), scripted=scripted, left=left)
 
 
 def _content(member: Member, left: Allowance, subject: str) -> Part | Inflated:
@@ -188,8 +206,8 @@ def _content(member: Member, left: Allowance, subject: str) -> Part | Inflated:
     return Part(member.span.source, member.span.offset, member.span.length, subject)
 
 
-def of_npy(source: Source) -> Iterator[Finding]:
+def of_npy(source: Source, left: Allowance | None = None) -> Iterator[Finding]:
     """Yield what loading an NPY file with ``allow_pickle=True`` could run, if Python objects follow its header."""
     header = npy.parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
     if npy.holds_objects(header):
-        yield from of_stream(Stream(source, header.length, chunk=_CHUNK))
+        yield from of_stream(Stream(source, header.length, chunk=_CHUNK), left=left)

@@ -197,15 +197,17 @@ class Machine:
 
         self.stack, self.marks, self.floor, self.memo = [], [], 0, {}
         take, n = self.stream.take, 0
-        while (opcode := take(1)[0]) != _STOP:
-            handler = HANDLERS[opcode]
-            if handler is None:
-                raise self.corrupt(f"the pickle holds the unknown opcode {opcode:#04x}")
-            handler(self)
-            n += 1
-            if not n & 0xFFFF:
-                self._refuse_too_much(n)
-        self.n_opcodes += n
+        try:
+            while (opcode := take(1)[0]) != _STOP:
+                handler = HANDLERS[opcode]
+                if handler is None:
+                    raise self.corrupt(f"the pickle holds the unknown opcode {opcode:#04x}")
+                handler(self)
+                n += 1
+                if not n & 0xFFFF:
+                    self._refuse_too_much(n)
+        finally:
+            self.n_opcodes += n
         return self.pop()
 
     def _refuse_too_much(self, n: int) -> None:

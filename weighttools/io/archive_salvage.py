@@ -15,6 +15,7 @@ from weighttools.core.budgets import (
     MOST_INFLATION,
     MOST_SALVAGED_MEMBERS,
     MOST_SCANNED_BYTES,
+    opcodes,
 )
 from weighttools.core.tensor import Source, Span
 from weighttools.errors import SourceError, UnsafeFileError
@@ -56,11 +57,12 @@ class Allowance:
     Parameters
     ----------
     source
-        The archive: what it may inflate to follows from its size.
+        The archive: what it may inflate to, and how many opcodes the pickles in that may run, follow from its size.
     """
 
     def __init__(self, source: Source) -> None:
         self.left = min(MOST_SCANNED_BYTES, LEAST_SCANNED_BYTES + MOST_INFLATION * source.size)
+        self.opcodes = opcodes(source.size)
 
     def spend(self, n_bytes: int, subject: str) -> None:
         """Take off bytes that were inflated.
