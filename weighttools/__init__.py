@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
-    from weighttools.diagnosis import check as check
     from weighttools.diagnosis import estimate as estimate
     from weighttools.diagnosis import init_check as init_check
     from weighttools.diagnosis import spectrum as spectrum
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from weighttools.edits import scale as scale
     from weighttools.edits import sizes as sizes
     from weighttools.errors import WeighttoolsError as WeighttoolsError
+    from weighttools.verbs.check import check as check
 
 _HOMES = {
     "open": "weighttools.api",
@@ -48,7 +48,7 @@ _HOMES = {
     "params": "weighttools.api",
     "stats": "weighttools.api",
     "get": "weighttools.api",
-    "check": "weighttools.diagnosis",
+    "check": "weighttools.verbs.check",
     "estimate": "weighttools.diagnosis",
     "spectrum": "weighttools.diagnosis",
     "init_check": "weighttools.diagnosis",

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import weighttools as wt
 from tests.conftest import ROOT
 from weighttools.core.codes import CODES
-from weighttools.diagnosis import codes
+from weighttools.verbs.check import codes
 
 RNG = np.random.default_rng(7)
 

@@ -46,11 +46,11 @@ def check(paths: Sequence[str], strict: bool, codes: bool, style: str, as_json: 
       weighttools check mine.safetensors --against theirs.safetensors --json
       weighttools check --codes
     """
-    from weighttools import diagnosis
+    from weighttools.verbs import check as verb
 
     chosen = "json" if as_json else style
     if codes:
-        _show_codes(diagnosis.codes(), chosen)
+        _show_codes(verb.codes(), chosen)
         return
     if not paths:
         raise click.UsageError("Missing argument 'PATH...'.")
@@ -76,11 +76,11 @@ def _is_unreadable(finding: Record) -> bool:
 
 def _checked(path: str, settings: dict[str, Any]) -> Record | None:
     """Check one path; where nothing is there, say so on stderr, so that the others' findings are not lost."""
-    from weighttools import diagnosis
+    from weighttools.verbs import check as verb
 
     try:
         with options.late_progress("check") as (planned, done):
-            record = diagnosis.check(path, **settings, planned=planned, progress=done)
+            record = verb.check(path, **settings, planned=planned, progress=done)
     except SourceError as error:
         output.failure(str(error))
         return None

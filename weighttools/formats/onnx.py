@@ -12,8 +12,6 @@ Names are those of the values: an initializer's own, a Constant's first output. 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Whole
@@ -21,9 +19,9 @@ from weighttools.core.tensor import Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import UnsupportedError, few
 from weighttools.formats.base import Format, ReadOptions
-from weighttools.formats.left_out import LeftOut
 from weighttools.formats.onnx_elements import ELEMENTS, STRING, Element, Varints, of_bytes
 from weighttools.formats.onnx_external import DataFiles
+from weighttools.formats.onnx_parts import Found, Graph, Proto
 from weighttools.io.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wire
 
 MAX_DEPTH = 64
@@ -52,51 +50,6 @@ _VALUES = {
     7: ("value_floats", 1, True),
     8: ("value_ints", 7, True),
 }
-
-
-@dataclass(slots=True)
-class Proto:
-    """A TensorProto as its header tells it.
-
-    Parameters
-    ----------
-    name, dims, data_type, external
-        As in the schema; `external` holds the entries of external_data, None where the data lies in the model.
-    data
-        Name of a data field to the parts that it comes in: one if packed, one an element if not.
-    at
-        Where the message begins.
-    """
-
-    at: int
-    name: str = ""
-    dims: list[int] = field(default_factory=list)
-    data_type: int = 0
-    data: dict[str, list[Field]] = field(default_factory=dict)
-    external: dict[str, str] = field(default_factory=dict)
-    is_external: bool = False
-
-
-@dataclass(slots=True)
-class Found:
-    """What the walk has found so far: tensors by name, metadata, and what is to be said."""
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    metadata: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    left_out: LeftOut = field(default_factory=LeftOut)
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """A graph, or a function's body, to be walked; `prefix` is put before names that are taken, `names` are its own."""
-
-    start: int
-    stop: int
-    prefix: str
-    depth: int
-    is_function: bool = False
-    names: set[str] = field(default_factory=set)
 
 
 def matches(head: bytes) -> bool:

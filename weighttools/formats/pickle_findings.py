@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from weighttools.core.budgets import MOST_NAMED
 from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.formats.pickles import Global, Machine, Use
-from weighttools.formats.torch_tensors import is_plumbing
+from weighttools.formats.torch_plumbing import is_plumbing
 
 _DANGEROUS = frozenset(
     [

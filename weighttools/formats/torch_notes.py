@@ -9,7 +9,7 @@ from typing import Any
 from weighttools.errors import UnsafeFileError, UnsupportedError, WeighttoolsError, few, printable
 from weighttools.formats.left_out import LeftOut
 from weighttools.formats.pickles import Global, Machine, Made, Use, entries
-from weighttools.formats.torch_tensors import is_plumbing
+from weighttools.formats.torch_plumbing import is_plumbing
 from weighttools.formats.torch_values import key_text
 
 _PREFIXES = {"module.": "DataParallel's", "_orig_mod.": "torch.compile's"}

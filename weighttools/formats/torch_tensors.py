@@ -198,9 +198,9 @@ def view_of(value: Any, shelf: Shelf) -> View | None:
     call = rebuilding_call(value)
     if call is None:
         return None
-    if call.callee in _UNREAD:
-        raise UnsupportedError(_UNREAD[call.callee])
-    rebuild = _REBUILDS.get(call.callee)
+    if call.callee in UNREAD:
+        raise UnsupportedError(UNREAD[call.callee])
+    rebuild = REBUILDS.get(call.callee)
     return rebuild(call.args, shelf) if rebuild else None
 
 
@@ -209,9 +209,9 @@ def rebuilding_call(value: Any) -> Made | None:
     for _ in range(8):  # a parameter of a subclass of a tensor: a few calls deep, never many
         if type(value) is not Made or type(value.callee) is not Global:
             return None
-        if value.callee not in _INNER:
+        if value.callee not in INNER:
             return value
-        value = _INNER[value.callee](value.args)
+        value = INNER[value.callee](value.args)
     return None
 
 
@@ -328,12 +328,12 @@ def _utils(name: str) -> Global:
     return Global("torch._utils", name)
 
 
-_REBUILDS: dict[Global, Callable[[tuple[Any, ...], Shelf], View]] = {
+REBUILDS: dict[Global, Callable[[tuple[Any, ...], Shelf], View]] = {
     _utils("_rebuild_tensor"): _typed,
     _utils("_rebuild_tensor_v2"): _typed,
     _utils("_rebuild_tensor_v3"): _untyped,
 }
-_INNER: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
+INNER: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
     _utils("_rebuild_parameter"): _first,
     _utils("_rebuild_parameter_with_state"): _first,
     Global("torch.nn.parameter", "Parameter"): _first,
@@ -343,7 +343,7 @@ _INNER: dict[Global, Callable[[tuple[Any, ...]], Any]] = {
     Global("torch.tensor", "_rebuild_from_type"): _of_type,
 }
 QUANTIZED = _utils("_rebuild_qtensor")
-_UNREAD: dict[Global, str] = {
+UNREAD: dict[Global, str] = {
     _utils("_rebuild_sparse_tensor"): "a sparse tensor",
     _utils("_rebuild_sparse_csr_tensor"): "a sparse tensor",
     _utils("_rebuild_nested_tensor"): "a nested tensor",
@@ -354,53 +354,4 @@ _UNREAD: dict[Global, str] = {
     _utils("_rebuild_xla_tensor"): "a tensor of a device that torch saves by way of NumPy",
     Global("torch.nested._internal.nested_tensor", "_rebuild_njt"): "a nested tensor",
     Global("torch.nn.parameter", "UninitializedParameter"): "a parameter without a shape",
-}
-
-
-def is_plumbing(found: Global) -> bool:
-    """Whether a global is part of how torch writes tensors and plain containers."""
-    if found in _REBUILDS or found in _INNER or found in _UNREAD or str(found) in _CONTAINERS:
-        return True
-    if found.module == "torch" and found.name in _TORCH_NAMES:
-        return True
-    stored = found.name in STORAGE_TYPES or found.name in UNTYPED or found.name in _TENSOR_TYPES
-    return found.module.startswith("__torch__.") or (stored and found.module in _TENSOR_MODULES)
-
-
-_TENSOR_TYPES = {name.replace("Storage", "Tensor") for name in STORAGE_TYPES} | {"Tensor"}
-_TENSOR_MODULES = {"torch", "torch.storage", "torch.cuda", "torch.sparse", "torch.cuda.sparse"}
-"""Where torch keeps classes of storages and tensors: of any other module, naming one would import it."""
-_TORCH_NAMES = {*TORCH_DTYPES, "Size", "device", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2", "complex32",
-                "chalf", "qint8", "qint32", "quint8", "quint4x2", "quint2x4", "per_tensor_affine",
-                "per_channel_affine", "QInt8Storage", "QInt32Storage", "QUInt8Storage", "QUInt4x2Storage",
-                "QUInt2x4Storage", "per_tensor_symmetric", "per_channel_symmetric",
-                "per_channel_affine_float_qparams",
-                *(f"{sign}int{n}" for sign in ("", "u") for n in range(1, 8))}  # fmt: skip
-_CONTAINERS = {
-    "collections.OrderedDict",
-    "collections.defaultdict",
-    "collections.Counter",
-    *(
-        f"{module}.{name}"
-        for module in ("builtins", "__builtin__")
-        for name in ("dict", "list", "tuple", "set", "frozenset", "bytes", "bytearray", "complex", "int", "long")
-    ),
-    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("float", "str", "bool", "slice")),
-    "_codecs.encode",
-    "torch.serialization._get_layout",
-    "torch._utils._rebuild_qtensor",
-    "torch.storage.TypedStorage",
-    "torch.jit._pickle.restore_type_tag",
-    "torch.jit._pickle.build_intlist",
-    "torch.jit._pickle.build_tensorlist",
-    "torch.jit._pickle.build_doublelist",
-    "torch.jit._pickle.build_boollist",
-    "numpy.dtype",
-    "numpy.ndarray",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.core.numeric._frombuffer",
-    "numpy._core.numeric._frombuffer",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
 }

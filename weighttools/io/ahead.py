@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -64,6 +64,15 @@ def reading_ahead(tensors: Iterable[Tensor], n_bytes: int, progress: Progress) -
         yield told
     finally:
         pump.stop()
+
+
+@contextmanager
+def planned_reading(tensors: Sequence[Tensor], planned: Progress, progress: Progress) -> Iterator[Progress]:
+    """Tell `planned` how many bytes of tensors are going to be read, and read ahead of them as `reading_ahead` does."""
+    n_bytes = sum(tensor.spec.nbytes for tensor in tensors)
+    planned(n_bytes)
+    with reading_ahead(tensors, n_bytes, progress) as told:
+        yield told
 
 
 class _Pump(threading.Thread):
