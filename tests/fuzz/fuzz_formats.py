@@ -19,7 +19,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 SLOW = ("hdf5", "keras")
 """Formats that are listed in a process of its own, so that guidance by coverage sees nothing of them."""
@@ -118,13 +117,10 @@ def trust_checksums() -> None:
 
         __hash__ = int.__hash__
 
-    real = archive.zlib
-    archive.zlib = SimpleNamespace(  # type: ignore[assignment]
-        **{name: getattr(real, name) for name in dir(real) if not name.startswith("_")} | {"crc32": lambda *a: Right()}
-    )
     archive.crc32 = lambda data: Right()  # type: ignore[assignment]
+    archive.crc32_of = lambda pieces: Right(sum(map(len, pieces)))  # type: ignore[assignment]
     contents.joined = lambda *a: Right()  # type: ignore[assignment]
-    contents.crc32_of = lambda pieces, n_bytes: Right(sum(map(len, pieces)))  # type: ignore[assignment]
+    contents.crc32_of = lambda pieces: Right(sum(map(len, pieces)))  # type: ignore[assignment]
 
 
 def import_all() -> None:

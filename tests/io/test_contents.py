@@ -25,8 +25,7 @@ from weighttools.io.source import Bytes, LocalFile
 
 torch = pytest.importorskip("torch")
 
-SIZES = [0, 1, 3, 4, 41_677, 41_678, 41_679, 524_287, 524_288, 524_289, 524_288 + 49_961, 1 << 20, (1 << 20) + 41_678,
-         2_000_003]  # fmt: skip
+SIZES = [0, 1, 3, 4, 1023, 1024, 1025, 524_287, 524_288, 1 << 20, 2_000_003]
 
 
 @pytest.mark.parametrize("n_bytes", SIZES)
@@ -36,7 +35,7 @@ def test_crc32_is_zlibs(n_bytes: int) -> None:
     cut = n_bytes // 3
     assert joined(zlib.crc32(data[:cut]), zlib.crc32(data[cut:]), n_bytes - cut) == zlib.crc32(data)
     pieces = [memoryview(data)[at : at + 99_991] for at in range(0, n_bytes, 99_991)]
-    assert crc32_of(iter(pieces), n_bytes) == zlib.crc32(data)
+    assert crc32_of(iter(pieces)) == zlib.crc32(data)
 
 
 def test_pieces_in_any_order_give_the_crc_of_the_whole() -> None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from weighttools.core import budgets
-from weighttools.core.crc32 import crc32
+from weighttools.core.crc32 import crc32, crc32_of
 from weighttools.core.tensor import Source, Span
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, UnsupportedError
 from weighttools.io.contents import Checked, damaged
@@ -78,7 +78,7 @@ class Member:
             data += piece
         if len(data) != self.size:
             raise self._corrupt("its content does not match its declared size")
-        found = crc32(memoryview(data))
+        found = crc32(data)
         if found != self.crc:
             raise damaged(self.span.source, self.name, self.span.offset, found, self.crc)
         return data
@@ -96,9 +96,7 @@ class Member:
         if isinstance(self.span.content, Checked):
             self.span.content.check()
             return
-        found = 0
-        for piece in self.chunks():
-            found = zlib.crc32(piece, found)
+        found = crc32_of(map(memoryview, self.chunks()))
         if found != self.crc:
             raise damaged(self.span.source, self.name, self.span.offset, found, self.crc)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 
 from weighttools.core.budgets import (
     LEAST_SCANNED_BYTES,
@@ -34,7 +35,7 @@ def salvaged(source: Source, allowance: Allowance) -> Iterator[Member]:
     compressed is inflated at once, for nothing else tells its length.
     """
     starts = list(_starts(source))
-    for start, stop in zip(starts, [*starts[1:], source.size], strict=True):
+    for start, stop in pairwise([*starts, source.size]):
         if stop - start < _LOCAL.size:
             continue
         _, _, _, method, _, _, crc, _, _, n_name, n_extra = _LOCAL.unpack(source.read(start, _LOCAL.size))

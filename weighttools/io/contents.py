@@ -64,7 +64,7 @@ class Checked:
         if self.is_confirmed or few or not self._is_original or not self._is_new(offset):
             self.source.readinto(offset, view)
             return
-        found = crc32_of(self._pieces(offset, view), view.nbytes)
+        found = crc32_of(self._pieces(offset, view))
         self._remember(offset, offset + view.nbytes, found)
 
     def _pieces(self, offset: int, view: memoryview) -> Iterator[memoryview]:
@@ -115,7 +115,7 @@ class Checked:
             self.is_confirmed = True
 
     def _crc32_of(self, start: int, stop: int) -> int:
-        return crc32_of(_through_memory(Span(self.source, start, stop - start)), stop - start)
+        return crc32_of(_through_memory(Span(self.source, start, stop - start)))
 
     def _gaps(self) -> Iterator[tuple[int, int]]:
         at = self.start
