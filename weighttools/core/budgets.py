@@ -164,3 +164,59 @@ MAX_TOKENS = 1 << 20
 """Tokens of a vocabulary that is made out as long as an embedding, whose rows a header may claim for nothing.
 
 The largest known vocabularies have 262,144 for models that GGUF holds, and below 2^20 for any."""
+
+# -- what a walk goes through --------------------------------------------------------------------------------------
+
+ONNX_DEPTH = 64
+"""Graphs within graphs of an ONNX model: loops in branches are a few deep."""
+
+ONNX_TENSORS = 1_000_000
+"""Tensors of an ONNX model: the largest have some ten thousand."""
+
+ONNX_NAME = 1 << 16
+"""Bytes of a name there, of which each is shown."""
+
+ONNX_TEXT = 1 << 24
+"""Bytes of a text there, such as a description."""
+
+ONNX_PARTS = 1 << 16
+"""Pieces that the values of one of its tensors come in: one, as writers pack them."""
+
+FLAX_NAMES = 64_000_000
+"""Bytes of all names of a msgpack file: its paths repeat what they lie under."""
+
+FLAX_DEPTH = 128
+"""Maps within maps there: modules are a dozen deep."""
+
+FLAX_VALUES = 400_000
+"""Values there, each some microseconds of work."""
+
+FLAX_PLAIN = 100_000
+"""Values there that are no arrays."""
+
+GGUF_DEPTH = 16
+"""Arrays within arrays of GGUF metadata: none is known that has two levels."""
+
+GGUF_STRING = 64 << 20
+"""Bytes of a text there: chat templates and licences have some thousand."""
+
+PICKLE_LINE = 1 << 20
+"""Bytes of a line of a pickle of protocol 0: names and numbers."""
+
+PICKLE_DEPTH = 200
+"""Containers within containers that are walked: modules are a dozen deep."""
+
+PICKLE_NAME = 1000
+"""Characters of a path under which a small value is kept."""
+
+CHECKED_TEXT = 1 << 16
+"""Bytes of a text of an ONNX model that a check looks at."""
+
+CHECKED_LEVELS = 64
+"""Messages within messages there that a check goes into."""
+
+UNSTORED_BYTES = 4 << 20
+"""Bytes that one HDF5 data set may claim over what deflate could make of those it stores; see `UNWRITTEN_BYTES`."""
+
+PROTOBUF_FIELDS = 2_000_000
+"""Fields walked in one file; the graphs of the largest models have some hundred thousand."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from weighttools.core.budgets import FLAX_NAMES as MAX_NAME_BYTES
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Elementwise, Raw, joined
 from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Array
 
 SEPARATOR = "/"
-MAX_NAME_BYTES = 64_000_000
 
 
 def matches(head: bytes) -> bool:

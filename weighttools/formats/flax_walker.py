@@ -11,15 +11,15 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from weighttools.core.budgets import FLAX_DEPTH as MAX_DEPTH
+from weighttools.core.budgets import FLAX_PLAIN as MAX_PLAIN
+from weighttools.core.budgets import FLAX_VALUES as MAX_VALUES
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError
 from weighttools.io.window import Window
 
 CHUNKED = "__msgpack_chunked_array__"
-MAX_DEPTH = 128
-MAX_VALUES = 400_000
-MAX_PLAIN = 100_000
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _MAX_AXES = 64
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, overload
 
+from weighttools.core.budgets import GGUF_DEPTH as MAX_DEPTH
+from weighttools.core.budgets import GGUF_STRING as MAX_STRING
 from weighttools.core.tensor import Source, Span
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.formats.gguf_numbers import SCALARS, Float, Float32, Float64, Int64, Integer, Scalar
 
-MAX_DEPTH = 16
-MAX_STRING = 64 << 20
 WINDOW = 1 << 20
 
 BOOL, STRING, ARRAY = 7, 8, 9

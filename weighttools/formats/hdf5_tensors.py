@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from weighttools.core import budgets
+from weighttools.core.budgets import UNSTORED_BYTES as _UNSTORED
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Raw
 from weighttools.core.tensor import Reader, Span, Spec, Tensor
@@ -17,9 +18,6 @@ from weighttools.formats import npy
 from weighttools.formats.hdf5_chunks import Chunk, Chunked, Filled, long_axis
 from weighttools.formats.hdf5_filters import MOST_EXPANSION, Filter
 from weighttools.io.source import Bytes
-
-_UNSTORED = 4 << 20
-"""Bytes that one data set may claim over what deflate could make of those it stores; see `budgets.UNWRITTEN_BYTES`."""
 
 Json = dict[str, Any]
 

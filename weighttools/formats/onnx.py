@@ -13,6 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from weighttools.core.budgets import ONNX_DEPTH as MAX_DEPTH
+from weighttools.core.budgets import ONNX_NAME as MAX_NAME
+from weighttools.core.budgets import ONNX_PARTS as _MAX_PARTS
+from weighttools.core.budgets import ONNX_TENSORS as MAX_TENSORS
+from weighttools.core.budgets import ONNX_TEXT as MAX_TEXT
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Whole
 from weighttools.core.tensor import Source, Span, Spec, Tensor
@@ -24,15 +29,10 @@ from weighttools.formats.onnx_external import DataFiles
 from weighttools.formats.onnx_parts import Found, Graph, Proto
 from weighttools.io.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wire
 
-MAX_DEPTH = 64
-MAX_TENSORS = 1_000_000
-MAX_NAME = 1 << 16
-MAX_TEXT = 1 << 24
 _MAX_AXES = 64
 _MOST_SETTINGS = 16
 _SHAPING = frozenset(["ConstantOfShape"])
 """Operators whose tensor is the one value that they fill a shape with."""
-_MAX_PARTS = 1 << 16
 
 
 # Numbers of TensorProto's data fields -> name, and the bytes of one element where they are of fixed width.

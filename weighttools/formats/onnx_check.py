@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath, PureWindowsPath
 
+from weighttools.core.budgets import CHECKED_LEVELS as _MOST_LEVELS
+from weighttools.core.budgets import CHECKED_TEXT as _MOST_TEXT
 from weighttools.core.budgets import MOST_NAMED
 from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.core.tensor import Source
@@ -20,8 +22,6 @@ _STANDARD = ("", "ai.onnx")
 _KNOWN = ("ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training", "com.microsoft", "com.microsoft.nchwc",
           "com.ms.internal.nhwc", "org.pytorch.aten")  # fmt: skip
 """Domains of the standard, and those that ONNX Runtime brings itself."""
-_MOST_TEXT = 1 << 16
-_MOST_LEVELS = 64
 
 _MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function", 20: "training"},

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from weighttools.core.budgets import PICKLE_LINE as _MAX_LINE
 from weighttools.core.budgets import STACK_OBJECTS
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError, UnsafeFileError
 
 _CHUNK = 1 << 18
-_MAX_LINE = 1 << 20
 PROTOCOLS = range(6)
 
 

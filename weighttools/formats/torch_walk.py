@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weighttools.core.budgets import MOST_VALUES
+from weighttools.core.budgets import PICKLE_DEPTH as _MAX_DEPTH
+from weighttools.core.budgets import PICKLE_NAME as _LONGEST_NAME
 from weighttools.core.tensor import Tensor
 from weighttools.errors import UnsafeFileError, UnsupportedError, counted
 from weighttools.formats import torch_notes
@@ -21,8 +23,6 @@ from weighttools.formats.torch_tensors import QUANTIZED, Shelf, View, is_storage
 from weighttools.formats.torch_values import Value, is_numpy_scalar, key_text, small_value
 
 _SCALED = "(integer - zero point) × scale"
-_MAX_DEPTH = 200
-_LONGEST_NAME = 1000
 _MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from weighttools.core.budgets import PROTOBUF_FIELDS as MAX_FIELDS
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError
 from weighttools.io.window import Window
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-MAX_FIELDS = 2_000_000
-"""Fields walked in one file; the graphs of the largest models have some hundred thousand."""
 
 _FIXED = {FIXED64: 8, FIXED32: 4}
 _KINDS = {VARINT: "a varint", FIXED64: "8 bytes", BYTES: "a length and bytes", FIXED32: "4 bytes"}
