@@ -190,8 +190,10 @@ def tied_by_the_other_name(folder: Path) -> Any:
 
 
 def test_a_model_knows_its_arrays_by_either_name_of_a_tied_one(tmp_path: Path) -> None:
-    module, ids = tied_by_the_other_name(tmp_path), np.stack([IDS[0], IDS[3]])
-    model = train.model(tmp_path)
+    home = tmp_path / "model"
+    home.mkdir()
+    module, ids = tied_by_the_other_name(home), np.stack([IDS[0], IDS[3]])
+    model = train.model(home)
     logits = module(torch.tensor(ids).long())["logits"].detach().numpy()
     assert "model.embed_tokens.weight" not in model.params
     assert np.abs(model.architecture(model.params, ids) - logits).max() < 3e-6
@@ -220,7 +222,7 @@ def test_a_model_knows_its_arrays_by_either_name_of_a_tied_one(tmp_path: Path) -
     found = result.model.architecture(result.model.params, ids)
     assert np.abs(found - again(torch.tensor(ids).long())["logits"].detach().numpy()).max() < 3e-6
     assert again.get_input_embeddings().weight.data_ptr() == again.lm_head.weight.data_ptr()
-    headed = train.model(tmp_path, train.Classifier(2))
+    headed = train.model(home, train.Classifier(2))
     assert "not used" not in headed.notes[0]
 
 
