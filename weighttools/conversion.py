@@ -22,6 +22,7 @@ from weighttools.io.beside import not_copied, why_not_copied
 from weighttools.io.directory import atomic_directory, keep_others
 from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
+from weighttools.io.source import path_of_url
 from weighttools.target import (
     Plan,
     check_compression,
@@ -70,6 +71,7 @@ def write(
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """Plan, check and write; return a ``weighttools.convert/1`` record."""
+    dst = path_of_url(dst) if dst.startswith("file://") else dst
     if npz_bf16 not in ("keep", "float32"):
         raise SpecError(f"--npz-bf16 {npz_bf16!r} is not known", expected="keep or float32")
     compression = None if compression == "none" else compression

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from itertools import islice
 from typing import Any
@@ -38,7 +39,7 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
         "dtypes": {name: _dtype_record(count) for name, count in groups.items()},
         **_bitmasks(found),
         "aliases": dict(tensor_map.aliases),
-        "values": plain(tensor_map.origin.values),
+        "values": {name: _shown(value) for name, value in tensor_map.origin.values.items()},
         "foreign_globals": [dict(entry) for entry in tensor_map.origin.foreign],
         "files": list(tensor_map.origin.files),
         "notes": list(tensor_map.origin.notes),
@@ -76,6 +77,11 @@ def _evidence(told: Iterable[Told]) -> dict[str, Record]:
         because = found.setdefault(role.value, {"because": {}})["because"]
         because[why] = because.get(why, 0) + 1
     return found
+
+
+def _shown(value: Any) -> Any:
+    """Return a small value for a record; JSON has no infinity and no NaN, so these are words."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else plain(value)
 
 
 def packed_notes(tensor_map: TensorMap, found: Iterable[Family]) -> list[str]:

@@ -13,6 +13,8 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.formats import ROWS, by_suffix, huggingface, load, writable
 
+_MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+"""What says of a directory's weights what model they are."""
 MAX_SHARD_SIZE = "5GB"
 _ADAPTER = "adapter_config.json"
 """Beside an adapter, which needs no config.json: transformers would look for a whole model there."""
@@ -187,14 +189,27 @@ def shard_notes(
     source = tensor_map.origin.path
     here = [Path(place) / "config.json" for place in (source, planned.target) if place]
     is_adapter = _ADAPTER in beside or any(path.with_name(_ADAPTER).is_file() for path in here)
+    hint = "; --names hf makes it of the GGUF file's metadata" if tensor_map.origin.format == "gguf" else ""
     if "config.json" not in beside and not is_adapter and not any(path.is_file() for path in here):
         found = source and (Path(source).parent / "config.json").is_file()
         notes.append(
             "config.json beside the source is not copied, for it may be another model's: give the directory"
             if found
-            else "there is no config.json beside the source: transformers needs one in the directory"
+            else "there is no config.json beside the source: transformers needs one in the directory" + hint
         )
+    stale = [name for name in _MODEL_FILES if not planned_beside(name, source, beside) and _lies_in(planned, name)]
+    if stale and not os.path.isdir(source):
+        notes.append(f"{', '.join(stale)} in the directory stay as they are, of the model that was there")
     return notes
+
+
+def planned_beside(name: str, source: str, beside: Mapping[str, bytes]) -> bool:
+    """Return whether a file comes into the target with the weights."""
+    return name in beside or bool(source and os.path.isdir(source) and os.path.isfile(os.path.join(source, name)))
+
+
+def _lies_in(planned: Plan, name: str) -> bool:
+    return os.path.isfile(os.path.join(planned.target, name))
 
 
 def names_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:

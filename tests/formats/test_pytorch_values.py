@@ -57,7 +57,10 @@ def test_big_endian_scalars_and_values_without_numbers_are_counted(tmp_path: Pat
     path.write_bytes(pickle.dumps(scalars, 4))
     found = wt.open(path)
     assert found.origin.values == {"be": 258}
-    assert any("3 values that are no tensors are left out (in be, day, z)" in note for note in found.origin.notes)
+    assert any(
+        "3 values that are no tensors are left out of other files (in be, day, z)" in note
+        for note in found.origin.notes
+    )
 
 
 def test_a_device_and_a_dtype_and_a_storage_are_said(tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_a_device_and_a_dtype_and_a_storage_are_said(tmp_path: Path) -> None:
         storage = torch.ones(3).storage()
         path = saved(tmp_path, {"w": torch.ones(2), "d": torch.device("cpu"), "t": torch.float16, "s": storage})
     notes = wt.open(path).origin.notes
-    assert any("2 values that are no tensors are left out (in d, t)" in note for note in notes)
+    assert any("2 values that are no tensors are left out of other files (in d, t)" in note for note in notes)
     assert "left out: s (a storage that no tensor shows)" in notes
 
 

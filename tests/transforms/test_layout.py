@@ -416,7 +416,10 @@ def test_lists_of_old_names_do_not_outlive_them() -> None:
     metadata = {"keras_version": "3", "layer_names": ["a"], "weight_names": {"a": ["a/kernel:0"]}}
     tensor_map = TensorMap.from_arrays({"a/kernel:0": z(2, 3)}, metadata)
     change = layout(tensor_map, "torch")
-    assert change.source == "keras" and dict(change.apply(tensor_map).metadata) == {"keras_version": "3"}
+    assert change.source == "keras" and dict(change.apply(tensor_map).metadata) == {
+        "keras_version": "3",
+        "format": "pt",
+    }
 
 
 # -- through convert ---------------------------------------------------------------------------------------------------

@@ -32,6 +32,13 @@ TRAINING = re.compile(
 """How what Lightning, Accelerate and Trainer keep beside a model begins."""
 TRAINING_SCALARS = re.compile(r"(?:schedulers?|(?:grad_|amp_)?scaler)[./]")
 """The same, where only scalars are certain: a model may have a module of that name."""
+TRAINING_FIGURES = re.compile(
+    r"(?i)(?:best|loss|val|valid|validation|train|test|acc|accuracy|epoch|global_step|steps?|iter|iteration|lr"
+    r"|learning_rate|metric|top|f1|bleu|ppl)(?:_\w*)?\d*"
+)
+"""Scalars that lie outside all modules, beside the weights: what checkpoints keep of a training's course."""
+RANDOM_STATES = re.compile(r"(?i)(?:\w+_)?(?:rng|random)_states?")
+"""What generators of random numbers hold, beside the weights."""
 
 STATISTICS = frozenset({"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"})
 
@@ -58,7 +65,7 @@ PARAMETRIZED_VECTOR = re.compile(r"(?:^|\.)parametrizations\..*\._[uv]$")
 ORTHOGONAL_BASE = re.compile(r"(?:^|\.)parametrizations\.\w+\.\d*\.base$")
 KERAS_VECTORS = frozenset({"vector_u", "sn_u"})
 MASK_OF = re.compile(r"(?P<of>.+)_mask$")
-MASKS = frozenset({"attention_mask", "attn_mask", "causal_mask", "masked_bias"})
+MASKS = frozenset({"mask", "attention_mask", "attn_mask", "causal_mask", "masked_bias"})
 ATTENTION = re.compile(r"(?:^|[./])(?:self_)?(?:attn|attention)[./]bias$")
 """GPT-2's and GPT-Neo's causal masks are called bias; their shape tells."""
 

@@ -72,7 +72,7 @@ def value_notes(plain_values: Counter[str]) -> list[str]:
     if not plain_values:
         return []
     listed = ", ".join(printable(name) for name, _ in plain_values.most_common(5))
-    return [f"{plain_values.total():,} values that are no tensors are left out (in {listed})"]
+    return [f"{plain_values.total():,} values that are no tensors are left out of other files (in {listed})"]
 
 
 def summary(value: Any) -> str:

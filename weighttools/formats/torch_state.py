@@ -149,7 +149,8 @@ def _unwrapped(leaves: list[Leaf], notes: list[str]) -> list[Leaf]:
 def _wrapper(leaves: list[Leaf]) -> str | None:
     heads = {leaf.path[0] for leaf in leaves if len(leaf.path) > 1}
     found = [head for head in heads if head in WRAPPERS]
-    if len(found) != 1 or any(len(leaf.path) == 1 and leaf.tensor.n_elements > 1 for leaf in leaves):
+    outside = [leaf for leaf in leaves if len(leaf.path) == 1 and leaf.tensor.n_elements > 1]
+    if len(found) != 1 or not all(_TRAINING.search(leaf.path[0]) for leaf in outside):
         return None
     return found[0] if all(head in WRAPPERS or _TRAINING.match(head) for head in heads) else None
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weighttools.core import budgets
 from weighttools.core.crc32 import crc32, crc32_of
@@ -182,7 +182,8 @@ def members(source: Source) -> dict[str, Member]:
     broken = (OSError, zipfile.BadZipFile, struct.error, ValueError, OverflowError, NotImplementedError, EOFError)
     try:
         with zipfile.ZipFile(SourceStream(source)) as archive:
-            infos = [info for info in archive.infolist() if info.file_size or not info.orig_filename.endswith("/")]
+            listed = archive.infolist()
+            infos = [info for info in listed if info.file_size or not info.orig_filename.endswith("/")]
             end_of_data = archive.start_dir
     except SourceError:
         raise
@@ -194,6 +195,7 @@ def members(source: Source) -> dict[str, Member]:
             subject=source.name,
             remedy="the file is probably cut short: fetch it again",
         ) from None
+    _refuse_miscount(source, len(listed))
     found: dict[str, Member] = {}
     for info in infos:
         if info.orig_filename in found:
@@ -216,6 +218,28 @@ def _bombs(found: Collection[Member]) -> set[str]:
     }
 
 
+def _end_record(source: Source) -> tuple[int, tuple[Any, ...]]:
+    """Return where an archive's end record lies, and its fields."""
+    size = min(source.size, _END.size + 0xFFFF)
+    tail = source.read(source.size - size, size)
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + _END.size > size:
+        raise CorruptFileError("has no end of a zip archive", subject=source.name)
+    return source.size - size + at, _END.unpack_from(tail, at)
+
+
+def _refuse_miscount(source: Source, n_read: int) -> None:
+    """Hold the directory's entries against their number in the end record: a damaged length passes some over."""
+    declared = _end_record(source)[1][4]
+    if declared not in (n_read, 0xFFFF):  # the latter stands in another record, of 64 bits
+        raise CorruptFileError(
+            f"the zip directory holds {n_read:,} members",
+            subject=source.name,
+            expected=f"{declared:,}, as its end record says",
+            remedy="the file is damaged: fetch it again",
+        )
+
+
 def extent(source: Source) -> tuple[int, int]:
     """Return where an archive's first member begins and where its end record ends, as `zipfile` finds them.
 
@@ -224,12 +248,8 @@ def extent(source: Source) -> tuple[int, int]:
     CorruptFileError
         It has no end record.
     """
-    size = min(source.size, _END.size + 0xFFFF)
-    tail = source.read(source.size - size, size)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or at + _END.size > size:
-        raise CorruptFileError("has no end of a zip archive", subject=source.name)
-    end = source.size - size + at + _END.size + _END.unpack_from(tail, at)[-1]
+    at, record = _end_record(source)
+    end = at + _END.size + record[-1]
     begin = min((member.header_offset for member in members(source).values()), default=end)
     return begin, min(end, source.size)
 

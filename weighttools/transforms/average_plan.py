@@ -90,6 +90,7 @@ def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[st
     everywhere = [first, *maps[1:]]
     names = dict.fromkeys(name for one in everywhere for name in (*one, *one.aliases) if name not in first.aliases)
     asked = list(chosen(names, include, exclude))
+    _refuse_packed(first, asked)
     found = Plan(first, untied)
     holders = {name: [i for i, one in enumerate(everywhere) if name in one] for name in asked}
     found.lacking = [name for name in asked if len(holders[name]) < len(maps)]
@@ -104,6 +105,19 @@ def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[st
     n_other = len([name for name in first if name not in holders])
     found.left |= {NOT_ASKED: n_other} if n_other else {}
     return found
+
+
+def _refuse_packed(first: TensorMap, asked: Sequence[str]) -> None:
+    """Refuse to average what little is not packed of a packed checkpoint: the mean would be of norms alone."""
+    parts = packed(first)
+    members = [name for name in asked if parts and name in parts.members]
+    if parts and members:
+        raise SpecError(
+            f"is packed as {parts.title}: its weights cannot be averaged as they are, first {members[0]!r}",
+            subject=first.origin.path or None,
+            expected="decoded weights",
+            remedy="leave the packed ones out with -x: they are then the first file's",
+        )
 
 
 def _untied(maps: Sequence[TensorMap]) -> tuple[TensorMap, list[str]]:
@@ -150,7 +164,6 @@ def _lacks(maps: Sequence[TensorMap], lacking: Sequence[str], holders: Sequence[
 def _divide(found: Plan, maps: Sequence[TensorMap], strangers: str) -> None:
     """Part the names into those that are averaged and those that are copied."""
     known = [dict(zip(one, roles(one), strict=True)) for one in maps]
-    parts = packed(found.first)
     for name, holders in found.holders.items():
         one = maps[holders[0]]
         spec = one[name].spec
@@ -160,8 +173,6 @@ def _divide(found: Plan, maps: Sequence[TensorMap], strangers: str) -> None:
         rule = _COPIED.get(said.role) if is_plain else INTEGERS
         if rule is None:
             _check_scaled(one, name, spec)
-        if parts and name in parts.members:
-            rule = f"copied from the first: parts of weights packed as {parts.title}"
         if rule is not None:
             found.left[rule] = found.left.get(rule, 0) + 1
             continue

@@ -107,7 +107,7 @@ class Layout:
             tensors[change.dst] = change.forward(tensor_map[change.src])
         stale = tables.NAMING_METADATA if self.source != self.target or self.metadata else ()
         metadata = {key: value for key, value in tensor_map.metadata.items() if key not in stale} | dict(self.metadata)
-        if metadata.get("format") in tables.METADATA_FORMATS.values():
+        if self.source != self.target or metadata.get("format") in tables.METADATA_FORMATS.values():
             metadata["format"] = tables.METADATA_FORMATS[self.target]
         found = tensor_map.replace(tensors=tensors, metadata=metadata, aliases=dict(self.aliases))
         return found.noted(*self.notes) if self.notes else found

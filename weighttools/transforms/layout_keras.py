@@ -170,7 +170,7 @@ def _metadata(groups: Mapping[str, str], new: Mapping[str, str], structure: str)
 
 
 def _order_note(order: Sequence[str], structure: str, ordered: bool) -> str:
-    why = "in which the tensors come" if ordered else "of the numbers in their names"
+    why = "in which the tensors come" if ordered else "of their names, for the file's own says nothing"
     legacy = structure == LEGACY
     which, by_name = (
         ("layers", " (load_weights(path, by_name=True) does)") if legacy else ("the layers of each class", "")
