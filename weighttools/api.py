@@ -131,7 +131,7 @@ def convert(
             beside, lacking = gguf_companions(opened, os.fspath(dst), changes.get("names"), format)
         tensor_map = taken(opened, changes)
         tensor_map = tensor_map.noted(*lacking) if lacking else tensor_map
-        changed = tensor_map.pipe(*recodings(changes))
+        changed = tensor_map.pipe(*recodings(changes, _is_for_llama_cpp(tensor_map, os.fspath(dst), format)))
         change = _layout(tensor_map, os.fspath(dst), layout, layout_from, layout_rule, verify)
     record = conversion.write(
         change.apply(changed) if change else changed,
@@ -149,6 +149,12 @@ def convert(
         progress=progress,
     )
     return record | _laid_out(change, changed, os.fspath(dst), verify and not dry_run) if change else record
+
+
+def _is_for_llama_cpp(tensor_map: TensorMap, dst: str, format: str | None) -> bool:
+    """Whether a model of GGUF's own names and settings becomes a GGUF file again."""
+    to_gguf = (format or "").lower() == "gguf" or (format is None and dst.lower().endswith(".gguf"))
+    return to_gguf and "general.architecture" in tensor_map.metadata
 
 
 def gguf_companions(

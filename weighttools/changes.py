@@ -67,8 +67,15 @@ def taken(tensor_map: TensorMap, changes: Changes) -> TensorMap:
     return chosen
 
 
-def recodings(changes: Changes) -> Iterator[Transform]:
+def recodings(changes: Changes, for_llama_cpp: bool = False) -> Iterator[Transform]:
     """Yield the transforms that change how the taken tensors are stored, in the order in which they apply.
+
+    Parameters
+    ----------
+    changes
+        What is asked for.
+    for_llama_cpp
+        Whether llama.cpp is to read the result, which takes norms and biases as float32 only.
 
     Raises
     ------
@@ -86,7 +93,7 @@ def recodings(changes: Changes) -> Iterator[Transform]:
         from weighttools.transforms.cast import cast
         from weighttools.transforms.gguf_layout import is_full
 
-        spare = is_full if changes.get("names") == "gguf" else None
+        spare = is_full if for_llama_cpp or changes.get("names") == "gguf" else None
         yield cast(dtype, changes.get("keep_dtype", ()), changes.get("saturate", False), spare)
     if encoding := changes.get("quantize"):
         from weighttools.transforms.quantize import quantize

@@ -309,3 +309,32 @@ def test_any_name_has_a_role(name: str) -> None:
     spec = Spec(DTYPES["float32"], (2, 2))
     assert told(name, spec).role in Role and told(name, spec, frozenset()).why
     decays(name, (2, 2))
+
+
+def test_figures_beside_the_weights_are_no_parameters(tmp_path: Path) -> None:
+    """PyTorch's tutorials keep a loss as a tensor, its ImageNet example the best accuracy; generators' states too."""
+    model = torch.nn.Linear(4, 5)
+    torch.save(
+        {
+            "epoch": 3, "model_state_dict": model.state_dict(), "loss": torch.tensor(0.5), "best_acc1": torch.tensor(71.3),
+            "rng_state": torch.get_rng_state(),
+        },
+        tmp_path / "a.pt",
+    )  # fmt: skip
+    record = wt.params(tmp_path / "a.pt")
+    assert record["n_parameters"] == sum(p.numel() for p in model.parameters())
+    assert record["n_state"] == 2
+    assert {"weight", "bias"} <= set(wt.open(tmp_path / "a.pt"))
+    spec = Spec(DTYPES["float32"], ())
+    assert told("logit_scale", spec).is_parameter and told("temperature", spec).is_parameter
+
+
+def test_a_float_mask_is_no_parameter() -> None:
+    class Masked(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3))
+            self.register_buffer("mask", torch.ones(3))
+
+    record = wt.params(wt.TensorMap.from_arrays({n: t.numpy() for n, t in Masked().state_dict().items()}))
+    assert record["n_parameters"] == 3

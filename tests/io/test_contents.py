@@ -199,3 +199,39 @@ def test_other_processes_only_read_and_the_member_is_checked_here(tmp_path: Path
     copy = pickle.loads(pickle.dumps(Span(content.source, 0, 100, content))).content
     copy.readinto(0, memoryview(bytearray(100)))
     assert (copy.crc, copy.length, copy.is_confirmed) == (0, 100, False)
+
+
+def test_members_that_a_damaged_directory_passes_over_are_missed(tmp_path: Path) -> None:
+    """A flipped bit in a comment's length makes zipfile skip the next entry without a word."""
+    np.savez(tmp_path / "a.npz", a=np.ones(2), b=np.ones(3))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 32] = (data.index(b"PK\x05\x06") - data.index(b"PK\x01\x02", entry + 4)) & 0xFF
+    (tmp_path / "a.npz").write_bytes(data)
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert len(archive.namelist()) == 1
+    with pytest.raises(CorruptFileError, match="holds 1 members; expected 2, as its end record says"):
+        wt.open(tmp_path / "a.npz")
+    assert any(finding["severity"] == "error" for finding in wt.check(tmp_path / "a.npz")["findings"])
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pt"])
+def test_who_reads_a_matrix_whole_for_its_spectrum_or_its_ranks_is_told(tmp_path: Path, suffix: str) -> None:
+    array = np.random.default_rng(0).normal(size=(300, 300)).astype(np.float32)
+    path = tmp_path / f"a.{suffix}"
+    np.savez(path, a=array) if suffix == "npz" else torch.save({"a": torch.from_numpy(array)}, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(array.tobytes()) + 1000] ^= 4
+    path.write_bytes(data)
+    for read in (wt.spectrum, lambda p: wt.prune(p, sparsity=0.5)):
+        with pytest.raises(CorruptFileError, match="is damaged: its CRC-32 is"):
+            read(path)
+
+
+def test_the_pickle_of_a_pytorch_file_is_read_whole(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.ones(2)}, tmp_path / "a.pt")
+    data = bytearray((tmp_path / "a.pt").read_bytes())
+    data[data.index(b"layer.weight")] ^= 4
+    (tmp_path / "a.pt").write_bytes(data)
+    with pytest.raises(CorruptFileError, match=r"data\.pkl' is damaged"):
+        wt.open(tmp_path / "a.pt")

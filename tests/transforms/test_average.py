@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -193,6 +195,21 @@ def test_scaled_float8_is_not_averaged():
     arrays = {"q.weight": normal((4, 4), "float8_e4m3fn", 0), "q.weight_scale_inv": np.ones((1, 1), np.float32)}
     maps = [wt.TensorMap.from_arrays(arrays)] * 2
     with pytest.raises(
-        wt.WeighttoolsError, match="'q.weight' is float8_e4m3fn, to be multiplied by 'q.weight_scale_inv'"
+        wt.WeighttoolsError,
+        match="is packed as fp8 with scales: its weights cannot be averaged as they are, first 'q.weight'",
     ):
         wt.average(maps)
+
+
+def test_training_state_that_one_file_has_is_left_as_it_is(tmp_path: Path) -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "a.pt")
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "b.pt")
+    both, turned = (
+        wt.average([tmp_path / one, tmp_path / other]) for one, other in (("a.pt", "b.pt"), ("b.pt", "a.pt"))
+    )
+    np.testing.assert_array_equal(both["weight"].read(), turned["weight"].read())
+    assert set(turned) == {"weight", "bias"} and any(name.startswith("optimizer.") for name in both)

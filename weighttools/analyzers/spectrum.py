@@ -22,7 +22,7 @@ import numpy as np
 
 from weighttools.analyzers.power_law import fit, scaled
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.tensor import Spec, Tensor, confirm
 from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def analyse(tensor: Tensor, request: Request) -> Record:
     exact = min(n_rows, n_columns) <= request.exact_limit
     with np.errstate(all="ignore"):  # NaN, Inf and overflow are ordinary here
         found = _spectrum(tensor, gram_spectrum if exact else sketched_spectrum)
+    confirm(tensor)
     if isinstance(found, str):
         silent: Record = {**dict.fromkeys(_FIGURES), "energy": {}, "rank_for_energy": {}}
         return {**shape, **silent, "method": None, "skipped": found}

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import io
 import os
@@ -79,7 +80,7 @@ def _told(error: BaseException) -> int:
     elif isinstance(error, WeighttoolsError):
         line = str(error)
     elif isinstance(error, OSError):  # of the system, not of ours: a disk that fails, a directory that vanishes
-        subject = os.fspath(error.filename) if error.filename else _full_stream()
+        subject = os.fspath(error.filename) if error.filename else _full_stream(error)
         line = f"{subject}: {error.strerror}" if subject else error.strerror or str(error)
     elif isinstance(error, MemoryError):
         line = "not enough memory"
@@ -89,14 +90,19 @@ def _told(error: BaseException) -> int:
     return 2
 
 
-def _full_stream() -> str:
-    """Return the name of the standard stream that cannot be written, as what waits in it shows; empty if both can."""
+def _full_stream(error: OSError) -> str:
+    """Return the name of the standard stream that cannot be written, as what waits in it shows; empty if both can.
+
+    In an unbuffered one nothing waits: there a full disk is taken for standard output's, for files are named by who
+    writes them.
+    """
     for name, stream in (("standard output", sys.stdout), ("standard error", sys.stderr)):
         try:
             stream.flush()
         except OSError:
             return f"{name}: cannot be written"
-    return ""
+    is_unbuffered = getattr(sys.stdout, "write_through", False)
+    return "standard output: cannot be written" if is_unbuffered and error.errno == errno.ENOSPC else ""
 
 
 def _say(line: str) -> None:

@@ -47,6 +47,11 @@ CODES: dict[str, Code] = {
         "if it is meant to be so, save it again without compression",
         "values",
     ),
+    "left-out": Code(
+        "warning, note",
+        "the file holds what is not read as a tensor; what lies outside the file is a warning: loaders follow it",
+        "see whether they are wanted; copy a file with its values: h5repack, or h5copy -f ext",
+    ),
     "trailing-bytes": Code(
         "warning",
         "bytes before or behind what the format reads: no loader sees them, a scanner may or may not",

@@ -34,11 +34,9 @@ TRAINING_SCALARS = re.compile(r"(?:schedulers?|(?:grad_|amp_)?scaler)[./]")
 """The same, where only scalars are certain: a model may have a module of that name."""
 TRAINING_FIGURES = re.compile(
     r"(?i)(?:best|loss|val|valid|validation|train|test|acc|accuracy|epoch|global_step|steps?|iter|iteration|lr"
-    r"|learning_rate|metric|top|f1|bleu|ppl)(?:_\w*)?\d*"
+    r"|learning_rate|metric|f1|bleu|ppl)(?:_\w*)?\d*"
 )
 """Scalars that lie outside all modules, beside the weights: what checkpoints keep of a training's course."""
-RANDOM_STATES = re.compile(r"(?i)(?:\w+_)?(?:rng|random)_states?")
-"""What generators of random numbers hold, beside the weights."""
 
 STATISTICS = frozenset({"running_mean", "running_var", "num_batches_tracked", "moving_mean", "moving_variance"})
 

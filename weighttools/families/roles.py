@@ -137,10 +137,8 @@ def _state(at: Place, spec: Spec) -> Told | None:
     begin = names.TRAINING.match(at.name) or (None if spec.shape else names.TRAINING_SCALARS.match(at.name))
     if begin:
         return Told(Role.STATE, f"it lies under {begin[0].strip('./')}, which is of training")
-    if at.stem:
-        return None
-    if names.RANDOM_STATES.fullmatch(at.name) or (not spec.shape and names.TRAINING_FIGURES.fullmatch(at.name)):
-        return Told(Role.STATE, "it lies outside all modules, and is called as a training's figures are")
+    if not at.stem and not spec.shape and spec.dtype.is_float and names.TRAINING_FIGURES.fullmatch(at.name):
+        return Told(Role.STATE, "a number outside all modules, called as a training's figures are")
     return None
 
 

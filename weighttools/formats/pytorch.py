@@ -71,6 +71,7 @@ def _read_zip(source: Source, root: str | None) -> TensorMap:
     shelf = ZipShelf(source.name, folder, found, _byteorder(found, folder, source))
     machine = _machine(found[folder + _PICKLE])
     value = machine.load()
+    found[folder + _PICKLE].check()  # it was read whole
     script = folder + "constants.pkl" in found
     notes = ["is a TorchScript archive: its parameters are read, its code is not"] if script else []
     found_map = tensor_map(value, machine, shelf, root, notes, unwrap=not script)

@@ -113,9 +113,11 @@ class Walk:
         if call is not None and call.callee == QUANTIZED:
             from weighttools.formats.torch_quantized import quantized_tensor, stored_integers
 
+            integers = stored_integers(call.args, self.shelf)
+            leaf = Leaf(path, quantized_tensor(call.args, integers, self.shelf), None)
             self.dequantized.add(_SCALED, ".".join(path))
-            self.integers.append(stored_integers(call.args, self.shelf))
-            return Leaf(path, quantized_tensor(call.args, self.integers[-1], self.shelf), None)
+            self.integers.append(integers)
+            return leaf
         view = view_of(call, self.shelf)
         found = tensor_of(view) if view else self._array(child.value)
         return Leaf(path, found, view) if isinstance(found, Tensor) else None

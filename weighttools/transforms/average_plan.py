@@ -91,6 +91,7 @@ def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[st
     names = dict.fromkeys(name for one in everywhere for name in (*one, *one.aliases) if name not in first.aliases)
     asked = list(chosen(names, include, exclude))
     _refuse_packed(first, asked)
+    asked = [name for name in asked if not _is_foreign_state(everywhere, name)]
     found = Plan(first, untied)
     holders = {name: [i for i, one in enumerate(everywhere) if name in one] for name in asked}
     found.lacking = [name for name in asked if len(holders[name]) < len(maps)]
@@ -105,6 +106,12 @@ def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[st
     n_other = len([name for name in first if name not in holders])
     found.left |= {NOT_ASKED: n_other} if n_other else {}
     return found
+
+
+def _is_foreign_state(maps: Sequence[TensorMap], name: str) -> bool:
+    """Whether a name is training state that not all maps have: the first's stays, and no other's is added."""
+    holders = [one for one in maps if name in one]
+    return len(holders) < len(maps) and told(name, holders[0][name].spec, holders[0]).role is Role.STATE
 
 
 def _refuse_packed(first: TensorMap, asked: Sequence[str]) -> None:

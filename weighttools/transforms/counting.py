@@ -12,7 +12,7 @@ import numpy as np
 from weighttools.core import plan
 from weighttools.core.engine import n_threads, run, threads
 from weighttools.core.memory import keep_pages
-from weighttools.core.tensor import Tensor
+from weighttools.core.tensor import Tensor, confirm
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def over(fn: Callable[[Job], R], tensors: Sequence[Tensor], progress: Progress =
         for job, found in zip(jobs(tensors), run(fn, jobs(tensors), pool), strict=True):
             progress(job.tensor.dtype.nbytes(job.stop - job.start))
             yield found
+            if job.stop == job.tensor.n_elements:
+                confirm(job.tensor)
 
 
 def widened(block: Array) -> Array:

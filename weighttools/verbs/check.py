@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from weighttools.core.engine import collector_paused
@@ -120,7 +122,7 @@ def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
     try:
         files = _files(place, piped)
         for file in files:
-            yield from check_file(file)
+            yield from (_in_file(finding, file, len(files) > 1) for finding in check_file(file))
         names = [] if piped else [file.name for file in files]
         for told in links_out(os.path.dirname(names[0]), names) if names and names != [place] else ():
             yield Finding(NOTE, "linked-weights", told)
@@ -130,10 +132,27 @@ def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
         yield Finding(ERROR, "unreadable", str(error))
 
 
+def _in_file(finding: Finding, file: Source, is_one_of_many: bool) -> Finding:
+    """Say which of several files a finding is of."""
+    name = os.path.basename(file.name)
+    if not is_one_of_many or name in finding.message:
+        return finding
+    return replace(finding, message=f"{name}: {finding.message}")
+
+
+def _left_out(tensor_map: TensorMap) -> Iterator[Finding]:
+    """Yield what a reader leaves out of the file, as its notes say."""
+    for note in tensor_map.origin.notes:
+        if note.startswith("left out: "):
+            outside = re.search(r"external|virtual", note)
+            yield Finding(WARNING if outside else NOTE, "left-out", note)
+
+
 def _of_map(tensor_map: TensorMap, base: PathLike | None, assume: str | None) -> Iterator[Finding]:
     from weighttools.analyzers.checks import findings
 
     yield from findings(tensor_map)
+    yield from _left_out(tensor_map)
     if base is not None:
         from weighttools.analyzers.checks.adapter import check as fits
 
