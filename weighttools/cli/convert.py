@@ -65,11 +65,11 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
     """Convert a checkpoint to another format, dtype, sharding or layout.
 
     DST with a format's suffix is a file (.safetensors, .npz, .npy, .pt, .h5, .gguf); any other name of no known kind
-    of file, dots or not, is a Hugging Face directory; - is standard output. Names, shapes, metadata, ties and every bit of every value are kept
-    unless you ask otherwise; what the target cannot hold is said before a byte is written. An existing target is left
-    as it was until the new one is complete. With --names hf a directory also gets the config.json and the tokenizer's
-    files that the GGUF file's metadata stand for; with --names gguf a file also gets the settings of config.json and
-    the tokenizer of tokenizer.json, so that llama.cpp runs it.
+    of file, dots or not, is a Hugging Face directory; - is standard output. Names, shapes, metadata, ties and every
+    bit of every value are kept unless you ask otherwise; what the target cannot hold is said before a byte is
+    written. An existing target is left as it was until the new one is complete. With --names hf a directory also gets
+    the config.json and the tokenizer's files that the GGUF file's metadata stand for; with --names gguf a file also
+    gets the settings of config.json and the tokenizer of tokenizer.json, so that llama.cpp runs it.
 
     \b
     Examples:
