@@ -16,7 +16,7 @@ _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 """What system calls say where the kernel or the file system does not have them."""
 
 
-def place_file(temporary: str, path: Path, subject: object) -> None:
+def place_file(temporary: Path, path: Path, subject: object) -> None:
     """Give a temporary file its name unless something has that name by now: of several writers one wins.
 
     Raises
@@ -30,7 +30,7 @@ def place_file(temporary: str, path: Path, subject: object) -> None:
         raise appeared(subject) from None
 
 
-def _place_new(temporary: str, path: Path) -> None:
+def _place_new(temporary: Path, path: Path) -> None:
     if os.name == "nt":
         os.rename(temporary, path)  # it does not replace there
         return
