@@ -43,7 +43,7 @@ HOW = ("sparsity", "threshold", "nm", "structure", "random", "scope", "norm", "n
     show_default=True,
     help="The norm by which a structure's units are compared.",
 )
-@click.option("--n-heads", type=int, help="How many heads each attention has.")
+@click.option("--n-heads", type=int, help="How many heads each attention has; by default as config.json says.")
 @click.option("--random", is_flag=True, help="Drop random weights: by seed, name and position.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of --random.")
 @click.option("--mask-out", type=click.Path(), metavar="FILE", help="Save the masks too: booleans, true where kept.")
@@ -65,7 +65,7 @@ def prune(
       weighttools prune model.safetensors -o sparse.safetensors --sparsity 0.5
       weighttools prune model.safetensors -o sparse.safetensors --sparsity 0.9 --scope tensor --mask-out masks.npz
       weighttools prune model.safetensors -o sparse.safetensors --nm 2:4 -x 'lm_head*'
-      weighttools prune checkpoint/ -o sparse/ --structure heads --n-heads 12 --sparsity 0.25
+      weighttools prune checkpoint/ -o sparse/ --structure heads --sparsity 0.25
     """  # fmt: skip
     from weighttools import api, edits
     from weighttools.cli import writing
