@@ -550,7 +550,10 @@ def test_check_says_what_it_does_not_hold_against_the_base(kind: str, run_cli: A
     save_file({"model.a.weight": np.ones((8, 6)), "a.weight": np.ones((8, 6))}, tmp_path / "base.safetensors")
     file = tmp_path / "adapter.safetensors"
     save_file({name: np.ones(shape) for name, shape in shapes.items()}, file, {"format": "pt"})
+    config = tmp_path / "adapter_config.json"
+    config.write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
     findings = wt.check(file, base=tmp_path / "base.safetensors", headers=True)["findings"]
+    config.unlink()
     assert [(f["severity"], f["code"]) for f in findings] == [(severity, "adapter-unchecked")], findings
     assert said in findings[0]["message"]
     ran = run_cli("merge-adapter", tmp_path / "base.safetensors", file, "-o", tmp_path / "out.safetensors")

@@ -21,9 +21,10 @@ from weighttools.analyzers.checks.adapter import layouts, n_groups, pairs
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
+from weighttools.families.module_tables import Table
 from weighttools.io.text import read_json
 from weighttools.opening import PathLike, located, open
-from weighttools.transforms.adapter_config import Table, check_config, is_number, listed
+from weighttools.transforms.adapter_config import check_config, is_number, listed
 from weighttools.transforms.low_rank import Update, all_finite, merged
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

@@ -69,8 +69,12 @@ def write(
     npz_bf16: str = "keep",
     beside: Mapping[str, bytes] | None = None,
     progress: Progress = silent,
+    last: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
-    """Plan, check and write; return a ``weighttools.convert/1`` record."""
+    """Plan, check and write; return a ``weighttools.convert/1`` record.
+
+    `last` is called when all is written and nothing has its name yet; if it fails, nothing gets it.
+    """
     dst = path_of_url(dst) if dst.startswith("file://") else dst
     if npz_bf16 not in ("keep", "float32"):
         raise SpecError(f"--npz-bf16 {npz_bf16!r} is not known", expected="keep or float32")
@@ -103,7 +107,7 @@ def write(
     lost = _lost(tensor_map, planned, options.beside)
     if not dry_run:
         with keep_pages():
-            _execute(changed, planned, options, force, progress)
+            _execute(changed, planned, options, force, progress, last or (lambda: None))
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run) | {"replaced": lost}
     if not tensor_map.origin.reports:
@@ -229,15 +233,23 @@ def stored_sizes(tensor_map: TensorMap, options: WriteOptions) -> dict[str, int]
     return sizes
 
 
-def _execute(tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress) -> None:
+def _execute(
+    tensor_map: TensorMap,
+    planned: Plan,
+    options: WriteOptions,
+    force: bool,
+    progress: Progress,
+    last: Callable[[], object],
+) -> None:
     if planned.is_directory:
-        _write_directory(tensor_map, planned, options, force, progress)
+        _write_directory(tensor_map, planned, options, force, progress, last)
         return
     writer = load(planned.format).write
     assert writer is not None
     with atomic_file(planned.target, force=force, progress=progress) as sink:
         writer(tensor_map, sink, options)
         _confirm(tensor_map)
+        last()
 
 
 def _confirm(tensor_map: TensorMap) -> None:
@@ -247,7 +259,12 @@ def _confirm(tensor_map: TensorMap) -> None:
 
 
 def _write_directory(
-    tensor_map: TensorMap, planned: Plan, options: WriteOptions, force: bool, progress: Progress
+    tensor_map: TensorMap,
+    planned: Plan,
+    options: WriteOptions,
+    force: bool,
+    progress: Progress,
+    last: Callable[[], object],
 ) -> None:
     old = Path(planned.target)
     with atomic_directory(planned.target, force=force) as new:
@@ -260,6 +277,7 @@ def _write_directory(
             keep_others(old, new, (planned.replaced | _replaced(planned)).__contains__)
         first = huggingface.taken_before(new, planned.files)
         lacking = {name: why for name, why in found.items() if why and not os.path.lexists(new / name)}
+        last()
     copied = [name for name, why in found.items() if not why]
     planned.notes += [f"copied with the weights: {', '.join(copied)}"] if copied else []
     planned.notes += not_copied(lacking)

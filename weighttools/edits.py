@@ -93,7 +93,7 @@ def prune(
     scope
         Meet the target over all tensors (``"global"``), in each (``"tensor"``) or in each layer (``"group"``).
     n_heads
-        How many heads each attention has.
+        How many heads each attention has; by default as config.json beside the weights says.
     progress
         Called with the number of bytes just looked at, where values are read to plan; see `reading_bytes`.
     which
@@ -117,6 +117,13 @@ def prune(
 
     kinds = {"--nm": nm is not None, "--structure": structure is not None, "--random": random}
     _one_of(kinds, sparsity, threshold, scope, n_heads)
+    told = ""
+    if structure == "heads" and n_heads is None:
+        from weighttools.analyzers.configuration import heads_beside
+
+        src = _opened(src)
+        n_heads = heads_beside(src.origin)
+        told = f"heads: {n_heads}, as config.json beside the weights says"
 
     def transform(names: tuple[str, ...], says: Record) -> Transform:
         if nm is not None:
@@ -127,7 +134,8 @@ def prune(
             return single.draw(names, sparsity, scope, seed, says, progress)
         return single.magnitude(names, sparsity, threshold, scope, says, progress)
 
-    return _edited(src, which, transform)
+    pruned = _edited(src, which, transform)
+    return pruned.noted(told) if told else pruned
 
 
 def reading_bytes(src: Source, *, passes: str, **which: Unpack[Which]) -> int:
@@ -160,7 +168,7 @@ def _one_of(
     if given not in ([], ["--random"]) and scope != "global":
         raise SpecError(f"{given[0]} works tensor by tensor", remedy="leave --scope out")
     if n_heads is not None and given != ["--structure"]:
-        raise SpecError("--n-heads goes with --structure heads", expected="both or neither")
+        raise SpecError("--n-heads goes with --structure heads", remedy="give that, or leave --n-heads out")
 
 
 def decay(

@@ -188,7 +188,9 @@ def saved_model(kind: str, home: Path) -> Path:
             num_attention_heads=4,
             max_position_embeddings=32,
         ),
-        "gpt2": lambda: t.GPT2Config(vocab_size=50, n_embd=16, n_layer=3, n_head=4, n_positions=32),
+        "gpt2": lambda: t.GPT2Config(
+            vocab_size=50, n_embd=16, n_layer=3, n_head=4, n_positions=32, bos_token_id=0, eos_token_id=1
+        ),
     }
     config = configs[kind]()
     models = {"llama": t.LlamaForCausalLM, "bert": t.BertModel, "gpt2": t.GPT2LMHeadModel}
@@ -248,6 +250,58 @@ def test_adapter_against_base(tmp_path: Path) -> None:
     assert not {"adapter-target", "adapter-shape"} & set(found(adapter, base=home))
     other = saved_model("llama", tmp_path / "other")
     assert {f["severity"] for f in found(adapter, base=other)["adapter-target"]} == {"error"}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers")
+def test_adapter_against_its_configuration(tmp_path: Path) -> None:
+    """Another rank than the configuration's does not load in peft either; ranks of some modules' own do."""
+    import peft
+    import transformers as t
+
+    home, place = saved_model("gpt2", tmp_path / "base"), tmp_path / "adapter"
+    config = peft.LoraConfig(
+        r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, rank_pattern={"c_fc": 2, r"h\.0\.attn.*": 3}
+    )
+    peft.get_peft_model(t.GPT2LMHeadModel.from_pretrained(home), config).save_pretrained(place)
+    assert not [code for code in found(place, base=home) if code.startswith("adapter")]
+    text = json.loads((place / "adapter_config.json").read_text())
+    (place / "adapter_config.json").write_text(json.dumps(text | {"rank_pattern": {"c_fc": 16}}))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        peft.PeftModel.from_pretrained(t.GPT2LMHeadModel.from_pretrained(home), place)
+    report = found(place, base=home)["adapter-rank"]
+    assert {f["severity"] for f in report} == {"error"}
+    assert any("r = 16" in f["message"] and "have rank 2" in f["message"] for f in report)
+    assert any("r = 4" in f["message"] and "have rank 3" in f["message"] for f in report)
+    (place / "adapter_config.json").unlink()
+    assert [f["severity"] for f in found(place, base=home)["adapter-config"]] == ["warning"]
+
+
+def test_special_tokens_beyond_the_embedding(file, tmp_path: Path) -> None:
+    import transformers as t
+
+    path = file({"model.embed_tokens.weight": normal(100, 8)}, "model.safetensors")
+    home = path.parent
+    t.GenerationConfig(bos_token_id=1, eos_token_id=[99, 2], pad_token_id=0).save_pretrained(home)
+    t.LlamaConfig(vocab_size=100, bos_token_id=1, eos_token_id=99, pad_token_id=-1).save_pretrained(home)
+    assert "token-id" not in found(path)
+    t.GenerationConfig(bos_token_id=1, eos_token_id=[2, 100], pad_token_id=32000).save_pretrained(home)
+    config = json.loads((home / "config.json").read_text())
+    (home / "config.json").write_text(json.dumps(config | {"eos_token_id": 151645}))
+    report = found(path)["token-id"]
+    assert {f["severity"] for f in report} == {"error"}
+    told = [" ".join(f["message"].split()[:4]) for f in report]
+    assert told == [
+        "config.json says eos_token_id 151,645,",
+        "generation_config.json says eos_token_id 100,",
+        "generation_config.json says pad_token_id 32,000,",
+    ]
+
+
+def test_names_that_do_not_line_up_are_named(file) -> None:
+    a = file({"x.weight": normal(2, 3), "odd": normal(5), "same": normal(2), "turned": normal(3, 4)}, "a.safetensors")
+    b = file({"x.weight": normal(2, 3), "other": normal(7), "same": normal(2), "turned": normal(4, 3)}, "b.safetensors")
+    (finding,) = found(a, against=b)["names-differ"]
+    assert "only here: odd; only there: other; of other shapes: turned" in finding["message"]
 
 
 def test_adapter_shapes(file, tmp_path: Path) -> None:

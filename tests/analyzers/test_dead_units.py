@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import struct
 import warnings
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import weighttools as wt
+from weighttools.errors import SpecError
 
 RNG = np.random.default_rng(0)
 LAYOUTS = {
@@ -104,3 +107,24 @@ def test_keras_own_files(tmp_path: Path) -> None:
     assert "2 of 6 outputs (axis 3)" in found["dead-rows", "conv2d"]
     assert "1 of 4 inputs (axis 2)" in found["dead-columns", "conv2d"]
     assert "1 of 6 outputs (axes 2, 3)" in found["dead-rows", "depthwise_conv2d"]
+
+
+def test_more_axes_than_numpy_has(tmp_path: Path) -> None:
+    """Units are counted without an array of a tensor's own shape; it is as a matrix that has the same units."""
+    array = RNG.standard_normal((4, 3)).astype(np.float32)
+    array[1], array[:, 2] = 0, 0
+    found = {}
+    for n in (1, 70, 100_000):
+        shape = [4, 3] + [1] * n
+        header = {"layer.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, 48]}}
+        text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+        path = tmp_path / "m.safetensors"
+        path.write_bytes(struct.pack("<Q", len(text)) + text + array.tobytes())
+        row = wt.stats(path, sparsity=True, outliers=True)["tensors"][0]
+        codes = [finding["message"] for finding in wt.check(path)["findings"] if "dead" in finding["code"]]
+        found[n] = codes, {key: value for key, value in row.items() if key != "shape"}
+        assert len(codes) == 2 and "1 of 4 rows" in codes[0] and "1 of 3 columns" in codes[1]
+    assert found[70] == found[1] == found[100_000]
+    with pytest.raises(SpecError, match="100,002 axes") as error:
+        wt.open(path)["layer.weight"].read()
+    assert len(str(error.value)) < 200

@@ -51,6 +51,40 @@ def test_prune_tells_what_it_did(inside, model, tmp_path: Path) -> None:
         assert found[name].tobytes() == arrays[name].tobytes()
 
 
+@pytest.mark.parametrize("target", ["p.safetensors", "p"])
+@pytest.mark.parametrize("masks", ["m.npz", "m"])
+@pytest.mark.parametrize("is_foreign", [False, True])
+def test_who_loses_the_masks_name_leaves_no_output(
+    target: str, masks: str, is_foreign: bool, inside, model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another takes the name of the masks at the last moment; what took the output's name since is left."""
+    from weighttools.io import directory, sink
+
+    path, place = model[0], tmp_path / "place"
+    place.mkdir()
+
+    def racing(real):
+        def placed(temporary: Path, final: Path, subject: object) -> None:
+            if final.name == masks:
+                assert (place / target).exists(), "the output comes just before the masks"
+                if is_foreign:
+                    (place / target).rename(tmp_path / "away")
+                    (place / target).write_text("mine")
+                final.write_text("theirs")
+            real(temporary, final, subject)
+
+        return placed
+
+    monkeypatch.setattr(sink, "place_file", racing(sink.place_file))
+    monkeypatch.setattr(directory, "place_directory", racing(directory.place_directory))
+    ran = inside("prune", path, "-o", place / target, "--sparsity", "0.5", "--mask-out", place / masks)
+    assert ran.code == 2 and "appeared while" in ran.err
+    assert {p.name: p.read_text() for p in place.iterdir()} == {
+        masks: "theirs",
+        **({target: "mine"} if is_foreign else {}),
+    }
+
+
 def test_masks_replace_neither_the_source_nor_the_output(inside, model, tmp_path: Path) -> None:
     path, target = model[0], tmp_path / "d"
     before = path.read_bytes()

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from weighttools.core.budgets import EXPRESSION_STEPS
-from weighttools.core.regular import Expression, Steps
+from weighttools.core.regular import Expression, PlainNames, Steps
 from weighttools.errors import CorruptFileError, UnsupportedError
 
 NAMES = (
@@ -80,3 +80,20 @@ def test_work_is_bounded_over_all_expressions_and_names() -> None:
     with pytest.raises(UnsupportedError, match="too many steps"):
         for _ in range(1001):
             Expression("q_proj", steps).matches("x")
+
+
+@given(st.lists(st.from_regex(r"(?:[ab1-]|\\?\.){1,6}", fullmatch=True), max_size=8), st.text("ab1.-", max_size=8))
+def test_plain_names_are_found_as_pythons_expressions_find_them(keys: list[str], name: str) -> None:
+    wanted = next((i for i, key in enumerate(keys) if theirs(key, name)), None)
+    assert PlainNames(keys, Steps()).first(name) == wanted
+
+
+def test_making_expressions_is_work_and_plain_names_are_none() -> None:
+    steps = Steps()
+    names = PlainNames([f"layers.{i}.q" for i in range(45_000)], steps)
+    assert names.others == [] and names.first("model.layers.44999.q") == 44_999
+    assert EXPRESSION_STEPS - steps.left < 30
+    with pytest.raises(UnsupportedError, match="too many steps"):
+        for i in range(20_000):
+            Expression(f"(a|b)*{i}", steps)
+    assert i < 3_000

@@ -11,6 +11,7 @@ import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,9 +213,9 @@ def test_exchange_in_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def half_exchanged(home: Path) -> tuple[Path, Path, Path]:
     """What a writer that is killed between the two renames leaves: target, new one and holder of the old one."""
-    target, new = home / "out", home / ".out.weighttools-abcdefgh.tmp"
+    target, new = home / "out", leave(home / "out", directory._make)
+    target.mkdir()
     for path, text in ((target, "old"), (new, "new")):
-        path.mkdir()
         (path / text).write_text(text)
     holder, held = directory._set_aside(target, new)
     os.close(held)
@@ -461,41 +462,113 @@ def test_temporaries_of_living_writers_stay(tmp_path: Path) -> None:
     assert snapshot(tmp_path) == {"a": b"a", "d/f": b"f"}
 
 
+def leave(path: Path, make: Callable[[Path], int | None]) -> Path:
+    """Leave a temporary as a killed writer does: marked, and its lock free."""
+    held, left = temporary.make_beside(path, make)
+    os.close(held)
+    return left
+
+
 def test_debris_of_dead_writers_goes(tmp_path: Path) -> None:
-    strangers = {".x.weighttools-abc", ".x.weighttools-mine.tmp", "x.weighttools-1.tmp", ".x.tmp", ".vimrc"}
-    for name in strangers | {".t.npz.weighttools-1_______.tmp"}:
-        (tmp_path / name).touch()
-    folder = tmp_path / ".d.weighttools-2_______.tmp"
-    (folder / "sub").mkdir(parents=True)
+    leave(tmp_path / "t.npz", sink._make).write_bytes(b"half")
+    folder = leave(tmp_path / "d", directory._make)
+    (folder / "sub").mkdir()
     (folder / "sub" / "f").touch()
-    os.mkfifo(tmp_path / ".p.weighttools-3_______.tmp")
-    victim = tmp_path / "victim"
-    victim.touch()
-    (tmp_path / ".l.weighttools-4_______.tmp").symlink_to(victim)
+    leave(tmp_path / "gone", sink._make).unlink()
+    assert len(os.listdir(tmp_path)) == 5
     with sink.atomic_file(tmp_path / "new") as file:
         file.write(b"x")
-    assert set(os.listdir(tmp_path)) == strangers | {"new", "victim", ".l.weighttools-4_______.tmp"}
+    assert os.listdir(tmp_path) == ["new"]
 
 
-@pytest.mark.parametrize("make", ["mkstemp", "mkdtemp"])
-def test_taken_for_debris_before_it_is_locked(make: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another writer may look just after a temporary is made and before it is locked."""
-    real, removed = getattr(sink.tempfile, make), []
+def put_strangers(place: Path) -> Snapshot:
+    """Files and folders with names like those of temporaries, some with what stands where a mark would."""
+    for name in (".notes.weighttools-my_notes.tmp", ".d.weighttools-0123abcd.tmp"):
+        (place / name).mkdir()
+        (place / name / "thesis.txt").write_text("mine")
+    for letter in "fgh":
+        (place / f".{letter}.weighttools-0123abcd.tmp").write_text("mine")
+    for name in (".x.weighttools-abc", ".x.tmp", ".f.weighttools-abcdefgh.tmp"):
+        (place / name).write_text("mine")
+    (place / ".f.weighttools-0123abcd.mark").write_text("a file")
+    (place / ".g.weighttools-0123abcd.mark").symlink_to("elsewhere")
+    (place / ".h.weighttools-0123abcd.mark").symlink_to(temporary._words(".g.weighttools-0123abcd.tmp"))
+    return snapshot(place)
 
-    def watched(*args: object, **kwargs: object) -> object:
-        made = real(*args, **kwargs)
-        if not removed:
-            removed.extend(temporary.remove_debris(tmp_path))
-        return made
 
-    monkeypatch.setattr(sink.tempfile, make, watched)
-    if make == "mkstemp":
+@pytest.mark.parametrize("target", ["o.npz", "o"])
+def test_a_name_alone_is_no_debris(target: str, source: Path, tmp_path: Path, inside) -> None:
+    """Strangers' files are never removed, whatever they are called."""
+    place = tmp_path / "place"
+    place.mkdir()
+    before = put_strangers(place)
+    assert inside("convert", source, place / target).code == 0
+    now = snapshot(place)
+    assert {name: now.get(name) for name in before} == before
+    assert (place / ".g.weighttools-0123abcd.mark").is_symlink()
+
+
+@pytest.mark.parametrize("target", ["o.npz", "o"])
+def test_a_refused_run_removes_nothing(target: str, source: Path, tmp_path: Path, inside) -> None:
+    """Not even debris of our own: a source whose values turn out wrong is refused after the target is begun."""
+    place, broken = tmp_path / "place", tmp_path / "broken.npz"
+    place.mkdir()
+    np.savez(broken, w=np.full(1000, 0x41, np.uint8))
+    broken.write_bytes(broken.read_bytes().replace(b"A" * 1000, b"A" * 999 + b"B"))
+    leave(place / "x", sink._make).write_bytes(b"half")
+    before = sorted(os.listdir(place))
+    ran = inside("convert", broken, place / target)
+    assert ran.code == 2 and "CRC" in ran.err
+    assert sorted(os.listdir(place)) == before
+
+
+def test_debris_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a killed writer's temporary fills the disk, it goes before the next one gives up."""
+    left = leave(tmp_path / "old", sink._make)
+    real = os.posix_fallocate
+
+    def full(fd: int, at: int, n: int) -> None:
+        if left.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(fd, at, n)
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with sink.atomic_file(tmp_path / "new") as file:
+        file.reserve(10)
+        file.write(b"x")
+    assert snapshot(tmp_path) == {"new": b"x"}
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+@pytest.mark.parametrize("moment", ["before it is made", "before it is locked"])
+def test_taken_for_debris_before_it_is_locked(
+    kind: str, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another writer may look at any moment between the making of the mark and the lock."""
+    where, name = (
+        (temporary, "_has_name")
+        if moment == "before it is locked"
+        else (sink if kind == "file" else directory, "_make")
+    )
+    real, seen = getattr(where, name), []
+
+    def watched(*args: Any) -> Any:
+        if not seen:
+            seen.append(sorted(os.listdir(tmp_path)))
+            temporary.remove_debris(tmp_path)
+            assert os.listdir(tmp_path) == []
+        return real(*args)
+
+    monkeypatch.setattr(where, name, watched)
+    if kind == "file":
         with sink.atomic_file(tmp_path / "t") as file:
+            assert len(os.listdir(tmp_path)) == 2, "the temporary and its mark"
             file.write(b"x")
     else:
         with directory.atomic_directory(tmp_path / "t") as new:
+            assert len(os.listdir(tmp_path)) == 2
             (new / "f").touch()
-    assert len(removed) == 1 and os.listdir(tmp_path) == ["t"]
+    assert len(seen) == 1 and os.listdir(tmp_path) == ["t"]
 
 
 def test_errors_name_the_target_not_the_temporary(

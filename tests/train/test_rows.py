@@ -164,6 +164,20 @@ def test_archives_of_arrays(tmp_path: Path) -> None:
 NOISE = st.one_of(st.binary(max_size=120), st.text('{}[]",:\n\t01a \0\r;e-.', max_size=80).map(str.encode))
 
 
+def test_an_archive_of_far_more_than_its_bytes_is_refused_unread(tmp_path: Path) -> None:
+    """Zeros deflate to a thousandth; what tells anything does not."""
+    rng = np.random.default_rng(0)
+    for name, rows, columns in (("samples", 600_000, 2), ("numbers", 1_000, 20_000)):
+        path = tmp_path / f"{name}.npz"
+        np.savez_compressed(path, x=np.zeros((rows, columns), np.uint8), y=np.zeros(rows, np.uint8))
+        with pytest.raises(WeighttoolsError, match=f"claims {rows:,} samples"):
+            npz(path)
+        np.savez(path, x=np.zeros((rows, columns), np.uint8), y=np.zeros(rows, np.uint8))
+        assert len(npz(path).target) == rows
+    np.savez_compressed(tmp_path / "x.npz", x=rng.random((400_000, 1)), y=rng.integers(0, 2, 400_000))
+    assert len(npz(tmp_path / "x.npz").target) == 400_000
+
+
 @settings(max_examples=60)
 @given(content=NOISE, suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".npz"]))
 def test_whatever_is_in_a_file_is_data_or_one_line(content: bytes, suffix: str, tmp_path_factory: Any) -> None:

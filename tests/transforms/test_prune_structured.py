@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from tests.formats.torch_arrays import to_torch
 from tests.strategies import random_array
 from tests.transforms.edits import FLOATS, bits, normal, read, wide
 from weighttools.core.dtypes import DTYPES
+from weighttools.errors import SpecError
 
 
 def of_every(array, n, m):
@@ -143,7 +146,7 @@ def test_shared_keys_and_values_stay():
         ({"structure": "rows"}, "needs --sparsity"),
         ({"structure": "rows", "sparsity": 1.5}, "out of range"),
         ({"structure": "rows", "sparsity": 0.5, "random": True}, "exclude each other"),
-        ({"structure": "heads", "sparsity": 0.5}, "both or neither"),
+        ({"structure": "heads", "sparsity": 0.5}, "needs --n-heads: no config.json"),
         ({"structure": "heads", "sparsity": 0.5, "n_heads": 2}, "no tensor has heads"),
         ({"structure": "channels", "sparsity": 0.5}, "no tensor has channels"),
     ],
@@ -152,3 +155,20 @@ def test_refused(options, message):
     tensor_map = wt.TensorMap.from_arrays({"fc.weight": np.ones((4, 6), np.float32)})
     with pytest.raises(wt.WeighttoolsError, match=message):
         wt.prune(tensor_map, **options)
+
+
+def test_heads_are_those_of_the_configuration(tmp_path: Path) -> None:
+    """As many as config.json says, or the message names the option that is missing."""
+    import transformers as t
+
+    config = t.LlamaConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=4
+    )
+    t.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    wanted = wt.prune(tmp_path, structure="heads", n_heads=4, sparsity=0.5)
+    found = wt.prune(tmp_path, structure="heads", sparsity=0.5)
+    assert {n: a.tobytes() for n, a in found.read().items()} == {n: a.tobytes() for n, a in wanted.read().items()}
+    assert "heads: 4, as config.json beside the weights says" in found.origin.notes
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(SpecError, match="^--structure heads needs --n-heads"):
+        wt.prune(tmp_path, structure="heads", sparsity=0.5)

@@ -42,10 +42,10 @@ def along(rows: Array, columns: Array, shape: tuple[int, ...], axes: Axes, which
     """
     if not which:
         return None
-    first = 0 if which[0] < axes.cut else axes.cut
-    grid = rows.reshape(shape[: axes.cut]) if first == 0 else columns.reshape(shape[axes.cut :])
-    others = tuple(axis for axis in range(grid.ndim) if axis + first not in which)
-    found: Array = grid.max(axis=others).reshape(-1)
+    values, sides = (rows, shape[: axes.cut]) if which[0] < axes.cut else (columns, shape[axes.cut :])
+    first = which[0] - (0 if which[0] < axes.cut else axes.cut)
+    parts = (sides[:first], sides[first : first + len(which)], sides[first + len(which) :])
+    found: Array = values.reshape([math.prod(part) for part in parts]).max(axis=(0, 2))  # NumPy has 64 axes at most
     return found
 
 

@@ -38,3 +38,9 @@ def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the part of a configuration that tells of the language model: ``text_config``, if there is one."""
     inner = config.get("text_config")
     return inner if isinstance(inner, dict) else config
+
+
+def heads_beside(origin: Origin) -> int | None:
+    """Return how many heads of queries config.json beside the weights tells of, if it does; errors as `read_beside`."""
+    part = text_part(read_beside(origin, "config.json") or {})
+    return whole(part, "num_attention_heads", "n_head", "num_heads", "n_heads")

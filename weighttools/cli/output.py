@@ -195,10 +195,18 @@ def _scaled(n: int, base: int, units: Sequence[str]) -> str:
     return f"{value:.3g} {units[power]}" if value < 100 else f"{value:.0f} {units[power]}"
 
 
+MOST_AXES = 64
+"""Axes that a shape is shown with, as many as NumPy's arrays have."""
+
+
 def shape(lengths: Sequence[int]) -> str:
     """Return a shape as text.
 
     >>> shape([30522, 384]), shape([])
     ('30522 × 384', 'scalar')
+    >>> shape([1] * 400_000)
+    '1 × 1 × 1 × 1 × 1 × 1 × 1 × 1 × … (400,000 axes)'
     """
+    if len(lengths) > MOST_AXES:
+        return f"{' × '.join(map(str, lengths[:8]))} × … ({len(lengths):,} axes)"
     return " × ".join(map(str, lengths)) if lengths else "scalar"

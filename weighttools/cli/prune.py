@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ HOW = ("sparsity", "threshold", "nm", "structure", "random", "scope", "norm", "n
     show_default=True,
     help="The norm by which a structure's units are compared.",
 )
-@click.option("--n-heads", type=int, help="How many heads each attention has.")
+@click.option("--n-heads", type=int, help="How many heads each attention has; by default as config.json says.")
 @click.option("--random", is_flag=True, help="Drop random weights: by seed, name and position.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The seed of --random.")
 @click.option("--mask-out", type=click.Path(), metavar="FILE", help="Save the masks too: booleans, true where kept.")
@@ -64,7 +65,7 @@ def prune(
       weighttools prune model.safetensors -o sparse.safetensors --sparsity 0.5
       weighttools prune model.safetensors -o sparse.safetensors --sparsity 0.9 --scope tensor --mask-out masks.npz
       weighttools prune model.safetensors -o sparse.safetensors --nm 2:4 -x 'lm_head*'
-      weighttools prune checkpoint/ -o sparse/ --structure heads --n-heads 12 --sparsity 0.25
+      weighttools prune checkpoint/ -o sparse/ --structure heads --sparsity 0.25
     """  # fmt: skip
     from weighttools import api, edits
     from weighttools.cli import writing
@@ -77,15 +78,15 @@ def prune(
         writing.early(dst, settings["force"], settings["format"])
     with _looking(opened, how) as moved:
         pruned = edits.prune(opened, **how, progress=moved)
-    plan = {"dry_run": settings["dry_run"], "force": settings["force"]}
     if mask_out is not None:  # a target that cannot be is found out before anything is written
         masks = api.convert(edits.masks(pruned), mask_out, dry_run=True)
         planned = writing.plan(pruned, dst, **settings)
         told = writing.output_target(edits.masks(pruned), masks)._replace(name="the masks")
         targets.refuse_shared([writing.output_target(pruned, planned), told])
-    record = writing.write(pruned, dst, "prune", **settings)
-    if mask_out is not None:
-        record["masks"] = writing.write(edits.masks(pruned), mask_out, "masks", **plan)["dst"]
+    if mask_out is None:
+        record = writing.write(pruned, dst, "prune", **settings)
+    else:
+        record = _written_with_masks(pruned, dst, mask_out, settings)
     rows = record["transforms"][-1].get("tensors")
     record["sizes"] = edits.sizes(pruned, rows and {name: row["n_zero"] for name, row in rows.items()})
     writing.tell(record, "pruned", as_json)
@@ -121,6 +122,32 @@ def _check_mask(mask_out: str, dst: str, src: str, force: bool) -> None:
     if os.path.lexists(mask_out) and not force:
         raise SourceError("exists already", subject=mask_out, remedy="give --force to replace it")
     writing.early(mask_out, force)
+
+
+def _written_with_masks(pruned: TensorMap, dst: str, mask_out: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Write the output when the masks are written too and lack only their name: both appear, or none."""
+    from weighttools import edits
+    from weighttools.cli import writing
+    from weighttools.io.placing import identities, withdraw
+
+    plan = {"dry_run": settings["dry_run"], "force": settings["force"]}
+    record: dict[str, Any] = {}
+    placed: dict[Path, tuple[int, int]] = {}
+    is_new = dst != "-" and not (settings["force"] and os.path.lexists(dst))
+
+    def write_output() -> None:
+        record.update(writing.write(pruned, dst, "prune", **settings))
+        if is_new and not settings["dry_run"]:
+            placed.update(identities(Path(os.path.realpath(dst))))
+
+    if settings["dry_run"]:
+        write_output()
+    try:
+        masks = writing.write(edits.masks(pruned), mask_out, "masks", **plan, last=write_output)
+    except BaseException:
+        withdraw(placed)
+        raise
+    return record | {"masks": masks["dst"]}
 
 
 def _report(record: Mapping[str, Any]) -> None:

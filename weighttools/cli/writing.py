@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from weighttools.cli import options, output
@@ -11,15 +11,22 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import brief, printable
 
 
-def write(tensor_map: TensorMap, dst: str, label: str, **settings: Any) -> dict[str, Any]:
-    """Plan a write, do it unless ``dry_run`` is set, and return the record of `weighttools.convert`."""
-    from weighttools import api
+def write(
+    tensor_map: TensorMap, dst: str, label: str, last: Callable[[], object] | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Plan a write, do it unless ``dry_run`` is set, and return the record of `weighttools.convert`.
+
+    Before what is written gets its name, `last` is called (of `conversion.write`; it takes fewer settings).
+    """
+    from weighttools import api, conversion
 
     if settings["dry_run"]:
         return api.convert(tensor_map, dst, **settings)
     planned = plan(tensor_map, dst, **settings)
     n_passes = 2 if settings.get("store") else 1
     with options.progress(n_passes * planned["stored_bytes"], label) as moved:
+        if last is not None:
+            return conversion.write(tensor_map, dst, **settings, progress=moved, last=last)
         return api.convert(tensor_map, dst, **settings, progress=moved)
 
 

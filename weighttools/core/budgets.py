@@ -19,6 +19,9 @@ EXPRESSION_NODES = 10_000
 """States of one, its repeats written out: ``\\d{1,3}`` takes three."""
 EXPRESSION_STEPS = 3_000_000
 """States visited by all matches of a file's expressions: about a second. 600 modules' names take 200,000 of one."""
+EXPRESSION_MAKING = 1_000
+"""Such steps that the making of one counts as, or a fifth of a millisecond: 3,000 expressions, where real tables have a
+few and list plain names otherwise, which cost nothing of the kind."""
 MOST_SCANNED_BYTES = 128 << 20
 """Bytes that the members of one archive may inflate to while a check looks for pickles in them."""
 LEAST_SCANNED_BYTES = 1 << 20
@@ -58,6 +61,28 @@ SIDECAR_BYTES = 16_000_000
 def inflated(n_stored: int) -> int:
     """Return what `n_stored` bytes may inflate to."""
     return INFLATED_FREE + INFLATED_TIMES * n_stored
+
+
+# -- training data ----------------------------------------------------------------------------------------------------
+
+_SAMPLES_FREE, _SAMPLES_TIMES = 300_000, 4
+_DATA_FREE, _DATA_TIMES = 1 << 24, 32
+
+
+def samples(n_file: int) -> int:
+    """Return how many samples a deflated data file of `n_file` bytes may have.
+
+    Each is worked on by a model, at 5 µs for the smallest; a label that tells anything takes a bit.
+    """
+    return _SAMPLES_FREE + _SAMPLES_TIMES * n_file
+
+
+def data_values(n_file: int) -> int:
+    """Return how many numbers a deflated data file of `n_file` bytes may hold: each is a float32 in memory.
+
+    Digits deflate to a fifth of a byte a pixel, one-hot columns to a twentieth.
+    """
+    return _DATA_FREE + _DATA_TIMES * n_file
 
 
 # -- pickles ----------------------------------------------------------------------------------------------------------

@@ -271,6 +271,11 @@ CODES: dict[str, Code] = {
         "the tokenizer makes ids that the embedding has no row for",
         "resize the embedding, or fetch the right tokenizer",
     ),
+    "token-id": Code(
+        "error",
+        "a configuration names a token that the embedding has no row for",
+        "correct the configuration, or resize the embedding",
+    ),
     "tokenizer-smaller": Code(
         "note",
         "the embedding has rows that no token has, as padding leaves them",
@@ -290,6 +295,16 @@ CODES: dict[str, Code] = {
         "error",
         "the adapter's factors do not fit each other or the base's weight",
         "see whether it is the right base",
+    ),
+    "adapter-rank": Code(
+        "error",
+        "the adapter's factors are of another rank than its adapter_config.json says, which sets their scale",
+        "see whether the two files belong together",
+    ),
+    "adapter-config": Code(
+        "warning",
+        "the adapter has no adapter_config.json, which says its scale and what it is for",
+        "fetch it and put it beside the weights",
     ),
     "adapter-grouped": Code(
         "note",

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from weighttools.core.budgets import EXPRESSION_LENGTH, EXPRESSION_NODES, EXPRESSION_STEPS
+from weighttools.core.budgets import EXPRESSION_LENGTH, EXPRESSION_MAKING, EXPRESSION_NODES, EXPRESSION_STEPS
 from weighttools.errors import CorruptFileError, UnsupportedError
 
 _LITERAL = re.compile(r"(?:[\w-]|\\?\.)+")
@@ -86,6 +86,7 @@ class Expression:
         self._plain = re.compile(rf"(.*\.)?({pattern})$").match if _LITERAL.fullmatch(pattern) else None
         self._nodes = [Node(None)]
         if self._plain is None:
+            self._steps.take(EXPRESSION_MAKING)
             _check(pattern)
             self._entry = _Reader(pattern, self._nodes).whole()
             self._steps.take(len(self._nodes))
@@ -129,6 +130,52 @@ class Expression:
     def _passed(self, present: set[int], character: str) -> set[int]:
         passing = (node for node in map(self._nodes.__getitem__, present) if node.test and node.test(character))
         return {i for node in passing for i in node.after}
+
+
+class PlainNames:
+    """Expressions that are names, in which a point stands for any character: found by table, not one after another.
+
+    Those that have as many characters, and points at the same places, are one table: a name is looked up in each, with
+    what stands at those places left out.
+
+    Parameters
+    ----------
+    patterns
+        Expressions by their numbers; those that are more than names are passed over.
+    steps
+        What the look-ups may cost, together with others.
+    """
+
+    def __init__(self, patterns: Iterable[str], steps: Steps) -> None:
+        self._steps, self.others = steps, list[int]()
+        self._tables: dict[tuple[int, ...], dict[str, int]] = {}
+        for i, pattern in enumerate(patterns):
+            if len(pattern) > EXPRESSION_LENGTH or not _LITERAL.fullmatch(pattern):
+                self.others.append(i)
+                continue
+            text = pattern.replace("\\.", _POINT)
+            points = (len(text), *(at for at, letter in enumerate(text) if letter == "."))
+            self._tables.setdefault(points, {}).setdefault(_masked(text.replace(_POINT, "."), points), i)
+
+    def first(self, name: str) -> int | None:
+        """Return the number of the first that fits a name of one line, or the end of it behind a dot; None of none."""
+        self._steps.take(sum(map(len, self._tables)))
+        found = []
+        for points, table in self._tables.items():
+            end = name[-points[0] :]
+            if len(end) == points[0] and (len(name) == len(end) or name[-len(end) - 1] == "."):
+                found.append(table.get(_masked(end, points)))
+        return min((i for i in found if i is not None), default=None)
+
+
+_POINT = "\0"
+"""Stands for an escaped point, which no plain name holds."""
+
+
+def _masked(text: str, points: tuple[int, ...]) -> str:
+    """Return a text with what stands at the points, all but the first number, left out."""
+    starts = (0, *(at + 1 for at in points[1:]))
+    return _POINT.join(text[start:end] for start, end in zip(starts, (*points[1:], len(text)), strict=True))
 
 
 def _check(pattern: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from weighttools.errors import SourceError
 from weighttools.io.placing import exchange, place_directory
 from weighttools.io.sink import explained, sync_rename
-from weighttools.io.temporary import SUFFIX, kept, lock, prefix, remove_debris, remove_tree, sync_tree
+from weighttools.io.temporary import lock, make_beside, prefix, remove_debris, remove_tree, sync_tree, unmark
 
 _ASIDE, _MARK_FILE, _OLD = ".old", "weighttools-exchange", "old"
 """The end of the name of a directory in which an old target waits, the file in it that says so, and the target."""
@@ -37,9 +37,8 @@ def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> 
     with explained(target):
         _bring_back(path)
         _check_directory(path, force=force, subject=target)
-        remove_debris(path.parent)
         _remove_asides(path)
-        temporary, held = _directory_beside(path)
+        held, temporary = make_beside(path, _make)
     try:
         with explained(target):
             yield temporary
@@ -51,9 +50,8 @@ def atomic_directory(target: str | os.PathLike[str], *, force: bool = False) -> 
             error.subject = error.subject.replace(str(temporary), os.fspath(target).rstrip(os.sep))
         raise
     finally:
-        remove_tree(temporary)
-        if held >= 0:
-            os.close(held)
+        _give_up(held, temporary)
+    remove_debris(path.parent)
     sync_rename(path.parent, target)
 
 
@@ -69,39 +67,30 @@ def check_writable(target: str | os.PathLike[str], *, force: bool = False) -> No
     _check_place(path, target)
     _check_directory(path, force=force, subject=target)
     with explained(target):
-        temporary, held = _directory_beside(path)
-    remove_tree(temporary)
-    if held >= 0:
-        os.close(held)
+        held, temporary = make_beside(path, _make)
+    _give_up(held, temporary)
 
 
-def _directory_beside(path: Path) -> tuple[Path, int]:
-    """Make a temporary directory beside `path`, locked as a temporary file is; return it and the lock (-1: none)."""
-    while True:
-        temporary = tempfile.mkdtemp(prefix=prefix(path), suffix=SUFFIX, dir=path.parent)
-        if os.name != "posix":
-            return Path(temporary), -1
-        held = _locked(temporary)
-        if held is not None:
-            return Path(temporary), held
-
-
-def _locked(temporary: str) -> int | None:
-    """Open and lock a directory just made; None if it was taken for debris meanwhile."""
-    held = -1
+def _make(temporary: Path) -> int | None:
+    os.mkdir(temporary, 0o700)
+    if os.name != "posix":
+        return -1  # directories cannot be opened there
     try:
-        held = os.open(temporary, os.O_RDONLY)
-        if kept(held, temporary):
-            return held
+        return os.open(temporary, os.O_RDONLY)
     except FileNotFoundError:
-        return None
+        return None  # it was taken for debris
     except BaseException:
         os.rmdir(temporary)
-        if held >= 0:
-            os.close(held)
         raise
-    os.close(held)
-    return None
+
+
+def _give_up(held: int, temporary: Path) -> None:
+    """Remove a temporary, and what took its name; what cannot be removed stays marked, for the next writer."""
+    remove_tree(temporary)
+    if not os.path.lexists(temporary):
+        unmark(temporary)
+    if held >= 0:
+        os.close(held)
 
 
 def _check_directory(path: Path, *, force: bool, subject: object) -> None:

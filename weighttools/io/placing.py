@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from weighttools.errors import SourceError
@@ -16,7 +18,7 @@ _UNKNOWN = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.E
 """What system calls say where the kernel or the file system does not have them."""
 
 
-def place_file(temporary: str, path: Path, subject: object) -> None:
+def place_file(temporary: Path, path: Path, subject: object) -> None:
     """Give a temporary file its name unless something has that name by now: of several writers one wins.
 
     Raises
@@ -30,7 +32,7 @@ def place_file(temporary: str, path: Path, subject: object) -> None:
         raise appeared(subject) from None
 
 
-def _place_new(temporary: str, path: Path) -> None:
+def _place_new(temporary: Path, path: Path) -> None:
     if os.name == "nt":
         os.rename(temporary, path)  # it does not replace there
         return
@@ -75,6 +77,24 @@ def appeared(subject: object) -> SourceError:
     """Return the error of a target that came into being while it was written."""
     fact = "exists already: it appeared while this was being written"
     return SourceError(fact, subject=subject, remedy="it is left as it is; force (--force) replaces it")
+
+
+def identities(path: Path) -> dict[Path, tuple[int, int]]:
+    """Return device and inode of a file, or of a directory and of what is in it, from the inside out."""
+    found = [path]
+    if path.is_dir() and not path.is_symlink():
+        walked = os.walk(path, topdown=False)
+        found = [*(Path(folder) / name for folder, names, files in walked for name in (*files, *names)), path]
+    return {one: (one.lstat().st_dev, one.lstat().st_ino) for one in found}
+
+
+def withdraw(placed: Mapping[Path, tuple[int, int]]) -> None:
+    """Remove what was placed, as `identities` told just then, except what is another's by now or holds such."""
+    for path, identity in placed.items():
+        with contextlib.suppress(OSError):
+            info = path.lstat()
+            if (info.st_dev, info.st_ino) == identity:
+                (os.rmdir if stat.S_ISDIR(info.st_mode) else os.unlink)(path)
 
 
 def exchange(a: Path, b: Path) -> bool:

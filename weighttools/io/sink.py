@@ -8,7 +8,6 @@ import io
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from weighttools.io.contents import read_beside
 from weighttools.io.placing import place_file
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
-from weighttools.io.temporary import SUFFIX, kept, prefix, remove_debris, sync_directory
+from weighttools.io.temporary import make_beside, remove_debris, sync_directory, unmark
 
 _COPY = 8 << 20
 """Bytes a copy call moves at a time, so that progress shows and an interrupt is heard."""
@@ -53,10 +52,14 @@ class FileSink:
     ours
         Whether the file is ours from its first byte on. Of another's (standard output, which may be appended to a
         file) nothing is reserved, and there is no stepping back in it.
+    around
+        A directory whose debris is removed if there is no room without.
     """
 
-    def __init__(self, fd: int, name: str, progress: Progress = silent, *, ours: bool = True) -> None:
-        self.fd, self.name, self.progress = fd, name, progress
+    def __init__(
+        self, fd: int, name: str, progress: Progress = silent, *, ours: bool = True, around: Path | None = None
+    ) -> None:
+        self.fd, self.name, self.progress, self._around = fd, name, progress, around
         self._ours = ours and stat.S_ISREG(os.fstat(fd).st_mode)
         self._at = 0
         self._end = 0
@@ -95,7 +98,9 @@ class FileSink:
         try:
             os.posix_fallocate(self.fd, 0, n_bytes)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._around and remove_debris(self._around):
+                self.reserve(n_bytes)  # what a killed writer left took the room
+            elif error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
                 raise _too_large(self.name, error, n_bytes, self.fd) from None
 
     def _moved(self, n: int) -> None:
@@ -235,11 +240,10 @@ def atomic_file(
     path = _place(target, follow)
     if follow or not path.is_symlink():
         check_target(path, force=force, subject=target)
-    remove_debris(path.parent)
     with explained(target):
-        fd, temporary = _beside(path)
+        fd, temporary = make_beside(path, _make)
     try:
-        sink = FileSink(fd, str(target), progress)
+        sink = FileSink(fd, str(target), progress, around=path.parent)
         yield sink
         sink.finish()
         with explained(target):
@@ -253,8 +257,10 @@ def atomic_file(
             os.unlink(temporary)
         raise
     finally:
+        unmark(temporary)
         with contextlib.suppress(OSError):  # all is synced, or given up
             os.close(fd)
+    remove_debris(path.parent)
     sync_rename(path.parent, target)
 
 
@@ -276,7 +282,7 @@ def new_file(path: str | os.PathLike[str], progress: Progress = silent) -> Itera
     with explained(path):
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        sink = FileSink(fd, os.fspath(path), progress)
+        sink = FileSink(fd, os.fspath(path), progress, around=Path(path).parent.parent)
         yield sink
         sink.finish()
     finally:
@@ -338,26 +344,14 @@ def check_writable(target: str | os.PathLike[str], *, force: bool = False) -> No
     path = Path(os.path.realpath(target))
     check_target(path, force=force, subject=target)
     with explained(target):
-        fd, temporary = _beside(path)
+        fd, temporary = make_beside(path, _make)
         os.close(fd)
-        Path(temporary).unlink(missing_ok=True)  # without its lock, another writer may take it for debris
+        temporary.unlink(missing_ok=True)  # without its lock, another writer may take it for debris
+        unmark(temporary)
 
 
-def _beside(path: Path) -> tuple[int, str]:
-    """Make a locked temporary file in the target's directory; the lock tells others that its writer lives.
-
-    Between its making and its locking another writer may take it for debris and remove it: then make another.
-    """
-    while True:
-        fd, temporary = tempfile.mkstemp(prefix=prefix(path), suffix=SUFFIX, dir=path.parent)
-        try:
-            if kept(fd, temporary):
-                return fd, temporary
-        except BaseException:
-            os.unlink(temporary)
-            os.close(fd)
-            raise
-        os.close(fd)
+def _make(temporary: Path) -> int:
+    return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
 
 
 def _mode(path: Path) -> int:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from weighttools.core.regular import Expression, Steps
 from weighttools.errors import CorruptFileError, UnsupportedError
-
-T = TypeVar("T")
 
 _HARMLESS = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "eva_config",
@@ -97,36 +94,3 @@ def _shown(value: Any) -> str:
         return repr(value)
     except ValueError:  # an integer of more digits than Python writes out
         return "a number of thousands of digits"
-
-
-class Table:
-    """One of peft's tables of modules: regular expressions of names, or of their ends behind a dot, and values.
-
-    Source: peft, ``utils/other.py``, ``get_pattern_key``.
-
-    Parameters
-    ----------
-    values
-        The table, in the file's order; None for none.
-    key, path
-        What to call it in messages.
-    """
-
-    def __init__(self, values: Mapping[str, Any] | None, key: str, path: str) -> None:
-        self.values, self.key, self.path = values or {}, key, path
-        steps = Steps()
-        self._expressions = [self._told(str(pattern), Expression, str(pattern), steps) for pattern in self.values]
-
-    def of(self, module: str, default: Any) -> Any:
-        """Return the value of the first expression that fits a module, else of its very name, else `default`."""
-        for expression in self._expressions:
-            if self._told(expression.pattern, expression.matches, module):
-                return self.values[expression.pattern]
-        return self.values.get(module, default)
-
-    def _told(self, pattern: str, do: Callable[..., T], *args: Any) -> T:
-        try:
-            return do(*args)
-        except (CorruptFileError, UnsupportedError) as error:
-            fact = f"{self.key}'s regular expression {pattern[:80]!r} {error.fact}"
-            raise type(error)(fact, subject=self.path, expected=error.expected) from None

@@ -151,8 +151,11 @@ def structured(
     sparsity = checked(sparsity)
     if structure not in STRUCTURES or norm not in NORMS:
         raise SpecError(f"cannot prune {structure} by norm {norm}", expected=f"{STRUCTURES}, norms {tuple(NORMS)}")
-    if (structure == "heads") != (n_heads is not None):
-        raise SpecError("--n-heads goes with --structure heads", expected="both or neither")
+    if structure == "heads" and n_heads is None:
+        fact = "--structure heads needs --n-heads: no config.json beside the weights tells how many there are"
+        raise SpecError(fact, remedy="give the number of heads of queries")
+    if structure != "heads" and n_heads is not None:
+        raise SpecError(f"--n-heads goes with --structure heads, not {structure}", remedy="leave it out")
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         clusters = list(_clusters(tensor_map, names, structure, n_heads))

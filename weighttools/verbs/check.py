@@ -13,7 +13,7 @@ from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.patterns import listed
 from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import FormatError, SourceError, UnsupportedError
+from weighttools.errors import FormatError, SourceError, UnsupportedError, few
 from weighttools.formats.base import ReadOptions
 from weighttools.io.ahead import planned_reading
 from weighttools.io.progress import Progress, silent
@@ -183,6 +183,8 @@ def _against(tensor_map: TensorMap, other: PathLike) -> tuple[Record, list[Findi
         f"{found.n_same:,} names line up, {len(found.renamed):,} after renaming, {len(found.left):,} are only here,"
         f" {len(found.right):,} only there, {len(found.shapes):,} have other shapes"
     )
+    lists = {"only here": found.left, "only there": found.right, "of other shapes": list(found.shapes)}
+    told += "".join(f"; {what}: {few(names, 3)}" for what, names in lists.items() if names)
     return record, [Finding(WARNING, "names-differ", told, remedy=command or (f"rename {rules}" if rules else None))]
 
 

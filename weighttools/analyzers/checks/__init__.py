@@ -30,6 +30,7 @@ CHECKS = Registry(
             "pt_format",
             "config",
             "tokenizer",
+            "token_ids",
             "gguf_metadata",
         )
     },

@@ -11,14 +11,18 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
+from weighttools.analyzers import configuration
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import counted, few
+from weighttools.errors import WeighttoolsError, counted, few
+from weighttools.families.module_tables import Table
 
 _FACTOR = re.compile(
     r"(?P<module>.+?)\.lora_(?P<kind>|embedding_)(?P<side>A|B)(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"
 )
+CONFIG = "adapter_config.json"
 _WRAPPERS = ("base_model.model.", "base_model.")
 _COMPONENTS = re.compile(r"(?:unet|transformer|text_encoder(?:_\d)?|prior|diffusion_model)\.")
 """What diffusers and ComfyUI put before the names of a pipeline's parts."""
@@ -59,6 +63,7 @@ def check(adapter: TensorMap, base: TensorMap) -> Iterator[Finding]:
                 foreign += [tensor for tensor, _ in pair.values()]
                 continue
         yield from _of_module(module, pair, name, weights)
+    yield from _of_config(adapter, found)
     factors = {tensor for pair in found.values() for tensor, _ in pair.values()}
     yield from _whole(adapter, factors, weights)
     yield from _unchecked(
@@ -108,6 +113,39 @@ def _of_module(module: str, pair: Pair, name: str | None, weights: Mapping[str, 
         yield from _fits(pair, name, weights[name])
     else:
         yield from _alone(pair)
+
+
+def _of_config(adapter: TensorMap, found: Mapping[str, Pair]) -> Iterator[Finding]:
+    """Yield findings for modules whose factors have another rank than adapter_config.json says, or if it is missing."""
+    path = configuration.beside(adapter.origin, CONFIG)
+    ours = {module: pair for module, pair in found.items() if module.startswith(_WRAPPERS)}
+    if not ours or path is None:
+        return
+    try:
+        config = configuration.read_beside(adapter.origin, CONFIG)
+        if config is None:
+            fact = f"there is no {CONFIG} beside the adapter: nothing tells its scale, lora_alpha / r, nor loads it"
+            yield Finding(WARNING, "adapter-config", fact)
+        elif config.get("peft_type", "LORA") == "LORA":
+            yield from _ranks(ours, config, path)
+    except WeighttoolsError as error:
+        yield Finding(WARNING, "broken-config", str(error))
+
+
+def _ranks(found: Mapping[str, Pair], config: Mapping[str, Any], path: str) -> Iterator[Finding]:
+    told, own = config.get("r"), config.get("rank_pattern")
+    table = Table(own if isinstance(own, dict) else None, "rank_pattern", path)
+    wrong: dict[tuple[int, Any], list[str]] = defaultdict(list)
+    for module, pair in found.items():
+        if set(pair) != {"A", "B"} or config.get("target_parameters"):  # of experts, whose factors lie together
+            continue
+        (name, a), (_, b) = pair["A"], pair["B"]
+        wanted = table.of(module.removeprefix(_WRAPPERS[0]).removeprefix(_WRAPPERS[1]), told)
+        if type(wanted) is int and len(a) > 1 and len(b) > 1 and a[0] != wanted:
+            wrong[a[0], wanted].append(name)
+    for (rank, wanted), names in wrong.items():
+        fact = f"{CONFIG} says r = {wanted}, and the factors of {counted(len(names), 'module')} have rank {rank}"
+        yield Finding(ERROR, "adapter-rank", f"{fact}: {few(names, 2)}", names[0])
 
 
 def _alone(pair: Pair) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.core.budgets import data_values, samples
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
@@ -252,6 +253,7 @@ def archive(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
     for key, tensor in found.items():
         _check_spec(key, tensor, subject)
     _check_lengths(found, subject)
+    _check_size(found, subject)
     return found
 
 
@@ -289,6 +291,21 @@ def _check_lengths(held: Mapping[str, Tensor], subject: str) -> None:
     if len(set(lengths.values())) > 1 or not lengths["x"]:
         fact = ", ".join(f"{key} has {n:,}" for key, n in lengths.items())
         raise SpecError(f"{fact} rows", subject=subject, expected="one number of them, above 0")
+
+
+def _check_size(held: Mapping[str, Tensor], subject: str) -> None:
+    """Refuse what is out of all proportion to its file: deflate makes a thousandth of samples that are all alike."""
+    n_file, n_samples = os.path.getsize(subject), held["x"].shape[0]
+    n_values = sum(tensor.n_elements for tensor in held.values())
+    if n_samples <= samples(n_file) and n_values <= data_values(n_file):
+        return
+    fact = f"claims {n_samples:,} samples, {n_values:,} numbers, in {n_file:,} bytes"
+    raise CorruptFileError(
+        fact,
+        subject=subject,
+        expected=f"{samples(n_file):,} samples and {data_values(n_file):,} numbers at most",
+        remedy="save it without compression (numpy.savez) if it is meant",
+    )
 
 
 def _finite(tensor: Tensor, name: str, subject: str) -> Array:
