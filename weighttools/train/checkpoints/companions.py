@@ -15,7 +15,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
 from weighttools.families.tokenizer_files import tokenizer_files as carried_files
 from weighttools.families.tokenizer_json import has_tokenizer
-from weighttools.io.beside import not_copied, why_not_copied
+from weighttools.io.beside import companion, not_copied, why_not_copied
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
@@ -99,7 +99,8 @@ def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
     why
         Empty if there are any.
     """
-    files = {path.name: path.read_bytes() for path, why in _found(origin).items() if not why}
+    opened = {path.name: companion(path.parent, path.name) for path, why in _found(origin).items() if not why}
+    files = {name: file.read(0, file.size) for name, file in opened.items() if file is not None}
     if files.keys() & VOCABULARIES:
         return files, ""
     carried, why = _carried(origin)
