@@ -220,9 +220,12 @@ def test_what_is_not_known_is_refused(arrays: Any, metadata: dict[str, Any], mat
 
 
 def test_hostile_settings_are_refused_or_ignored(tmp_path: Path) -> None:
-    config = '{"model_type": "llama", "rms_norm_eps": 1e999, "num_attention_heads": 1e400, "vocab_size": -1%s}'
-    (tmp_path / "config.json").write_text(config % ("0" * 400))
     wt.save(tmp_path / "m.safetensors", TensorMap.from_arrays({"model.norm.weight": np.ones(2, np.float32)}))
+    for key, value in {"rms_norm_eps": "1e999", "num_attention_heads": "1e400", "vocab_size": "-1" + "0" * 400}.items():
+        (tmp_path / "config.json").write_text(f'{{"model_type": "llama", "{key}": {value}}}')
+        with pytest.raises(SpecError, match=f"config.json: {key} is .*; expected a "):
+            translate("gguf")(wt.open(tmp_path / "m.safetensors"))
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "rms_norm_eps": "1", "vocab_size": [1]}')
     found = translate("gguf")(wt.open(tmp_path / "m.safetensors"))
     assert list(found) == ["output_norm.weight"] and set(found.metadata) == {"general.architecture"}
 

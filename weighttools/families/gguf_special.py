@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from weighttools.core.budgets import JSON_BYTES, MAX_TOKENS
-from weighttools.errors import CorruptFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnsupportedError, brief
 from weighttools.families.gguf_tokens import Tokens, differences, steps_of, tokenizer_metadata
 from weighttools.families.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
 from weighttools.families.tokenizer_json import KEY, WORDPIECE
@@ -77,12 +77,13 @@ def _special(settings: Json, config: Json, tokens: Tokens, subject: object) -> d
         at = tokens.id_of(text)
         said = config.get(f"{theirs}_id")
         first = said[0] if isinstance(said, list) and said else said
-        at = first if at is None and isinstance(first, int) and not isinstance(first, bool) else at
-        if at is None or at < 0:
-            continue
-        if at >= len(tokens.texts):
-            fact = f"config.json's {theirs}_id is {at:,}"
+        number = first if isinstance(first, int) and not isinstance(first, bool) else -1
+        if number >= len(tokens.texts):
+            fact = f"config.json's {theirs}_id is {brief(str(number), 60)}"
             raise CorruptFileError(fact, subject=subject, expected=f"below {len(tokens.texts):,}, the tokens")
+        at = number if at is None else at
+        if at < 0:
+            continue
         found[f"{KEY}{ours}_token_id"] = UInt32(at)
     return found
 

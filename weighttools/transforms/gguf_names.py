@@ -10,7 +10,7 @@ from typing import Any
 
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError, few
+from weighttools.errors import SpecError, brief, few
 from weighttools.families.gguf_rope import divisors
 from weighttools.families.gguf_settings import flattened, lacking, plain_settings, settings_of
 from weighttools.families.gguf_special import carried_tokenizer
@@ -187,7 +187,9 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> Model:
         what, path = said or config.get("model_type"), tensor_map.origin.path
         why = f": config.json is {LEAVES}" if path and is_link_out(_home(path), "config.json") else ""
         raise SpecError(
-            f"the architecture {what!r} has no table of names" if what else f"the architecture is not known{why}",
+            f"the architecture {brief(repr(what), 60)} has no table of names"
+            if what
+            else f"the architecture is not known{why}",
             subject=tensor_map.origin.path or None,
             expected=f"one of {', '.join(FAMILIES)}",
             remedy="put the model's config.json beside its weights" if not what else None,
