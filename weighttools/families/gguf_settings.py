@@ -161,6 +161,22 @@ def lacking(settings: Json, architecture: str) -> list[str]:
     return [key for key in (*_NEEDED, row.epsilon) if key not in settings]
 
 
+def unsaid(config: Json, architecture: str) -> list[str]:
+    """Return what GGUF has no key for, and llama.cpp computes without, a line each: the window of Mistral's attention.
+
+    Its architecture is Llama's there, which has none. Other families' windows have a key, or are refused.
+    """
+    flat = flattened(config)
+    window = flat.get("sliding_window", 4096 if flat.get("model_type") == "mistral" else None)  # as transformers does
+    longest = flat.get("max_position_embeddings")
+    if architecture != "llama" or isinstance(window, bool) or not isinstance(window, int):
+        return []
+    if window < 1 or (isinstance(longest, int) and window >= longest):
+        return []
+    told = f"sliding_window {window:,} has no place in GGUF for {architecture}"
+    return [f"{told}: llama.cpp looks at all tokens, so texts of more than {window:,} tokens come out differently"]
+
+
 def _numbers(flat: Json, table: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, Any]]:
     for ours, theirs in table:
         value = flat.get(ours)

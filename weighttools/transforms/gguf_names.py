@@ -12,7 +12,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, brief, few
 from weighttools.families.gguf_rope import divisors
-from weighttools.families.gguf_settings import flattened, lacking, plain_settings, settings_of
+from weighttools.families.gguf_settings import flattened, lacking, plain_settings, settings_of, unsaid
 from weighttools.families.gguf_special import carried_tokenizer
 from weighttools.families.tokenizer_json import has_tokenizer
 from weighttools.io.beside import CONFIGURATIONS, LEAVES, is_link_out, not_taken
@@ -228,7 +228,7 @@ def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None
     name = os.path.basename(os.path.abspath(path)) if path and os.path.isdir(path) else ""
     general = {"general.type": "model", "general.name": name} if name else {}
     missing = lacking(model.settings, model.name)
-    notes = not_taken(_home(path)) if path else []
+    notes = [*(not_taken(_home(path)) if path else []), *unsaid(_config(path), model.name)]
     notes += [f"llama.cpp will not run it without {few(missing)}: config.json does not say"] if missing else []
     if not tokenizer and not has_tokenizer(rest):
         notes.append("llama.cpp will not run it without a tokenizer: there is no tokenizer.json beside the weights")
