@@ -22,7 +22,8 @@ from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
 from weighttools.families.module_tables import Table
-from weighttools.io.text import read_json
+from weighttools.io.beside import LEAVES, is_link_out
+from weighttools.io.text import read_json_beside
 from weighttools.opening import PathLike, located, open
 from weighttools.transforms.adapter_config import check_config, is_number, listed
 from weighttools.transforms.low_rank import Update, all_finite, merged
@@ -92,9 +93,11 @@ def open_adapter(path: PathLike) -> Adapter:
     file = next((place / n for n in WEIGHTS if (place / n).is_file()), None) if place.is_dir() else place
     if file is None:
         raise SourceError("holds no adapter", subject=path, expected=f"{WEIGHTS[0]} and {CONFIG}")
-    if not file.with_name(CONFIG).is_file():
+    config = read_json_beside(file.parent, CONFIG)
+    if config is None:
         _refuse_layout(file)
-    config = read_json(file.with_name(CONFIG))
+        fact = f"is {LEAVES}" if is_link_out(file.parent, CONFIG) else "no such file or directory"
+        raise SourceError(fact, subject=file.with_name(CONFIG))
     check_config(config, str(file.with_name(CONFIG)))
     return _adapter(open(file), config, os.fspath(path))
 
@@ -275,8 +278,8 @@ def beside(adapter: Adapter, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the base's config.json with what lies beside the adapter of the head: `HEAD`, or a config.json."""
     place = Path(located(adapter.path)) if adapter.path else Path()
     home = place if place.is_dir() else place.parent
-    file = next((home / name for name in (HEAD, "config.json") if adapter.path and (home / name).is_file()), None)
-    return {**config, **of_head({} if file is None else read_json(file))}
+    found = (read_json_beside(home, name) for name in (HEAD, "config.json") if adapter.path)
+    return {**config, **of_head(next((entries for entries in found if entries is not None), {}))}
 
 
 def of_head(config: Mapping[str, Any]) -> dict[str, Any]:

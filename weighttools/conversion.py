@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weighttools.core import plan
 from weighttools.core.budgets import MAX_COMPANION_BYTES
@@ -18,7 +18,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError
 from weighttools.formats import huggingface, load
 from weighttools.formats.base import WriteOptions
-from weighttools.io.beside import not_copied, why_not_copied
+from weighttools.io.beside import LEAVES, companion, not_copied, why_not_copied
 from weighttools.io.directory import atomic_directory, keep_others
 from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
@@ -35,6 +35,9 @@ from weighttools.target import (
     tie_notes,
 )
 from weighttools.transforms.cast import native_floats
+
+if TYPE_CHECKING:
+    from weighttools.io.source import LocalFile
 
 _COPY_BYTES = 8 << 20
 _WEIGHTS = (
@@ -290,8 +293,6 @@ def _copy_companions(tensor_map: TensorMap, new: Path) -> dict[str, str]:
 
     Each one's name is returned, with why it was not copied, or nothing if it was.
     """
-    import shutil
-
     origin = Path(tensor_map.origin.path)
     if not tensor_map.origin.path or not origin.is_dir():
         return {}
@@ -299,10 +300,19 @@ def _copy_companions(tensor_map: TensorMap, new: Path) -> dict[str, str]:
     for path in _companions(origin):
         inside = path.relative_to(origin)
         why = found[str(inside)] = why_not_copied(origin, path, MAX_COMPANION_BYTES)
-        if not why:
+        file = None if why else companion(origin, str(inside))
+        if file is not None:
             (new / inside).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, new / inside)
+            _copy(file, new / inside)
+        elif not why:  # it was exchanged since
+            found[str(inside)] = LEAVES
     return found
+
+
+def _copy(file: LocalFile, target: Path) -> None:
+    with target.open("wb") as out:
+        for at in range(0, file.size, _COPY_BYTES):
+            out.write(file.read(at, min(_COPY_BYTES, file.size - at)))
 
 
 def _companions(directory: Path) -> Iterable[Path]:

@@ -56,6 +56,7 @@ def estimate(
     {'dtype': 'as stored', 'n_bytes': 68}
     """
     from weighttools.analyzers import estimate as figures
+    from weighttools.analyzers.configuration import not_taken
     from weighttools.analyzers.families import families
     from weighttools.core.dtypes import dtype
 
@@ -75,7 +76,7 @@ def estimate(
         "kv_cache": None if isinstance(shape, str) else figures.cache(shape, cached, context, batch),
         "kv_cache_note": None if known else shape,
         "not_included": list(figures.NOT_INCLUDED),
-        "notes": [*tensor_map.origin.notes, *packed_notes(tensor_map, found)],
+        "notes": [*tensor_map.origin.notes, *not_taken(tensor_map.origin), *packed_notes(tensor_map, found)],
     }
 
 

@@ -22,6 +22,7 @@ Record = dict[str, Any]
 
 def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record:
     """Return a ``weighttools.inspect/1`` record, with a list of all tensors or without."""
+    from weighttools.analyzers.configuration import not_taken
     from weighttools.analyzers.kind import kind
 
     found = families(tensor_map)
@@ -42,7 +43,7 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
         "values": {name: _shown(value) for name, value in tensor_map.origin.values.items()},
         "foreign_globals": [dict(entry) for entry in tensor_map.origin.foreign],
         "files": list(tensor_map.origin.files),
-        "notes": list(tensor_map.origin.notes),
+        "notes": [*tensor_map.origin.notes, *not_taken(tensor_map.origin)],
         "tensors": [_tensor_record(name, tensor) for name, tensor in tensor_map.items()] if tensors else [],
     }
 

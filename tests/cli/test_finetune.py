@@ -270,7 +270,7 @@ def links(home: Path, place: Path, to: str) -> Path:
 
 @pytest.mark.parametrize("single", [False, True])
 def test_a_tokenizer_behind_a_link(inside, bert: Path, reviews: Path, tmp_path: Path, single: bool) -> None:
-    """What a cache links to comes along, what lies elsewhere is named."""
+    """What a cache links to comes along; what lies elsewhere is refused, and with a file in its place left out."""
     cache, name = tmp_path / "models--a--b", "model.safetensors" if single else ""
     shutil.copytree(bert, cache / "blobs")
     places = {
@@ -278,17 +278,26 @@ def test_a_tokenizer_behind_a_link(inside, bert: Path, reviews: Path, tmp_path: 
         "linked": links(bert, tmp_path / "linked", f"{bert}/"),
     }
     wanted = (bert / "tokenizer.json").read_bytes()
+    refused = inside("finetune", places["linked"] / name, "--data", reviews, *COLUMNS, "-o", tmp_path / "no")
+    assert refused.code == 2 and not (tmp_path / "no").exists()
+    assert "linked/config.json: is a link that leaves its directory; expected a file in it; copy it" in refused.err
+    (places["linked"] / "config.json").unlink()
+    shutil.copy(bert / "config.json", places["linked"])
+    tokenizer = {"cached": (), "linked": ("--tokenizer", tmp_path / "named" / "tokenizer.json")}
+    (tmp_path / "named").mkdir()
+    tokenizer["linked"][1].symlink_to(bert / "tokenizer.json")  # a person may give a link
+    without = inside("finetune", places["linked"] / name, "--data", reviews, *COLUMNS, "-o", tmp_path / "no")
+    assert without.code == 2 and "tokenizer.json: is a link that leaves its directory; name what" in without.err
     for kind, place in places.items():
         out, options = tmp_path / f"{kind}-out" / "tuned", (*COLUMNS, "--steps", "1", "--json")
         out.parent.mkdir(exist_ok=True)
-        ran = inside("finetune", place / name, "--data", reviews, *options, "-o", out)
+        ran = inside("finetune", place / name, "--data", reviews, *options, *tokenizer[kind], "-o", out)
         assert ran.code == 0 and (out / "config.json").is_file(), ran.err
-        said = "not copied with the weights: tokenizer.json (a link that leaves its directory); copy" in ran.err
-        assert said == (kind == "linked") and (out / "tokenizer.json").is_file() == (kind == "cached")
-        assert kind == "linked" or (out / "tokenizer.json").read_bytes() == wanted
+        assert ("not taken: tokenizer.json (a link that leaves its directory)" in ran.err) == (kind == "linked")
+        assert (out / "tokenizer.json").read_bytes() == wanted
 
 
-def test_a_tokenizer_that_was_named_and_lies_elsewhere_is_not_copied(
+def test_a_tokenizer_whose_directory_was_named_and_that_lies_elsewhere_is_refused(
     inside, bert: Path, reviews: Path, tmp_path: Path
 ) -> None:
     """The directory was named, not the file that a link in it leads to."""
@@ -300,8 +309,8 @@ def test_a_tokenizer_that_was_named_and_lies_elsewhere_is_not_copied(
         out = tmp_path / f"tuned-{given.stem}"
         options = (*COLUMNS, "--steps", "1", "--json", "--tokenizer", given)
         ran = inside("finetune", tmp_path / "model", "--data", reviews, *options, "-o", out)
-        assert ran.code == 0 and (out / "tokenizer.json").is_file() == is_copied, ran.err
-        assert is_copied != ("not copied with the weights: tokenizer.json (a link that leaves" in ran.err)
+        assert ran.code == (0 if is_copied else 2) and (out / "tokenizer.json").is_file() == is_copied, ran.err
+        assert is_copied != ("linked/tokenizer.json: is a link that leaves its directory; name what" in ran.err)
 
 
 def test_pruning_on_the_way_and_averages(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from gguf import GGUFReader
 
 import weighttools as wt
 from tests.conftest import clean_environment
@@ -49,6 +50,49 @@ def peak(path: Path) -> int:
     )
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
+
+
+def gguf(*arrays: bytes) -> bytes:
+    """A GGUF file of one tensor; each array is its element type, its count and its elements."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    entries = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
+    entries += [text(f"a{i}") + struct.pack("<I", 9) + array for i, array in enumerate(arrays)]
+    head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(entries)) + b"".join(entries)
+    head += text("output_norm.weight") + struct.pack("<IQIQ", 1, 8, 0, 0)
+    return head + b"\0" * (-len(head) % 32 + 32)
+
+
+EMPTY = struct.pack("<IQ", 0, 0)
+WIDE = {
+    "an array of arrays": (struct.pack("<IQ", 9, 60_000) + EMPTY * 60_000,),
+    "two levels": (struct.pack("<IQ", 9, 200) + (struct.pack("<IQ", 9, 300) + EMPTY * 300) * 200,),
+    "many arrays": (struct.pack("<IQB", 0, 1, 7),) * 20_000,
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_arrays_of_gguf_metadata_are_walked_in_windows(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is read a few times, not once for each element, and no more of the file than itself."""
+    from weighttools.formats import safetensors
+    from weighttools.io.source import LocalFile
+
+    path, reads, walks = tmp_path / "m.gguf", [], []
+    path.write_bytes(gguf(*WIDE[kind]))
+    readinto, texts = LocalFile.readinto, safetensors.text_metadata
+    monkeypatch.setattr(LocalFile, "readinto", lambda s, at, b: (reads.append(b.nbytes), readinto(s, at, b))[1])
+    monkeypatch.setattr(safetensors, "text_metadata", lambda metadata: (walks.append(1), texts(metadata))[1])
+    wt.convert(path, tmp_path / "o", names="hf")
+    assert len(walks) == 2, "once for what will be lost, once for writing"
+    assert sum(reads) < 12 * path.stat().st_size and len(reads) < 40 + 4 * len(WIDE[kind])
+    written = wt.open(tmp_path / "o").metadata
+    arrays = GGUFReader(path).fields if kind == "many arrays" else {}
+    assert all(json.loads(written[name]) == f.contents() for name, f in arrays.items() if name.startswith("a"))
+    assert len(json.loads(written["a0"])) == struct.unpack_from("<Q", WIDE[kind][0], 4)[0]
 
 
 def deflated(**members: bytes) -> bytes:

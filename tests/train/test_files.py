@@ -168,8 +168,10 @@ def test_what_lies_beside_a_converted_file_is_said(tmp_path: Path) -> None:
         assert done.exit_code == 0, done.output
         return str(done.stderr)
 
-    assert "follow no rule that transformers has" in run(path, "divided", "--names", "hf")
+    assert "transformers cannot load this config.json: its rotary positions" in run(path, "divided", "--names", "hf")
     assert json.loads((tmp_path / "divided/config.json").read_text())["rope_scaling"]["rope_type"] == "divided"
+    with pytest.raises(KeyError, match="divided"):
+        transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "divided")
     assert "config.json" not in run(path, "one.safetensors", "--names", "hf")
     assert "give the directory" in run(tmp_path / "hf/model.safetensors", "copied")
     assert not (tmp_path / "copied/config.json").exists()

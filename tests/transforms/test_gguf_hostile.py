@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import PretrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from tests.transforms.test_gguf_llama_cpp import byte_level, fast, sentencepiece
 from weighttools.core.budgets import MAX_PIECE, MAX_TOKENS
@@ -83,6 +85,70 @@ def test_configurations_are_errors_or_settings(architecture: str, place: tuple[A
     except WeighttoolsError:
         return
     assert all(isinstance(value, (bool, int, float, str)) for value in found.values())
+
+
+def rope(kind: str, **more: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "factor": 2.0, "original_max_position_embeddings": 64, **more}}
+
+
+FACTORS = {"short_factor": [1.0] * 4, "long_factor": [1.0] * 4}
+NUMBERS: list[tuple[str, dict[str, Any], str]] = [
+    ("beta_fast", rope("yarn", beta_fast=1e300), "a float32 number"),
+    ("beta_slow", rope("yarn", beta_slow=10**400), "a float32 number"),
+    ("factor", rope("linear", factor=1e-320), "a float32 number above 0"),
+    ("attention_factor", rope("longrope", **FACTORS, attention_factor=1e300), "a float32 number"),
+    ("long_factor", rope("longrope", **FACTORS | {"long_factor": [10**400] * 4}), "a float32 number above 0"),
+    ("short_factor", rope("longrope", **FACTORS | {"short_factor": [1e300] * 4}), "a float32 number above 0"),
+    ("rope_theta", {"rope_theta": 0}, "a float32 number above 0"),
+    ("rope_theta", {"rope_theta": 1e300}, "a float32 number above 0"),
+    ("rms_norm_eps", {"rms_norm_eps": float("inf")}, "a float32 number"),
+    ("num_hidden_layers", {"num_hidden_layers": -5}, "a whole number of 32 bits, from 0"),
+    ("num_attention_heads", {"num_attention_heads": 4.5}, "a whole number of 32 bits, from 0"),
+    ("max_position_embeddings", {"max_position_embeddings": 10**38}, "a whole number of 32 bits, from 0"),
+]
+
+
+@pytest.mark.parametrize(("key", "entries", "expected"), NUMBERS, ids=[key for key, _, _ in NUMBERS])
+def test_numbers_that_gguf_cannot_hold_are_refused(key: str, entries: dict[str, Any], expected: str) -> None:
+    config = {key: value for key, value in CONFIG.items() if key != "rope_parameters"}
+    config |= {"rope_theta": 10000.0, "hidden_act": "silu", "rms_norm_eps": 1e-6, **entries}
+    with pytest.raises(WeighttoolsError, match=rf"config.json: {key} is .{{1,61}}; expected {expected}$"):
+        divisors(flattened(config), settings_of(config, "phi3" if "longrope" in str(entries) else "llama"))
+
+
+def test_a_factor_that_is_a_whole_number_is_taken_as_said() -> None:
+    """As by transformers, whose longrope takes ``attention_factor`` whatever its type."""
+    config = {**CONFIG, "hidden_act": "silu", **rope("longrope", **FACTORS, attention_factor=2, rope_theta=1e4)}
+    assert settings_of(config, "phi3")["rope.scaling.attn_factor"] == 2.0
+    plain = PretrainedConfig(max_position_embeddings=256, hidden_size=32, num_attention_heads=4,
+                             rope_parameters=config["rope_parameters"])  # fmt: skip
+    assert ROPE_INIT_FUNCTIONS["longrope"](plain, "cpu")[1] == 2
+
+
+def test_a_special_token_beyond_the_vocabulary_is_refused(files: tuple[Path, dict[str, Any]]) -> None:
+    home, whole = files
+    for file, content in whole.items():
+        (home / file).write_text(json.dumps(content))
+    with pytest.raises(CorruptFileError, match="config.json's eos_token_id is 1099511627776; expected below 330, the"):
+        carried_tokenizer(str(home), {**CONFIG, "eos_token_id": 2**40}, 330)
+
+
+@pytest.mark.parametrize("part", ["pre_tokenizer", "normalizer", "kind", "hidden_act", "rope_type"])
+def test_messages_are_no_longer_than_a_line(files: tuple[Path, dict[str, Any]], part: str) -> None:
+    home, whole = files
+    content, long = copy.deepcopy(whole["tokenizer.json"]), [{"type": "X" * 99 + "\x1b"}] * 40_000
+    if part == "kind":
+        content["model"]["type"] = long
+    elif part.endswith("izer"):
+        key = "normalizers" if part == "normalizer" else "pretokenizers"
+        content[part] = {"type": "Sequence", key: [*long, {"type": "ByteLevel"}]}
+    (home / "tokenizer.json").write_text(json.dumps(content))
+    rotary = rope("y" * 10_000) if part == "rope_type" else {}
+    config = {**CONFIG, **rotary, "hidden_act": long if part == "hidden_act" else "silu"}
+    with pytest.raises(WeighttoolsError) as caught:
+        settings_of(config, "llama")
+        carried_tokenizer(str(home), config, 330)
+    assert len(str(caught.value).removeprefix(str(home))) < 700
 
 
 METADATA: dict[str, Any] = {

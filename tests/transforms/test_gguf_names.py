@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -220,11 +221,35 @@ def test_what_is_not_known_is_refused(arrays: Any, metadata: dict[str, Any], mat
 
 
 def test_hostile_settings_are_refused_or_ignored(tmp_path: Path) -> None:
-    config = '{"model_type": "llama", "rms_norm_eps": 1e999, "num_attention_heads": 1e400, "vocab_size": -1%s}'
-    (tmp_path / "config.json").write_text(config % ("0" * 400))
     wt.save(tmp_path / "m.safetensors", TensorMap.from_arrays({"model.norm.weight": np.ones(2, np.float32)}))
+    for key, value in {"rms_norm_eps": "1e999", "num_attention_heads": "1e400", "vocab_size": "-1" + "0" * 400}.items():
+        (tmp_path / "config.json").write_text(f'{{"model_type": "llama", "{key}": {value}}}')
+        with pytest.raises(SpecError, match=f"config.json: {key} is .*; expected a "):
+            translate("gguf")(wt.open(tmp_path / "m.safetensors"))
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "rms_norm_eps": "1", "vocab_size": [1]}')
     found = translate("gguf")(wt.open(tmp_path / "m.safetensors"))
     assert list(found) == ["output_norm.weight"] and set(found.metadata) == {"general.architecture"}
+
+
+@pytest.mark.parametrize("window", [8, 64, None, "unsaid"])
+def test_a_window_that_gguf_has_no_place_for_is_said(window: Any, tmp_path: Path) -> None:
+    """Where texts come out differently without it, and nowhere else: as transformers computes them."""
+    built, home = saved("mistral", tmp_path)
+    config = json.loads((home / "config.json").read_text())
+    longest = 8192 if window == "unsaid" else 64
+    config |= {"max_position_embeddings": longest, "sliding_window": window}
+    if window == "unsaid":
+        del config["sliding_window"]  # which is 4,096 then
+    (home / "config.json").write_text(json.dumps(config))
+    said = [note for note in translate("gguf")(wt.open(home)).origin.notes if "sliding_window" in note]
+    read = transformers.AutoConfig.from_pretrained(home).sliding_window
+    assert bool(said) == (read is not None and read < longest)
+    assert all(f"texts of more than {read:,} tokens come out differently" in note for note in said)
+    if window != "unsaid":
+        ids = torch.arange(60)[None] % 64
+        built.config.sliding_window, whole = None, built(ids).logits
+        windowed = transformers.MistralForCausalLM.from_pretrained(home).eval()(ids).logits
+        assert torch.allclose(windowed, whole, atol=1e-4) != bool(said)
 
 
 def test_every_family_is_tested() -> None:

@@ -8,30 +8,36 @@ from typing import Any
 
 from weighttools.core.tensormap import Origin
 from weighttools.families.shapes import number
-from weighttools.io.text import read_json
+from weighttools.io import beside
+from weighttools.io.text import read_json_beside
 
 whole = number
 """The first of a configuration's entries that is there, if it is a whole number above 0."""
 
 
-def beside(origin: Origin, name: str) -> str | None:
-    """Return the path of a file beside the weights, whether it exists or not; None for weights that are no file."""
+def home_of(origin: Origin) -> str | None:
+    """Return the directory that weights lie in; None for weights that are no file."""
     if origin.path in ("", "-") or "://" in origin.path:
         return None
-    home = origin.path if os.path.isdir(origin.path) else os.path.dirname(origin.path)
-    return os.path.join(home, name)
+    return origin.path if os.path.isdir(origin.path) else os.path.dirname(origin.path)
 
 
 def read_beside(origin: Origin, name: str) -> dict[str, Any] | None:
-    """Read a JSON file beside the weights; None if there is none.
+    """Read a JSON file beside the weights; None if there is none, or it is a link that leaves their directory.
 
     Raises
     ------
     WeighttoolsError
         It is there, but cannot be read.
     """
-    path = beside(origin, name)
-    return read_json(path) if path and os.path.isfile(path) else None
+    home = home_of(origin)
+    return None if home is None else read_json_beside(home, name)
+
+
+def not_taken(origin: Origin) -> list[str]:
+    """Return the line that says which configuration of a model is not read, for it is a link to elsewhere."""
+    home = home_of(origin)
+    return [] if home is None else beside.not_taken(home, beside.CONFIGURATIONS)
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -44,7 +44,9 @@ def generate(
     if how["temperature"] == 0 and (how["top_p"] != 1 or how["top_k"] != 0):
         raise click.UsageError("--top-p and --top-k say nothing at temperature 0: give --temperature, such as 0.8")
     text = _from_stdin() if prompt == "-" else prompt
-    pieces = writer(path, tokenizer, adapter).write(text, max_tokens, **how)
+    made = writer(path, tokenizer, adapter)
+    output.notes({"notes": made.notes()})
+    pieces = made.write(text, max_tokens, **how)
     if as_json:
         record = {"schema": "weighttools.generate/1", "path": path, "prompt": text, "text": "".join(pieces)}
         output.emit_json([record | how])

@@ -14,7 +14,7 @@ from weighttools.cli.targets import Target
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import Origin
 from weighttools.errors import SourceError, SpecError, printable
-from weighttools.io.beside import not_copied, why_not_copied
+from weighttools.io.beside import companion, not_copied, why_not_copied
 from weighttools.io.sink import check_writable
 from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
 from weighttools.train.commands.planning import check_checkpoint, plan
@@ -121,9 +121,11 @@ def _tokenizer(path: str | None) -> dict[str, bytes]:
     if path is None:
         return {}
     file = Path(path) / TOKENIZER if Path(path).is_dir() else Path(path)
-    if Path(path).is_dir() and os.path.lexists(file) and (why := why_not_copied(Path(path), file, MAX_COMPANION_BYTES)):
-        output.notes({"notes": not_copied({TOKENIZER: why})})
-        return {}
+    if Path(path).is_dir() and os.path.lexists(file):
+        why = why_not_copied(Path(path), file, MAX_COMPANION_BYTES)
+        opened = None if why else companion(path, TOKENIZER)
+        output.notes({"notes": not_copied({TOKENIZER: why}) if why else []})
+        return {} if opened is None else {TOKENIZER: opened.read(0, opened.size)}
     return {TOKENIZER: file.read_bytes()} if file.is_file() and file.name == TOKENIZER else {}
 
 

@@ -117,6 +117,11 @@ CODES: dict[str, Code] = {
         "a pickle does not follow its own rules",
         "do not load it with an unpickler",
     ),
+    "linked-file": Code(
+        "note",
+        "a configuration, a tokenizer or a template beside the weights is a link out of the directory: it is not read",
+        "put the file itself there, if it is to be read",
+    ),
     "linked-weights": Code(
         "note",
         "a weight file of the directory is a link out of it: what is read lies elsewhere, and may change there",

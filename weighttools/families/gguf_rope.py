@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from weighttools.errors import SpecError, UnsupportedError
+from weighttools.errors import SpecError, UnsupportedError, brief
 
 Json = Mapping[str, Any]
 DIVISORS = "rope_freqs.weight"
@@ -57,15 +57,15 @@ def scaling(flat: Json, architecture: str, settings: Json) -> dict[str, Any]:
     if turned != size and architecture != "phi3":
         raise UnsupportedError(f"{turned} of a head's {size} elements turn", subject="config.json", expected="all")
     if kind in ("linear", "yarn"):
-        found |= {"rope.scaling.type": kind, "rope.scaling.factor": _single(_number(rule, "factor"))}
+        found |= {"rope.scaling.type": kind, "rope.scaling.factor": float32("factor", _number(rule, "factor"))}
     if kind == "yarn":
-        found |= {f"rope.scaling.{theirs}": _yarn(rule[ours]) for ours, theirs in _YARN if rule.get(ours) is not None}
+        found |= {f"rope.scaling.{to}": float32(key, rule[key]) for key, to in _YARN if rule.get(key) is not None}
         found["rope.scaling.original_context_length"] = int(_lengths(flat, rule)[1])
     elif kind == "longrope":
         found |= _longrope(flat, rule)
     elif kind not in ("default", "linear", "llama3"):
-        raise UnsupportedError(f"rope_type is {kind!r}, which llama.cpp does not have", subject="config.json",
-                               expected="default, linear, llama3, longrope or yarn")  # fmt: skip
+        fact = f"rope_type is {brief(kind, 60)!r}, which llama.cpp does not have"
+        raise UnsupportedError(fact, subject="config.json", expected="default, linear, llama3, longrope or yarn")
     return found
 
 
@@ -74,7 +74,9 @@ def head_size(settings: Json) -> int:
     size, heads = settings.get("embedding_length", 0), settings.get("attention.head_count", 0)
     found = settings.get("attention.key_length", size // heads if _is_count(size) and _is_count(heads) else 0)
     if not isinstance(found, int) or not 0 <= found <= _MOST:
-        raise SpecError(f"heads have {found!r} elements", subject="config.json", expected=f"at most {_MOST:,}")
+        raise SpecError(
+            f"heads have {brief(repr(found), 60)} elements", subject="config.json", expected=f"at most {_MOST:,}"
+        )
     return int(found)
 
 
@@ -82,24 +84,39 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and value > 0
 
 
-def _yarn(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SpecError(f"a number of yarn's is {value!r}", subject="config.json")
-    return _single(value)
+def float32(key: str, value: Any, *, above_0: bool = False) -> float:
+    """Return the float32 nearest to an entry of config.json, which must be a number that one can hold.
 
+    Parameters
+    ----------
+    key
+        The entry's name, for messages.
+    value
+        What config.json says.
+    above_0
+        Whether it must be above 0, in float32 too.
 
-def _single(value: float) -> float:
-    found: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    return found
+    Raises
+    ------
+    SpecError
+        It is no such number.
+    """
+    try:
+        found = math.nan if isinstance(value, bool) else struct.unpack("<f", struct.pack("<f", value))[0]
+    except (struct.error, OverflowError):  # no number, or one beyond the largest
+        found = math.nan
+    if not math.isfinite(found) or (above_0 and found <= 0):
+        raise SpecError(f"{key} is {brief(repr(value), 60)}", subject="config.json",
+                        expected=f"a float32 number{' above 0' * above_0}")  # fmt: skip
+    return float(found)
 
 
 def _number(rule: Json, key: str, default: float | None = None) -> float:
     value = rule.get(key)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
-        raise SpecError(f"{key} of the rotary positions is {value!r}", subject="config.json",
-                        expected="a number above 0")  # fmt: skip
-    return value
+    if not 0 < float32(key, value, above_0=True) < 1e12:
+        raise SpecError(f"{key} is {value!r}", subject="config.json", expected="at most 1e12")
+    return float(value or 0)
 
 
 def _lengths(flat: Json, rule: Json) -> tuple[float, float]:
@@ -115,7 +132,7 @@ def _longrope(flat: Json, rule: Json) -> dict[str, Any]:
     ratio = longest / original
     factor = math.sqrt(1 + math.log(ratio) / math.log(original)) if ratio > 1 else 1.0
     said = rule.get("attention_factor")
-    value = _single(said if isinstance(said, float) else factor)
+    value = float32("attention_factor", factor if said is None else said)
     return {"rope.scaling.original_context_length": int(original), "rope.scaling.attn_factor": value}
 
 
@@ -138,9 +155,9 @@ def divisors(flat: Json, settings: Json) -> dict[str, list[float]]:
 
 def _factors(rule: Json, key: str, n: int) -> list[float]:
     said = rule.get(key)
-    if not isinstance(said, list) or len(said) != n or not all(isinstance(v, (int, float)) for v in said):
+    if not isinstance(said, list) or len(said) != n:
         raise SpecError(f"{key} of the rotary positions does not fit", subject="config.json", expected=f"{n} numbers")
-    return [float(v) for v in said]
+    return [float32(key, value, above_0=True) for value in said]
 
 
 def _llama3(rule: Json, size: int, theta: float) -> list[float]:

@@ -6,13 +6,12 @@ what is taken where it is not said, and what no key can change.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from weighttools.errors import UnsupportedError
-from weighttools.families.gguf_rope import scaling
+from weighttools.errors import SpecError, UnsupportedError, brief
+from weighttools.families.gguf_rope import float32, scaling
 
 SETTINGS: tuple[tuple[str, str], ...] = (
     ("num_hidden_layers", "block_count"),
@@ -40,13 +39,13 @@ CAPS = (
     ("attn_logit_softcapping", "attn_logit_softcapping"),
     ("final_logit_softcapping", "final_logit_softcapping"),
 )
-_FLOATS = {"rope.freq_base", *(theirs for _, theirs in CAPS)}
-_LARGEST = 3.4e38
+_RMS, _NORM = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+_FLOATS = {"rope.freq_base", _RMS, _NORM, *(theirs for _, theirs in CAPS)}
+_ABOVE_0 = _FLOATS - {_RMS, _NORM}
 WIDE = {("gemma2", 46), ("gemma3", 62)}
 """The 27B models, by architecture and layers: their attention is scaled by hidden size / heads, not by a head's."""
 
 Json = Mapping[str, Any]
-_RMS, _NORM = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +132,12 @@ def plain_settings(config: Json) -> dict[str, Any]:
 def settings_of(config: Json, architecture: str) -> dict[str, Any]:
     """Return config.json's entries by GGUF's keys, without the architecture's name before them, typed.
 
-    Entries that are no numbers, or none that GGUF can hold, are left out.
+    Entries that are no numbers are left out.
 
     Raises
     ------
+    SpecError
+        A number is none that GGUF can hold, or that any model could have.
     UnsupportedError
         llama.cpp computes otherwise than config.json says, and no metadata can tell it.
     """
@@ -160,32 +161,48 @@ def lacking(settings: Json, architecture: str) -> list[str]:
     return [key for key in (*_NEEDED, row.epsilon) if key not in settings]
 
 
+def unsaid(config: Json, architecture: str) -> list[str]:
+    """Return what GGUF has no key for, and llama.cpp computes without, a line each: the window of Mistral's attention.
+
+    Its architecture is Llama's there, which has none. Other families' windows have a key, or are refused.
+    """
+    flat = flattened(config)
+    window = flat.get("sliding_window", 4096 if flat.get("model_type") == "mistral" else None)  # as transformers does
+    longest = flat.get("max_position_embeddings")
+    if architecture != "llama" or isinstance(window, bool) or not isinstance(window, int):
+        return []
+    if window < 1 or (isinstance(longest, int) and window >= longest):
+        return []
+    told = f"sliding_window {window:,} has no place in GGUF for {architecture}"
+    return [f"{told}: llama.cpp looks at all tokens, so texts of more than {window:,} tokens come out differently"]
+
+
 def _numbers(flat: Json, table: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, Any]]:
     for ours, theirs in table:
         value = flat.get(ours)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _LARGEST:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        is_float = isinstance(value, float) or theirs in _FLOATS
-        yield theirs, single(value) if is_float else value
+        yield theirs, float32(ours, value, above_0=theirs in _ABOVE_0) if theirs in _FLOATS else _whole(ours, value)
 
 
-def single(value: float) -> float:
-    """Return the float32 nearest to a number."""
-    found: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    return found
+def _whole(key: str, value: float) -> int:
+    if not 0 <= value < 1 << 32 or value != int(value):
+        raise SpecError(f"{key} is {brief(repr(value), 60)}", subject="config.json",
+                        expected="a whole number of 32 bits, from 0")  # fmt: skip
+    return int(value)
 
 
 def _refuse_other(flat: Json, architecture: str, row: Row) -> None:
     for key, values in row.fixed.items():
         if key in flat and flat[key] not in values:
-            raise _unsupported(f"{key} is {flat[key]!r}", architecture, " or ".join(map(repr, values)))
+            raise _unsupported(f"{key} is {brief(repr(flat[key]), 60)}", architecture, " or ".join(map(repr, values)))
     if architecture not in ("gemma2", "gemma3"):
         return
     size, heads, scalar = (flat.get(key) for key in ("hidden_size", "num_attention_heads", "query_pre_attn_scalar"))
     by_heads = size // heads if isinstance(size, int) and isinstance(heads, int) and heads > 0 else None
     wanted = by_heads if (architecture, flat.get("num_hidden_layers")) in WIDE else flat["head_dim"]
     if scalar != wanted:
-        raise _unsupported(f"query_pre_attn_scalar is {scalar!r}", architecture, repr(wanted))
+        raise _unsupported(f"query_pre_attn_scalar is {brief(repr(scalar), 60)}", architecture, repr(wanted))
     types = flat.get("layer_types")
     step = 2 if architecture == "gemma2" else 6
     if isinstance(types, list) and any((t == "full_attention") != ((i + 1) % step == 0) for i, t in enumerate(types)):

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from weighttools.core.budgets import JSON_BYTES, MAX_TOKENS
-from weighttools.errors import CorruptFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnsupportedError, brief
 from weighttools.families.gguf_tokens import Tokens, differences, steps_of, tokenizer_metadata
 from weighttools.families.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
 from weighttools.families.tokenizer_json import KEY, WORDPIECE
 from weighttools.formats.gguf_numbers import UInt32
-from weighttools.io.text import read_json
+from weighttools.io.beside import companion, names_in
+from weighttools.io.source import LocalFile
+from weighttools.io.text import read_json, read_json_beside
 
 _TEMPLATE_FILE = "chat_template.jinja"
 _MORE_TEMPLATES = "additional_chat_templates"
@@ -46,13 +48,13 @@ def carried_tokenizer(home: str, config: Json, n_rows: int) -> tuple[dict[str, A
         Its files contradict each other, or the embedding.
     """
     path = os.path.join(home, TOKENIZER)
-    if not os.path.isfile(path):
+    file = companion(home, TOKENIZER)
+    if file is None:
         return {}, []
     if n_rows > MAX_TOKENS:
         raise CorruptFileError(f"the embedding has {n_rows:,} rows", subject=path, expected=f"at most {MAX_TOKENS:,}")
-    data = read_json(path)
-    settings_path = os.path.join(home, SETTINGS)
-    settings = read_json(settings_path) if os.path.isfile(settings_path) else {}
+    data = read_json(file)
+    settings = read_json_beside(home, SETTINGS) or {}
     found, tokens = tokenizer_metadata(data, n_rows, path, _text(settings.get("unk_token")))
     kind = found[f"{KEY}model"]
     if kind == WORDPIECE:
@@ -75,12 +77,13 @@ def _special(settings: Json, config: Json, tokens: Tokens, subject: object) -> d
         at = tokens.id_of(text)
         said = config.get(f"{theirs}_id")
         first = said[0] if isinstance(said, list) and said else said
-        at = first if at is None and isinstance(first, int) and not isinstance(first, bool) else at
-        if at is None or at < 0:
-            continue
-        if at >= len(tokens.texts):
-            fact = f"config.json's {theirs}_id is {at:,}"
+        number = first if isinstance(first, int) and not isinstance(first, bool) else -1
+        if number >= len(tokens.texts):
+            fact = f"config.json's {theirs}_id is {brief(str(number), 60)}"
             raise CorruptFileError(fact, subject=subject, expected=f"below {len(tokens.texts):,}, the tokens")
+        at = number if at is None else at
+        if at < 0:
+            continue
         found[f"{KEY}{ours}_token_id"] = UInt32(at)
     return found
 
@@ -124,9 +127,9 @@ def _special_text(step: Any) -> str | None:
 def _templates(home: str, settings: Json) -> dict[str, Any]:
     """Return the chat template, and those beside it by their names."""
     said = settings.get("chat_template")
-    alone = os.path.join(home, _TEMPLATE_FILE)
-    if said is None and os.path.isfile(alone):
-        said = [{"name": "default", "template": _read(alone)}, *_named_files(os.path.join(home, _MORE_TEMPLATES))]
+    alone = companion(home, _TEMPLATE_FILE) if said is None else None
+    if alone is not None:
+        said = [{"name": "default", "template": _read(alone)}, *_named_files(home)]
     if isinstance(said, str):
         return {TEMPLATE: said}
     entries = said if isinstance(said, list) else []
@@ -140,22 +143,17 @@ def _templates(home: str, settings: Json) -> dict[str, Any]:
     return {**plain, **names, **{f"{TEMPLATE}.{name}": text for name, text in named.items()}}
 
 
-def _named_files(folder: str) -> list[dict[str, str]]:
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return [
-        {"name": name.removesuffix(".jinja"), "template": _read(os.path.join(folder, name))}
-        for name in names
-        if name.endswith(".jinja")
-    ]
+def _named_files(home: str) -> list[dict[str, str]]:
+    names = [name for name in names_in(home, _MORE_TEMPLATES) if name.endswith(".jinja")]
+    files = [(name.removesuffix(".jinja"), companion(home, f"{_MORE_TEMPLATES}/{name}")) for name in names]
+    return [{"name": name, "template": _read(file)} for name, file in files if file is not None]
 
 
-def _read(path: str) -> str:
-    from weighttools.io.source import LocalFile
-
-    source = LocalFile(path)
+def _read(source: LocalFile) -> str:
     if source.size > JSON_BYTES:
-        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {JSON_BYTES:,}")
+        fact = f"is {source.size:,} bytes long"
+        raise CorruptFileError(fact, subject=source.name, expected=f"at most {JSON_BYTES:,}")
     try:
         return source.read(0, source.size).decode()
     except UnicodeDecodeError:
-        raise CorruptFileError("is not UTF-8", subject=path) from None
+        raise CorruptFileError("is not UTF-8", subject=source.name) from None

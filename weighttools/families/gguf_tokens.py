@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from weighttools.core.budgets import MAX_PIECE
-from weighttools.errors import CorruptFileError, UnsupportedError
+from weighttools.errors import CorruptFileError, UnsupportedError, brief, few
 from weighttools.families.pretokenizers import DIGITS, GPT2, name_of
 from weighttools.families.tokenizer_json import (
     BYTE,
@@ -102,7 +102,7 @@ def _kind(data: Json, model: Json, subject: object) -> tuple[str, dict[str, Any]
     if name == "WordPiece":
         return WORDPIECE, {f"{KEY}model": WORDPIECE, f"{KEY}pre": "default", **_lowercase(steps[0], subject)}
     if name != "BPE":
-        raise _unsupported(f"is a tokenizer of the kind {name!r}", subject, "BPE or WordPiece")
+        raise _unsupported(f"is a tokenizer of the kind {brief(repr(name), 60)}", subject, "BPE or WordPiece")
     if any(step.get("type") == "ByteLevel" for step in steps[1]):
         return BYTE_LEVEL, {f"{KEY}model": BYTE_LEVEL, f"{KEY}pre": _cut(model, *steps, subject)}
     begun = _is_begun(*steps, subject)
@@ -143,7 +143,11 @@ def _cut(model: Json, normalizers: Sequence[Json], cuts: Sequence[Json], subject
         splits += [pattern] if pattern else []
     name = None if other else name_of(tuple(splits), bool(model.get("ignore_merges")), bool(normalizers))
     if name is None:
-        what = f"steps {', '.join(other)}" if other else f"the expressions {str(splits)[:300]} (ignore_merges: "
+        what = (
+            f"steps {few([brief(kind, 60) for kind in other[:6]])}"
+            if other
+            else f"the expressions {str(splits)[:300]} (ignore_merges: "
+        )
         what += "" if other else f"{bool(model.get('ignore_merges'))})"
         raise _unsupported(f"texts are cut by {what}", subject, "a way to cut that llama.cpp has a name for")
     return name
@@ -180,7 +184,11 @@ def _is_begun(normalizers: Sequence[Json], cuts: Sequence[Json], subject: object
         elif not (kind == "Replace" and step.get("content") == SPACE) and not _is_idle(step):
             odd.append(str(kind))
     if odd:
-        raise _unsupported(f"texts go through {', '.join(odd)}", subject, "spaces made visible, and nothing else")
+        raise _unsupported(
+            f"texts go through {few([brief(kind, 60) for kind in odd[:6]])}",
+            subject,
+            "spaces made visible, and nothing else",
+        )
     return bool(begun)
 
 

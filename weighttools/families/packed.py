@@ -293,18 +293,17 @@ def said(origin: Origin) -> dict[str, Any]:
         return {}
     home = origin.path if os.path.isdir(origin.path) else os.path.dirname(origin.path)
     for file in _CONFIGS:
-        path = os.path.join(home, file)
-        entries = _entries(path, whole=file.startswith("quant")) if os.path.isfile(path) else {}
+        entries = _entries(home, file, whole=file.startswith("quant"))
         if entries:
             return {"file": file, **entries}
     return {}
 
 
-def _entries(path: str, whole: bool) -> dict[str, Any]:
-    from weighttools.io.text import read_json
+def _entries(home: str, file: str, whole: bool) -> dict[str, Any]:
+    from weighttools.io.text import read_json_beside
 
     try:
-        config = read_json(path)
+        config = read_json_beside(home, file) or {}
     except WeighttoolsError:  # what is wrong with it is said by whoever needs it
         return {}
     found = config if whole else next(_sections(config), {})

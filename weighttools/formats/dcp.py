@@ -175,7 +175,7 @@ class Files:
 
     def _file(self, name: str) -> LocalFile:
         if name not in self.opened:
-            self.opened[name] = LocalFile(inside(self._directory, name, self._directory / _FILE))
+            self.opened[name] = inside(self._directory, name, self._directory / _FILE)
         return self.opened[name]
 
 

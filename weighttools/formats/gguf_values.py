@@ -19,6 +19,7 @@ from weighttools.core.budgets import GGUF_STRING as MAX_STRING
 from weighttools.core.tensor import Source, Span
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.formats.gguf_numbers import SCALARS, Float, Float32, Float64, Int64, Integer, Scalar
+from weighttools.io.source import Bytes
 
 WINDOW = 1 << 20
 
@@ -42,16 +43,28 @@ class Cursor:
         Where to begin, in bytes.
     order
         ``"<"`` or ``">"``.
+    end
+        Where to end, in bytes; None is the end of the file.
     """
 
-    def __init__(self, source: Source, at: int = 0, order: str = "<") -> None:
+    def __init__(self, source: Source, at: int = 0, order: str = "<", end: int | None = None) -> None:
         self.source, self.at, self.order = source, at, order
+        self.end = source.size if end is None else end
         self._window, self._base = b"", 0
 
     @property
     def left(self) -> int:
-        """Bytes to the end of the file."""
-        return self.source.size - self.at
+        """Bytes to the end."""
+        return self.end - self.at
+
+    def behind(self, start: int) -> Span:
+        """Return the bytes from `start` to here: from memory where they are in the window, so that nothing is read
+        again for each of an array's arrays."""
+        n_bytes = self.at - start
+        if not self._base <= start <= self.at <= self._base + len(self._window):
+            return Span(self.source, start, n_bytes)
+        held = self._window[start - self._base : self.at - self._base]
+        return Span(Bytes(held, self.source.name), 0, n_bytes)
 
     def window(self, n_bytes: int, what: str) -> tuple[bytes, int]:
         """Return bytes that hold the next `n_bytes`, and where in them these begin.
@@ -141,8 +154,9 @@ def _array(cursor: Cursor, key: str) -> MetadataArray:
 
 def _array_head(cursor: Cursor, key: str) -> tuple[int, int]:
     """Read an array's element type and count, which the bytes left must be able to hold."""
-    code = cursor.number("I", f"the element type of {key!r}")
-    n = cursor.number("Q", f"the length of {key!r}")
+    window, at = cursor.window(_ARRAY_HEAD, f"the element type and the length of {key!r}")
+    code, n = struct.unpack_from(f"{cursor.order}IQ", window, at)
+    cursor.skip(_ARRAY_HEAD)
     if code not in _LEAST:
         raise cursor.corrupt(f"the array {key!r} has the element type {code}", "0 to 12")
     return code, cursor.bounded(n, _LEAST[code], f"elements of {key!r}")
@@ -202,8 +216,8 @@ class MetadataArray(Sequence[Any]):
         return self.n
 
     def __iter__(self) -> Iterator[Any]:
-        cursor = Cursor(self.span.source, self.span.offset, self.order)
-        _array_head(cursor, "array")
+        begin = self.span.offset + _ARRAY_HEAD
+        cursor = Cursor(self.span.source, begin, self.order, self.span.offset + self.span.length)
         return (_element(cursor, self.code) for _ in range(self.n))
 
     @overload
@@ -216,8 +230,9 @@ class MetadataArray(Sequence[Any]):
         at = range(self.n)[index]
         if self.code not in SCALARS:
             return next(islice(iter(self), at, None))
-        begin = self.span.offset + _ARRAY_HEAD + at * SCALARS[self.code].n_bytes
-        return _element(Cursor(self.span.source, begin, self.order), self.code)
+        n_bytes = SCALARS[self.code].n_bytes
+        begin = self.span.offset + _ARRAY_HEAD + at * n_bytes
+        return _element(Cursor(self.span.source, begin, self.order, begin + n_bytes), self.code)
 
     def __reversed__(self) -> Iterator[Any]:
         yield from list(self)[::-1]
@@ -241,7 +256,7 @@ def _element(cursor: Cursor, code: int) -> Any:
     if code == ARRAY:
         start = cursor.at
         inner, n = _skip_array(cursor, "array", 0)
-        return MetadataArray(inner, n, Span(cursor.source, start, cursor.at - start), cursor.order)
+        return MetadataArray(inner, n, cursor.behind(start), cursor.order)
     scalar = SCALARS[code]
     return _made(scalar, cursor.take(scalar.n_bytes, "an element"), cursor.order)
 

@@ -66,14 +66,13 @@ class DataFiles:
 
     def _data_file(self, name: str, location: str) -> Source:
         from weighttools.io.beside import inside
-        from weighttools.io.source import LocalFile
 
         home = getattr(self.source, "path", None)
         if not home:
             raise UnsupportedError(
                 f"the data of tensor {name!r} lies in another file", subject=self.source.name, expected="a path"
             )
-        path = inside(Path(home).parent, location, self.source.name)
+        path = Path(home).parent / location
         if path not in self._files:
-            self._files[path] = LocalFile(path)
+            self._files[path] = inside(Path(home).parent, location, self.source.name)
         return self._files[path]

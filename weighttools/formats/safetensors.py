@@ -69,15 +69,22 @@ def losses(tensor_map: TensorMap) -> list[str]:
     SpecError
         A dtype the format does not know, a reserved or unwritable name, packed elements that do not fill a byte.
     """
+    _texts(tensor_map)
+    odd = [key for key, value in tensor_map.metadata.items() if not isinstance(value, str)]
+    return [f"metadata that is not text becomes JSON text: {few(odd)}"] if odd else []
+
+
+def _texts(tensor_map: TensorMap) -> dict[str, str]:
+    """Return the metadata and ties as texts, which may be long work; raise where the format cannot hold the map."""
     for name, tensor in tensor_map.items():
         _check_writable(name, tensor.spec)
     if BITMASKS in tensor_map.metadata:
         raise SpecError(f"the metadata entry {BITMASKS} is the format's own", expected="another name for it")
-    for key, value in (*text_metadata(tensor_map.metadata).items(), *tensor_map.aliases.items()):
+    texts = {**text_metadata(tensor_map.metadata), **tensor_map.aliases}
+    for key, value in texts.items():
         if not _encodable(key + value):
             raise SpecError(f"the metadata entry {key!r} is not valid Unicode", expected="text without lone surrogates")
-    odd = [key for key, value in tensor_map.metadata.items() if not isinstance(value, str)]
-    return [f"metadata that is not text becomes JSON text: {few(odd)}"] if odd else []
+    return texts
 
 
 def _check_writable(name: str, spec: Spec) -> None:
@@ -131,10 +138,9 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
     Memory: a few blocks a thread, whatever the size of the map.
     """
     how = options or WriteOptions()
-    losses(tensor_map)
+    metadata: dict[str, Any] = {**_texts(tensor_map)}
     bitmasks = {name: how.bitmasks[name] for name in tensor_map if name in how.bitmasks}
     specs = stored_specs(tensor_map, bitmasks)
-    metadata = {**text_metadata(tensor_map.metadata), **tensor_map.aliases}
     if bitmasks:
         from weighttools.formats.bitmask import entry
 

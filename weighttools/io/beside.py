@@ -4,10 +4,12 @@
 - Weight files that describe themselves (a directory's one file, shards, parts, and the index that names them) are read
   through a link wherever it leads, as git-annex, DVC and the Hugging Face cache make them: `weights`. Where one leaves
   its directory is said: `links_out`.
-- Raw bytes that a file asks for by name (an ONNX model's data, chunks of a distributed checkpoint) and files that are
-  copied with weights come from the directory itself, or from the blobs of the cache that it is part of, and from
-  nowhere else: `inside` and `why_not_copied`. A stranger's directory could so have a private file read as numbers, or
-  put into what is given away.
+- Raw bytes that a file asks for by name (an ONNX model's data, chunks of a distributed checkpoint), files that lie
+  beside weights and are read for them (configurations, tokenizers, templates), and files that are copied with them come
+  from the directory itself, or from the blobs of the cache that it is part of, and from nowhere else: `inside`,
+  `companion`, `names_in` and `why_not_copied`. A stranger's directory could so have a private file read as numbers, or
+  put into what is given away. What was looked at is what is read, whatever links are exchanged meanwhile. `not_taken`
+  says what is left where it is.
 - Nothing that a directory or a file names is written or removed through a link: the link itself is replaced
   (`sink.atomic_file` with ``follow=False``), and a directory is exchanged whole, its links with it.
 """
@@ -16,10 +18,30 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
-from weighttools.errors import SourceError, UnsafeFileError, counted
+from weighttools.errors import SourceError, UnsafeFileError, counted, few
+
+if TYPE_CHECKING:
+    from weighttools.io.source import LocalFile
+
+LEAVES = "a link that leaves its directory"
+"""What a file is that lies beside weights by its name, and elsewhere in truth."""
+_MORE_TEMPLATES = "additional_chat_templates"
+CONFIGURATIONS = ("config.json", "adapter_config.json")
+"""What says what a model is."""
+OF_TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+"""What says how a model's texts begin, end and become tokens."""
+COMPANIONS = (
+    *CONFIGURATIONS, *OF_TEXTS, "quantize_config.json", "quant_config.json", "hf_quant_config.json",
+    "processor_config.json",
+    "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.json", "chat_template.jinja",
+    _MORE_TEMPLATES,
+)  # fmt: skip
+"""Files, and a folder, that may lie beside weights and that some verb reads."""
 
 
 def weights(directory: Path, name: str, subject: object) -> Path:
@@ -45,8 +67,8 @@ def weights(directory: Path, name: str, subject: object) -> Path:
     return _there(directory / name, subject)
 
 
-def inside(directory: Path, name: str, subject: object) -> Path:
-    """Return the path of a file of raw bytes that `subject` names; links are followed within the directory only.
+def inside(directory: Path, name: str, subject: object) -> LocalFile:
+    """Open a file of raw bytes that `subject` names; links are followed within the directory only.
 
     Parameters as of `weights`.
 
@@ -55,13 +77,88 @@ def inside(directory: Path, name: str, subject: object) -> Path:
     UnsafeFileError
         The name, or a link that it leads to, leaves the directory.
     SourceError
-        There is no such file.
+        There is no such file, or it is no regular one.
     """
+    from weighttools.io.source import LocalFile
+
     check_name(name, subject)
     path = directory / name
-    if _leaves(directory, path):  # first of all, so that no answer tells whether a file elsewhere exists
-        raise UnsafeFileError("is a link that leaves its directory", subject=path, expected="a file in the directory")
-    return _there(path, subject)
+    if not leaves(directory, path):  # first of all, so that no answer tells whether a file elsewhere exists
+        info = _info(directory, _there(path, subject))
+        if info is not None:
+            return LocalFile(path, info=info)
+    raise UnsafeFileError(f"is {LEAVES}", subject=path, expected="a file in the directory")
+
+
+def companion(directory: str | os.PathLike[str], name: str) -> LocalFile | None:
+    """Open a file that lies beside weights, to be read for them; None where there is none, or it is a link out.
+
+    Parameters
+    ----------
+    directory
+        The weights' directory.
+    name
+        The file's name in it, or below it with ``/``.
+    """
+    from weighttools.io.source import LocalFile
+
+    path = os.path.join(directory, name)
+    if not os.path.lexists(path):  # the usual case, by one look
+        return None
+    info = _info(directory, path)
+    return LocalFile(path, info=info) if info is not None and stat.S_ISREG(info.st_mode) else None
+
+
+def names_in(directory: str | os.PathLike[str], folder: str) -> list[str]:
+    """Return the sorted names in a folder beside weights; none where there is no such folder, or it is a link out."""
+    path = os.path.join(directory, folder)
+    return sorted(os.listdir(path)) if os.path.isdir(path) and not leaves(directory, path) else []
+
+
+def not_taken(directory: str | os.PathLike[str], names: Sequence[str] = COMPANIONS) -> list[str]:
+    """Return the line that says which files of these names are links that leave their directory; none where none is."""
+    folders = [name for name in names if name == _MORE_TEMPLATES]
+    more = [f"{folder}/{name}" for folder in folders for name in names_in(directory, folder)]
+    found = [name for name in (*names, *more) if is_link_out(directory, name)]
+    return [f"not taken: {few(found)} ({LEAVES}); copy what is needed there"] if found else []
+
+
+def is_link_out(directory: str | os.PathLike[str], name: str) -> bool:
+    """Whether a file beside weights is a link that leaves their directory."""
+    path = os.path.join(directory, name)
+    return os.path.islink(path) and leaves(directory, path)
+
+
+def _info(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> os.stat_result | None:
+    """Return what a path leads to, as it lies in its directory (or cache); None where it does not, or not any more.
+
+    No link is followed on the way from there, so that one put in meanwhile is noticed: a reader that finds another
+    file than this one refuses it.
+    """
+    real = Path(os.path.realpath(path))
+    place = next((place for place in _places(directory) if real.is_relative_to(place)), None)
+    if place is None:
+        return None
+    try:
+        info = _walked(place, real) if os.open in os.supports_dir_fd else os.lstat(real)
+    except (OSError, ValueError):
+        return None
+    return None if stat.S_ISLNK(info.st_mode) else info
+
+
+def _walked(place: Path, real: Path) -> os.stat_result:
+    """Return what lies at a path below `place`, from folder to folder."""
+    flags = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+    at = os.open(place, flags)
+    try:
+        *folders, name = real.relative_to(place).parts or (".",)
+        for folder in folders:
+            below = os.open(folder, flags | os.O_NOFOLLOW, dir_fd=at)
+            os.close(at)
+            at = below
+        return os.stat(name, dir_fd=at, follow_symlinks=False)
+    finally:
+        os.close(at)
 
 
 def check_name(name: str, subject: object) -> None:
@@ -128,18 +225,23 @@ def _holds(parts: tuple[str, ...], folders: tuple[str, ...]) -> bool:
     return any(parts[i : i + len(folders)] == folders for i in range(len(parts)))
 
 
-def _leaves(directory: Path, path: Path) -> bool:
+def leaves(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
+    """Whether a path leads out of its directory, links followed; False of one that no file can have."""
     try:
         return not is_inside(directory, path)
     except ValueError:  # no file can have such a name (half of a surrogate pair)
         return False
 
 
-def is_inside(directory: Path, path: Path) -> bool:
+def is_inside(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:
     """Whether a path, links followed, stays in its directory or in the blobs of the cache the directory is part of."""
-    real, home = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
-    caches = [above.parent / "blobs" for above in home.parents if above.name == "snapshots"]
-    return any(real.is_relative_to(place) for place in (home, *caches))
+    real = Path(os.path.realpath(path))
+    return any(real.is_relative_to(place) for place in _places(directory))
+
+
+def _places(directory: str | os.PathLike[str]) -> list[Path]:
+    home = Path(os.path.realpath(directory))
+    return [home, *(above.parent / "blobs" for above in home.parents if above.name == "snapshots")]
 
 
 def links_out(directory: str | os.PathLike[str], files: Iterable[str]) -> list[str]:
@@ -153,7 +255,7 @@ def links_out(directory: str | os.PathLike[str], files: Iterable[str]) -> list[s
         Paths of files in it.
     """
     home = Path(directory)
-    beyond = [file for file in files if _may_leave(home, file) and _leaves(home, Path(file))]
+    beyond = [file for file in files if _may_leave(home, file) and leaves(home, file)]
     if not beyond:
         return []
     first = f"{os.path.relpath(beyond[0], home)}, to {os.path.realpath(beyond[0])}"
@@ -181,7 +283,7 @@ def why_not_copied(directory: Path, path: Path, largest: int) -> str:
         The most bytes that are copied.
     """
     if not is_inside(directory, path):  # first of all, so that no answer tells whether a file elsewhere exists
-        return "a link that leaves its directory"
+        return LEAVES
     if not path.is_file():
         return "no regular file"
     return f"more than {largest:,} bytes" if path.stat().st_size > largest else ""

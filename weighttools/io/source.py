@@ -25,8 +25,9 @@ _CHUNK = 1 << 30
 class LocalFile:
     """A regular file, read by position (pread), so that threads share one descriptor.
 
-    The descriptor is opened on the first read and again after unpickling; the file's size and modification time
-    must then be what they were, so that a file exchanged in between is noticed rather than misread.
+    The descriptor is opened on the first read and again after unpickling; the file must then be the one it was, of the
+    same size and modification time, so that one exchanged in between is noticed rather than misread. `info` is what
+    is known of it, where a path may not lead where it leads now (`weighttools.io.beside`).
 
     Raises
     ------
@@ -34,10 +35,12 @@ class LocalFile:
         The path is no regular file, or cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], name: str | None = None, info: os.stat_result | None = None
+    ) -> None:
         self.path = os.fspath(path)
         self.name = name or self.path
-        info = _stat(self.path)
+        info = info or _stat(self.path)
         if not stat.S_ISREG(info.st_mode):
             raise SourceError(f"is {_what(info.st_mode)}", subject=self.name, expected="a regular file")
         self.size = info.st_size

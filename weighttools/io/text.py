@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weighttools.core import budgets
 from weighttools.errors import CorruptFileError
+
+if TYPE_CHECKING:
+    from weighttools.io.source import LocalFile
 
 
 def parse_json(data: bytes, subject: object) -> dict[str, Any]:
@@ -39,8 +42,22 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON file that holds one object; as `parse_json`.
+def read_json_beside(directory: str | os.PathLike[str], name: str) -> dict[str, Any] | None:
+    """Read a JSON file that lies beside weights; None where there is none, or it is a link that leaves the directory.
+
+    Raises
+    ------
+    SourceError, CorruptFileError
+        As of `read_json`.
+    """
+    from weighttools.io.beside import companion
+
+    found = companion(directory, name)
+    return None if found is None else read_json(found)
+
+
+def read_json(path: str | os.PathLike[str] | LocalFile) -> dict[str, Any]:
+    """Read a JSON file that a person names, or that is open; as `parse_json`.
 
     Raises
     ------
@@ -51,7 +68,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     from weighttools.io.source import LocalFile
 
-    source = LocalFile(path)
+    source = path if isinstance(path, LocalFile) else LocalFile(path)
     most = budgets.CONFIG_BYTES if source.name.endswith("config.json") else budgets.JSON_BYTES
     if source.size > most:
         raise CorruptFileError(f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {most:,}")

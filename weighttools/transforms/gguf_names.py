@@ -10,12 +10,13 @@ from typing import Any
 
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError, few
+from weighttools.errors import SpecError, brief, few
 from weighttools.families.gguf_rope import divisors
-from weighttools.families.gguf_settings import flattened, lacking, plain_settings, settings_of
+from weighttools.families.gguf_settings import flattened, lacking, plain_settings, settings_of, unsaid
 from weighttools.families.gguf_special import carried_tokenizer
 from weighttools.families.tokenizer_json import has_tokenizer
-from weighttools.io.text import read_json
+from weighttools.io.beside import CONFIGURATIONS, LEAVES, is_link_out, not_taken
+from weighttools.io.text import read_json_beside
 from weighttools.transforms.gguf_layout import full, heads, is_full, shifted, transposed
 from weighttools.transforms.gguf_tables import ARCHITECTURES, DERIVED, FAMILIES, Family
 
@@ -83,7 +84,9 @@ def to_hugging_face(tensor_map: TensorMap) -> TensorMap:
     tensors = {new: _changed(kept[old], old, model, to_gguf=False) for old, new in renamed.items()}
     aliases = _head(model.family, tensors)
     metadata = {"format": "pt", **tensor_map.metadata}
-    return _finished(tensor_map, tensors, aliases, metadata, dropped)
+    found, path = _finished(tensor_map, tensors, aliases, metadata, dropped), tensor_map.origin.path
+    notes = not_taken(_home(path), CONFIGURATIONS) if path else []
+    return found.noted(*notes) if notes else found
 
 
 def to_gguf(tensor_map: TensorMap) -> TensorMap:
@@ -181,9 +184,12 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> Model:
     said = tensor_map.metadata.get(ARCHITECTURE) or ARCHITECTURES.get(str(config.get("model_type")))
     family = FAMILIES.get(str(said))
     if family is None:
-        what = said or config.get("model_type")
+        what, path = said or config.get("model_type"), tensor_map.origin.path
+        why = f": config.json is {LEAVES}" if path and is_link_out(_home(path), "config.json") else ""
         raise SpecError(
-            f"the architecture {what!r} has no table of names" if what else "the architecture is not known",
+            f"the architecture {brief(repr(what), 60)} has no table of names"
+            if what
+            else f"the architecture is not known{why}",
             subject=tensor_map.origin.path or None,
             expected=f"one of {', '.join(FAMILIES)}",
             remedy="put the model's config.json beside its weights" if not what else None,
@@ -200,8 +206,7 @@ def _home(path: str) -> str:
 
 
 def _config(path: str) -> Mapping[str, Any]:
-    file = os.path.join(_home(path), "config.json")
-    return read_json(file) if path and os.path.isfile(file) else {}
+    return (read_json_beside(_home(path), "config.json") or {}) if path else {}
 
 
 def _typed(value: Any) -> Any:
@@ -223,7 +228,8 @@ def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None
     name = os.path.basename(os.path.abspath(path)) if path and os.path.isdir(path) else ""
     general = {"general.type": "model", "general.name": name} if name else {}
     missing = lacking(model.settings, model.name)
-    notes = [f"llama.cpp will not run it without {few(missing)}: config.json does not say"] if missing else []
+    notes = [*(not_taken(_home(path)) if path else []), *unsaid(_config(path), model.name)]
+    notes += [f"llama.cpp will not run it without {few(missing)}: config.json does not say"] if missing else []
     if not tokenizer and not has_tokenizer(rest):
         notes.append("llama.cpp will not run it without a tokenizer: there is no tokenizer.json beside the weights")
     return {ARCHITECTURE: model.name, **general, **rest, **own, **tokenizer}, [*notes, *other]

@@ -6,17 +6,17 @@ Source: transformers, ``modeling_utils.py`` (``load_state_dict``): releases befo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from weighttools.analyzers import configuration
 from weighttools.core.findings import NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
+from weighttools.io.beside import companion
 
 
 def check(tensor_map: TensorMap) -> Iterator[Finding]:
     """Yield a finding for a safetensors checkpoint without the entry: a warning where a config.json is beside it."""
     if tensor_map.origin.format == "safetensors" and "format" not in tensor_map.metadata and len(tensor_map):
-        beside = configuration.beside(tensor_map.origin, "config.json")
-        severity = WARNING if beside and os.path.isfile(beside) else NOTE
+        home = configuration.home_of(tensor_map.origin)
+        severity = WARNING if home is not None and companion(home, "config.json") else NOTE
         yield Finding(severity, "no-format", 'the metadata has no "format": "pt"')

@@ -14,6 +14,7 @@ from weighttools.analyzers import configuration
 from weighttools.core.findings import WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError, few
+from weighttools.io.beside import names_in
 
 CONFIGS = (
     "config.json",
@@ -55,7 +56,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _python_files(tensor_map: TensorMap) -> Iterator[str]:
     for folder in FOLDERS:
-        home = configuration.beside(tensor_map.origin, folder)
-        if home and os.path.isdir(home) and (folder or os.path.isdir(tensor_map.origin.path)):
-            names = sorted(name for name in os.listdir(home) if name.endswith((".py", ".pyc", ".so")))
+        home = configuration.home_of(tensor_map.origin)
+        if home is not None and (folder or os.path.isdir(tensor_map.origin.path)):
+            names = [name for name in names_in(home, folder) if name.endswith((".py", ".pyc", ".so"))]
             yield from (os.path.join(folder, name) for name in names)

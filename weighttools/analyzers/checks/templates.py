@@ -7,7 +7,6 @@ text or a list of named ones; chat_template.jinja, chat_template.json, additiona
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from weighttools.core.budgets import MOST_NAMED, MOST_TEMPLATE_CHARACTERS
 from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError, few
+from weighttools.io.beside import companion, names_in
 from weighttools.io.source import LocalFile
 
 KEY = "tokenizer.chat_template"
@@ -65,19 +65,17 @@ def _of_config(place: str, value: Any) -> Iterator[Template]:
 
 
 def _of_files(tensor_map: TensorMap) -> Iterator[Template]:
-    single = configuration.beside(tensor_map.origin, FILE)
-    if single and os.path.isfile(single):
-        yield Template(FILE, "", _read(single))
-    folder = configuration.beside(tensor_map.origin, FOLDER)
-    if folder and os.path.isdir(folder):
-        for name in sorted(os.listdir(folder)):
-            path = os.path.join(folder, name)
-            if name.endswith(SUFFIX) and os.path.isfile(path):
-                yield Template(f"{FOLDER}/{name}", "", _read(path))
+    home = configuration.home_of(tensor_map.origin)
+    if home is None:
+        return
+    more = [f"{FOLDER}/{name}" for name in names_in(home, FOLDER) if name.endswith(SUFFIX)]
+    for name in (FILE, *more):
+        found = companion(home, name)
+        if found is not None:
+            yield Template(name, "", _read(found))
 
 
-def _read(path: str) -> str:
-    source = LocalFile(path)
+def _read(source: LocalFile) -> str:
     length = min(source.size, 4 * MOST_TEMPLATE_CHARACTERS + 4)
     return source.read(0, length).decode("utf-8", "replace")
 

@@ -15,7 +15,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
 from weighttools.families.tokenizer_files import tokenizer_files as carried_files
 from weighttools.families.tokenizer_json import has_tokenizer
-from weighttools.io.beside import not_copied, why_not_copied
+from weighttools.io.beside import companion, not_copied, why_not_copied
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
@@ -70,7 +70,7 @@ def _json(record: Mapping[str, Any]) -> bytes:
 
 
 def left_out(model: Loaded, beside: Mapping[str, bytes]) -> list[str]:
-    """Return the line that says which files of a tokenizer `companions` leaves out, and why; none where that is none.
+    """Return the lines that say which files of a tokenizer `companions` leaves out, and what no other program reads.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def left_out(model: Loaded, beside: Mapping[str, bytes]) -> list[str]:
     """
     if not model.config or model.origin is None or os.path.isdir(model.origin.origin.path):
         return []
-    return not_copied({path.name: why for path, why in _found(model.origin).items() if why and path.name not in beside})
+    reasons = {path.name: why for path, why in _found(model.origin).items() if why and path.name not in beside}
+    return [*not_copied(reasons), *(_unloadable(model.config) if CONFIG in beside else ())]
 
 
 def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
@@ -99,7 +100,8 @@ def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
     why
         Empty if there are any.
     """
-    files = {path.name: path.read_bytes() for path, why in _found(origin).items() if not why}
+    opened = {path.name: companion(path.parent, path.name) for path, why in _found(origin).items() if not why}
+    files = {name: file.read(0, file.size) for name, file in opened.items() if file is not None}
     if files.keys() & VOCABULARIES:
         return files, ""
     carried, why = _carried(origin)
@@ -131,9 +133,18 @@ def gguf_files(origin: TensorMap) -> tuple[dict[str, bytes], list[str]]:
         return {}, [f"no config.json is written: {error}"]
     tokenizer, why = tokenizer_files(origin)
     lacking = [f"no tokenizer.json is written: {why}"] if why else []
-    if (config.get("rope_scaling") or {}).get("rope_type") == "divided":
-        lacking.append("its rotary positions follow no rule that transformers has: config.json states them as divisors")
-    return {CONFIG: _json(config), **tokenizer}, lacking
+    return {CONFIG: _json(config), **tokenizer}, [*lacking, *_unloadable(config)]
+
+
+def _unloadable(config: Mapping[str, Any]) -> list[str]:
+    """Return the line that says that transformers loads no model by a config.json; none where it does."""
+    rope = config.get("rope_scaling")
+    if not isinstance(rope, Mapping) or rope.get("rope_type") != "divided":
+        return []
+    return [
+        "transformers cannot load this config.json: its rotary positions follow no rule known there, and stand as"
+        " divisors (rope_type divided), which weighttools reads; put the original model's rope_scaling in its place"
+    ]
 
 
 def _found(origin: TensorMap) -> dict[Path, str]:

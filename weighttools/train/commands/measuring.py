@@ -19,7 +19,7 @@ from weighttools.train.commands.settings import Settings
 from weighttools.train.commands.tuning import check_width, n_outputs, scaled, task_before, task_for
 from weighttools.train.data.reading import check_options, read, source_of, task_of
 from weighttools.train.data.tables import Table
-from weighttools.train.data.tokens import Base
+from weighttools.train.data.tokens import Base, left_elsewhere
 from weighttools.train.fitting.evaluation import task_metrics
 from weighttools.train.fitting.feeding import column
 from weighttools.train.models.files import described, of
@@ -47,6 +47,8 @@ def measure(
         )
     architecture = of(origin, config, settings.activation)
     check_option(architecture, origin, settings.columns.max_length)
+    for line in left_elsewhere(opened) if architecture.kind in SEQUENCES else ():
+        log(line)
     source = source_of(data, architecture.kind)
     task = task_of(
         settings.task or task_of_head(origin, config, architecture), architecture.kind, settings.columns, source,

@@ -25,7 +25,7 @@ from weighttools.train.data.gguf_tokenizer import KEY as TOKENIZER
 from weighttools.train.data.language import Sequences
 from weighttools.train.data.reading import Read, check_options, numbers_of, onto, read, source_of, task_of
 from weighttools.train.data.tables import Table
-from weighttools.train.data.tokens import Base
+from weighttools.train.data.tokens import Base, left_elsewhere
 from weighttools.train.fitting.feeding import Subset, column, split
 from weighttools.train.fitting.fit import Result, fit
 from weighttools.train.fitting.freezing import trained
@@ -130,6 +130,8 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     origin, config = described(opened)
     architecture = of(origin, config, settings.activation)
     check_option(architecture, origin, settings.columns.max_length)
+    for line in left_elsewhere(opened) if architecture.kind in SEQUENCES else ():
+        log(line)
     source = source_of(data, architecture.kind)
     task = task_of(
         settings.task or _task_of_texts(task_of_head(origin, config, architecture), source, settings),

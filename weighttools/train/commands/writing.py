@@ -15,11 +15,11 @@ from weighttools.adapters import CONFIG as ADAPTER
 from weighttools.adapters import WEIGHTS, merge_lora
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
-from weighttools.io.text import read_json
+from weighttools.io.text import read_json_beside
 from weighttools.opening import PathLike, located
 from weighttools.opening import open as open_checkpoint
 from weighttools.train.checkpoints.loading import Loaded
-from weighttools.train.data.tokens import CONFIG, Tokens, context_of, home_of, token_ids, tokens
+from weighttools.train.data.tokens import CONFIG, Tokens, context_of, home_of, left_elsewhere, token_ids, tokens
 from weighttools.train.generation import Sampling, arrays_of, function_of, stream
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
@@ -82,6 +82,10 @@ class Writer:
                     yield text[len(told) :]
                     told = text
         yield self._text(ids, new)[len(told) :]
+
+    def notes(self) -> list[str]:
+        """Return the line that says what beside the checkpoint is not taken, for it is a link to elsewhere."""
+        return left_elsewhere(self.checkpoint.origin)
 
     def _ids(self, prompt: str, max_tokens: int) -> list[int]:
         """Return the prompt's tokens, which have room in the model with those that are to follow."""
@@ -184,5 +188,5 @@ def _stops(checkpoint: Checkpoint) -> Iterator[int]:
     path = checkpoint.origin.origin.path
     yield from token_ids(checkpoint.config, "eos_token_id", path or CONFIG)
     if path:
-        file = home_of(checkpoint.origin) / "generation_config.json"
-        yield from token_ids(read_json(file) if file.is_file() else {}, "eos_token_id", file)
+        home, name = home_of(checkpoint.origin), "generation_config.json"
+        yield from token_ids(read_json_beside(home, name) or {}, "eos_token_id", home / name)

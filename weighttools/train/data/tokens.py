@@ -6,19 +6,30 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
 from weighttools.core.budgets import JSON_BYTES
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, install
-from weighttools.io.text import parse_json, read_json
+from weighttools.errors import (
+    CorruptFileError,
+    MissingDependencyError,
+    SourceError,
+    SpecError,
+    UnsafeFileError,
+    install,
+)
+from weighttools.io.beside import LEAVES, OF_TEXTS, companion, is_link_out, not_taken
+from weighttools.io.text import parse_json, read_json_beside
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.panics import told
 from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds
 from weighttools.train.models.files import described
 from weighttools.train.tape import Array
+
+if TYPE_CHECKING:
+    from weighttools.io.source import LocalFile
 
 FILE = "tokenizer.json"
 CONFIG = "config.json"
@@ -242,11 +253,12 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
 
 def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any], Path]:
     """Return the tokenizer, what the model's configuration says, what its own does, and the directory or file."""
-    path = Path(base) if not isinstance(base, TensorMap) and Path(base).name == FILE else home_of(base) / FILE
-    carried = None if path.exists() else _gguf(base)
+    is_named = not isinstance(base, TensorMap) and Path(base).name == FILE
+    home = Path(cast("str", base)).parent if is_named else home_of(base)
+    carried = None if (home / FILE).exists() or is_link_out(home, FILE) else _gguf(base)
     if carried is None:
-        home = path.parent
-        return _loaded(path), _settings(home / CONFIG), _settings(home / "tokenizer_config.json"), home
+        config, settings = (read_json_beside(home, name) or {} for name in (CONFIG, "tokenizer_config.json"))
+        return _loaded(home, is_named), config, settings, home
     place = carried.origin.path
     return gguf_tokenizer(carried.metadata, place), described(carried)[1], {}, Path(place)
 
@@ -261,16 +273,25 @@ def _gguf(base: Base) -> TensorMap | None:
     return found if has_tokenizer(found.metadata) else None
 
 
-def _loaded(path: Path) -> Any:
+def _file(home: Path, is_named: bool) -> LocalFile:
+    """Open a tokenizer: through a link wherever it leads where a person names it, else only within its directory."""
     from weighttools.io.source import LocalFile
 
-    if not path.exists():
+    path = home / FILE
+    if is_named and path.exists():
+        return LocalFile(path)
+    if is_link_out(home, FILE):
+        raise UnsafeFileError(f"is {LEAVES}", subject=path, remedy="name what it leads to (--tokenizer)")
+    found = companion(home, FILE)
+    if found is None:
         raise SourceError(
-            f"has no {FILE}",
-            subject=path.parent,
-            remedy="name the tokenizer's directory (--tokenizer), or save one there",
+            f"has no {FILE}", subject=home, remedy="name the tokenizer's directory (--tokenizer), or save one there"
         )
-    source = LocalFile(path)
+    return found
+
+
+def _loaded(home: Path, is_named: bool) -> Any:
+    source, path = _file(home, is_named), home / FILE
     if source.size > JSON_BYTES:
         raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {JSON_BYTES:,}")
     try:
@@ -283,14 +304,15 @@ def _loaded(path: Path) -> Any:
         return Tokenizer.from_buffer(data)
 
 
-def _settings(path: Path) -> Mapping[str, Any]:
-    return read_json(path) if path.exists() else {}
-
-
 def _bound(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any]) -> int | None:
     """Return the least bound that any of the files gives."""
     said = [(tokenizer.truncation or {}).get("max_length"), settings.get("model_max_length"), context_of(config)]
     return min((int(n) for n in said if isinstance(n, (int, float)) and 1 <= n < _UNBOUNDED), default=None)
+
+
+def left_elsewhere(origin: TensorMap) -> list[str]:
+    """Return the line that says what of a checkpoint's tokenizer is not taken, for it is a link to elsewhere."""
+    return not_taken(home_of(origin), OF_TEXTS) if origin.origin.path else []
 
 
 def context_of(config: Mapping[str, Any]) -> int | None:

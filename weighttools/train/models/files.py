@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, UnsafeFileError
 from weighttools.families.packed import refuse
-from weighttools.io.text import read_json
+from weighttools.io.beside import LEAVES, is_link_out
+from weighttools.io.text import read_json_beside
 from weighttools.opening import PathLike, open
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.config import from_config, kind_of
@@ -84,13 +85,20 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
     ------
     SpecError
         Weights are packed.
+    UnsafeFileError
+        config.json is a link that leaves the weights' directory: without it the function would be another, or none.
     """
     if is_gguf(tensor_map):
         return from_gguf(tensor_map)
     refuse(tensor_map)
     path = tensor_map.origin.path
-    file = os.path.join(path if os.path.isdir(path) else os.path.dirname(path), "config.json")
-    return tensor_map, read_json(file) if path and os.path.isfile(file) else {}
+    if not path:
+        return tensor_map, {}
+    home = path if os.path.isdir(path) else os.path.dirname(path)
+    if is_link_out(home, "config.json"):
+        file = os.path.join(home, "config.json")
+        raise UnsafeFileError(f"is {LEAVES}", subject=file, expected="a file in it", remedy="copy it there")
+    return tensor_map, read_json_beside(home, "config.json") or {}
 
 
 def of(
