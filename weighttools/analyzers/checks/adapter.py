@@ -8,6 +8,7 @@ are told, and not held against the base.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -117,10 +118,11 @@ def _of_module(module: str, pair: Pair, name: str | None, weights: Mapping[str, 
 
 def _of_config(adapter: TensorMap, found: Mapping[str, Pair]) -> Iterator[Finding]:
     """Yield findings for modules whose factors have another rank than adapter_config.json says, or if it is missing."""
-    path = configuration.beside(adapter.origin, CONFIG)
+    home = configuration.home_of(adapter.origin)
     ours = {module: pair for module, pair in found.items() if module.startswith(_WRAPPERS)}
-    if not ours or path is None:
+    if not ours or home is None:
         return
+    path = os.path.join(home, CONFIG)
     try:
         config = configuration.read_beside(adapter.origin, CONFIG)
         if config is None:
