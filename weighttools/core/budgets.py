@@ -31,8 +31,8 @@ MOST_SALVAGED_MEMBERS = 10_000
 """Members of a damaged archive that a check looks into."""
 MOST_NAMED = 50
 """Names of one kind that findings list one by one; the rest is counted."""
-MOST_TEMPLATE_CHARACTERS = 1 << 20
-"""Characters of a chat template that a check looks into: the longest have 20,000."""
+MOST_TEMPLATE_CHARACTERS = 1 << 18
+"""Characters of a chat template that a check looks into: the longest have 20,000, and so many cost a second."""
 MOST_VALUES = 1_000
 """Small values beside tensors (epoch, rate) that a map keeps: a checkpoint has tens, a pickled vocabulary a million."""
 MOST_VALUE_TEXT = 200
