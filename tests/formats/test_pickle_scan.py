@@ -304,3 +304,34 @@ def test_many_names_are_summed_up(tmp_path: Path) -> None:
     body = b"(" + b"".join(call("nowhere", f"f{i}") for i in range(500)) + b"t"
     found = codes(put(tmp_path, proto(body)))
     assert 10 < len(found) < 100
+
+
+RUNS = b"cos\nsystem\nX\x02\x00\x00\x00:;\x85R."
+ODD = [  # what CPython's unpickler takes; nothing of it makes what follows less of a pickle
+    b"", b"I0x10\n0", b"I010\n0", b"I-0o17\n0", b"I5\0x\n0", b"I\0\n0", b"L0x10L\n0", b"L0b1\n0", b"I1_0\n0", b"F1.5\0x\n0",
+    b"\x8b" + struct.pack("<I", 600) + b"\1" * 600 + b"0", b"\x8a\xff" + b"\1" * 255 + b"0",
+    b"]K\x01aK\x00K\x02s0", b"]K\x01a(K\xffe0", b"K\x01(e0", b"K\x01(u0", b"cos\nenviron\nX\x01\0\0\0aX\x01\0\0\0bs0",
+    b"csys\nargv\nK\x01a0", b"\x96" + struct.pack("<Q", 2) + b"abK\x00K\x02s0", b"V" + b"x" * (1 << 20) + b"\n0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("start", [b"\x80\x02", b""])
+@pytest.mark.parametrize("before", [b"", pickle.dumps({"a": 1}, 2)])
+def test_what_pythons_unpickler_takes_hides_no_call(
+    tmp_path: Path, before: bytes, start: bytes, odd: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr("os.system", called.append)
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setenv("a", "")
+    stream = io.BytesIO(before + start + odd + RUNS)
+    for _ in range(2 if before else 1):
+        pickle.load(stream)
+    assert called == [":;"]
+    assert "error" in severities(put(tmp_path, before + start + odd + RUNS))
+
+
+@pytest.mark.parametrize("behind", [b"\x80\x02\x8bxxxx", b"\x80\x05", b"cos\nsystem\n\xff", b"Vx\n0cos\nsystem\nRR"])
+def test_a_broken_pickle_behind_a_pickle_is_an_error(tmp_path: Path, behind: bytes) -> None:
+    assert "broken-pickle" in codes(put(tmp_path, pickle.dumps({"a": 1}, 2) + behind))

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, ValuesView
 from weighttools.core.budgets import MOST_NESTED_ARCHIVES
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.tensor import Source
-from weighttools.errors import WeighttoolsError
+from weighttools.errors import UnsafeFileError, WeighttoolsError
 from weighttools.formats import npy, sniff
 from weighttools.formats.pickle_findings import findings
 from weighttools.formats.pickle_opcodes import HANDLERS
@@ -56,8 +56,12 @@ def of_source(source: Source, suffix_says: bool) -> Iterable[Finding]:
 
 def begins_pickle(stream: Stream) -> bool:
     """Whether a stream begins with a pickle; it is used up."""
+    return _says_protocol(stream) or _tried(stream)
+
+
+def _says_protocol(stream: Stream) -> bool:
     start = stream.source.read(stream.position, min(2, stream.remaining))
-    return (len(start) == 2 and start[0] == 0x80 and start[1] in PROTOCOLS) or _tried(stream)
+    return len(start) == 2 and start[0] == 0x80 and start[1] in PROTOCOLS
 
 
 def _tried(stream: Stream, left: Allowance | None = None) -> bool:
@@ -72,9 +76,22 @@ def _tried(stream: Stream, left: Allowance | None = None) -> bool:
 
 
 def _goes_on(stream: Stream, left: Allowance | None) -> bool:
-    """Whether one more pickle follows in a stream of pickles: it ends, or calls something before it breaks."""
-    ended, machine = _run(stream, left)
-    return ended or bool(machine.acts) or any(use.n_calls for use in machine.globals.values())
+    """Whether one more pickle follows in a stream of pickles, whole or broken.
+
+    It ends, says its protocol, or names or does something before it breaks, or goes on for longer than it is followed.
+    """
+    if _says_protocol(stream):
+        return True
+    machine = _machine(stream, left)
+    try:
+        machine.load()
+    except UnsafeFileError:
+        return True
+    except WeighttoolsError:
+        return bool(machine.acts) or any(use.n_calls or _is_plausible(found) for found, use in machine.globals.items())
+    finally:
+        _spend(machine, left)
+    return True
 
 
 def _run(stream: Stream, left: Allowance | None) -> tuple[bool, Machine]:
@@ -90,7 +107,7 @@ def _run(stream: Stream, left: Allowance | None) -> tuple[bool, Machine]:
 
 def _machine(stream: Stream, left: Allowance | None) -> Machine:
     """Return a machine for a stream; what was inflated runs no more opcodes than the archive has left."""
-    return Machine(stream, None if left is None else max(0, left.opcodes))
+    return Machine(stream, None if left is None else max(0, left.opcodes), skims=True)
 
 
 def _spend(machine: Machine, left: Allowance | None) -> None:
