@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import weighttools as wt
+from tests import work as works
 from tests.hostile.pickles import archive, call, glob, proto, short, text
 from weighttools.core.tensormap import TensorMap
 
@@ -335,3 +336,48 @@ def test_what_pythons_unpickler_takes_hides_no_call(
 @pytest.mark.parametrize("behind", [b"\x80\x02\x8bxxxx", b"\x80\x05", b"cos\nsystem\n\xff", b"Vx\n0cos\nsystem\nRR"])
 def test_a_broken_pickle_behind_a_pickle_is_an_error(tmp_path: Path, behind: bytes) -> None:
     assert "broken-pickle" in codes(put(tmp_path, pickle.dumps({"a": 1}, 2) + behind))
+
+
+# -- how much is done and said ------------------------------------------------------------------------------------------
+
+
+def test_many_deflated_object_arrays_are_one_line(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.array([b"x"] * 8_000, dtype=object), allow_pickle=True)
+    data = zipped({f"a{i}.npy": stream.getvalue() for i in range(500)}, zipfile.ZIP_DEFLATED)
+    path = put(tmp_path, data, "a.npz")
+    with works.counted() as work:
+        found = [finding for finding in wt.check(path, headers=True)["findings"] if finding["severity"] == "error"]
+    assert len(found) == 1 and "more members are not looked into either" in found[0]["message"]
+    assert work.calls < 14 * works.CALLS
+
+
+def test_findings_of_many_members_are_summed_up(tmp_path: Path) -> None:
+    members = {f"{i}.pkl": b"\x80\x02\xff" for i in range(300)} | {
+        f"x{i}.pkl": proto(call("os", "f")) for i in range(300)
+    }
+    found = wt.check(put(tmp_path, zipped(members), "a.zip"), headers=True)["findings"]
+    assert len([f for f in found if f["code"] == "broken-pickle"]) == 11
+    assert len([f for f in found if f["code"] == "pickle-runs-code"]) == 101
+    assert {"and 290 more of this kind", "and 200 more of this kind"} <= {f["message"] for f in found}
+
+
+def test_a_pickle_of_ever_new_names_is_not_followed_to_its_end(tmp_path: Path) -> None:
+    body = b"(" + b"".join(glob(f"os{i}", "b") + b")R" for i in range(60_000)) + b"l"
+    path = put(
+        tmp_path, zipped({"archive/data.pkl": proto(body), "archive/version": b"3"}, zipfile.ZIP_DEFLATED), "a.pt"
+    )
+    with works.counted() as work:
+        found = codes(path)
+    assert "broken-pickle" in found and "pickle-runs-code" in found
+    assert work.calls < 2 * works.CALLS
+
+
+def test_what_does_not_fit_the_allowance_is_never_passed_over_in_silence(tmp_path: Path) -> None:
+    """Members with names that say nothing, behind one that uses the allowance up."""
+    members = {
+        "a.npy": b"\x93NUMPY" + bytes(2),
+        "zeros.pkl": b"\x80\x02" + b"N0" * 3_000_000 + b"N.",
+        "b": proto(call("os", "f")),
+    }
+    assert "unreadable" in codes(put(tmp_path, zipped(members, zipfile.ZIP_DEFLATED), "a.zip"))

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from weighttools.core.budgets import PICKLE_GLOBALS, STACK_OBJECTS
 from weighttools.core.budgets import PICKLE_LINE as _MAX_LINE
-from weighttools.core.budgets import STACK_OBJECTS
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError, UnsafeFileError
 
@@ -261,8 +261,18 @@ class Machine:
         if type(module) is not str or type(name) is not str:
             raise self.corrupt("the pickle names a global by something that is not text")
         found = Global(module, name)
-        self.globals.setdefault(found, Use(self.stream.position))
+        if found not in self.globals:
+            self._refuse_many_globals()
+            self.globals[found] = Use(self.stream.position)
         self.stack.append(found)
+
+    def _refuse_many_globals(self) -> None:
+        if len(self.globals) >= PICKLE_GLOBALS:
+            raise UnsafeFileError(
+                f"the pickle names more than {PICKLE_GLOBALS:,} different functions and classes",
+                subject=self.stream.source.name,
+                expected="some tens, as checkpoints do",
+            )
 
     def push_made(self, callee: Any, args: Any) -> None:
         """Push what a call would have made; nothing is called."""
