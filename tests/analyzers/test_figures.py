@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import weighttools as wt
@@ -123,7 +123,7 @@ def exact_shape(values: list[int]) -> tuple[float, float, float, float]:
 
 @given(
     st.sampled_from(["int64", "uint64"]),
-    st.integers(0, 2**64 - 1),
+    st.integers(2**53, 2**64 - 1),
     st.lists(st.integers(0, 9) | st.integers(0, 2**40), min_size=2, max_size=40),
     st.integers(0, 3),
 )
@@ -132,6 +132,7 @@ def test_integers_beyond_float64_are_exact(name: str, base: int, steps: list[int
     base = base % (2**63) if name == "int64" else base
     values = [min(base + step, limits.max) for step in steps]
     values = [v - 2**62 if name == "int64" else v for v in values] + [7] * n_small
+    assume(max(map(abs, values)) > 2**53)  # below, float64 holds them, and its own rounding of a mean shows
     found = row_of(np.array(values, name), kurtosis=True)
     assert (found["min"], found["max"]) == (min(values), max(values))
     if len(set(values)) == 1:

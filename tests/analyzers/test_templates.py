@@ -201,3 +201,120 @@ def test_code_beside_weights(tmp_path: Path) -> None:
     assert "modeling_x.XModel" in named["message"] and "another repository" in named["message"]
     [files] = found(tmp_path, "python-files")
     assert "modeling_x.py" in files["message"] and {named["severity"], files["severity"]} == {"warning"}
+
+
+U = "{% set u='_'*2 %}"
+BUILTINS = "''[u+'class'+u][u+'base'+u][u+'subclasses'+u]"
+EVASIONS = [  # each gets at a class in jinja2 itself, without a word that gives it away
+    "{{ ''['_'*2+'class'+'_'*2]['_'*2+'base'+'_'*2] }}",
+    U + "{% set range = " + BUILTINS + " %}{{ range() }}",
+    r"{{ ''['\N{LOW LINE}\N{LOW LINE}class\N{LOW LINE}\N{LOW LINE}'] }}",
+    "{{ ''['\\\n_\\\n_class_\\\n_'] }}",
+    "{{ ''['_' '_class_' '_'] }}",
+    "{{ ''['%c%cclass%c%c'|format(95,95,95,95)] }}",
+    "{{ ''['%c%cclass%c%c'%(95,95,95,95)] }}",
+    U + "{{ ['']|map(attribute=u+'class'+u)|first }}",
+    "{% set f='at'+'tr' %}" + U + "{{ ['']|map(f,u+'class'+u)|first }}",
+    U + "{% set ns=namespace() %}{% set ns.split=" + BUILTINS + " %}{{ ns.split() }}",
+    "{{ ''[['_','_class_','_']|join] }}",
+    "{{ ''['##class##'|replace('#','_')] }}",
+    U + "{% macro m(range) %}{{ range() }}{% endmacro %}{{ m(" + BUILTINS + ") }}",
+    U + "{% for range in [" + BUILTINS + "] %}{{ range() }}{% endfor %}",
+    U + "{% set k = u+'class'+u %}{{ ''[k] }}",
+    U + "{% set d = {'k': u+'class'+u} %}{% set e = d %}{{ ''[e.k] }}",
+    U + "{% set ns = namespace(k=1) %}{% set ns.k = u+'class'+u %}{{ ''[ns.k] }}",
+    "{% set k %}__class__{% endset %}{{ ''[k] }}",
+    U + "{% set l = [] %}{% set m = l %}{% set _ = m.append(u+'class'+u) %}{{ ''[l[0]] }}",
+    U + "{% macro m(k) %}{{ ''[k] }}{% endmacro %}{{ m(u+'class'+u) }}",
+    U + "{% macro m() %}{{ ''[varargs[0]] }}{% endmacro %}{{ m(u+'class'+u) }}",
+    U + "{% macro m() %}{{ caller(u+'class'+u) }}{% endmacro %}{% call(k) m() %}{{ ''[k] }}{% endcall %}",
+    "{% macro m() %}__class__{% endmacro %}{{ ''[m()] }}",
+    U + "{% with k = u+'class'+u %}{{ ''[k] }}{% endwith %}",
+    U + "{% for k in [u+'class'+u] %}{{ ''[k] }}{% endfor %}",
+    U + "{% for a in [1, u+'class'+u] %}{% if loop.previtem %}{{ x[loop.previtem] }}{% endif %}"
+        "{% if loop.nextitem %}{{ ''[loop.nextitem] }}{% endif %}{% endfor %}",
+    "{% set p = ['_','_class_','_'] %}{{ ''[p.0 + p.1 + p.2 + p.0] }}",
+    "{{ ''['x_x_xcxlxaxsxsx_x_'[1::2]] }}",
+    U + "{{ ['']|sort(attribute=u+'class'+u) }}", U + "{{ ['']|groupby(u+'class'+u) }}",
+    U + "{{ ['']|selectattr(u+'class'+u)|list }}", U + "{{ ['']|sum(attribute=u+'doc'+u, start='') }}",
+    U + "{{ ['']|map(**{'attribute': u+'class'+u})|first }}", U + "{{ ['']|join(',', u+'class'+u) }}",
+    "{% filter attr('_'*2+'class'+'_'*2) %}{% endfilter %}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", EVASIONS)
+def test_names_that_are_put_together_are_an_error(text: str) -> None:
+    environment = jinja2.Environment()
+    assert environment.from_string(text)
+    assert any(reach.is_error for reach in reaches(text))
+
+
+LATER = [  # as newer models write them: names from data, lists put together, numbers that are added
+    "{% macro extra(json_dict, handled_keys) %}{% for json_key in json_dict if json_key not in handled_keys %}"
+    "{{ '\\n<' ~ json_key ~ '>' ~ json_dict[json_key] | tojson }}{% endfor %}{% endmacro %}"
+    "{% for tool in tools %}{% set handled = ['name', 'type'] %}{{- '\\n' + extra(tool.function, handled) }}{% endfor %}",
+    "{% set ns = namespace(i=0, text='', is_first=false) %}{% for c in messages %}{% set ns.text = ns.text + c.content %}"
+    "{% set ns.i = ns.i + 1 %}{{ messages[ns.i - 1] }}{{ messages[ns.i] }}{% endfor %}{{ ns.is_first }}{{ ns['text'] }}",
+    "{% set messages = [{'role': 'system'}] + messages[1:] %}{% for message in messages %}"
+    "{{ message['content'] | trim }}{% set key = message.role %}{{ roles[key] }}{{ names[message['role']] }}{% endfor %}",
+    "{% for i in range(tool_calls|length) %}{{ tool_calls[i] }}{{ tool_calls[loop.index0 + 1] }}{{ x[messages|length - 1] }}"
+    "{% endfor %}{{ messages[::-1][0] }}{{ messages|sum(start=0) }}{{ messages|sort(attribute='role') }}",
+    "{% set names = [] %}{% set _ = names.append('a' + b) %}{{ names | join(', ' + sep) }}{{ content.index('x') }}"
+    "{% for name, schema in tool.properties | dictsort %}{{ required[name] }}{{ schema.type[0] }}{% endfor %}",
+    "{% set ns = namespace(index=0) %}{% set ns.index = ns.index + 1 %}{{ content.index('x') }}{{ content[ns.index] }}",
+    "{% set roles = {'user': '<u>', 'assistant': '<a>'} %}{% for m in messages %}{{ roles[m['role']] + m['content'] }}"
+    "{{ messages|selectattr('role', 'equalto', 'us' + 'er')|list|length }}{% endfor %}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", LATER)
+def test_reading_by_names_from_data_is_no_finding(text: str) -> None:
+    assert ImmutableSandboxedEnvironment().from_string(text)
+    assert reaches(text) == []
+
+
+def test_work_is_bound_by_the_length_of_a_template() -> None:
+    n = 3_000
+    for text in (
+        "{{ " + "x[" * n + "1" + "]" * n + " }}",
+        "{% macro m(a) %}{% endmacro %}{{ " + "m(" * n + "1" + ")" * n + " }}",
+        "{% set l = [] %}{{ " + "l.append(" * n + "1" + ")" * n + " }}",
+        "{% set l = [] %}{{ l" + ".append(1)" * n + " }}",
+        "{% set " + ",".join(f"a{i}" for i in range(n)) + " = " + ",".join(f"a{n - i}" for i in range(n)) + " %}",
+        "".join(f"{{% set a{i} = a{i + 1} %}}" for i in range(n)) + f"{{% set a{n} = b ~ c %}}{{{{ x[a0] }}}}",
+        "{{ " + "x|map(" * n + ")" * n + " }}",
+    ):
+        reaches(text)
+    assert any(reach.is_error for reach in reaches("{% set l = [] %}{{ l" + ".append(a + b)" * 99 + " }}{{ x[l[0]] }}"))
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer_config.json", "chat_template.json"])
+def test_a_broken_companion_hides_no_other(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{")
+    (tmp_path / "chat_template.jinja").write_text(EVIL)
+    assert [f["severity"] for f in found(weights(tmp_path), "chat-template")] == ["error"]
+    assert [name in f["message"] for f in found(tmp_path, "broken-config")] == [True]
+
+
+@pytest.mark.parametrize("text", [
+    '{"chat_template": "hi", "chat_template": %s}', '{"chat_template": %s, "chat_template": "hi"}',
+    '{"chat_template": [{"name": "a", "template": "hi", "template": %s}]}',
+])  # fmt: skip
+def test_of_a_key_that_stands_twice_both_values_are_looked_at(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(text % json.dumps(EVIL))
+    assert [f["severity"] for f in found(weights(tmp_path), "chat-template")] == ["error"]
+    assert found(tmp_path, "broken-config")
+
+
+@pytest.mark.parametrize("content", [
+    b" " * (1 << 20) + EVIL.encode(), b" " * (5 << 20) + EVIL.encode(), EVIL.encode("utf-16"), EVIL.encode("utf-16-le"),
+    b"\xff" + EVIL.encode(),
+])  # fmt: skip
+def test_what_is_not_looked_into_is_an_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(content)
+    assert [f["severity"] for f in found(weights(tmp_path), "chat-template")] == ["error"]
+
+
+def test_a_configuration_too_long_to_look_into_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(" " * 8_000_001 + json.dumps({"chat_template": EVIL}))
+    assert [f["severity"] for f in found(weights(tmp_path), "chat-template")] == ["error"]

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import weighttools as wt
+from tests import work as works
 from tests.hostile.pickles import archive, call, glob, proto, short, text
 from weighttools.core.tensormap import TensorMap
 
@@ -304,3 +305,79 @@ def test_many_names_are_summed_up(tmp_path: Path) -> None:
     body = b"(" + b"".join(call("nowhere", f"f{i}") for i in range(500)) + b"t"
     found = codes(put(tmp_path, proto(body)))
     assert 10 < len(found) < 100
+
+
+RUNS = b"cos\nsystem\nX\x02\x00\x00\x00:;\x85R."
+ODD = [  # what CPython's unpickler takes; nothing of it makes what follows less of a pickle
+    b"", b"I0x10\n0", b"I010\n0", b"I-0o17\n0", b"I5\0x\n0", b"I\0\n0", b"L0x10L\n0", b"L0b1\n0", b"I1_0\n0", b"F1.5\0x\n0",
+    b"\x8b" + struct.pack("<I", 600) + b"\1" * 600 + b"0", b"\x8a\xff" + b"\1" * 255 + b"0",
+    b"]K\x01aK\x00K\x02s0", b"]K\x01a(K\xffe0", b"K\x01(e0", b"K\x01(u0", b"cos\nenviron\nX\x01\0\0\0aX\x01\0\0\0bs0",
+    b"csys\nargv\nK\x01a0", b"\x96" + struct.pack("<Q", 2) + b"abK\x00K\x02s0", b"V" + b"x" * (1 << 20) + b"\n0",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("start", [b"\x80\x02", b""])
+@pytest.mark.parametrize("before", [b"", pickle.dumps({"a": 1}, 2)])
+def test_what_pythons_unpickler_takes_hides_no_call(
+    tmp_path: Path, before: bytes, start: bytes, odd: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[str] = []
+    monkeypatch.setattr("os.system", called.append)
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setenv("a", "")
+    stream = io.BytesIO(before + start + odd + RUNS)
+    for _ in range(2 if before else 1):
+        pickle.load(stream)
+    assert called == [":;"]
+    assert "error" in severities(put(tmp_path, before + start + odd + RUNS))
+
+
+@pytest.mark.parametrize("behind", [b"\x80\x02\x8bxxxx", b"\x80\x05", b"cos\nsystem\n\xff", b"Vx\n0cos\nsystem\nRR"])
+def test_a_broken_pickle_behind_a_pickle_is_an_error(tmp_path: Path, behind: bytes) -> None:
+    assert "broken-pickle" in codes(put(tmp_path, pickle.dumps({"a": 1}, 2) + behind))
+
+
+# -- how much is done and said ------------------------------------------------------------------------------------------
+
+
+def test_many_deflated_object_arrays_are_one_line(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.save(stream, np.array([b"x"] * 8_000, dtype=object), allow_pickle=True)
+    data = zipped({f"a{i}.npy": stream.getvalue() for i in range(500)}, zipfile.ZIP_DEFLATED)
+    path = put(tmp_path, data, "a.npz")
+    with works.counted() as work:
+        found = [finding for finding in wt.check(path, headers=True)["findings"] if finding["severity"] == "error"]
+    assert len(found) == 1 and "more members are not looked into either" in found[0]["message"]
+    assert work.calls < 14 * works.CALLS
+
+
+def test_findings_of_many_members_are_summed_up(tmp_path: Path) -> None:
+    members = {f"{i}.pkl": b"\x80\x02\xff" for i in range(300)} | {
+        f"x{i}.pkl": proto(call("os", "f")) for i in range(300)
+    }
+    found = wt.check(put(tmp_path, zipped(members), "a.zip"), headers=True)["findings"]
+    assert len([f for f in found if f["code"] == "broken-pickle"]) == 11
+    assert len([f for f in found if f["code"] == "pickle-runs-code"]) == 101
+    assert {"and 290 more of this kind", "and 200 more of this kind"} <= {f["message"] for f in found}
+
+
+def test_a_pickle_of_ever_new_names_is_not_followed_to_its_end(tmp_path: Path) -> None:
+    body = b"(" + b"".join(glob(f"os{i}", "b") + b")R" for i in range(60_000)) + b"l"
+    path = put(
+        tmp_path, zipped({"archive/data.pkl": proto(body), "archive/version": b"3"}, zipfile.ZIP_DEFLATED), "a.pt"
+    )
+    with works.counted() as work:
+        found = codes(path)
+    assert "broken-pickle" in found and "pickle-runs-code" in found
+    assert work.calls < 2 * works.CALLS
+
+
+def test_what_does_not_fit_the_allowance_is_never_passed_over_in_silence(tmp_path: Path) -> None:
+    """Members with names that say nothing, behind one that uses the allowance up."""
+    members = {
+        "a.npy": b"\x93NUMPY" + bytes(2),
+        "zeros.pkl": b"\x80\x02" + b"N0" * 3_000_000 + b"N.",
+        "b": proto(call("os", "f")),
+    }
+    assert "unreadable" in codes(put(tmp_path, zipped(members, zipfile.ZIP_DEFLATED), "a.zip"))

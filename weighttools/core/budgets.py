@@ -6,8 +6,8 @@ The rule they serve: a file under 1 MB costs at most 2 s of processor time and 3
 from __future__ import annotations
 
 MAX_FINDINGS_OF_A_KIND = 10
-"""Findings of one code that an index gives before the rest are one line: it may name 100,000 shards that are not there,
-and who reads the report learns nothing from the eleventh."""
+"""Findings of one kind that an index or an archive gives before the rest are one line: it may name 100,000 shards that
+are not there, and who reads the report learns nothing from the eleventh."""
 
 MAX_COMPANION_BYTES = 100_000_000
 """The largest file that is copied along with weights: a tokenizer takes tens of megabytes, and what is larger is data
@@ -34,8 +34,8 @@ MOST_SALVAGED_MEMBERS = 10_000
 """Members of a damaged archive that a check looks into."""
 MOST_NAMED = 50
 """Names of one kind that findings list one by one; the rest is counted."""
-MOST_TEMPLATE_CHARACTERS = 1 << 20
-"""Characters of a chat template that a check looks into: the longest have 20,000."""
+MOST_TEMPLATE_CHARACTERS = 1 << 18
+"""Characters of a chat template that a check looks into: the longest have 20,000, and so many cost a second."""
 MOST_VALUES = 1_000
 """Small values beside tensors (epoch, rate) that a map keeps: a checkpoint has tens, a pickled vocabulary a million."""
 MOST_VALUE_TEXT = 200
@@ -122,6 +122,9 @@ def letters(n_bytes: int) -> int:
     """Return how long the names of a pickle's tensors may be together: paths repeat what they lie under."""
     return 64 * n_bytes + (1 << 20)
 
+
+PICKLE_GLOBALS = 10_000
+"""Different names that a pickle may import: checkpoints have tens, and a file of 300 kB has room for 120,000."""
 
 INTEGER_BYTES = 512
 """How long an integer may be: generators have states of 16 bytes; Python spells none beyond 1785 bytes as text."""

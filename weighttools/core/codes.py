@@ -69,7 +69,8 @@ CODES: dict[str, Code] = {
     ),
     "chat-template": Code(
         "error, warning",
-        "a chat template reaches for attributes that lead to Python's modules (a warning: calls what is not known)",
+        "a chat template reaches for attributes that lead to Python's modules, or by names that it puts together, or is"
+        " not looked into (a warning: calls what is not known)",
         "do not render it; take the template from the model's makers",
     ),
     "template-name": Code(

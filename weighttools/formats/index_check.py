@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from weighttools.core.budgets import MAX_FINDINGS_OF_A_KIND
-from weighttools.core.findings import ERROR, WARNING, Finding
+from weighttools.core.findings import ERROR, WARNING, Finding, summed_up
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, WeighttoolsError
 from weighttools.formats import read_file
@@ -69,16 +68,7 @@ def check(index: Path) -> Iterator[Finding]:
     WeighttoolsError
         A shard cannot be read.
     """
-    more: Counter[str] = Counter()
-    severities: dict[str, str] = {}
-    for finding in _all(index):
-        more[finding.code] += 1
-        severities[finding.code] = finding.severity
-        if more[finding.code] <= MAX_FINDINGS_OF_A_KIND:
-            yield finding
-    for code, n in more.items():
-        if n > MAX_FINDINGS_OF_A_KIND:
-            yield Finding(severities[code], code, f"and {n - MAX_FINDINGS_OF_A_KIND:,} more of this kind")
+    yield from summed_up(_all(index))
 
 
 def _all(index: Path) -> Iterator[Finding]:

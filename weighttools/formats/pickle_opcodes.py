@@ -6,6 +6,7 @@ Source: Python's ``pickletools.opcodes``. Every length is held against the bytes
 from __future__ import annotations
 
 import codecs
+import re
 import struct
 from typing import Any
 
@@ -31,8 +32,8 @@ def _long(n_bytes: int) -> Handler:
     def push(m: Machine) -> None:
         data = _counted(m, n_bytes)
         if len(data) > INTEGER_BYTES:
-            raise m.corrupt(f"the pickle holds an integer of {len(data):,} bytes")
-        m.stack.append(int.from_bytes(data, "little", signed=True))
+            m.go_beyond(f"the pickle holds an integer of {len(data):,} bytes")
+        m.stack.append(int.from_bytes(data[:INTEGER_BYTES], "little", signed=True))
 
     return push
 
@@ -115,25 +116,36 @@ def _extension(n_bytes: int) -> Handler:
     return push
 
 
-def _number(m: Machine, line: bytes) -> int:
+def _number(m: Machine, line: bytes, base: int = 10) -> int:
+    """Read a number as CPython's unpickler does: up to a zero byte; a base may be told by how it begins."""
+    digits = line.split(b"\0")[0]
     try:
-        return int(line)
+        return int(digits, base)
     except ValueError:
         raise m.corrupt("the pickle holds a malformed number") from None
 
 
 def _int_line(m: Machine) -> None:
     line = m.stream.line()
-    m.stack.append({b"00": False, b"01": True}[line] if line in (b"00", b"01") else _number(m, line))
+    if line in (b"00", b"01"):
+        m.stack.append(line == b"01")
+    elif _OCTAL.fullmatch(line.split(b"\0")[0]):  # C's strtol takes it for one; nothing is 0
+        m.stack.append(int(line.split(b"\0")[0] or b"0", 8))
+    else:
+        m.stack.append(_number(m, line, 0))
+
+
+_OCTAL = re.compile(rb"\s*[-+]?0[0-7]+|")
 
 
 def _long_line(m: Machine) -> None:
-    m.stack.append(_number(m, m.stream.line().removesuffix(b"L")))
+    m.stack.append(_number(m, m.stream.line().removesuffix(b"L"), 0))
 
 
 def _float_line(m: Machine) -> None:
+    line = m.stream.line()
     try:
-        m.stack.append(float(m.stream.line()))
+        m.stack.append(float(line.split(b"\0")[0]))
     except ValueError:
         raise m.corrupt("the pickle holds a malformed number") from None
 
@@ -153,8 +165,9 @@ def _string_line(m: Machine) -> None:
 
 
 def _unicode_line(m: Machine) -> None:
+    line = m.stream.line()
     try:  # the function itself: looking a codec up by name would import its module
-        m.stack.append(codecs.raw_unicode_escape_decode(m.stream.line())[0])
+        m.stack.append(codecs.raw_unicode_escape_decode(line)[0])
     except ValueError:
         raise m.corrupt("the pickle holds malformed text") from None
 
@@ -231,9 +244,24 @@ def _set_item(m: Machine) -> None:
 
 def _into_mapping(m: Machine, pairs: list[tuple[Any, Any]]) -> None:
     target = m.top()
-    if type(target) is not Table and type(target) is not Made:
-        raise m.corrupt("the pickle sets entries of what is no dictionary")
-    target.items += pairs
+    if not pairs:
+        return
+    if type(target) is Table or type(target) is Made:
+        target.items += pairs
+    elif type(target) is list and all(type(key) is int and -len(target) <= key < len(target) for key, _ in pairs):
+        for key, value in pairs:
+            target[key] = value
+    else:
+        _change(m, target, "the pickle sets entries of what is no dictionary", "set entries of what it has imported")
+
+
+def _change(m: Machine, target: Any, fact: str, act: str) -> None:
+    """Change what is no container of the pickle's own: what it has imported, or the bytes of a bytearray."""
+    if type(target) in (Global, Persistent):
+        m.act(act)
+    if type(target) not in (Global, Persistent, bytes):
+        raise m.corrupt(fact)
+    m.go_beyond(fact)
 
 
 def _append(m: Machine) -> None:
@@ -247,12 +275,14 @@ def _appends(m: Machine) -> None:
 
 def _into_list(m: Machine, values: list[Any]) -> None:
     target = m.top()
+    if not values:
+        return
     if type(target) is list:
         target += values
     elif type(target) is Made:
         target.items += [(None, value) for value in values]
     else:
-        raise m.corrupt("the pickle appends to what is no list")
+        _change(m, target, "the pickle appends to what is no list", "append to what it has imported")
 
 
 def _global(m: Machine) -> None:

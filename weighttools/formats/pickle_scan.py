@@ -10,16 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, ValuesView
 
-from weighttools.core.budgets import MOST_NESTED_ARCHIVES
-from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
+from weighttools.core.budgets import MOST_NAMED, MOST_NESTED_ARCHIVES
+from weighttools.core.findings import ERROR, NOTE, WARNING, Finding, summed_up
 from weighttools.core.tensor import Source
-from weighttools.errors import WeighttoolsError
+from weighttools.errors import UnsafeFileError, WeighttoolsError
 from weighttools.formats import npy, sniff
 from weighttools.formats.pickle_findings import findings
 from weighttools.formats.pickle_opcodes import HANDLERS
 from weighttools.formats.pickles import PROTOCOLS, Global, Machine, Stream
 from weighttools.io.archive import Member, is_zip, members
-from weighttools.io.archive_salvage import Allowance, Inflated, head, salvaged
+from weighttools.io.archive_salvage import Allowance, Inflated, SpentError, head, salvaged
 from weighttools.io.source import Bytes, Part
 
 SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".dill", ".npy", ".zip")
@@ -34,6 +34,8 @@ _MOST_TRIED = 16
 """Plain pickles of protocol 0 or 1, one behind the other, that convince without one that names a function."""
 _PLAUSIBLE = re.compile(r"\w+(?:\.\w+)*")
 _HEAD_BYTES = 512
+_SAID = dict.fromkeys(("pickle-runs-code", "pickle-imports"), 2 * MOST_NAMED)
+"""How many findings of an archive's pickles are said, each with a name."""
 
 
 def of_source(source: Source, suffix_says: bool) -> Iterable[Finding]:
@@ -56,8 +58,12 @@ def of_source(source: Source, suffix_says: bool) -> Iterable[Finding]:
 
 def begins_pickle(stream: Stream) -> bool:
     """Whether a stream begins with a pickle; it is used up."""
+    return _says_protocol(stream) or _tried(stream)
+
+
+def _says_protocol(stream: Stream) -> bool:
     start = stream.source.read(stream.position, min(2, stream.remaining))
-    return (len(start) == 2 and start[0] == 0x80 and start[1] in PROTOCOLS) or _tried(stream)
+    return len(start) == 2 and start[0] == 0x80 and start[1] in PROTOCOLS
 
 
 def _tried(stream: Stream, left: Allowance | None = None) -> bool:
@@ -72,15 +78,32 @@ def _tried(stream: Stream, left: Allowance | None = None) -> bool:
 
 
 def _goes_on(stream: Stream, left: Allowance | None) -> bool:
-    """Whether one more pickle follows in a stream of pickles: it ends, or calls something before it breaks."""
-    ended, machine = _run(stream, left)
-    return ended or bool(machine.acts) or any(use.n_calls for use in machine.globals.values())
+    """Whether one more pickle follows in a stream of pickles, whole or broken.
+
+    It ends, says its protocol, or names or does something before it breaks, or goes on for longer than it is followed.
+    """
+    if _says_protocol(stream):
+        return True
+    machine = _machine(stream, left)
+    try:
+        machine.load()
+    except SpentError:
+        raise
+    except UnsafeFileError:
+        return True
+    except WeighttoolsError:
+        return bool(machine.acts) or any(use.n_calls or _is_plausible(found) for found, use in machine.globals.items())
+    finally:
+        _spend(machine, left)
+    return True
 
 
 def _run(stream: Stream, left: Allowance | None) -> tuple[bool, Machine]:
     machine = _machine(stream, left)
     try:
         machine.load()
+    except SpentError:
+        raise
     except WeighttoolsError:
         return False, machine
     finally:
@@ -90,7 +113,7 @@ def _run(stream: Stream, left: Allowance | None) -> tuple[bool, Machine]:
 
 def _machine(stream: Stream, left: Allowance | None) -> Machine:
     """Return a machine for a stream; what was inflated runs no more opcodes than the archive has left."""
-    return Machine(stream, None if left is None else max(0, left.opcodes))
+    return Machine(stream, None if left is None else max(0, left.opcodes), skims=True)
 
 
 def _spend(machine: Machine, left: Allowance | None) -> None:
@@ -119,7 +142,7 @@ def of_stream(
         What inflated pickles may still run; None for those that are stored.
     """
     machine = _machine(stream, left)
-    n_read = 0
+    n_read, spent = 0, None
     try:
         while stream.remaining and n_read != n_pickles:
             machine.load()
@@ -127,10 +150,14 @@ def of_stream(
             if n_pickles is None and stream.remaining and not _goes_on(_copy(stream), left):
                 yield _trailing(stream)
                 break
+    except SpentError as error:
+        spent = error
     except WeighttoolsError as error:
         yield Finding(ERROR, "broken-pickle", str(error), remedy="do not load it with an unpickler")
     _spend(machine, left)
     yield from findings(machine, scripted)
+    if spent:
+        raise spent
 
 
 def _copy(stream: Stream) -> Stream:
@@ -142,12 +169,16 @@ def _trailing(stream: Stream) -> Finding:
     return Finding(WARNING, "trailing-bytes", f"{stream.source.name}: {fact}")
 
 
-def of_archive(source: Source, depth: int = 0, allowance: Allowance | None = None) -> Iterator[Finding]:
+def of_archive(source: Source) -> Iterator[Finding]:
     """Yield what is found in a zip archive: in every member, whatever it is called, and in archives within it.
 
-    An archive that contradicts itself is an error, and its members are looked into all the same.
+    An archive that contradicts itself is an error, and its members are looked into all the same. Of each kind of
+    finding the first few are said, and how many more there are.
     """
-    left = allowance or Allowance(source)
+    return summed_up(_of_archive(source, 0, Allowance(source)), _SAID)
+
+
+def _of_archive(source: Source, depth: int, left: Allowance) -> Iterator[Finding]:
     try:
         found: Iterable[Member] = members(source).values()
     except WeighttoolsError as error:
@@ -156,14 +187,23 @@ def of_archive(source: Source, depth: int = 0, allowance: Allowance | None = Non
     scripted = isinstance(found, ValuesView) and any(member.name.endswith("/constants.pkl") for member in found)
     if scripted:
         yield Finding(NOTE, "torchscript", f"{source.name} holds TorchScript: code that torch.jit.load takes in")
-    for member in found:
-        yield from _of_member(member, depth, left, scripted)
+    spent: list[str] = []
+    try:
+        for member in found:
+            yield from _of_member(member, depth, left, scripted, spent)
+    except SpentError as error:  # while members are searched for
+        spent.append(str(error))
+    if spent:
+        more = f"; {len(spent) - 1:,} more members are not looked into either" * (len(spent) > 1)
+        yield Finding(ERROR, "unreadable", spent[0] + more)
 
 
-def _of_member(member: Member, depth: int, left: Allowance, scripted: bool) -> Iterator[Finding]:
+def _of_member(member: Member, depth: int, left: Allowance, scripted: bool, spent: list[str]) -> Iterator[Finding]:
     """Yield what is found in a member; that it cannot be read is a finding, and the others are looked into."""
     try:
         yield from _of_content(member, depth, left, scripted)
+    except SpentError as error:
+        spent.append(str(error))
     except WeighttoolsError as error:
         yield Finding(ERROR, "unreadable", str(error))
 
@@ -180,7 +220,7 @@ def _of_content(member: Member, depth: int, left: Allowance, scripted: bool) -> 
     elif is_zip(begin):
         content = _content(member, left, subject)
         inner = Bytes(content.whole(), subject) if isinstance(content, Inflated) else content
-        yield from of_archive(inner, depth + 1, left)
+        yield from _of_archive(inner, depth + 1, left)
     elif begin.startswith(npy.MAGIC):
         yield from of_npy(_content(member, left, subject), left if member.deflated or depth else None)
     elif begin and (named or begin[0] in _OPCODES):
@@ -202,6 +242,7 @@ def _of_pickle(content: Part | Inflated, named: bool, scripted: bool, left: Allo
 def _content(member: Member, left: Allowance, subject: str) -> Part | Inflated:
     """Return a member's content as a source."""
     if member.deflated:
+        left.refuse_if_spent(subject)
         return Inflated(member, left, subject)
     return Part(member.span.source, member.span.offset, member.span.length, subject)
 

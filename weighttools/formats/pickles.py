@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from weighttools.core.budgets import PICKLE_GLOBALS, STACK_OBJECTS
 from weighttools.core.budgets import PICKLE_LINE as _MAX_LINE
-from weighttools.core.budgets import STACK_OBJECTS
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError, UnsafeFileError
 
@@ -138,6 +138,8 @@ class Stream:
         if found < 0:
             self._fill(min(_MAX_LINE, self.remaining))
             found = self._buffer.find(b"\n", 0, _MAX_LINE)
+        if found < 0 and len(self._buffer) >= _MAX_LINE:
+            raise UnsafeFileError(f"a line of the pickle is longer than {_MAX_LINE:,} bytes", subject=self.source.name)
         if found < 0:
             raise CorruptFileError("a line of the pickle has no end", subject=self.source.name, offset=self.position)
         data = self._buffer[self._at : found]
@@ -154,6 +156,9 @@ class Machine:
         What to run.
     most_opcodes
         How many it may hold in all; None is as many as it has bytes.
+    skims
+        Whether what Python's unpickler takes but no reader wants (longer integers, changes of what is imported) is
+        passed over, to see what comes behind it; its values are then not true.
 
     Attributes
     ----------
@@ -168,12 +173,12 @@ class Machine:
     """
 
     __slots__ = (
-        "_seen", "acts", "floor", "globals", "marks", "memo", "most_opcodes", "n_opcodes", "persistents", "stack",
-        "stream",
+        "_seen", "acts", "floor", "globals", "marks", "memo", "most_opcodes", "n_opcodes", "persistents", "skims",
+        "stack", "stream",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, most_opcodes: int | None = None) -> None:
-        self.stream = stream
+    def __init__(self, stream: Stream, most_opcodes: int | None = None, skims: bool = False) -> None:
+        self.stream, self.skims = stream, skims
         self.most_opcodes = sys.maxsize if most_opcodes is None else most_opcodes
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -212,7 +217,11 @@ class Machine:
 
     def _refuse_too_much(self, n: int) -> None:
         if len(self.stack) > STACK_OBJECTS:
-            raise self.corrupt(f"the pickle piles up {len(self.stack):,} objects")
+            raise UnsafeFileError(
+                f"the pickle piles up {len(self.stack):,} objects",
+                subject=self.stream.source.name,
+                expected=f"at most {STACK_OBJECTS:,}",
+            )
         if self.n_opcodes + n > self.most_opcodes:
             raise UnsafeFileError(
                 f"its compressed pickle unfolds to more than {self.most_opcodes:,} opcodes",
@@ -252,8 +261,18 @@ class Machine:
         if type(module) is not str or type(name) is not str:
             raise self.corrupt("the pickle names a global by something that is not text")
         found = Global(module, name)
-        self.globals.setdefault(found, Use(self.stream.position))
+        if found not in self.globals:
+            self._refuse_many_globals()
+            self.globals[found] = Use(self.stream.position)
         self.stack.append(found)
+
+    def _refuse_many_globals(self) -> None:
+        if len(self.globals) >= PICKLE_GLOBALS:
+            raise UnsafeFileError(
+                f"the pickle names more than {PICKLE_GLOBALS:,} different functions and classes",
+                subject=self.stream.source.name,
+                expected="some tens, as checkpoints do",
+            )
 
     def push_made(self, callee: Any, args: Any) -> None:
         """Push what a call would have made; nothing is called."""
@@ -269,6 +288,11 @@ class Machine:
         if arguments and type(arguments[0]) is Global:
             self.globals[arguments[0]].n_handed += 1
         self.stack.append(Made(callee, arguments))
+
+    def go_beyond(self, fact: str) -> None:
+        """Refuse what readers do not want, unless it is passed over."""
+        if not self.skims:
+            raise self.corrupt(fact)
 
     def act(self, what: str) -> None:
         """Note what unpickling would do here beside calling a global by its name."""

@@ -52,6 +52,10 @@ def _inflated(member: Member, allowance: Allowance) -> Member:
     return Member(member.name, Span(Bytes(data, name), 0, len(data)), len(data), False, member.crc)
 
 
+class SpentError(UnsafeFileError):
+    """An archive's allowance is used up: this member, and those behind it, are not looked into."""
+
+
 class Allowance:
     """What may still be inflated, over all the members of an archive and the archives in it.
 
@@ -70,12 +74,16 @@ class Allowance:
 
         Raises
         ------
-        UnsafeFileError
+        SpentError
             There were not so many left.
         """
         self.left -= n_bytes
-        if self.left < 0:
-            raise UnsafeFileError("inflates too far to be looked into", subject=subject)
+        self.refuse_if_spent(subject)
+
+    def refuse_if_spent(self, subject: str) -> None:
+        """Raise `SpentError` where nothing may be inflated, or no opcode run, any more."""
+        if self.left < 0 or self.opcodes <= 0:
+            raise SpentError("inflates too far to be looked into", subject=subject)
 
 
 class Inflated:

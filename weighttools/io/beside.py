@@ -141,8 +141,12 @@ def _info(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> os
         return None
     try:
         info = _walked(place, real) if os.open in os.supports_dir_fd else os.lstat(real)
-    except (OSError, ValueError):
+    except ValueError:
         return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # another thing lies there now
+            return None
+        raise
     return None if stat.S_ISLNK(info.st_mode) else info
 
 

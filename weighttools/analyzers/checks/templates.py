@@ -7,11 +7,12 @@ text or a list of named ones; chat_template.jinja, chat_template.json, additiona
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from weighttools.analyzers import configuration, jinja
-from weighttools.core.budgets import MOST_NAMED, MOST_TEMPLATE_CHARACTERS
+from weighttools.core.budgets import CONFIG_BYTES, MOST_NAMED, MOST_TEMPLATE_CHARACTERS
 from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError, few
@@ -33,51 +34,97 @@ class Template(NamedTuple):
 
 def check(tensor_map: TensorMap) -> Iterator[Finding]:
     """Yield what each template reaches for beyond rendering, and each name of one that is a path."""
-    try:
-        for template in _templates(tensor_map):
-            yield from _judged(template)
-    except (WeighttoolsError, OSError) as error:
-        yield Finding(WARNING, "broken-config", str(error))
+    for template in _of_metadata(tensor_map):
+        yield from _judged(template)
+    for place, path in _files(tensor_map):
+        try:
+            for template in _of_file(place, path):
+                yield from _judged(template)
+        except _NotLookedInto as error:
+            yield Finding(ERROR, "chat-template", f"{place}: {error}, and is not looked into")
+        except (WeighttoolsError, OSError) as error:
+            yield Finding(WARNING, "broken-config", str(error))
+            continue
+        if place in CONFIGS:
+            yield from _broken(tensor_map, place)
 
 
-def _templates(tensor_map: TensorMap) -> Iterator[Template]:
+class _NotLookedInto(Exception):
+    """Loaders may take what this file holds, but it is not looked into."""
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The entries of a JSON object, of a key that stands twice both: loaders differ in which of them they take."""
+
+    def values_of(self, key: str) -> list[Any]:
+        return [value for name, value in self if name == key]
+
+
+def _of_metadata(tensor_map: TensorMap) -> Iterator[Template]:
     for key, value in tensor_map.metadata.items():
         if key == KEY or key.startswith(KEY + "."):
             yield Template("metadata", key[len(KEY) + 1 :], value)
     names = tensor_map.metadata.get("tokenizer.chat_templates")
     if isinstance(names, Iterable) and not isinstance(names, str):
         yield from (Template("metadata", name, "") for name in names if isinstance(name, str))
-    for config in CONFIGS:
-        found = configuration.read_beside(tensor_map.origin, config) or {}
-        yield from _of_config(config, found.get("chat_template"))
-    yield from _of_files(tensor_map)
 
 
-def _of_config(place: str, value: Any) -> Iterator[Template]:
-    if isinstance(value, str):
-        yield Template(place, "", value)
-    rows = value if isinstance(value, list) else []
-    for row in rows:
-        if isinstance(row, dict):
-            yield Template(place, str(row.get("name", "")), row.get("template"))
-    if isinstance(value, dict):
-        yield from (Template(place, str(name), text) for name, text in value.items())
-
-
-def _of_files(tensor_map: TensorMap) -> Iterator[Template]:
+def _files(tensor_map: TensorMap) -> Iterator[tuple[str, LocalFile]]:
+    """Yield each file beside the weights that may hold templates: what it is called there, and the file."""
     home = configuration.home_of(tensor_map.origin)
     if home is None:
         return
     more = [f"{FOLDER}/{name}" for name in names_in(home, FOLDER) if name.endswith(SUFFIX)]
-    for name in (FILE, *more):
+    for name in (*CONFIGS, FILE, *more):
         found = companion(home, name)
         if found is not None:
-            yield Template(name, "", _read(found))
+            yield name, found
 
 
-def _read(source: LocalFile) -> str:
-    length = min(source.size, 4 * MOST_TEMPLATE_CHARACTERS + 4)
-    return source.read(0, length).decode("utf-8", "replace")
+def _broken(tensor_map: TensorMap, place: str) -> Iterator[Finding]:
+    try:
+        configuration.read_beside(tensor_map.origin, place)
+    except (WeighttoolsError, OSError) as error:
+        yield Finding(WARNING, "broken-config", str(error))
+
+
+def _of_file(place: str, source: LocalFile) -> Iterator[Template]:
+    most = CONFIG_BYTES if place in CONFIGS else 4 * MOST_TEMPLATE_CHARACTERS
+    if source.size > most:
+        raise _NotLookedInto(f"it is {source.size:,} bytes long")
+    data = source.read(0, source.size)
+    if place in CONFIGS:
+        yield from _of_config(place, data)
+        return
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise _NotLookedInto("it is not UTF-8") from None
+    if "\0" in text:  # UTF-16 of plain letters is UTF-8 with zeros
+        raise _NotLookedInto("it is not plain text")
+    yield Template(place, "", text)
+
+
+def _of_config(place: str, data: bytes) -> Iterator[Template]:
+    try:
+        config = json.loads(data, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError):
+        return  # no loader reads it either; that it is broken is told
+    for value in config.values_of("chat_template") if isinstance(config, _Pairs) else ():
+        if isinstance(value, str):
+            yield Template(place, "", value)
+        elif isinstance(value, _Pairs):
+            yield from (Template(place, str(name), text) for name, text in value)
+        elif isinstance(value, list):
+            for row in value:
+                yield from _of_row(place, row)
+
+
+def _of_row(place: str, row: Any) -> Iterator[Template]:
+    if isinstance(row, _Pairs):
+        names = [str(name) for name in row.values_of("name")] or [""]
+        yield from (Template(place, names[0], text) for text in row.values_of("template"))
+        yield from (Template(place, name, "") for name in names[1:])
 
 
 def _judged(template: Template) -> Iterator[Finding]:
@@ -88,7 +135,7 @@ def _judged(template: Template) -> Iterator[Finding]:
     if not isinstance(text, str):
         return
     if len(text) > MOST_TEMPLATE_CHARACTERS:
-        yield Finding(WARNING, "chat-template", f"{called} is {len(text):,} characters long, and is not looked into")
+        yield Finding(ERROR, "chat-template", f"{called} is {len(text):,} characters long, and is not looked into")
         return
     found = jinja.reaches(text)
     for severity in (ERROR, WARNING):
