@@ -189,8 +189,8 @@ class Tensor:
         try:
             return values.reshape(self.shape)
         except ValueError as error:
-            told = f" of shape {self.shape}" if len(self.shape) <= 64 else ""
-            raise SpecError(f"NumPy holds no array of {len(self.shape):,} axes{told}: {error}") from None
+            shape = self.shape if len(self.shape) <= 64 else f"({', '.join(map(str, self.shape[:4]))}, …)"
+            raise SpecError(f"NumPy holds no array of {len(self.shape):,} axes of shape {shape}: {error}") from None
 
     def blocks(self, block_elements: int = BLOCK_ELEMENTS) -> Iterator[Array]:
         """Yield the elements as flat arrays in C order, each about `block_elements` long."""
