@@ -197,13 +197,13 @@ def shard_notes(
             if found
             else "there is no config.json beside the source: transformers needs one in the directory" + hint
         )
-    stale = [name for name in _MODEL_FILES if not planned_beside(name, source, beside) and _lies_in(planned, name)]
+    stale = [name for name in _MODEL_FILES if not _comes_along(name, source, beside) and _lies_in(planned, name)]
     if stale and not os.path.isdir(source):
         notes.append(f"{', '.join(stale)} in the directory stay as they are, of the model that was there")
     return notes
 
 
-def planned_beside(name: str, source: str, beside: Mapping[str, bytes]) -> bool:
+def _comes_along(name: str, source: str, beside: Mapping[str, bytes]) -> bool:
     """Return whether a file comes into the target with the weights."""
     return name in beside or bool(source and os.path.isdir(source) and os.path.isfile(os.path.join(source, name)))
 

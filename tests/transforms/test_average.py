@@ -201,6 +201,23 @@ def test_scaled_float8_is_not_averaged():
         wt.average(maps)
 
 
+@pytest.mark.parametrize("end", ["_scale", "_scale_inv"])
+@pytest.mark.parametrize("shape", [(4, 4), (8,)])
+@pytest.mark.parametrize("packed_first", [True, False])
+def test_scaled_float8_of_any_name_in_any_of_the_files_is_not_averaged(
+    end: str, shape: tuple[int, ...], packed_first: bool
+):
+    scaled = {"q": normal(shape, "float8_e4m3fn", 0), f"q{end}": np.ones(1, np.float32)}
+    plain = (
+        {"q": normal(shape, "float8_e4m3fn", 1), f"q{end}": np.ones(1, np.float32)}
+        if packed_first
+        else {"q": normal(shape, "float32", 1)}
+    )
+    maps = [wt.TensorMap.from_arrays(scaled), wt.TensorMap.from_arrays(plain)]
+    with pytest.raises(wt.WeighttoolsError, match="is packed as fp8 with scales"):
+        wt.average(maps if packed_first else maps[::-1])
+
+
 def test_training_state_that_one_file_has_is_left_as_it_is(tmp_path: Path) -> None:
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters())

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from weighttools.core.patterns import chosen
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, counted, few
 from weighttools.families.of_maps import roles
@@ -90,7 +90,8 @@ def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[st
     everywhere = [first, *maps[1:]]
     names = dict.fromkeys(name for one in everywhere for name in (*one, *one.aliases) if name not in first.aliases)
     asked = list(chosen(names, include, exclude))
-    _refuse_packed(first, asked)
+    for one in everywhere:
+        _refuse_packed(one, asked)
     asked = [name for name in asked if not _is_foreign_state(everywhere, name)]
     found = Plan(first, untied)
     holders = {name: [i for i, one in enumerate(everywhere) if name in one] for name in asked}
@@ -114,14 +115,14 @@ def _is_foreign_state(maps: Sequence[TensorMap], name: str) -> bool:
     return len(holders) < len(maps) and told(name, holders[0][name].spec, holders[0]).role is Role.STATE
 
 
-def _refuse_packed(first: TensorMap, asked: Sequence[str]) -> None:
+def _refuse_packed(tensor_map: TensorMap, asked: Sequence[str]) -> None:
     """Refuse to average what little is not packed of a packed checkpoint: the mean would be of norms alone."""
-    parts = packed(first)
+    parts = packed(tensor_map)
     members = [name for name in asked if parts and name in parts.members]
     if parts and members:
         raise SpecError(
             f"is packed as {parts.title}: its weights cannot be averaged as they are, first {members[0]!r}",
-            subject=first.origin.path or None,
+            subject=tensor_map.origin.path or None,
             expected="decoded weights",
             remedy="leave the packed ones out with -x: they are then the first file's",
         )
@@ -178,26 +179,12 @@ def _divide(found: Plan, maps: Sequence[TensorMap], strangers: str) -> None:
         found.roles[name] = said.role
         is_plain = spec.dtype.is_float and spec.dtype.bits >= 8 and not spec.is_quantized
         rule = _COPIED.get(said.role) if is_plain else INTEGERS
-        if rule is None:
-            _check_scaled(one, name, spec)
         if rule is not None:
             found.left[rule] = found.left.get(rule, 0) + 1
             continue
         for i in holders[1:]:
             _check_fit(maps[i], name, one[name], strangers)
         found.averaged.append(name)
-
-
-def _check_scaled(tensor_map: TensorMap, name: str, spec: Spec) -> None:
-    """Refuse 8-bit floats that are multiplied by a scale: the mean of such values is not that of the weights."""
-    scale = next((f"{name}{end}" for end in ("_scale_inv", "_scale") if f"{name}{end}" in tensor_map), None)
-    if spec.dtype.bits == 8 and scale:
-        raise SpecError(
-            f"{name!r} is {spec.dtype.name}, to be multiplied by {scale!r}: its values cannot be averaged as they are",
-            subject=tensor_map.origin.path or None,
-            expected="decoded weights",
-            remedy=f"leave it as in the first: -x {name}",
-        )
 
 
 def _check_fit(other: TensorMap, name: str, wanted: Tensor, strangers: str) -> None:
