@@ -13,7 +13,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.train.test_models import CONFIGS, arrays, is_encoder, reference
+from tests.train.models.test_models import CONFIGS, arrays, is_encoder, reference
 from weighttools import train
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train import models

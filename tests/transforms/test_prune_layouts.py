@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from torch.nn.utils import prune as theirs
 
 import weighttools as wt
-from tests.train.test_models import CONFIGS, IDS
+from tests.train.models.test_models import CONFIGS, IDS
 from tests.transforms.edits import normal
 
 WEAK = 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.train.test_models import CONFIGS, arrays, reference
+from tests.train.models.test_models import CONFIGS, arrays, reference
 from weighttools.errors import WeighttoolsError
 from weighttools.train import models
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import weighttools as wt
 from tests.train.gradcheck import gradcheck
-from tests.train.test_models import CONFIGS, IDS, MASK, arrays, errors, outputs, reference
+from tests.train.models.test_models import CONFIGS, IDS, MASK, arrays, errors, outputs, reference
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train import (
     adamw,

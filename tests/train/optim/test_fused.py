@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from tests.train.test_optim import PAIRS, UNIT, distance, ours, start, theirs
+from tests.train.optim.test_optim import PAIRS, UNIT, distance, ours, start, theirs
 from weighttools.train.optimizers import fused, optim, transforms
 
 CHAINS: dict[str, optim.Optimizer] = {

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 import weighttools as wt
-from tests.train.test_fit import Recorded
+from tests.train.fitting.test_fit import Recorded
 from weighttools import train
 
 pytestmark = pytest.mark.real

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.train.test_gradients import CASES
+from tests.train.ops.test_gradients import CASES
 from weighttools.train import models, ops
 from weighttools.train.losses import cross_entropy
 from weighttools.train.tape import Tape, Variable, value_and_grad
