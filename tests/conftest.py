@@ -9,18 +9,62 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from safetensors.numpy import save_file
+from threadpoolctl import threadpool_limits
 
-settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
-settings.load_profile("shared machine")
+from tests import thorough
+
 ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        thorough.OPTION,
+        action="store_true",
+        help="run the long forms too: real weights (fetched), fine-tunes in torch, kills, mutants, many examples",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    thorough.choose(config.getoption(thorough.OPTION))
+    config.stash[LEFT_OUT] = 0
+    config.pluginmanager.register(_Workers())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if thorough.is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not thorough.is_left_out(item)]
+    config.stash[LEFT_OUT] = len(left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that started this one, if one did, what was left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]
+
+
+class _Workers:
+    """What only pytest-xdist calls."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Each worker collects every test, so each has left out the same ones."""
+        left_out = getattr(node, "workeroutput", {}).get("left_out", 0)
+        node.config.stash[LEFT_OUT] = max(node.config.stash[LEFT_OUT], left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[LEFT_OUT]:
+        terminalreporter.write_line(thorough.told(config.stash[LEFT_OUT]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,6 +72,14 @@ def interruptible() -> None:
     """A shell starts what runs in its background with SIGINT ignored, and every process below inherits that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """Where tests run side by side, products keep to a core each: waiting for one another's threads, they spin."""
+    limit = 1 if "PYTEST_XDIST_WORKER" in os.environ else None
+    with threadpool_limits(limit, user_api="blas"):
+        yield
 
 
 class Ran(NamedTuple):

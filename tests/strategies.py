@@ -7,14 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.tensormap import TensorMap
-
-settings.register_profile("weighttools", max_examples=30, deadline=None)
-settings.load_profile("weighttools")
 
 ODD_NAMES = (
     "",

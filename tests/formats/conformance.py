@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
 from tests import strategies
 from tests.strategies import assert_same, bits_of, random_array
+from tests.thorough import at_most
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
@@ -300,7 +301,7 @@ class FormatConformance:
             return
 
         @given(self.maps())
-        @settings(max_examples=10)
+        @at_most(40)
         def check(tensor_map: TensorMap) -> None:
             first = self.write(tensor_map, tmp_path / f"same{self.suffix}")
             backwards = dict(reversed(tensor_map.metadata.items()))
@@ -331,7 +332,7 @@ class FormatConformance:
         change = st.tuples(at, st.sampled_from(["set", "flip", "insert", "delete", "repeat"]), patch)
 
         @given(st.lists(change, min_size=1, max_size=4))
-        @settings(max_examples=self.mutations)
+        @at_most(self.mutations)
         def check(changes: list[tuple[int, str, bytes]]) -> None:
             path.write_bytes(mutated(data, changes))
             self.survives(path)
