@@ -46,6 +46,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[LEFT_OUT] = len(left_out)
 
 
+def pytest_collection_finish() -> None:
+    """What importing and collecting thousands of tests made stays to the end: garbage collections pass it over."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Tell the process that started this one, if one did, what was left out."""
     if hasattr(session.config, "workeroutput"):

@@ -280,6 +280,7 @@ class FormatConformance:
             return
 
         @given(self.maps())
+        @at_most(100)
         def check(tensor_map: TensorMap) -> None:
             path = tmp_path / f"round{self.suffix}"
             self.write(tensor_map, path)
