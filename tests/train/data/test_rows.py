@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import at_most
 from tests.work import Counted, bounded
 from weighttools.core.tensor import Tensor
 from weighttools.errors import WeighttoolsError
@@ -28,6 +29,7 @@ def written(path: Path, content: str | bytes) -> Path:
     return path
 
 
+@at_most(100)
 @given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), delimiter=st.sampled_from(",\t"))
 def test_csv_is_read_as_the_standard_library_writes_it(
     rows: list[tuple[str, str]], delimiter: str, tmp_path_factory: Any
