@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     thorough.choose(config.getoption(thorough.OPTION))
+    os.environ |= {"HF_HUB_OFFLINE": "1", "KERAS_BACKEND": "torch"}  # before any test imports these
     config.stash[LEFT_OUT] = 0
     config.pluginmanager.register(_Workers())
 
