@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from tests import thorough
 
 ROOT = Path(__file__).resolve().parent.parent
+SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
 LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -35,6 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     thorough.choose(config.getoption(thorough.OPTION))
     os.environ |= {"HF_HUB_OFFLINE": "1", "KERAS_BACKEND": "torch"}  # before any test imports these
+    if SIDE_BY_SIDE:
+        os.environ["OMP_NUM_THREADS"] = "1"  # torch's; for those of NumPy, which is here already, see `one_blas_thread`
     config.stash[LEFT_OUT] = 0
     config.pluginmanager.register(_Workers())
 
@@ -84,8 +87,7 @@ def interruptible() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_blas_thread() -> Iterator[None]:
     """Where tests run side by side, products keep to a core each: waiting for one another's threads, they spin."""
-    limit = 1 if "PYTEST_XDIST_WORKER" in os.environ else None
-    with threadpool_limits(limit, user_api="blas"):
+    with threadpool_limits(1 if SIDE_BY_SIDE else None, user_api="blas"):
         yield
 
 
