@@ -1,6 +1,6 @@
 """A parent that has h5py imported and forks a confined child for each HDF5 file: many files cost no interpreters.
 
-What a child does, and what it may take, is `weighttools.formats.hdf5_listing.main`, as in the package; only how it comes
+What a child does, and what it may take, is `weighttools.formats.hdf5.listing.main`, as in the package; only how it comes
 into being differs. The parent is a process of its own without threads, and no file but its own is ever opened in it.
 """
 
@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,10 +21,10 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from tests.listing_server im
 
 
 class ListingServer:
-    """Runs listings as `weighttools.formats.hdf5_process.start` does. POSIX only."""
+    """Runs listings as `weighttools.formats.hdf5.process.start` does. POSIX only."""
 
     def __init__(self) -> None:
-        from weighttools.formats.hdf5_process import environment
+        from weighttools.formats.hdf5.process import environment
 
         self._socket, theirs = socket.socketpair()
         path = [str(ROOT), *(place for place in sys.path if os.path.isabs(place))]
@@ -65,20 +65,20 @@ def _read_all(fd: int) -> bytes:
 
 
 @contextmanager
-def one_parent() -> Iterator[None]:
+def one_parent(server: ListingServer | None = None) -> Iterator[None]:
     """Have the package's listings made by one parent; where there is no fork, leave them as they are."""
-    from weighttools.formats import hdf5_process
+    from weighttools.formats.hdf5 import process
 
     if not hasattr(os, "fork"):
         yield
         return
-    before = hdf5_process.start
-    with closing(ListingServer()) as server:
-        hdf5_process.start = server.start
+    before = process.start
+    with nullcontext(server) if server else closing(ListingServer()) as used:
+        process.start = used.start
         try:
             yield
         finally:
-            hdf5_process.start = before
+            process.start = before
 
 
 def serve(fd: int) -> None:
@@ -102,7 +102,7 @@ def _warm_up() -> None:
 
     import h5py
 
-    from weighttools.formats import hdf5_listing
+    from weighttools.formats.hdf5 import listing as hdf5_listing
 
     file = io.BytesIO()
     with h5py.File(file, "w") as written:
@@ -119,7 +119,7 @@ def _list(fds: list[int], limits: list[str]) -> int:
     """Be the child: the program that the package starts, with the file as standard input."""
     import traceback
 
-    from weighttools.formats import hdf5_listing
+    from weighttools.formats.hdf5 import listing as hdf5_listing
 
     for standard, passed in enumerate(fds):
         os.dup2(passed, standard)
