@@ -19,7 +19,7 @@ def formats(style: str, as_json: bool) -> None:
       weighttools formats
       weighttools formats --json
     """
-    from weighttools import api
+    from weighttools.verbs import api
 
     rows = api.list_formats()
     _show(rows, "json" if as_json else style)
