@@ -6,6 +6,7 @@ import click
 
 from weighttools import __version__
 from weighttools.cli.exits import guarded
+from weighttools.errors import spelled
 
 # name -> (module and function, the line that --help shows)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -52,6 +53,11 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command, whose errors and notes name options as they are given to it."""
+        with spelled(_flag):
+            return super().invoke(ctx)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -66,6 +72,14 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _flag(name: str) -> str:
+    """Return how the command that runs now spells an option."""
+    ctx = click.get_current_context(silent=True)
+    of_command = ctx.command.params if ctx else []
+    flags = [param.opts[-1] for param in of_command if isinstance(param, click.Option) and param.name == name]
+    return flags[0] if flags else "--" + name.replace("_", "-")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
