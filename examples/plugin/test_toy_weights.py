@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from weighttools.analyzers.testing import AnalyzerConformance
 from weighttools.formats.testing import Arrays, FormatConformance
+from weighttools.transforms.testing import TransformConformance
 
 
 class TestToyFormat(FormatConformance):
@@ -36,3 +38,29 @@ class TestToyFormat(FormatConformance):
             found[name] = np.frombuffer(data, dtype, n, at).reshape(shape)
             at += found[name].nbytes
         return found
+
+
+class TestSigns(AnalyzerConformance):
+    """Cuts, threads, NaN, nothing at all: every analyzer's tests."""
+
+    name = "signs"
+
+    def expected(self, array: np.ndarray) -> dict[str, object]:
+        """Count with NumPy."""
+        kind = np.complex128 if array.dtype.kind == "c" else np.float64
+        signs = np.sign(np.abs(array.astype(kind)) if kind is np.complex128 else array.astype(kind))
+        n_positive, n_negative = int((signs == 1).sum()), int((signs == -1).sum())
+        n = n_positive + n_negative
+        return {"n_positive": n_positive, "n_negative": n_negative, "share_positive": n_positive / n if n else None}
+
+
+class TestTimes(TransformConformance):
+    """Specs first, blocks, ties, pickles: every transform's tests."""
+
+    name, arguments = "times", (-1.5,)
+
+    def expected(self, name: str, array: np.ndarray) -> np.ndarray:
+        """Multiply with NumPy."""
+        if array.dtype.kind in "iubc" or array.dtype.name in ("int4", "uint4", "int2", "uint2"):
+            return array
+        return (array.astype(np.float64) * -1.5).astype(array.dtype)

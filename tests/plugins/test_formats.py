@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import Ran
-from tests.plugins.conftest import EXAMPLE, Installed
+from tests.plugins.conftest import Installed
 
 GROUP = "weighttools.formats"
 BROKEN: dict[str, tuple[str, str]] = {
@@ -74,12 +74,6 @@ def test_convert_both_ways(toy: Installed, toy_file: Callable[..., Path], tmp_pa
 def test_what_a_package_refuses_is_refused(toy: Installed, tmp_path: Path, make: Callable[..., Path]) -> None:
     ran = toy.weighttools("convert", make({"h": np.zeros(3, np.float16)}), tmp_path / "x.toy")
     assert ran == (2, "", "weighttools: toy holds no float16, as 'h' is; expected float32 or int64\n")
-
-
-def test_the_shipped_suite_runs_on_it(toy: Installed) -> None:
-    ran = toy.run("-m", "pytest", "-q", "-p", "no:cacheprovider", EXAMPLE / "test_toy_weights.py", "-k", "Format")
-    assert ran.code == 0, ran.out
-    assert "12 passed" in ran.out
 
 
 def test_broken_packages_are_named_and_hide_nothing(
@@ -190,12 +184,3 @@ def test_a_file_that_we_know_asks_no_package(toy: Installed, tiny: Path, tmp_pat
         loaded = set(toy.run("-c", code, *command).err.split())
         assert "weighttools.cli.exits" in loaded
         assert not loaded & {"weighttools.formats.plugins", "toy_weights", "toy_weights.format"}
-
-
-@pytest.mark.parametrize("missing", ["pytest", "hypothesis"])
-@pytest.mark.parametrize("room", ["formats"])
-def test_a_suite_without_its_packages_says_so(installed: Installed, room: str, missing: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None\ntry:\n    import weighttools.{room}.testing\nexcept ImportError as error:\n    print(error)"
-    ran = installed.run("-c", code)
-    assert (ran.code, ran.out.count("\n")) == (0, 1), ran.err
-    assert ran.out.endswith("; pip install pytest hypothesis\n")
