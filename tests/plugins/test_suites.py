@@ -13,8 +13,10 @@ def test_they_run_on_an_installed_package(toy: Installed) -> None:
     assert "49 passed" in ran.out
 
 
-@pytest.mark.parametrize("missing", ["pytest", "hypothesis"])
-@pytest.mark.parametrize("room", ["formats", "analyzers", "transforms"])
+@pytest.mark.parametrize(
+    ("room", "missing"),
+    [("formats", "pytest"), ("formats", "hypothesis"), ("analyzers", "pytest"), ("transforms", "hypothesis")],
+)
 def test_a_suite_without_its_packages_says_so(installed: Installed, room: str, missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None\ntry:\n    import weighttools.{room}.testing\nexcept ImportError as error:\n    print(error)"
     ran = installed.run("-c", code)

@@ -208,7 +208,7 @@ def test_pipe_composes_lazily_and_reports(tmp_path):
     ("verb", "options", "message"),
     [
         (wt.decay, {}, "nothing decays"),
-        (wt.decay, {"rate": -1.0}, "rate -1 is out of range"),
+        (wt.decay, {"rate": -1.0}, "rate -1.0 is out of range"),
         (wt.decay, {"rate": float("nan")}, "out of range"),
         (wt.decay, {"rate": 0.5, "lr": 3.0}, "change sign"),
         (wt.decay, {"rate": 0.5, "steps": 0}, "steps 0"),

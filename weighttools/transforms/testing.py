@@ -31,7 +31,7 @@ try:
     from hypothesis import strategies as st
 except ImportError:
     raise MissingDependencyError(
-        "the conformance suite needs pytest and Hypothesis", remedy="pip install pytest hypothesis"
+        "the conformance suite needs Hypothesis", remedy="pip install pytest hypothesis"
     ) from None
 
 Array = np.ndarray[Any, Any]
