@@ -18,6 +18,10 @@ import pytest
 from hypothesis import settings
 from safetensors.numpy import save_file
 
+pytest.register_assert_rewrite(
+    "weighttools.core.testing",
+    *(f"weighttools.{room}.testing" for room in ("formats", "analyzers", "transforms")),
+)
 settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
 settings.load_profile("shared machine")
 ROOT = Path(__file__).resolve().parent.parent

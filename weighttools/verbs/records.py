@@ -171,18 +171,14 @@ def _group_record(name: str, count: counts.Count) -> Record:
 
 
 def format_records() -> list[Record]:
-    """Return what is read and written, and which extra it needs."""
-    from weighttools.formats import DIRECTORY, FORMATS, ROWS, Row, load
+    """Return what is read and written, the extra that it needs, and the installed package that adds it, if one does."""
+    from weighttools.formats import DIRECTORY, FORMATS, ROWS, Row, load, plugins
 
     def described(row: Row, *, writes: bool) -> Record:
         suffixes = list(row.suffixes)
         about = {"format": row.name, "what": row.title, "suffixes": suffixes}
-        return {**about, "reads": True, "writes": writes, "extra": row.extra}
+        return {**about, "reads": True, "writes": writes, "extra": row.extra, "package": "", "error": ""}
 
     rows = [described(row, writes=load(row.name).write is not None) for row in ROWS]
     index = described(DIRECTORY, writes=True)
-    plugins = [
-        {"format": name, "what": "plug-in", "suffixes": [], "reads": True, "writes": False, "extra": ""}
-        for name in FORMATS.plugins()
-    ]
-    return [*rows[:1], index, *rows[1:], *plugins]
+    return [*rows[:1], index, *rows[1:], *plugins.records(FORMATS)]
