@@ -18,7 +18,11 @@ import pytest
 from safetensors.numpy import save_file
 from threadpoolctl import threadpool_limits
 
-from tests import thorough
+pytest.register_assert_rewrite(
+    "weighttools.core.testing",
+    *(f"weighttools.{room}.testing" for room in ("formats", "analyzers", "transforms")),
+)
+from tests import thorough  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
@@ -88,6 +92,27 @@ def interruptible() -> None:
 def one_blas_thread() -> Iterator[None]:
     """Where tests run side by side, products keep to a core each: waiting for one another's threads, they spin."""
     with threadpool_limits(1 if SIDE_BY_SIDE else None, user_api="blas"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def listing_server() -> Iterator[Any]:
+    """The parent that forks a child for each HDF5 file; see `tests.listing_server`."""
+    from tests.listing_server import ListingServer
+
+    if not hasattr(os, "fork"):
+        yield None
+        return
+    with contextlib.closing(ListingServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="class")
+def one_listing_parent(listing_server: Any) -> Iterator[None]:
+    """Have HDF5 files listed by children of one parent: for tests of many files. Others start processes as users do."""
+    from tests.listing_server import one_parent
+
+    with one_parent(listing_server):
         yield
 
 

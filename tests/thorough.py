@@ -17,6 +17,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from weighttools.core.testing import at_most
+
+__all__ = ["OPTION", "amount", "at_most", "choose", "chosen", "first", "is_left_out", "told"]
+
 OPTION = "--thorough"
 MARKS = ("thorough", "real")
 _run = {"thorough": False}
@@ -37,11 +41,6 @@ def choose(thorough: bool) -> None:
 def amount(quick: Any, thorough: Any) -> Any:
     """How much of something a run does: how many mutants, or which of several."""
     return thorough if _run["thorough"] else quick
-
-
-def at_most(n: int) -> settings:
-    """Settings of a property whose single example is long: no more than `n` of them, in either run."""
-    return settings(max_examples=min(n, settings.default.max_examples))  # type: ignore[union-attr]
 
 
 def first(values: Iterable[Any], n: int = 1, rows: bool = False) -> list[Any]:
