@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.engine import collector_paused
+from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source, Spec
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, few
@@ -166,4 +167,11 @@ def _write_values(
             write_blocks(tensor_map[name], bitmasks[name], sink, how.threads)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses)
+def check(source: Source) -> Iterable[Finding]:
+    """Return what the reference library says against the file."""
+    from weighttools.formats.safetensors_reference import check as by_reference
+
+    return by_reference(source)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)
