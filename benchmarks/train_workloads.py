@@ -298,7 +298,7 @@ def lora_torch() -> Step:
 
 def without_numba() -> None:
     """Take the chain of NumPy sweeps even where numba is installed."""
-    from weighttools.train.optimizers import fused
+    from weighttools.train.optim import fused
 
     fused._compiled = lambda: None
 

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import weighttools as wt
-from weighttools.adapters import merge_lora, open_adapter
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
+from weighttools.write.adapters import merge_lora, open_adapter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's own
 

@@ -68,7 +68,7 @@ def test_help_is_light(args: list[str], tmp_path: Path, bare: set[str]) -> None:
         f"weighttools.cli.{args[0]}",
     }  # fmt: skip
     assert commands == set(), "only the command that is asked for is imported"
-    assert not any(m.startswith(("weighttools.formats", "weighttools.api")) for m in modules)
+    assert not any(m.startswith(("weighttools.formats", "weighttools.verbs.api")) for m in modules)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,10 @@ def test_reading_a_header_is_light(command: str, options: list[str], tiny: Path,
     modules = loaded(RUN, tmp_path, command, *options, tiny)
     assert heavy(modules) - bare == set()
     formats = {m for m in modules if m.startswith("weighttools.formats.")}
-    assert formats == {f"weighttools.formats.{name}" for name in ("base", "safetensors", "safetensors_header")}
+    assert formats == {
+        f"weighttools.formats.{name}"
+        for name in ("base", "opening", "safetensors", "safetensors.format", "safetensors.header")
+    }
 
 
 def test_a_sharded_directory_is_light(tiny: Path, tmp_path: Path, bare: set[str], inside) -> None:

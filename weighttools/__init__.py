@@ -13,56 +13,56 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from weighttools.api import convert as convert
-    from weighttools.api import get as get
-    from weighttools.api import inspect as inspect
-    from weighttools.api import list_formats as list_formats
-    from weighttools.api import open as open
-    from weighttools.api import params as params
-    from weighttools.api import save as save
-    from weighttools.api import stats as stats
     from weighttools.core.tensor import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
-    from weighttools.diagnosis import estimate as estimate
-    from weighttools.diagnosis import init_check as init_check
-    from weighttools.diagnosis import spectrum as spectrum
-    from weighttools.edits import average as average
-    from weighttools.edits import clip as clip
-    from weighttools.edits import decay as decay
-    from weighttools.edits import init as init
-    from weighttools.edits import masks as masks
-    from weighttools.edits import merge_adapter as merge_adapter
-    from weighttools.edits import noise as noise
-    from weighttools.edits import prune as prune
-    from weighttools.edits import scale as scale
-    from weighttools.edits import sizes as sizes
     from weighttools.errors import WeighttoolsError as WeighttoolsError
+    from weighttools.verbs.api import convert as convert
+    from weighttools.verbs.api import get as get
+    from weighttools.verbs.api import inspect as inspect
+    from weighttools.verbs.api import list_formats as list_formats
+    from weighttools.verbs.api import open as open
+    from weighttools.verbs.api import params as params
+    from weighttools.verbs.api import save as save
+    from weighttools.verbs.api import stats as stats
     from weighttools.verbs.check import check as check
+    from weighttools.verbs.diagnosis import estimate as estimate
+    from weighttools.verbs.diagnosis import init_check as init_check
+    from weighttools.verbs.diagnosis import spectrum as spectrum
+    from weighttools.verbs.edits import average as average
+    from weighttools.verbs.edits import clip as clip
+    from weighttools.verbs.edits import decay as decay
+    from weighttools.verbs.edits import init as init
+    from weighttools.verbs.edits import masks as masks
+    from weighttools.verbs.edits import merge_adapter as merge_adapter
+    from weighttools.verbs.edits import noise as noise
+    from weighttools.verbs.edits import prune as prune
+    from weighttools.verbs.edits import scale as scale
+    from weighttools.verbs.edits import sizes as sizes
 
 _HOMES = {
-    "open": "weighttools.api",
-    "save": "weighttools.api",
-    "convert": "weighttools.api",
-    "inspect": "weighttools.api",
-    "params": "weighttools.api",
-    "stats": "weighttools.api",
-    "get": "weighttools.api",
+    "open": "weighttools.verbs.api",
+    "save": "weighttools.verbs.api",
+    "convert": "weighttools.verbs.api",
+    "inspect": "weighttools.verbs.api",
+    "params": "weighttools.verbs.api",
+    "stats": "weighttools.verbs.api",
+    "get": "weighttools.verbs.api",
     "check": "weighttools.verbs.check",
-    "estimate": "weighttools.diagnosis",
-    "spectrum": "weighttools.diagnosis",
-    "init_check": "weighttools.diagnosis",
-    "list_formats": "weighttools.api",
-    "average": "weighttools.edits",
-    "clip": "weighttools.edits",
-    "decay": "weighttools.edits",
-    "init": "weighttools.edits",
-    "masks": "weighttools.edits",
-    "merge_adapter": "weighttools.edits",
-    "noise": "weighttools.edits",
-    "prune": "weighttools.edits",
-    "scale": "weighttools.edits",
-    "sizes": "weighttools.edits",
+    "estimate": "weighttools.verbs.diagnosis",
+    "spectrum": "weighttools.verbs.diagnosis",
+    "init_check": "weighttools.verbs.diagnosis",
+    "list_formats": "weighttools.verbs.api",
+    "average": "weighttools.verbs.edits",
+    "clip": "weighttools.verbs.edits",
+    "decay": "weighttools.verbs.edits",
+    "init": "weighttools.verbs.edits",
+    "masks": "weighttools.verbs.edits",
+    "merge_adapter": "weighttools.verbs.edits",
+    "noise": "weighttools.verbs.edits",
+    "prune": "weighttools.verbs.edits",
+    "scale": "weighttools.verbs.edits",
+    "sizes": "weighttools.verbs.edits",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
     "Spec": "weighttools.core.tensor",

@@ -14,7 +14,7 @@ import weighttools as wt
 from tests.formats.conformance import run_python
 from weighttools.core.dtypes import ALIASES, DTYPES, dtype, from_numpy
 from weighttools.errors import SpecError
-from weighttools.formats.safetensors_header import NAMES
+from weighttools.formats.safetensors.header import NAMES
 from weighttools.transforms.cast import cast
 
 KINDS = {"i": "int", "u": "uint", "b": "bool", "c": "complex", "f": "float"}

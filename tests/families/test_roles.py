@@ -13,14 +13,14 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import weighttools as wt
-from weighttools.analyzers.families import families
+from weighttools.analyzers.alike import families
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensor import Spec
 from weighttools.families.of_maps import roles
 from weighttools.families.parameters import decays
 from weighttools.families.roles import Role, told
-from weighttools.selection import select
-from weighttools.train.optimizers import groups
+from weighttools.train.optim import groups
+from weighttools.transforms.selection import select
 
 TABLE = {
     Role.WEIGHT: (

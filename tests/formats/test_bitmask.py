@@ -21,8 +21,9 @@ from tests.strategies import assert_same, random_array
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, SpecError
-from weighttools.formats import bitmask, safetensors
 from weighttools.formats.base import WriteOptions
+from weighttools.formats.safetensors import bitmask
+from weighttools.formats.safetensors import format as safetensors
 from weighttools.io.sink import atomic_file
 from weighttools.io.source import Bytes
 

@@ -13,7 +13,7 @@ import pytest
 
 import weighttools as wt
 from weighttools.errors import CorruptFileError, UnsafeFileError
-from weighttools.formats import dcp as reading
+from weighttools.formats.torch import dcp as reading
 
 torch = pytest.importorskip("torch")
 

@@ -19,7 +19,8 @@ from tests.formats.refusals import refusal
 from tests.strategies import assert_same, random_array
 from weighttools.core.dtypes import DTYPES
 from weighttools.errors import CorruptFileError, UnsupportedError, WeighttoolsError
-from weighttools.formats import flax, read_file
+from weighttools.formats import read_file
+from weighttools.formats.flax import format as flax
 from weighttools.io.source import Bytes
 
 

@@ -21,15 +21,15 @@ import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance, run_python
 from tests.formats.gguf_golden import FIXTURES, finish, golden_read, golden_write, values
 from tests.strategies import assert_same
-from weighttools import api
 from weighttools.core.encodings import QUANTIZED
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError
 from weighttools.formats import load
 from weighttools.formats.base import plain
-from weighttools.formats.gguf_header import BLOCKS, RAW
-from weighttools.formats.gguf_numbers import Float32, Float64, Int8, UInt8, UInt16, UInt64
-from weighttools.formats.gguf_values import MetadataArray
+from weighttools.formats.gguf.header import BLOCKS, RAW
+from weighttools.formats.gguf.numbers import Float32, Float64, Int8, UInt8, UInt16, UInt64
+from weighttools.formats.gguf.values import MetadataArray
+from weighttools.verbs import api
 
 
 class TestGguf(FormatConformance):
@@ -307,7 +307,7 @@ def test_a_missing_package_is_named_but_headers_need_none() -> None:
 import sys
 sys.modules["gguf"] = None
 import weighttools as wt
-from weighttools import api
+from weighttools.verbs import api
 from weighttools.errors import MissingDependencyError
 path = sys.argv[1]
 print(api.params(path)["n_parameters"], wt.open(path)["q.q4_k"].read().size)

@@ -18,8 +18,8 @@ import weighttools as wt
 from tests.formats.conformance import run_python
 from tests.llama_cpp import LlamaCpp
 from tests.real import real_file, row
-from weighttools import api
 from weighttools.cli.main import main
+from weighttools.verbs import api
 
 pytestmark = pytest.mark.real
 
@@ -89,7 +89,7 @@ def test_with_hugging_face_names_transformers_loads_it_as_it_loads_the_gguf(smol
 
 MEMORY = """
 import sys
-from weighttools import api
+from weighttools.verbs import api
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) << 10

@@ -18,9 +18,11 @@ from weighttools.core.readers import Whole
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError
-from weighttools.formats import hdf5, npy, read_file
+from weighttools.formats import read_file
 from weighttools.formats.base import WriteOptions
-from weighttools.formats.hdf5_filters import fletcher32
+from weighttools.formats.hdf5 import format as hdf5
+from weighttools.formats.hdf5.filters import fletcher32
+from weighttools.formats.numpy import npy
 from weighttools.io.sink import atomic_file
 from weighttools.io.source import Bytes
 

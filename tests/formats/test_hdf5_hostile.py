@@ -20,7 +20,7 @@ import weighttools as wt
 from tests.work import bounded
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, WeighttoolsError
-from weighttools.formats import hdf5_process
+from weighttools.formats.hdf5 import process as hdf5_process
 
 
 def elsewhere(directory: Path) -> Path:
@@ -209,7 +209,7 @@ def test_a_child_that_dies_is_one_error(tmp_path: Path, program: str, monkeypatc
     """The limits hold: what libhdf5 might be made to do is done here by a program in its place."""
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["x"] = np.arange(3.0)
-    start = "import sys; sys.path[:] = sys.argv[5:]; from weighttools.formats.hdf5_listing import confine\n"
+    start = "import sys; sys.path[:] = sys.argv[5:]; from weighttools.formats.hdf5.listing import confine\n"
     limits = "confine(float(sys.argv[3]), int(sys.argv[4]))\n"
     monkeypatch.setattr(hdf5_process, "_PROGRAM", f"{start}{limits}{program}")
     with pytest.raises(CorruptFileError) as caught:

@@ -28,7 +28,8 @@ from weighttools.errors import (
     UnsafeFileError,
     WeighttoolsError,
 )
-from weighttools.formats import huggingface, read_file
+from weighttools.formats import read_file
+from weighttools.formats.huggingface import format as huggingface
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "huggingface" / "sharded"
 INDEX = "model.safetensors.index.json"

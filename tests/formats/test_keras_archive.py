@@ -11,7 +11,7 @@ import numpy as np
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance
-from weighttools.formats import npy
+from weighttools.formats.numpy import npy
 
 
 class TestKerasArchive(FormatConformance):

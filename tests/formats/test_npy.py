@@ -23,8 +23,9 @@ from weighttools.core.dtypes import DTYPES, dtype
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, WeighttoolsError
-from weighttools.formats import npy, read_file
+from weighttools.formats import read_file
 from weighttools.formats.base import ReadOptions
+from weighttools.formats.numpy import npy
 from weighttools.io.source import Bytes
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "npy"

@@ -33,8 +33,9 @@ from weighttools.errors import (
     UnsupportedError,
     WeighttoolsError,
 )
-from weighttools.formats import npz, read_file
+from weighttools.formats import read_file
 from weighttools.formats.base import ReadOptions, WriteOptions
+from weighttools.formats.numpy import npz
 from weighttools.io import archive, zip_writer
 from weighttools.io.source import Bytes
 

@@ -19,9 +19,9 @@ from tests.real import real_file, row
 from tests.strategies import assert_same, random_array
 from weighttools.core.dtypes import DTYPES
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, UnsupportedError, WeighttoolsError
-from weighttools.formats import onnx as onnx_format
 from weighttools.formats import read_file
-from weighttools.formats.onnx_elements import ELEMENTS
+from weighttools.formats.onnx import format as onnx_format
+from weighttools.formats.onnx.elements import ELEMENTS
 from weighttools.io.source import Bytes
 
 NARROW = ("int4", "uint4", "int2", "uint2")

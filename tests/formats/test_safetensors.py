@@ -24,7 +24,8 @@ from tests.work import bounded
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
-from weighttools.formats import safetensors, safetensors_header
+from weighttools.formats.safetensors import format as safetensors
+from weighttools.formats.safetensors import header as safetensors_header
 from weighttools.io.source import Bytes
 
 CODES = {

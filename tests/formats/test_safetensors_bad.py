@@ -17,7 +17,8 @@ from safetensors import SafetensorError, deserialize
 import weighttools as wt
 from tests.strategies import ODD_NAMES
 from weighttools.errors import CorruptFileError, UnknownFormatError, WeighttoolsError
-from weighttools.formats import read_file, safetensors_header
+from weighttools.formats import read_file
+from weighttools.formats.safetensors import header as safetensors_header
 from weighttools.io.source import Bytes
 
 F32 = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'

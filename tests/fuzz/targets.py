@@ -16,12 +16,13 @@ import numpy as np
 
 import weighttools as wt
 from tests.conftest import ROOT
-from weighttools import conversion, formats
+from weighttools import formats
 from weighttools.analyzers.tree import outline
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
 from weighttools.formats import members_check
 from weighttools.io.source import Bytes
+from weighttools.write import writing as conversion
 
 MOST_BYTES = 64 << 20
 """Tensors larger than this are not read here: a small file may hold a large one (deflated, or expanded)."""

@@ -78,7 +78,7 @@ def test_arrays_of_gguf_metadata_are_walked_in_windows(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each is read a few times, not once for each element, and no more of the file than itself."""
-    from weighttools.formats import safetensors
+    from weighttools.formats.safetensors import format as safetensors
     from weighttools.io.source import LocalFile
 
     path, reads, walks = tmp_path / "m.gguf", [], []

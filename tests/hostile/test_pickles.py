@@ -26,7 +26,7 @@ assert ml_dtypes
 
 CHILD = """
 import sys
-import weighttools as wt, weighttools.api
+import weighttools as wt, weighttools.verbs.api
 from weighttools.errors import WeighttoolsError
 import numpy, ml_dtypes, zipfile, difflib, zlib, pickletools
 sys.setrecursionlimit(500)

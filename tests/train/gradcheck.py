@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.train import ops
-from weighttools.train.tape import value_and_grad
+from weighttools.train.autograd.tape import value_and_grad
 
 _STENCIL = ((1, 3 / 4), (-1, -3 / 4), (2, -3 / 20), (-2, 3 / 20), (3, 1 / 60), (-3, -1 / 60))
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from weighttools.train import losses, ops
-from weighttools.train.tape import value_and_grad
+from weighttools.train.autograd.tape import value_and_grad
 
 R = np.random.default_rng(3)
 LABELS = np.array([[0, 4, -100], [2, 2, 1]])

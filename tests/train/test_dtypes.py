@@ -9,8 +9,8 @@ import pytest
 
 from tests.train.test_gradients import CASES
 from weighttools.train import models, ops
+from weighttools.train.autograd.tape import Tape, Variable, value_and_grad
 from weighttools.train.losses import cross_entropy
-from weighttools.train.tape import Tape, Variable, value_and_grad
 
 TABLES = ("cos", "sin", "frequencies")
 """Options that the caller makes in the model's dtype; all others may be of any."""

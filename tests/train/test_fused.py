@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("numba")
 
 from tests.train.test_optim import PAIRS, UNIT, distance, ours, start, theirs
-from weighttools.train.optimizers import fused, optim, transforms
+from weighttools.train.optim import chains as optim
+from weighttools.train.optim import fused, transforms
 
 CHAINS: dict[str, optim.Optimizer] = {
     "adamw": optim.adamw(1e-2),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.train.gradcheck import gradcheck
 from weighttools.train import losses, ops
-from weighttools.train.checkpointing import checkpoint
+from weighttools.train.autograd.recompute import checkpoint
 
 Rng = np.random.Generator
 Case = tuple[Callable[..., Any], list[np.ndarray], dict[str, Any]]
@@ -351,7 +351,7 @@ def test_float32_stays_float32(name: str) -> None:
     f, arrays, options = CASES[name](rng, lambda: int(rng.integers(1, 6)))
     options = {k: np.asarray(v, np.float32) if k in ("cos", "sin") else v for k, v in options.items()}
     small = [a.astype(np.float32) for a in arrays]
-    from weighttools.train.tape import value_and_grad
+    from weighttools.train.autograd.tape import value_and_grad
 
     def scalar(p: dict[str, Any]) -> Any:
         return ops.sum(f(*(p[str(i)] for i in range(len(small))), **options))

@@ -19,7 +19,7 @@ from weighttools import train
 from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train.fitting import freezing, held
-from weighttools.train.optimizers import optim
+from weighttools.train.optim import chains as optim
 
 TASK = train.Classification(10)
 

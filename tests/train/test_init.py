@@ -17,9 +17,10 @@ from scipy import stats
 import weighttools as wt
 from tests.strategies import same_bits
 from weighttools.errors import SpecError
-from weighttools.train import init, losses, ops
+from weighttools.train import losses, ops
+from weighttools.train.autograd.tape import operation
 from weighttools.train.signal import signal_report
-from weighttools.train.tape import operation
+from weighttools.transforms import initializers as init
 
 SHAPES = [(300, 200), (40, 30, 3, 5), (200, 301)]
 RANDOM: dict[str, tuple[init.Initializer, Callable[[torch.Tensor], Any]]] = {

@@ -146,7 +146,7 @@ def test_a_bert_in_a_legacy_pickle_is_that_of_transformers() -> None:
 
 
 def test_the_tokenizer_in_the_metadata_is_that_of_transformers(smol: Path) -> None:
-    from weighttools.train.commands.writing import writer
+    from weighttools.train.writing import writer
 
     ours, theirs = writer(smol), tokens(smol)
     for text in (

@@ -15,7 +15,8 @@ import torch
 from tests.train import test_models
 from tests.train.test_models import CONFIGS, DECODER, ENCODER, T
 from weighttools.errors import SpecError, WeighttoolsError
-from weighttools.train.optimizers import averages, groups, matrices, optim, schedules, transforms
+from weighttools.train.optim import averages, groups, matrices, schedules, transforms
+from weighttools.train.optim import chains as optim
 
 UNIT = 2.0**-23
 SHAPES = {"fc.weight": (7, 5), "conv.weight": (4, 3, 2), "out.weight": (250, 140)}

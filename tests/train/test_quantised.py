@@ -9,8 +9,9 @@ import pytest
 
 from weighttools import train
 from weighttools.errors import SpecError
-from weighttools.train.commands.choosing import optimizer as by_name
-from weighttools.train.optimizers import optim, quantised, transforms
+from weighttools.train.optim import chains as optim
+from weighttools.train.optim import quantised, transforms
+from weighttools.verbs.training.choosing import optimizer as by_name
 
 R = np.random.default_rng(0)
 

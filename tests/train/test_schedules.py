@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from weighttools.errors import SpecError
-from weighttools.train.optimizers import schedules
+from weighttools.train.optim import schedules
 
 N = 50
 PAIRS: dict[str, tuple[schedules.Schedule, Callable[[torch.optim.Optimizer], Any]]] = {

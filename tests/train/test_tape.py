@@ -18,10 +18,10 @@ from weighttools import train
 from weighttools.errors import SpecError
 from weighttools.train import losses, ops
 from weighttools.train.adapters.low_rank import LowRank
-from weighttools.train.checkpointing import checkpoint
+from weighttools.train.autograd.recompute import checkpoint
+from weighttools.train.autograd.tape import Tape, Variable, operation, value_and_grad
 from weighttools.train.memory import keep_pages
 from weighttools.train.parallel import spread
-from weighttools.train.tape import Tape, Variable, operation, value_and_grad
 
 R = np.random.default_rng(0)
 

@@ -28,9 +28,9 @@ from tests.formats.gguf_golden import finish
 from weighttools import train
 from weighttools.cli.main import main
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError, SpecError, UnsupportedError
-from weighttools.train.commands.writing import Writer, writer
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, merges_by_score
 from weighttools.train.data.tokens import tokens
+from weighttools.train.writing import Writer, writer
 from weighttools.transforms.gguf_names import to_gguf
 
 END = "<|endoftext|>"

@@ -16,10 +16,10 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from tests.transforms.test_gguf_llama_cpp import byte_level, fast, sentencepiece
 from weighttools.core.budgets import MAX_PIECE, MAX_TOKENS
 from weighttools.errors import CorruptFileError, WeighttoolsError
-from weighttools.families.gguf_rope import divisors
-from weighttools.families.gguf_settings import ROWS, flattened, settings_of
-from weighttools.families.gguf_special import carried_tokenizer
-from weighttools.families.tokenizer_files import tokenizer_files
+from weighttools.families.gguf.rope import divisors
+from weighttools.families.gguf.settings import ROWS, flattened, settings_of
+from weighttools.families.gguf.special import carried_tokenizer
+from weighttools.families.gguf.tokenizer_files import tokenizer_files
 
 JUNK = st.sampled_from(
     [None, True, -1, 0, 3, 10**30, 1.5, float("nan"), "", "▁", "x" * 70, [], [[]], {}, {"id": []}, [1, "a"], [None]]

@@ -22,8 +22,8 @@ from transformers.tokenization_utils_base import generate_merges
 
 import weighttools as wt
 from tests.llama_cpp import LlamaCpp
-from weighttools import api
 from weighttools.cli.main import main
+from weighttools.verbs import api
 
 CORPUS = [
     "the cat sat on the mat",

@@ -17,11 +17,11 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGMLQuantizationType, quants
 import weighttools as wt
 from tests.formats.gguf_golden import golden_read, golden_write
 from tests.strategies import assert_same
-from weighttools import api
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.families.gguf.names import FAMILIES
 from weighttools.transforms.gguf_names import translate
-from weighttools.transforms.gguf_tables import FAMILIES
+from weighttools.verbs import api
 
 SMALL = {
     "vocab_size": 64,

@@ -17,7 +17,7 @@ from keras.src.initializers import random_initializers
 
 import weighttools as wt
 from weighttools.core.tensormap import TensorMap
-from weighttools.train import init
+from weighttools.transforms import initializers as init
 
 KERAS_SHAPES = {
     "dense": (500, 20),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from weighttools.analyzers.families import Family
+from weighttools.analyzers.alike import Family
 from weighttools.core.tensormap import TensorMap
 from weighttools.families.of_maps import asides
 from weighttools.families.roles import Role, Told

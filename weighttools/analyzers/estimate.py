@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from weighttools.analyzers.alike import Family
 from weighttools.analyzers.configuration import text_part, whole
-from weighttools.analyzers.families import Family
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.families.tables import ENCODERS
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from weighttools.analyzers.alike import Family
 from weighttools.analyzers.configuration import read_beside
-from weighttools.analyzers.families import Family
 from weighttools.core.tensormap import Origin
 from weighttools.errors import WeighttoolsError
 from weighttools.families.roles import Role

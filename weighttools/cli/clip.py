@@ -29,8 +29,8 @@ def clip(src: str, dst: str, as_json: bool, assume: str | None, root: str | None
       weighttools clip model.safetensors -o clipped.safetensors --value 2
       weighttools clip model.safetensors -o clipped.safetensors --norm 10
     """
-    from weighttools import api, edits
     from weighttools.cli import writing
+    from weighttools.verbs import api, edits
 
     how = {key: settings.pop(key) for key in HOW}
     opened = api.open(src, assume=assume, root=root)

@@ -82,8 +82,8 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
       weighttools convert checkpoint/ model.gguf --names gguf --dtype float16
       weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """
-    from weighttools import api
     from weighttools.cli import writing
+    from weighttools.verbs import api
 
     opened = api.open(src, assume=assume, root=root)  # once: standard input is not read twice
     settings["beside"], lacking = api.gguf_companions(opened, dst, settings["names"])

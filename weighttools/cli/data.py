@@ -9,7 +9,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from weighttools.train.commands.settings import Settings
+    from weighttools.verbs.training.settings import Settings
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -78,8 +78,8 @@ def settings_of(given: dict[str, Any]) -> Settings:
     """Take what training is told out of a command's options."""
     from dataclasses import fields
 
-    from weighttools.train.commands.settings import Settings
     from weighttools.train.data.reading import Columns
+    from weighttools.verbs.training.settings import Settings
 
     _refuse_repeated("--feature-column", given["features"])
     columns = Columns(**{name: given.pop(name) for name in _COLUMNS if name in given})
@@ -90,7 +90,7 @@ def settings_of(given: dict[str, Any]) -> Settings:
     if "class_weight" in taken:
         taken["class_weight"] = _class_weight(taken["class_weight"])
     if taken.get("masks"):
-        from weighttools import api
+        from weighttools.verbs import api
 
         taken["masks"] = api.open(taken["masks"])
     return Settings(columns=columns, **taken)

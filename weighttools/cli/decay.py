@@ -32,8 +32,8 @@ def decay(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
       weighttools decay model.safetensors -o sparse.safetensors --l1 1e-4
       weighttools decay checkpoint/ -o decayed/ --rate 0.1 -i '*.mlp.*' --dry-run
     """
-    from weighttools import api, edits
     from weighttools.cli import writing
+    from weighttools.verbs import api, edits
 
     how = {key: settings.pop(key) for key in HOW}
     changed = edits.decay(api.open(src, assume=assume, root=root), **how)

@@ -34,7 +34,7 @@ def estimate(path: str, style: str, as_json: bool, **settings: Any) -> None:
       weighttools estimate checkpoint/ --context 32768 --batch 4
       weighttools estimate checkpoint/ --json
     """
-    from weighttools import diagnosis
+    from weighttools.verbs import diagnosis
 
     record = diagnosis.estimate(path, **settings)
     chosen = "json" if as_json else style

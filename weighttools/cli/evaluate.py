@@ -34,8 +34,8 @@ def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str |
       weighttools evaluate tuned/ --data test.csv --text-column review --label-column stars --json
       weighttools evaluate SmolLM2-135M/ --data held-out.txt --adapter adapter/
     """
-    from weighttools import api
-    from weighttools.train.commands.measuring import measure
+    from weighttools.verbs import api
+    from weighttools.verbs.training.measuring import measure
 
     def say(line: str) -> None:
         click.echo(printable(line), err=as_json)

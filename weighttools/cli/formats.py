@@ -19,7 +19,7 @@ def formats(style: str, as_json: bool) -> None:
       weighttools formats
       weighttools formats --json
     """
-    from weighttools import api
+    from weighttools.verbs import api
 
     _show(api.list_formats(), "json" if as_json else style)
 

@@ -37,7 +37,7 @@ def generate(
       weighttools generate path/to/checkpoint -p 'Once upon a time' -n 200 --temperature 0.8 --top-p 0.95 --seed 3
       weighttools generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt 'Log of the' --adapter adapter/
     """
-    from weighttools.train.commands.writing import writer
+    from weighttools.train.writing import writer
 
     if max_tokens < 1:
         raise click.BadParameter("1 at least", param_hint="--max-tokens")

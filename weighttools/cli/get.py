@@ -32,7 +32,8 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
       weighttools get model.safetensors fc.weight -o fc.npy
       weighttools get model.safetensors 'fc.bias[:4]' --json
     """
-    from weighttools import TensorMap, api
+    from weighttools import TensorMap
+    from weighttools.verbs import api
 
     tensor_map = api.open(path, **reading)
     if api.is_value(tensor_map, name):

@@ -40,8 +40,8 @@ def init(src: str, dst: str, as_json: bool, assume: str | None, root: str | None
       weighttools init model.safetensors -o fresh.safetensors --method he_normal --seed 7
       weighttools init model.safetensors -o head.safetensors --method xavier_uniform -i 'classifier.*'
     """
-    from weighttools import api, edits
     from weighttools.cli import writing
+    from weighttools.verbs import api, edits
 
     how = {key: settings.pop(key) for key in HOW}
     changed = edits.init(api.open(src, assume=assume, root=root), **how)

@@ -37,7 +37,7 @@ def init_check(path: str, style: str, as_json: bool, **settings: Any) -> None:
       weighttools init-check checkpoint/ -i '*mlp*' --activation gelu
       weighttools init-check model.safetensors --json
     """
-    from weighttools import api, diagnosis
+    from weighttools.verbs import api, diagnosis
 
     tensor_map = api.open(path, assume=settings.pop("assume"), root=settings.pop("root"))
     with options.late_progress("init-check") as (planned, done):

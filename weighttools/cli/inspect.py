@@ -63,7 +63,7 @@ def inspect(
       weighttools inspect model.safetensors -i '*.bias' --sort size
       weighttools inspect model.safetensors --json | jq .n_parameters
     """
-    from weighttools import api
+    from weighttools.verbs import api
 
     chosen = "json" if as_json else style
     listed = flat or bool(sort) or offsets or chosen != "table"

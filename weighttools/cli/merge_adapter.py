@@ -42,10 +42,10 @@ def merge_adapter(
       weighttools merge-adapter model.safetensors adapter/ -o merged.safetensors --dry-run
       weighttools merge-adapter model.Q4_K.gguf adapter/ -o merged/ --names hf --dequantize
     """  # fmt: skip
-    from weighttools import api, edits
-    from weighttools.changes import recodings, taken
     from weighttools.cli import writing
     from weighttools.train.checkpoints.companions import gguf_files
+    from weighttools.transforms.changes import recodings, taken
+    from weighttools.verbs import api, edits
 
     if dst != "-":
         targets.refuse_read([targets.file("the output", dst)], [adapter])

@@ -27,8 +27,8 @@ def noise(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
     Examples:
       weighttools noise model.safetensors -o noisy.safetensors --std 1e-3 --seed 7
     """
-    from weighttools import api, edits
     from weighttools.cli import writing
+    from weighttools.verbs import api, edits
 
     how = {key: settings.pop(key) for key in HOW}
     changed = edits.noise(api.open(src, assume=assume, root=root), **how)

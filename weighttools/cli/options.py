@@ -23,7 +23,7 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     """Complete a tensor's name from the file given before it."""
     from click.shell_completion import CompletionItem
 
-    from weighttools import api
+    from weighttools.verbs import api
 
     path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src") or ctx.params.get("srcs")
     path = path or ctx.args[:1]  # where an option still lacks its value, nothing else is parsed yet

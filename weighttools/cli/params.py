@@ -50,7 +50,7 @@ def params(
       weighttools params before.safetensors after.safetensors
       weighttools params model.safetensors -x 'embeddings.*' --json
     """
-    from weighttools import api
+    from weighttools.verbs import api
 
     by = "depth" if depth else by
     settings: dict[str, Any] = {"by": by, "depth": depth or 1, "include": include, "exclude": exclude, **reading}

@@ -67,8 +67,8 @@ def prune(
       weighttools prune model.safetensors -o sparse.safetensors --nm 2:4 -x 'lm_head*'
       weighttools prune checkpoint/ -o sparse/ --structure heads --sparsity 0.25
     """  # fmt: skip
-    from weighttools import api, edits
     from weighttools.cli import writing
+    from weighttools.verbs import api, edits
 
     how = {key: settings.pop(key) for key in (*HOW, *WHICH)}
     if mask_out is not None:
@@ -97,7 +97,7 @@ def prune(
 @contextmanager
 def _looking(opened: TensorMap, how: Mapping[str, Any]) -> Iterator[Progress]:
     """Give a bar for what is read to plan: by magnitude or at random in up to four passes, by norm in one."""
-    from weighttools import edits
+    from weighttools.verbs import edits
 
     if how["sparsity"] is None or how["nm"] is not None:
         yield silent
@@ -126,9 +126,9 @@ def _check_mask(mask_out: str, dst: str, src: str, force: bool) -> None:
 
 def _written_with_masks(pruned: TensorMap, dst: str, mask_out: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Write the output when the masks are written too and lack only their name: both appear, or none."""
-    from weighttools import edits
     from weighttools.cli import writing
     from weighttools.io.placing import identities, withdraw
+    from weighttools.verbs import edits
 
     plan = {"dry_run": settings["dry_run"], "force": settings["force"]}
     record: dict[str, Any] = {}

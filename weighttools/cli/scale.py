@@ -26,8 +26,8 @@ def scale(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
     Examples:
       weighttools scale model.safetensors -o scaled.safetensors --by 0.5 -i '*.lora_B.*'
     """
-    from weighttools import api, edits
     from weighttools.cli import writing
+    from weighttools.verbs import api, edits
 
     how = {key: settings.pop(key) for key in HOW}
     changed = edits.scale(api.open(src, assume=assume, root=root), **how)

@@ -57,7 +57,7 @@ def spectrum(path: str, style: str, as_json: bool, **settings: Any) -> None:
       weighttools spectrum checkpoint/ -i '*query*' --ranks 8,64
       weighttools spectrum model.safetensors --values --json
     """
-    from weighttools import api, diagnosis
+    from weighttools.verbs import api, diagnosis
 
     tensor_map = api.open(path, assume=settings.pop("assume"), root=settings.pop("root"))
     with options.late_progress("spectrum") as (planned, done):

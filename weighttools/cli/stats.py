@@ -82,7 +82,7 @@ def stats(path: str, depth: int | None, style: str, as_json: bool, **settings: A
       weighttools stats model.safetensors --where 'n_nan > 0 or n_inf > 0'
       weighttools stats model.safetensors --quantiles 0.01,0.5,0.99 --hist -i '*mlp*'
     """
-    from weighttools import api
+    from weighttools.verbs import api
 
     settings["by"] = "depth" if depth else settings["by"]
     asked = {**settings, "depth": depth or 1}

@@ -17,12 +17,12 @@ from weighttools.errors import SourceError, SpecError, printable
 from weighttools.io.beside import companion, not_copied, why_not_copied
 from weighttools.io.sink import check_writable
 from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
-from weighttools.train.commands.planning import check_checkpoint, plan
-from weighttools.train.commands.settings import Settings
-from weighttools.train.commands.tuning import Log, Prepared, prepare, tune, written
 from weighttools.train.fitting.fit import Result
 from weighttools.train.fitting.history import History
 from weighttools.train.fitting.resume import FILES, Store
+from weighttools.verbs.training.planning import check_checkpoint, plan
+from weighttools.verbs.training.settings import Settings
+from weighttools.verbs.training.tuning import Log, Prepared, prepare, tune, written
 
 TOKENIZER = "tokenizer.json"
 SCHEMA = "weighttools.finetune/1"
@@ -33,7 +33,7 @@ def run(
     src: str, dst: str, data: str, as_json: bool, settings: Settings, rest: dict[str, Any], masks: str | None = None
 ) -> None:
     """Prepare, train and write; `rest` are the options of reading and writing, `masks` the file that they came from."""
-    from weighttools import api
+    from weighttools.verbs import api
 
     figures = {"the history": rest.pop("history"), "the plot": rest.pop("plot")}
     figures = {name: path for name, path in figures.items() if path is not None}

@@ -18,7 +18,8 @@ def write(
 
     Before what is written gets its name, `last` is called (of `conversion.write`; it takes fewer settings).
     """
-    from weighttools import api, conversion
+    from weighttools.verbs import api
+    from weighttools.write import writing as conversion
 
     if settings["dry_run"]:
         return api.convert(tensor_map, dst, **settings)
@@ -32,7 +33,7 @@ def write(
 
 def plan(tensor_map: TensorMap, dst: str, **settings: Any) -> dict[str, Any]:
     """Return the record that a write would have, without the counts for which values would be read."""
-    from weighttools import api
+    from weighttools.verbs import api
 
     return api.convert(tensor_map, dst, **{**settings, "store": None, "dry_run": True})
 
@@ -40,7 +41,7 @@ def plan(tensor_map: TensorMap, dst: str, **settings: Any) -> dict[str, Any]:
 def early(dst: str, force: bool, format_name: str | None = None) -> None:
     """Refuse a target that could not be written, before values are read for long."""
     from weighttools.io import directory, sink
-    from weighttools.target import means_directory
+    from weighttools.write.plan import means_directory
 
     place = directory if means_directory(dst, format_name) else sink
     place.check_writable(dst, force=force)
@@ -48,7 +49,7 @@ def early(dst: str, force: bool, format_name: str | None = None) -> None:
 
 def output_target(tensor_map: TensorMap, record: Mapping[str, Any], beside: Iterable[str] = ()) -> Target:
     """Return the target of a planned write, to be held against others; parameters as of `conversion.places`."""
-    from weighttools.conversion import places
+    from weighttools.write.writing import places
 
     is_directory = record["format"] == "huggingface"
     return Target("the output", record["dst"], frozenset(places(tensor_map, record, beside)), is_directory)

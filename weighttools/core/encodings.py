@@ -47,7 +47,7 @@ QUANTIZED: dict[str, Block] = {
 """Encodings by name: ggml's type names in lower case."""
 
 BITMASK = "bitmask"
-"""Elements stored as a bit each and the values that are not zero; see `weighttools.formats.bitmask`."""
+"""Elements stored as a bit each and the values that are not zero; see `weighttools.formats.safetensors.bitmask`."""
 BITMASK_BLOCK = 1 << 16
 """Elements of a block of a bitmask."""
 

@@ -26,6 +26,8 @@ class Row(NamedTuple):
         One line for ``weighttools formats``.
     suffixes
         File endings, with the dot.
+    module
+        Where its ``FORMAT`` is, in this package.
     extra
         The extra that it needs, if any.
     """
@@ -33,30 +35,43 @@ class Row(NamedTuple):
     name: str
     title: str
     suffixes: tuple[str, ...]
+    module: str
     extra: str = ""
 
 
 ROWS: tuple[Row, ...] = (
-    Row("safetensors", "safetensors file", (".safetensors",)),
-    Row("npz", "NumPy archive of arrays", (".npz",)),
-    Row("npy", "NumPy array, or a stream of them (Equinox)", (".npy", ".eqx")),
-    Row("pytorch", "PyTorch state dict, checkpoint or TorchScript archive", (".pt", ".pth", ".bin", ".ckpt")),
-    Row("flax", "Flax msgpack of nested arrays", (".msgpack",)),
-    Row("onnx", "ONNX model: its initializers and Constant nodes", (".onnx",)),
-    Row("gguf", "GGUF file, quantised or not; the extra decodes the rarer quantisations", (".gguf",), "gguf"),
-    Row("hdf5", "HDF5 file, Keras weights among them", (".h5", ".hdf5")),
-    Row("keras", "Keras 3 model archive", (".keras",)),
+    Row("safetensors", "safetensors file", (".safetensors",), "safetensors.format"),
+    Row("npz", "NumPy archive of arrays", (".npz",), "numpy.npz"),
+    Row("npy", "NumPy array, or a stream of them (Equinox)", (".npy", ".eqx"), "numpy.npy"),
+    Row(
+        "pytorch",
+        "PyTorch state dict, checkpoint or TorchScript archive",
+        (".pt", ".pth", ".bin", ".ckpt"),
+        "torch.format",
+    ),
+    Row("flax", "Flax msgpack of nested arrays", (".msgpack",), "flax.format"),
+    Row("onnx", "ONNX model: its initializers and Constant nodes", (".onnx",), "onnx.format"),
+    Row(
+        "gguf",
+        "GGUF file, quantised or not; the extra decodes the rarer quantisations",
+        (".gguf",),
+        "gguf.format",
+        "gguf",
+    ),
+    Row("hdf5", "HDF5 file, Keras weights among them", (".h5", ".hdf5"), "hdf5.format"),
+    Row("keras", "Keras 3 model archive", (".keras",), "hdf5.keras"),
 )
 DIRECTORY = Row(
     "huggingface",
     "directory of safetensors files, sharded with an index or not; org/model in the local cache",
     ("/", ".index.json"),
+    "huggingface.format",
 )
 
 FORMATS = Registry(
     "format",
     "weighttools.formats",
-    {row.name: Entry(f"weighttools.formats.{row.name}:FORMAT", row.extra) for row in ROWS},
+    {row.name: Entry(f"weighttools.formats.{row.module}:FORMAT", row.extra) for row in ROWS},
 )
 
 
@@ -127,7 +142,7 @@ def _by_members(source: Source, head: bytes) -> str | None:
     """Return the format of a zip archive whose first member tells nothing (a README, a directory)."""
     if not head.startswith(b"PK\x03\x04"):
         return None
-    from weighttools.formats import npz
+    from weighttools.formats.numpy import npz
 
     return "npz" if npz.matches_file(source) else None
 
@@ -145,7 +160,7 @@ def check_file(source: Source) -> Iterable[Finding]:
     if name is None and named not in (None, "pytorch"):
         return load(named).check(source)
     if name is None:
-        from weighttools.formats.pickle_scan import of_source
+        from weighttools.formats.pickles.scan import of_source
 
         return of_source(source, suffix_says=named is not None)
     return load(name).check(source)
@@ -156,7 +171,7 @@ def directory_files(place: str) -> list[str]:
     directory = os.path.dirname(place) or "." if place.endswith(".index.json") else place
     if not os.path.isdir(directory):
         return [place]
-    from weighttools.formats.pickle_scan import SUFFIXES
+    from weighttools.formats.pickles.scan import SUFFIXES
 
     return sorted(
         entry.path

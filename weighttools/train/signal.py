@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.train.tape import Pullback, Tape, Variable
+from weighttools.train.autograd.tape import Pullback, Tape, Variable
 
 LOW, HIGH = 0.8, 1.25
 """A layer that changes the signal's size by a factor outside these compounds to nothing or to overflow in depth."""

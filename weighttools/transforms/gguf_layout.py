@@ -49,7 +49,7 @@ class Heads:
         return self._reordered(self.base(start, stop), self.row_elements)
 
     def encoded(self, start: int, stop: int) -> Array:
-        """Return quantised blocks, as `weighttools.core.quantized.BlockReader` has it."""
+        """Return quantised blocks, as `weighttools.encodings.quantized.BlockReader` has it."""
         block = block_of(self.encoding)
         base: Any = self.base
         assert block is not None, "only quantised encodings have blocks"

@@ -11,14 +11,14 @@ from typing import Any
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, brief, few
-from weighttools.families.gguf_rope import divisors
-from weighttools.families.gguf_settings import flattened, lacking, plain_settings, settings_of, unsaid
-from weighttools.families.gguf_special import carried_tokenizer
-from weighttools.families.tokenizer_json import has_tokenizer
+from weighttools.families.gguf.names import ARCHITECTURES, DERIVED, FAMILIES, Family
+from weighttools.families.gguf.rope import divisors
+from weighttools.families.gguf.settings import flattened, lacking, plain_settings, settings_of, unsaid
+from weighttools.families.gguf.special import carried_tokenizer
+from weighttools.families.gguf.tokenizer_json import has_tokenizer
 from weighttools.io.beside import CONFIGURATIONS, LEAVES, is_link_out, not_taken
 from weighttools.io.text import read_json_beside
 from weighttools.transforms.gguf_layout import full, heads, is_full, shifted, transposed
-from weighttools.transforms.gguf_tables import ARCHITECTURES, DERIVED, FAMILIES, Family
 
 ARCHITECTURE = "general.architecture"
 _SUFFIX = re.compile(r"\.(weight|bias)\Z")

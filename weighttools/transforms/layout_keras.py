@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
-from weighttools.formats import keras_layout
-from weighttools.formats.hdf5_listing import natural
+from weighttools.formats.hdf5 import keras_layout
+from weighttools.formats.hdf5.listing import natural
 from weighttools.transforms import layout_tables as tables
 from weighttools.transforms.layout_change import Change, Layout
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.formats import keras_layout
+from weighttools.formats.hdf5 import keras_layout
 from weighttools.transforms import layout_tables as tables
 
 COLLECTIONS = ("params", "batch_stats")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from weighttools.core.encodings import QUANTIZED
-from weighttools.core.quantized import Encoder
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.encodings.quantized import Encoder
 from weighttools.errors import SpecError
 from weighttools.families.packed import is_scale, refuse
 from weighttools.transforms.dequantize import without_file_type

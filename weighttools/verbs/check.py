@@ -15,10 +15,10 @@ from weighttools.core.tensor import Source
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, UnsupportedError, few
 from weighttools.formats.base import ReadOptions
+from weighttools.formats.opening import PathLike, located, open
 from weighttools.io.ahead import planned_reading
 from weighttools.io.progress import Progress, silent
-from weighttools.opening import PathLike, located, open
-from weighttools.records import Record
+from weighttools.verbs.records import Record
 
 
 def check(
@@ -116,7 +116,8 @@ def _files(place: str, piped: Source | None) -> list[Source]:
 
 def _of_files(place: str, piped: Source | None) -> Iterator[Finding]:
     """Yield what can be found without opening the checkpoint as a whole."""
-    from weighttools.formats import check_file, index_check
+    from weighttools.formats import check_file
+    from weighttools.formats.huggingface import index_check
     from weighttools.io.beside import links_out
 
     try:
@@ -194,7 +195,7 @@ def _against(tensor_map: TensorMap, other: PathLike) -> tuple[Record, list[Findi
 
 def _fixed(place: str) -> list[Record]:
     """Write the index of a directory of shards anew; one that has none gets that of model.safetensors."""
-    from weighttools.formats import index_check
+    from weighttools.formats.huggingface import index_check
 
     found = index_check.indexes(place) or [Path(place) / "model.safetensors.index.json"]
     given = not os.path.isdir(place)

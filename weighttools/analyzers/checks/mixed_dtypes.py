@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from weighttools.analyzers.families import Family, families
+from weighttools.analyzers.alike import Family, families
 from weighttools.core.findings import NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 

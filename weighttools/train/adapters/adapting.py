@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from weighttools import adapters
-from weighttools.adapters import WRAPPER, Adapter, open_adapter
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
-from weighttools.opening import PathLike
+from weighttools.formats.opening import PathLike
 from weighttools.train.adapters.lora import Adapted, adapted, module_of, place_of, with_factors
+from weighttools.train.autograd.tape import Array
 from weighttools.train.fitting.model import Model
-from weighttools.train.tape import Array
 from weighttools.transforms.low_rank import Update
+from weighttools.write import adapters
+from weighttools.write.adapters import WRAPPER, Adapter, open_adapter
 
 M = TypeVar("M", bound=Model)
 
@@ -121,7 +121,7 @@ def _listed(modules: Any) -> list[str]:
 
 
 def merge_lora(base: TensorMap, adapter: Model | Adapter | PathLike) -> TensorMap:
-    """Return a base with an adapter's changes added to its weights, lazily; see `weighttools.adapters.merge_lora`.
+    """Return a base with an adapter's changes added to its weights, lazily; see `write.adapters.merge_lora`.
 
     Parameters
     ----------

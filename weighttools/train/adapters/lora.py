@@ -25,17 +25,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from weighttools import adapters
-from weighttools.adapters import WRAPPER
 from weighttools.core import patterns
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train.adapters.low_rank import LowRank, Seed
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.model import Model, Run
-from weighttools.train.init import he_uniform
-from weighttools.train.optimizers.groups import is_hidden_matrix
-from weighttools.train.tape import Array
+from weighttools.train.optim.groups import is_hidden_matrix
+from weighttools.transforms.initializers import he_uniform
+from weighttools.write import adapters
+from weighttools.write.adapters import WRAPPER
 
 M = TypeVar("M", bound=Model)
 

@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from weighttools.adapters import CONFIG as ADAPTER
-from weighttools.adapters import HEAD, of_head
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, WeighttoolsError
-from weighttools.families.tokenizer_files import tokenizer_files as carried_files
-from weighttools.families.tokenizer_json import has_tokenizer
+from weighttools.families.gguf.tokenizer_files import tokenizer_files as carried_files
+from weighttools.families.gguf.tokenizer_json import has_tokenizer
 from weighttools.io.beside import companion, not_copied, why_not_copied
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
@@ -22,6 +20,8 @@ from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loade
 from weighttools.train.checkpoints.pooling import pad_of
 from weighttools.train.data.tokens import home_of
 from weighttools.train.models.classes import CLASSES, class_of
+from weighttools.write.adapters import CONFIG as ADAPTER
+from weighttools.write.adapters import HEAD, of_head
 
 TOKENIZER = (
     "tokenizer.json",

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.checkpoints.pooling import POOLINGS
-from weighttools.train.choice import initializer
-from weighttools.train.init import Initializer
 from weighttools.train.ops import dropout, gelu, linear, normalize, relu, tanh
-from weighttools.train.tape import Array
+from weighttools.transforms.initializer_choice import initializer
+from weighttools.transforms.initializers import Initializer
 
 
 @dataclass(frozen=True, slots=True)

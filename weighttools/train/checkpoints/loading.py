@@ -16,6 +16,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
+from weighttools.train.autograd.tape import Array
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
 from weighttools.train.checkpoints.pooling import POOLINGS, ends, pad_of, pooled
 from weighttools.train.checkpoints.stored import stored_names
@@ -26,7 +27,6 @@ from weighttools.train.models.architecture import BUFFERS, whole
 from weighttools.train.models.files import described, floats, of
 from weighttools.train.models.stack import Layer
 from weighttools.train.ops import dropout
-from weighttools.train.tape import Array
 from weighttools.train.tasks.classification import Classification
 from weighttools.train.tasks.regression import LanguageModel, Regression
 from weighttools.train.tasks.task import Task, wanted
@@ -123,7 +123,7 @@ def model(
     SpecError
         A tensor is missing, or is not to be trained as it is stored.
     """
-    from weighttools.opening import open as open_checkpoint
+    from weighttools.formats.opening import open as open_checkpoint
 
     origin, config = described(base if isinstance(base, TensorMap) else open_checkpoint(base))
     geometry = {"padding": padding, "stride": stride, "pool": pool, "flatten": flatten}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.batches import Batch
-from weighttools.train.tape import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.rows import Rows, has_surrogate, number_of
-from weighttools.train.tape import Array
 
 MOST_CLASSES = 10_000
 """More than that are numbers or texts taken for classes."""

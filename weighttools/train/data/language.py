@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError, counted
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Source, read_rows, text_of
 from weighttools.train.data.texts import lengths_of, padded, tokens_of
 from weighttools.train.data.tokens import Base, Tokens, tokens
-from weighttools.train.tape import Array
 
 IGNORED = -100
 """The target of a position that nothing is learnt at."""

@@ -14,11 +14,11 @@ from weighttools.core.budgets import data_values, samples
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows
 from weighttools.train.data.texts import weights
-from weighttools.train.tape import Array
 
 ARRAYS = ("x", "y", "sample_weight")
 """What an NPZ archive may hold; the last may be left out."""
@@ -242,7 +242,7 @@ def archive(path: str | os.PathLike[str]) -> Mapping[str, Tensor]:
     SpecError, CorruptFileError
         As of `npz`.
     """
-    from weighttools.opening import open as open_archive
+    from weighttools.formats.opening import open as open_archive
 
     subject, held = os.fspath(path), open_archive(path)
     if held.origin.format != "npz":

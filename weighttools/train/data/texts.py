@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from weighttools.errors import SpecError, counted
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows
 from weighttools.train.data.tokens import Base, Encoded, Tokens, tokens
-from weighttools.train.tape import Array
 
 TASKS = ("classify", "regress", None)
 

@@ -23,10 +23,10 @@ from weighttools.errors import (
 )
 from weighttools.io.beside import LEAVES, OF_TEXTS, companion, is_link_out, not_taken
 from weighttools.io.text import parse_json, read_json_beside
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds
 from weighttools.train.models.files import described
-from weighttools.train.tape import Array
 
 if TYPE_CHECKING:
     from weighttools.io.source import LocalFile
@@ -58,7 +58,7 @@ def home_of(base: Base) -> Path:
     SourceError
         An open map came from no file.
     """
-    from weighttools.opening import located
+    from weighttools.formats.opening import located
 
     place = base.origin.path if isinstance(base, TensorMap) else os.fspath(base)
     if not place or place == "-":
@@ -265,7 +265,7 @@ def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any], Path]:
 
 def _gguf(base: Base) -> TensorMap | None:
     """Return the map of a GGUF file that carries a tokenizer; None for any other checkpoint."""
-    from weighttools.opening import open as open_checkpoint
+    from weighttools.formats.opening import open as open_checkpoint
 
     if not isinstance(base, TensorMap) and not str(base).endswith(".gguf"):
         return None

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.arrays import Columns, arrays
 from weighttools.train.data.batches import Batch, Data
-from weighttools.train.tape import Array
 from weighttools.train.weights import sampled
 
 SHUFFLE, SPLIT = 0, 1

@@ -12,6 +12,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError, counted, few
+from weighttools.train.autograd.tape import Array
 from weighttools.train.fitting import saving, watching
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed
@@ -24,11 +25,10 @@ from weighttools.train.fitting.recipe import Options, Recipe, optimizer_words
 from weighttools.train.fitting.resume import Fingerprint, Store, check_place, fingerprint
 from weighttools.train.fitting.sides import divided
 from weighttools.train.memory import keep_pages
-from weighttools.train.optimizers.averages import Average
-from weighttools.train.optimizers.optim import Optimizer, adamw
-from weighttools.train.optimizers.transforms import ClipNorm
+from weighttools.train.optim.averages import Average
+from weighttools.train.optim.chains import Optimizer, adamw
+from weighttools.train.optim.transforms import ClipNorm
 from weighttools.train.parallel import threads_for
-from weighttools.train.tape import Array
 from weighttools.train.tasks.task import Task, check_task, shown
 
 if TYPE_CHECKING:

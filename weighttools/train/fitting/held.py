@@ -10,9 +10,9 @@ import numpy as np
 
 from weighttools.core.patterns import matching, not_found
 from weighttools.errors import SpecError, few
-from weighttools.train import ranges
-from weighttools.train.optimizers.groups import decays
-from weighttools.train.tape import Array
+from weighttools.train.autograd.tape import Array
+from weighttools.train.optim.groups import decays
+from weighttools.transforms import initializer_ranges as ranges
 
 
 @dataclass(frozen=True, slots=True)

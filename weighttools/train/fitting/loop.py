@@ -13,16 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from weighttools.errors import SpecError, TrainingError, few
+from weighttools.train.autograd.tape import Array, value_and_grad
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting import watching
 from weighttools.train.fitting.evaluation import measured
 from weighttools.train.fitting.feeding import Feed, Given, cast, n_units
 from weighttools.train.fitting.held import Held
 from weighttools.train.fitting.history import History
-from weighttools.train.optimizers.averages import Accumulation, Average
-from weighttools.train.optimizers.optim import Optimizer, State
-from weighttools.train.optimizers.schedules import Plateau
-from weighttools.train.tape import Array, value_and_grad
+from weighttools.train.optim.averages import Accumulation, Average
+from weighttools.train.optim.chains import Optimizer, State
+from weighttools.train.optim.schedules import Plateau
 from weighttools.train.tasks.task import MINIMIZED, Task, is_better
 
 DROPOUT = 2

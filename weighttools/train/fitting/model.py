@@ -8,8 +8,8 @@ from typing import Any
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.batches import Batch
-from weighttools.train.tape import Array
 
 Run = Callable[[Mapping[str, Any], Batch], Any]
 """``run(params, batch)`` returns the outputs that a task compares with the batch's targets."""

@@ -16,8 +16,8 @@ from weighttools.train.fitting.loop import Session, update
 from weighttools.train.fitting.model import Model, weights
 from weighttools.train.fitting.recipe import Options, Recipe
 from weighttools.train.memory import keep_pages
-from weighttools.train.optimizers.optim import Optimizer, adamw
-from weighttools.train.optimizers.schedules import RangeTest, range_test
+from weighttools.train.optim.chains import Optimizer, adamw
+from weighttools.train.optim.schedules import RangeTest, range_test
 from weighttools.train.parallel import threads_for
 from weighttools.train.tasks.task import Task
 

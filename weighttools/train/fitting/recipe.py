@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.fitting.held import Gradual
-from weighttools.train.optimizers.averages import Average
-from weighttools.train.optimizers.optim import Optimizer
-from weighttools.train.optimizers.schedules import Plateau
-from weighttools.train.tape import Array
+from weighttools.train.optim.averages import Average
+from weighttools.train.optim.chains import Optimizer
+from weighttools.train.optim.schedules import Plateau
 from weighttools.train.tasks.task import shown
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError
+from weighttools.formats.opening import open as open_checkpoint
 from weighttools.io.text import read_json
-from weighttools.opening import open as open_checkpoint
+from weighttools.train.autograd.tape import Array
 from weighttools.train.fitting import watching
 from weighttools.train.fitting.history import STEPS
 from weighttools.train.fitting.loop import Best, Progress, Session
-from weighttools.train.optimizers.schedules import Plateau
-from weighttools.train.tape import Array
+from weighttools.train.optim.schedules import Plateau
 
 SCHEMA = "weighttools.training/1"
 WEIGHTS, REST, NUMBERS = "model.safetensors", "training.safetensors", "training.json"

@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from weighttools import conversion
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.io.directory import atomic_directory
 from weighttools.io.text import read_json
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.arrays import Columns
 from weighttools.train.fitting import restoring, watching
 from weighttools.train.fitting.feeding import Given
 from weighttools.train.fitting.loop import Progress, Session
 from weighttools.train.fitting.recipe import digest, optimizer_words, rate_words, words
 from weighttools.train.fitting.restoring import ARRAYS, NUMBERS, REST, SCHEMA, WEIGHTS, file_digest, text_of
-from weighttools.train.optimizers.optim import Optimizer
-from weighttools.train.optimizers.schedules import Plateau
-from weighttools.train.tape import Array
+from weighttools.train.optim.chains import Optimizer
+from weighttools.train.optim.schedules import Plateau
+from weighttools.write import writing as conversion
 
 FILES = (*ARRAYS, NUMBERS)
 Fingerprint = Mapping[str, Mapping[str, str]]

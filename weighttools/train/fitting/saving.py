@@ -13,8 +13,8 @@ from weighttools.core.readers import Elementwise, Held
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import counted
+from weighttools.train.autograd.tape import Array
 from weighttools.train.fitting.model import Model, check_model
-from weighttools.train.tape import Array
 from weighttools.transforms.cast import cast_block
 
 RECORD = "weighttools.train"

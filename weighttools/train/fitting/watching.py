@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import numpy as np
 
 from weighttools.errors import TrainingError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.feeding import n_samples
-from weighttools.train.optimizers.sums import global_norm
-from weighttools.train.tape import Array
+from weighttools.train.optim.sums import global_norm
 
 CHECK = "`weighttools check` finds them in the file that they came from"
 LOWER = "lower the learning rate, or clip the gradients to a smaller norm"

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train import ranges
+from weighttools.train.autograd.operands import floats
+from weighttools.train.autograd.tape import Array, operation
 from weighttools.train.losses.weighting import normalised, row_weights, times
-from weighttools.train.operands import floats
 from weighttools.train.ops.basic import Result
 from weighttools.train.parallel import blocks, spread
-from weighttools.train.tape import Array, operation
+from weighttools.transforms import initializer_ranges as ranges
 
 
 def _labels(target: Any, n_rows: int, n_classes: int, ignore_index: int, name: str) -> tuple[Array, Array]:

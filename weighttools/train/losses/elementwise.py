@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train import ranges
+from weighttools.train.autograd.operands import floats
+from weighttools.train.autograd.tape import Array, operation
 from weighttools.train.losses.weighting import normalised, positive, row_weights, times, within
-from weighttools.train.operands import floats
 from weighttools.train.ops.basic import Result
 from weighttools.train.ops.pointwise import logistic
-from weighttools.train.tape import Array, operation
+from weighttools.transforms import initializer_ranges as ranges
 
 Kernel = Callable[[Array, Array], tuple[Array, Array]]
 """``kernel(x, t)`` returns the losses and their derivatives by x, elementwise."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.tape import Array, Variable
+from weighttools.train.autograd.tape import Array, Variable
 
 
 class Cache:

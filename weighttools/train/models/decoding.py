@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array, operation
 from weighttools.train.models.bert import positions
 from weighttools.train.models.cache import Cache
 from weighttools.train.models.rotary import Rotary
 from weighttools.train.ops import attention, concat, matmul, softmax, tanh
 from weighttools.train.ops.basic import Result
-from weighttools.train.tape import Array, operation
 
 _BANNED = -1e30
 

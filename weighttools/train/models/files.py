@@ -12,15 +12,15 @@ import numpy as np
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, UnsafeFileError
 from weighttools.families.packed import refuse
+from weighttools.formats.opening import PathLike, open
 from weighttools.io.beside import LEAVES, is_link_out
 from weighttools.io.text import read_json_beside
-from weighttools.opening import PathLike, open
+from weighttools.train.autograd.tape import Array
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.config import from_config, kind_of
 from weighttools.train.models.gguf import from_gguf, is_gguf
 from weighttools.train.models.keras_config import activation_of, geometry_of
 from weighttools.train.models.shapes import from_shapes
-from weighttools.train.tape import Array
 from weighttools.transforms.dequantize import dequantize
 
 

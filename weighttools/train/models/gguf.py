@@ -7,13 +7,13 @@ from typing import Any
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import UnsupportedError
-from weighttools.families.gguf_rope import DIVISORS
-from weighttools.families.gguf_settings import CAPS, SETTINGS, WIDE, WINDOW
-from weighttools.formats.gguf_numbers import Float32
+from weighttools.families.gguf.names import FAMILIES
+from weighttools.families.gguf.rope import DIVISORS
+from weighttools.families.gguf.settings import CAPS, SETTINGS, WIDE, WINDOW
+from weighttools.formats.gguf.numbers import Float32
 from weighttools.train.models.classes import class_of
 from weighttools.train.models.rotary import PARTIAL, llama3_of
 from weighttools.transforms.gguf_names import ARCHITECTURE, to_hugging_face
-from weighttools.transforms.gguf_tables import FAMILIES
 
 MODEL_TYPES = {name: name for name in FAMILIES} | {"gemma3": "gemma3_text"}
 """GGUF's ``general.architecture`` to Hugging Face's ``model_type``."""

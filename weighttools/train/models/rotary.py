@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.ops import concat, rope
-from weighttools.train.tape import Array
 
 _NUMBERS = {
     "attention_factor", "beta_fast", "beta_slow", "factor", "high_freq_factor", "low_freq_factor", "mscale",

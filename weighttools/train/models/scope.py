@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError, TensorNotFoundError
-from weighttools.train.checkpointing import checkpoint
+from weighttools.train.autograd.recompute import checkpoint
 from weighttools.train.ops import embedding, layer_norm, linear, rms_norm, transpose
 
 _CUT = "cut texts to the positions that the model has (max_length), or let fewer tokens follow (max_new_tokens)"

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weighttools.train.operands import floats
+from weighttools.train.autograd.operands import floats
+from weighttools.train.autograd.tape import Array, operation
 from weighttools.train.ops.basic import Result
 from weighttools.train.parallel import SPLIT, blocks, n_threads, scratch, spread
-from weighttools.train.tape import Array, operation
 
 _BANNED = -1e30
 """Added to a score that must not count; finite, so that differences of two stay numbers."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array, Pullback, operation
 from weighttools.train.parallel import added
-from weighttools.train.tape import Array, Pullback, operation
 
 Result = tuple[Any, Pullback]
 

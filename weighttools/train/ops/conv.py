@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.train.operands import floats
+from weighttools.train.autograd.operands import floats
+from weighttools.train.autograd.tape import Array, operation
 from weighttools.train.ops.basic import Result
-from weighttools.train.tape import Array, operation
 
 Sizes = int | tuple[int, ...]
 

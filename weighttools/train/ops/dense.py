@@ -10,10 +10,10 @@ import numpy as np
 
 from weighttools.errors import SpecError
 from weighttools.train import blas
+from weighttools.train.autograd.tape import Array, Slot, operation
 from weighttools.train.ops.basic import Result
 from weighttools.train.ops.product import product
 from weighttools.train.parallel import CHEAP, blocks, spread
-from weighttools.train.tape import Array, Slot, operation
 
 
 def column_sums(x: Array) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.operands import floats
+from weighttools.train.autograd.operands import floats
+from weighttools.train.autograd.tape import Array, operation
 from weighttools.train.ops.basic import Result
-from weighttools.train.tape import Array, operation
 
 
 @operation

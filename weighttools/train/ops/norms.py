@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.train.operands import floats
+from weighttools.train.autograd.operands import floats
+from weighttools.train.autograd.tape import Array, operation
 from weighttools.train.ops.basic import Result
 from weighttools.train.ops.dense import column_sums
 from weighttools.train.parallel import blocks, scratch, spread
-from weighttools.train.tape import Array, operation
 
 
 def _inverse_rms(h: Array, eps: float, out: Array) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.train import ranges
-from weighttools.train.operands import floats
+from weighttools.train.autograd.operands import floats
+from weighttools.train.autograd.tape import Array, operation
 from weighttools.train.ops.basic import Result
 from weighttools.train.parallel import CHEAP, blocks, scratch, spread
-from weighttools.train.tape import Array, operation
+from weighttools.transforms import initializer_ranges as ranges
 
 Kernel = Callable[[Array, Array, Array | None, Array, Array], None]
 """``kernel(x, y, d, t, u)`` fills y and, unless it is None, dy/dx; t and u are scratch. All flat and of one length."""

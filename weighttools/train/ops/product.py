@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.train import blas
+from weighttools.train.autograd.tape import Array
 from weighttools.train.parallel import BLOCK, n_threads, spread
-from weighttools.train.tape import Array
 
 PIECE = 1 << 22
 """Multiplications that are worth a thread: some 80 microseconds, about what handing them over takes."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train import losses, ranges, weights
+from weighttools.train import losses, weights
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.batches import Batch
-from weighttools.train.tape import Array
 from weighttools.train.tasks.task import (
     check_numbers,
     check_outputs,
@@ -24,6 +24,7 @@ from weighttools.train.tasks.task import (
     wanted,
     weight_sum,
 )
+from weighttools.transforms import initializer_ranges as ranges
 
 IGNORED = -100
 """A label that does not count, as torch has it."""

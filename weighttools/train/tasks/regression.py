@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train import losses, ranges
+from weighttools.train import losses
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.batches import Batch
-from weighttools.train.tape import Array
 from weighttools.train.tasks.classification import IGNORED
 from weighttools.train.tasks.task import (
     check_numbers,
@@ -24,6 +24,7 @@ from weighttools.train.tasks.task import (
     wanted,
     weight_sum,
 )
+from weighttools.transforms import initializer_ranges as ranges
 
 LOSSES: Mapping[str, Callable[..., Any]] = {"mse": losses.mse, "mae": losses.mae, "huber": losses.huber}
 

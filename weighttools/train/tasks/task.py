@@ -14,8 +14,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.tape import Array
 from weighttools.train.data.batches import Batch
-from weighttools.train.tape import Array
 
 
 @runtime_checkable

@@ -1,0 +1,1 @@
+"""What llama.cpp and Hugging Face call the same things: names, settings, tokenizers, rotary scaling."""

@@ -1,0 +1,1 @@
+"""Directories of safetensors files, with an index or without."""

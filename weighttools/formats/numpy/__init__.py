@@ -1,0 +1,1 @@
+"""NumPy's files: NPY, streams of NPY, and NPZ archives."""

@@ -1,0 +1,1 @@
+"""PyTorch's files: zip archives, legacy files, distributed checkpoints, TorchScript."""

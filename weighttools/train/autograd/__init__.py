@@ -1,0 +1,1 @@
+"""The tape: variables, operations and their pullbacks, recomputation."""

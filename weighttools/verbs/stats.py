@@ -1,0 +1,153 @@
+"""The verb ``stats``: describing the values of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.formats.base import ReadOptions
+from weighttools.formats.opening import PathLike, chosen, name_of
+from weighttools.io.ahead import reading_ahead
+from weighttools.io.progress import Progress, silent
+from weighttools.verbs.records import Record
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+
+def stats(
+    path: PathLike | TensorMap,
+    *,
+    by: str = "tensor",
+    depth: int = 1,
+    norms: Sequence[str] = (),
+    quantiles: Sequence[float] = (),
+    hist: int | None = None,
+    entropy: bool = False,
+    sparsity: bool = False,
+    kurtosis: bool = False,
+    outliers: bool = False,
+    eps: float | None = None,
+    where: str | None = None,
+    sort: str | None = None,
+    top: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    assume: str | None = None,
+    root: str | None = None,
+    threads: int | None = None,
+    kernel: str = "auto",
+    executor: Executor | None = None,
+    dry_run: bool = False,
+    progress: Progress = silent,
+) -> Record:
+    """Describe the values of a checkpoint: every figure in one pass over it, in memory that does not grow with it.
+
+    NaN and Inf are counted, and left out of every other figure; -0.0 is a zero; bools are 0 and 1; complex numbers
+    go by magnitude.
+
+    Parameters
+    ----------
+    path
+        As for `open`, or an open map.
+    by
+        ``"tensor"``, ``"module"`` (the name without its last part), ``"dtype"``, or ``"depth"`` (the name's first
+        `depth` parts). Figures that belong to one tensor (its patterns, channels and singular values) are null
+        for groups and for the total.
+    depth
+        How many parts of the name make a group, for ``by="depth"``.
+    norms
+        ``"spectral"`` and ``"nuclear"`` are computed, from all singular values and to 1e-9 of themselves; ``"l1"``,
+        ``"l2"`` and ``"inf"`` always are.
+    quantiles
+        Probabilities from 0 to 1; exact, as `numpy.quantile` in float64. Dtypes of more than two bytes take one more
+        pass (of eight bytes: three), and more than four quantiles may take some more.
+    hist
+        Bins of a histogram from minimum to maximum, exact; dtypes of more than two bytes take one more pass, the same
+        as for quantiles.
+    entropy
+        Also entropy (bits an element) and the number of distinct values, for dtypes of at most two bytes.
+    sparsity
+        Also 2:4 and 4:8 compliance along the last axis, and empty rows, columns, channels and 16 x 16 blocks.
+    kurtosis, outliers
+        Also skewness and excess kurtosis; channels whose largest magnitude stands out.
+    eps
+        Also count magnitudes up to this.
+    where
+        Keep the rows that meet a condition, such as ``"sparsity > 0.5 and dtype == bf16"``.
+    sort
+        A figure to sort the rows by, largest first (texts: first first); null last.
+    top
+        Keep this many rows.
+    include, exclude, assume, root
+        As for `convert`.
+    threads
+        Worker threads; default: one a CPU.
+    kernel
+        ``"numpy"``, ``"numba"`` (extra ``[fast]``), or ``"auto"``: numba for gigabytes, if it is installed.
+    executor
+        Any `concurrent.futures.Executor` to compute in, instead of threads.
+    dry_run
+        Plan only: check the options, and give ``read_bytes``, the most that would be read.
+    progress
+        Called with the number of stored bytes just done, in every pass.
+
+    Returns
+    -------
+    dict
+        A ``weighttools.stats/1`` record: ``tensors`` (or ``groups``), and over all of them, whether shown or not:
+        ``total``, the same figures over ``parameters`` alone (null if there are none), and of the ``others`` (buffers,
+        integers, training state; null if there are none) what can be counted. Its figures are the same to the last bit
+        for any number of threads and any executor.
+
+    Raises
+    ------
+    SpecError
+        An option does not fit.
+
+    Examples
+    --------
+    >>> record = stats("fixtures/safetensors/tiny/model.safetensors")
+    >>> record["total"]["count"]
+    16
+    """
+    tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
+    n_bytes = 0 if dry_run else sum(spec.nbytes for spec in tensor_map.specs())
+    with reading_ahead(tensor_map.values(), n_bytes, progress) as told:  # begun while NumPy is loaded
+        from weighttools.analyzers.asking import Request
+        from weighttools.analyzers.describe import planned_bytes
+        from weighttools.analyzers.rows import Means, grouped, rows_of, selection
+
+        request = Request(
+            quantiles=tuple(quantiles),
+            bins=hist,
+            entropy=entropy,
+            structure=sparsity,
+            kurtosis=kurtosis,
+            outliers=outliers,
+            near_zero=eps is not None,
+            norms=tuple(norms),
+        ).checked()
+        means = Means(0.0 if eps is None else eps, threads, kernel, executor, told)
+        groups = grouped(tensor_map, by, depth, with_axes=request.structure or request.outliers)
+        shown = selection(request, by, where, sort, top)
+        head = {
+            "schema": "weighttools.stats/1",
+            "path": name_of(path),
+            "by": by,
+            "read_bytes": planned_bytes([labelled.group for labelled in groups], request),
+        }
+        if dry_run:
+            return head
+        rows, totals = rows_of(groups, request, means)
+    return {
+        **head,
+        "n_rows": len(rows),
+        "tensors" if by == "tensor" else "groups": shown.of(rows),
+        "total": totals.everything,
+        "parameters": totals.parameters,
+        "others": totals.others,
+        "aliases": dict(tensor_map.aliases),
+        "notes": list(tensor_map.origin.notes),
+    }

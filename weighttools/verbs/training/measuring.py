@@ -1,0 +1,88 @@
+"""Figures of a checkpoint on a data file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
+from weighttools.formats.opening import open as open_checkpoint
+from weighttools.train.adapters.adapting import load_lora
+from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor
+from weighttools.train.checkpoints.loading import SEQUENCES, head_of, model, task_of_head
+from weighttools.train.data.reading import check_options, read, source_of, task_of
+from weighttools.train.data.tables import Table
+from weighttools.train.data.tokens import Base, left_elsewhere
+from weighttools.train.fitting.evaluation import task_metrics
+from weighttools.train.fitting.feeding import column
+from weighttools.train.models.files import described, of
+from weighttools.verbs.training.lengths import check_option, check_texts
+from weighttools.verbs.training.settings import Settings
+from weighttools.verbs.training.tuning import check_width, n_outputs, scaled, task_before, task_for
+from weighttools.write.adapters import beside, open_adapter
+
+
+def measure(
+    base: Base, data: str, settings: Settings, log: Callable[[str], object] = lambda line: None
+) -> dict[str, Any]:
+    """Return the figures of a checkpoint on a data file: ``loss``, ``accuracy``, ``f1_macro``, ``perplexity``, ….
+
+    Where rows have weights, all figures and the confusion matrix count them, and ``weighted_by`` names their column.
+
+    Raises
+    ------
+    SpecError
+        The checkpoint has no head for the task.
+    """
+    opened = base if isinstance(base, TensorMap) else open_checkpoint(base)
+    origin, config = described(opened)
+    adapter = None if settings.adapter is None else open_adapter(settings.adapter)
+    if adapter is not None:
+        origin, config = (
+            origin.replace(tensors={**dict(adapter.whole), **dict(origin.items())}),
+            beside(adapter, config),
+        )
+    architecture = of(origin, config, settings.activation)
+    check_option(architecture, origin, settings.columns.max_length)
+    for line in left_elsewhere(opened) if architecture.kind in SEQUENCES else ():
+        log(line)
+    source = source_of(data, architecture.kind)
+    task = task_of(
+        settings.task or task_of_head(origin, config, architecture), architecture.kind, settings.columns, source,
+        n_outputs(origin, config, architecture), task_before(origin),
+    )  # fmt: skip
+    head = head_of(origin, config, architecture, task)
+    if task != "lm" and isinstance(head, Embedder | None) and architecture.kind in SEQUENCES:
+        raise SpecError("has no head", subject=origin.origin.path, remedy="weighttools finetune gives it one")
+    names = (head.names or None) if isinstance(head, Classifier) else None
+    check_options(data, architecture.kind, task, settings.columns)
+    found = read(source, opened, architecture.kind, task, settings.columns, names)
+    check_width(architecture, found)
+    _check_targets(head, found)
+    check_texts(architecture, origin, found)
+    _, _, found = scaled(found, None, found, origin, False)
+    loaded = model(opened, None if task == "lm" else head, activation=settings.activation)
+    if adapter is not None:
+        loaded = load_lora(loaded, adapter)
+    for line in (*loaded.notes, *found.notes):
+        log(line)
+    figures, sums = task_metrics(loaded, found, task_for(task, loaded, settings), settings.batch_size)
+    record: dict[str, Any] = {"task": task, "n_samples": len(found), "metrics": figures}
+    if column(found, "sample_weight") is not None:
+        record["weighted_by"] = settings.columns.weight or "sample_weight"
+    if "confusion" in sums and isinstance(head, Classifier):
+        record |= {"classes": list(head.names or names or ()), "confusion": np.asarray(sums["confusion"]).tolist()}
+    return record
+
+
+def _check_targets(head: Any, data: Any) -> None:
+    """Raise SpecError where a model gives more or fewer numbers a row than the data has."""
+    if not isinstance(head, Regressor) or not isinstance(data, Table):
+        return
+    n = 1 if data.target.ndim == 1 else data.target.shape[1]
+    if not data.names and n != head.n_targets:
+        fact = f"the model gives {head.n_targets:,} numbers a row, and the data has {n:,}"
+        raise SpecError(fact, expected="as many", remedy="of a classifier's file, --task classify")

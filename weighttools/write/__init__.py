@@ -1,0 +1,1 @@
+"""What a write will do, and doing it."""
