@@ -2,7 +2,8 @@
 
 libhdf5 can be made to crash or to loop for ever by a hostile file. What it does here, it does in a process of its
 own that may take little time and memory and can open no other file; a death becomes one error. Values are read by
-this process from the offsets in the listing, without libhdf5.
+this process from the offsets in the listing, without libhdf5. The package pyfive would need the same child (it takes
+what memory a file claims) and lacks what files of today hold; the figures are in ARCHITECTURE.md.
 """
 
 from __future__ import annotations
