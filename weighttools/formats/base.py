@@ -120,6 +120,9 @@ class Format(NamedTuple):
     read_back
         Opens what was written of a map with the format's reference reader, to compare; None where there is no other
         reader than ours. It raises MissingDependencyError where that one is not installed, or cannot be asked.
+    title, suffixes
+        One line for ``weighttools formats``, and file endings with the dot: of a format that an installed package
+        adds. Those of our own stand in the table, which is read without importing them.
     """
 
     matches: Callable[[bytes], bool]
@@ -129,6 +132,8 @@ class Format(NamedTuple):
     check: Callable[[Source], Iterable[Finding]] = lambda source: ()
     encodings: frozenset[str] = frozenset()
     read_back: Callable[[Path, TensorMap], AbstractContextManager[ReadBack]] | None = None
+    title: str = ""
+    suffixes: tuple[str, ...] = ()
 
 
 def refuse_shapes(tensor_map: TensorMap, format_name: str, most_axes: int, most_bytes: float = MOST_BYTES) -> None:
