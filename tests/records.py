@@ -23,9 +23,23 @@ VERBS: dict[str, Callable[[str], Any]] = {
     "stats": wt.stats,
     "check": wt.check,
 }
-SUFFIXES = (
-    ".safetensors .npy .npz .pt .pth .bin .ckpt .msgpack .onnx .gguf .h5 .hdf5 .keras .eqx .index.json"
-).split()
+SUFFIXES = [
+    ".safetensors",
+    ".npy",
+    ".npz",
+    ".pt",
+    ".pth",
+    ".bin",
+    ".ckpt",
+    ".msgpack",
+    ".onnx",
+    ".gguf",
+    ".h5",
+    ".hdf5",
+    ".keras",
+    ".eqx",
+    ".index.json",
+]
 MOST_BYTES = 2 << 20
 """A fixture's larger files are left out: their records are like the others'."""
 

@@ -28,7 +28,8 @@ from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.run import Block, Recipe, Statistic, fold, merged
 from weighttools.core.dtypes import DTYPES, from_numpy
 from weighttools.core.readers import Elementwise, Held, Joined, Raw, Whole
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.io.source import Bytes
 
 Array = np.ndarray[Any, Any]
@@ -245,7 +246,7 @@ def test_every_reader_is_read_by_its_granularity() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64", "float4_e2m1fn", "float6_e2m3fn", "bool"])
 def test_raw_reads_into_a_given_buffer(dtype: str) -> None:
     from weighttools.core.packing import pack
-    from weighttools.core.tensor import Span
+    from weighttools.core.spec import Span
 
     kind = DTYPES[dtype]
     array = random_array(kind, (64,), 4)
@@ -259,7 +260,7 @@ def test_raw_reads_into_a_given_buffer(dtype: str) -> None:
 
 
 def test_big_endian_elements_are_turned_over() -> None:
-    from weighttools.core.tensor import Span
+    from weighttools.core.spec import Span
 
     array = np.array([1.5, -2.0, np.nan], np.float32)
     data = array.astype(">f4").tobytes()

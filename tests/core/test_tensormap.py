@@ -15,7 +15,8 @@ from tests.strategies import assert_same, random_array, same_bits, tensor_maps
 from tests.work import Counted, bounded
 from weighttools.core import patterns
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.io.source import Bytes

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 import weighttools as wt
 from weighttools.analyzers.alike import families
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families.of_maps import roles
 from weighttools.families.parameters import decays
 from weighttools.families.roles import Role, told

@@ -15,7 +15,8 @@ from tests.formats.conformance import Arrays, FormatConformance
 from tests.strategies import assert_same
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import Whole
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.formats import read_file

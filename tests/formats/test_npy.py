@@ -20,7 +20,7 @@ from tests.formats.refusals import refusal
 from tests.sources import CountingSource
 from tests.strategies import same_bits
 from weighttools.core.dtypes import DTYPES, dtype
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats import read_file

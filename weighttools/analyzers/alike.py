@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.families.of_maps import asides, wordings
 from weighttools.families.roles import Told, aside, needs_neighbours

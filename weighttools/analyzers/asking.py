@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from weighttools.analyzers import histogram, norms
 from weighttools.analyzers.distribution import Asked
 from weighttools.analyzers.run import Recipe, Record
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError
 from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent

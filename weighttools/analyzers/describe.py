@@ -16,7 +16,8 @@ from weighttools.analyzers.quantiles import Digits, Key
 from weighttools.analyzers.run import Record, Statistic, Task, fold_tasks
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import Held
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 
 _HEAVY_BATCH = 8
 """Small tensors in one job where the state of each holds 65,536 counts."""

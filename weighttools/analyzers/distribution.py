@@ -20,7 +20,7 @@ from weighttools.analyzers.quantiles import DigitCounts, Digits, Key
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Record, State, Statistic
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 @dataclass(frozen=True, slots=True)

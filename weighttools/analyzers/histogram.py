@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weighttools.analyzers.kernels.careful import FAST_DTYPES
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 MAX_BINS = 10_000
 

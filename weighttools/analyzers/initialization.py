@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.analyzers.axes import folded, line_sums
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Record = dict[str, Any]
 

@@ -14,7 +14,8 @@ from weighttools.analyzers.kernels.choice import chosen
 from weighttools.analyzers.run import Recipe
 from weighttools.core import engine
 from weighttools.core.expression import Condition, condition
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.families.axes import TORCH, Axes

@@ -24,14 +24,15 @@ from weighttools.analyzers.kernels.summary import Summary
 from weighttools.core import plan
 from weighttools.core.engine import run
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import BLOCK_ELEMENTS, Spec, Tensor, confirm
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor, confirm
 from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Record = dict[str, Any]
 

@@ -9,12 +9,12 @@ from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.analyzers.axes import Strip, along, folded, padded
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families.axes import TORCH, Axes
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 OUTLIER_RATIO = 6.0
 """A channel stands out whose largest magnitude is more than this many times the median channel's."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.analyzers.axes import Strip, along, folded, padded
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families.axes import TORCH, Axes
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 PATTERNS = ((2, 4), (4, 8))
 """N:M patterns: of every M neighbours at most N are not zero."""

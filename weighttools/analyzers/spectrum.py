@@ -22,11 +22,12 @@ import numpy as np
 
 from weighttools.analyzers.power_law import fit, scaled
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import Spec, Tensor, confirm
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor, confirm
 from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Record = dict[str, Any]
 Method = Callable[[Tensor, int], "Spectrum | None"]

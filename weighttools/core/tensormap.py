@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core import patterns
-from weighttools.core.tensor import Source, Span, Spec, Tensor
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError, printable
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 

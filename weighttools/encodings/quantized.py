@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from weighttools.core.encodings import Block, block_of
-from weighttools.core.tensor import Reader, Span
+from weighttools.core.spec import Reader, Span
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 class BlockReader(Reader, Protocol):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weighttools.errors import SpecError, WeighttoolsError, printable
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Spec
+    from weighttools.core.spec import Spec
     from weighttools.core.tensormap import Origin, TensorMap
 
 Parts = dict[str, tuple[str, "Spec"]]

@@ -17,7 +17,7 @@ from collections.abc import Container
 from enum import StrEnum
 from typing import NamedTuple
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families import role_names as names
 
 Beside = Container[str]

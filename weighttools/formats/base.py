@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, printable
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core import plan
 from weighttools.core.engine import run, threads
-from weighttools.core.tensor import Span, Tensor
+from weighttools.core.spec import Span
+from weighttools.core.tensor import Tensor
 from weighttools.formats.base import WriteOptions
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError, UnknownFormatError
 from weighttools.formats import other_kinds
 

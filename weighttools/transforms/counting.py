@@ -16,7 +16,7 @@ from weighttools.core.tensor import Tensor, confirm
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 R = TypeVar("R")
 

@@ -12,7 +12,8 @@ import numpy as np
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.random_numbers import Numbers
 from weighttools.core.readers import Positioned
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 from weighttools.io.progress import Progress, silent
@@ -20,7 +21,7 @@ from weighttools.transforms.counting import DIGIT, Chosen, Key, Ranking, is_fini
 from weighttools.transforms.editing import finite, replaced, whole
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 DropFn = Callable[[int, "Array"], "Array"]
 """Takes the position of a block's first element and the block; returns which elements to drop, as booleans."""

@@ -25,7 +25,7 @@ from weighttools.transforms.prune import by_magnitude, checked, pruned
 from weighttools.transforms.units import OfUnits, Units
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Says = Mapping[str, Any]
 LARGEST_GROUP = 32

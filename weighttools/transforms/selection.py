@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from weighttools.core.patterns import chosen
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.families.of_maps import roles

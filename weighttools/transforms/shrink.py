@@ -18,7 +18,7 @@ from weighttools.transforms.counting import Job, over, planning_bytes, widened
 from weighttools.transforms.editing import edited, finite, whole
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Says = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.transforms.prune import ORDERED, Magnitude, Zeroed, common
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 class Count(NamedTuple):

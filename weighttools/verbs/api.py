@@ -19,7 +19,7 @@ from weighttools.verbs.stats import stats
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.transforms.changes import Changes
     from weighttools.transforms.layout_change import Layout
 

@@ -16,7 +16,7 @@ from weighttools.families.roles import Role
 if TYPE_CHECKING:
     from weighttools.analyzers.checks.values import Seen
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array, Spec
+    from weighttools.core.spec import Array, Spec
 
 
 @dataclass(frozen=True, slots=True, eq=False)

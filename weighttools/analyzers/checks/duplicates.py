@@ -16,7 +16,7 @@ from weighttools.errors import few
 if TYPE_CHECKING:
     from weighttools.analyzers.checks.values import Seen
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Spec
+    from weighttools.core.spec import Spec
 
 _WORTH_ELEMENTS = 64
 

@@ -16,7 +16,7 @@ from weighttools.core.findings import ERROR, WARNING, Finding
 if TYPE_CHECKING:
     from weighttools.analyzers.checks.values import Seen
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array, Spec
+    from weighttools.core.spec import Array, Spec
 
 GAP = 24
 """Empty powers of two below an outlier; training does not leave so many."""

@@ -13,7 +13,8 @@ from weighttools.analyzers.run import Statistic, Task, fold_tasks
 from weighttools.analyzers.sparsity import Zeros
 from weighttools.core import engine
 from weighttools.core.findings import ERROR, Finding
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
 from weighttools.families.kernels import Layouts

@@ -16,7 +16,7 @@ from weighttools.analyzers.moments import Moments, safe_scale
 from weighttools.analyzers.sparsity import Zeros
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 CHUNK = 1 << 13
 """Elements held as float64 at a time: what is made of them is small enough for malloc to give the same pages again."""

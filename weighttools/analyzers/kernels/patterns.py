@@ -15,7 +15,7 @@ from weighttools.analyzers.moments import Moments
 from weighttools.analyzers.sparsity import Zeros
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _PAIRS_FROM = 1 << 16
 """Bytes are counted as pairs from this many on: half the counting, for 65,536 bins to fold."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.budgets import FLAX_NAMES as MAX_NAME_BYTES
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Elementwise, Raw, joined
-from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError, few
 from weighttools.formats.base import Format, ReadOptions
@@ -25,7 +26,7 @@ from weighttools.formats.left_out import LeftOut
 from weighttools.formats.numpy import npy
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 SEPARATOR = "/"
 

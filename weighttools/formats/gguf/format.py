@@ -16,7 +16,8 @@ from weighttools.core.encodings import QUANTIZED
 from weighttools.core.engine import collector_paused, run, threads
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.encodings.quantized import BlockReader, Quantized
 from weighttools.errors import SpecError, few, printable

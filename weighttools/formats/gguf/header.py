@@ -14,7 +14,7 @@ from typing import Any
 from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.encodings import BIG_ENDIAN, QUANTIZED
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
 from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.formats.gguf.values import Cursor, value
 

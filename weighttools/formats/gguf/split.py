@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SourceError, few
 from weighttools.formats.gguf import format as gguf

@@ -11,7 +11,8 @@ from weighttools.core import budgets
 from weighttools.core.budgets import UNSTORED_BYTES as _UNSTORED
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import Reader, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Row
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from weighttools.formats.hdf5.chunks import Chunk, Chunked, Filled, long_axis

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.engine import run, threads
-from weighttools.core.tensor import BLOCK_ELEMENTS, Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.formats.base import WriteOptions
@@ -29,7 +30,7 @@ from weighttools.formats.raw import raw_block, write_raw
 from weighttools.io.source import Bytes
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import FileSink, Sink
 
 PAGE = 4096

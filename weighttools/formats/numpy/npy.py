@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from weighttools.core.dtypes import DTYPES, DType, dtype
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Elementwise, Raw, Strided
-from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import trailing
@@ -31,7 +32,7 @@ from weighttools.formats.base import Format, ReadOptions, WriteOptions, refuse_s
 from weighttools.formats.raw import write_raw
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
 MAGIC = b"\x93NUMPY"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core import budgets
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Raw, Whole
-from weighttools.core.tensor import Reader, Source, Spec, Tensor
+from weighttools.core.spec import Reader, Source, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import members_check
@@ -27,7 +28,7 @@ from weighttools.io.text import parse_json
 from weighttools.io.zip_writer import ZipWriter, planned_bytes, zip_writer
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
 SIDECAR = "__weighttools__"

@@ -20,7 +20,8 @@ from weighttools.core.budgets import ONNX_TENSORS as MAX_TENSORS
 from weighttools.core.budgets import ONNX_TEXT as MAX_TEXT
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Whole
-from weighttools.core.tensor import Source, Span, Spec, Tensor
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import UnsupportedError, few
 from weighttools.formats.base import Format, ReadOptions

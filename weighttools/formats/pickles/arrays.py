@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from weighttools.core.tensor import Source, Span, Tensor
+from weighttools.core.spec import Source, Span
+from weighttools.core.tensor import Tensor
 from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.formats.pickles.machine import Global, Made, plain
 from weighttools.io.source import Bytes

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from weighttools.core.budgets import PICKLE_GLOBALS, STACK_OBJECTS
 from weighttools.core.budgets import PICKLE_LINE as _MAX_LINE
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError, UnsafeFileError
 
 _CHUNK = 1 << 18

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, ValuesView
 
 from weighttools.core.budgets import MOST_NAMED, MOST_NESTED_ARCHIVES
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding, summed_up
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import UnsafeFileError, WeighttoolsError
 from weighttools.formats import sniff
 from weighttools.formats.numpy import npy

@@ -44,7 +44,8 @@ from weighttools.core import plan
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.encodings import BITMASK, BITMASK_BLOCK, bitmask_bytes
 from weighttools.core.engine import run, threads
-from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError
 from weighttools.formats.safetensors.header import BITMASKS, CODES, spec_of
@@ -53,7 +54,7 @@ from weighttools.io.progress import Progress, silent
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
 VERSION = 1

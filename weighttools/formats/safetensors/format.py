@@ -15,7 +15,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.engine import collector_paused
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, few
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, instead, text_metadata

@@ -13,7 +13,7 @@ from operator import itemgetter, sub
 from typing import Any
 
 from weighttools.core.dtypes import DTYPES, DType
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
 from weighttools.core.tensormap import Row
 from weighttools.errors import CorruptFileError
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weighttools.core import budgets, plan
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import joined
-from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from weighttools.formats.base import ReadOptions
@@ -29,7 +30,7 @@ from weighttools.io.beside import inside
 from weighttools.io.source import Bytes, LocalFile
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 NAME = "dcp"
 _FILE = ".metadata"

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from weighttools.core import budgets
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats import members_check, trailing
 from weighttools.formats.base import Format, ReadOptions, WriteOptions
 from weighttools.io.archive import Member, first_member, is_zip, members, needs
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.pickles.machine import Machine
     from weighttools.formats.torch.tensors import Identity, Storage

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from weighttools.core.tensor import Source, Span
+from weighttools.core.spec import Source, Span
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.formats.pickles.machine import Machine, Stream

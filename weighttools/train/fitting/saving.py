@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.readers import Elementwise, Held
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import counted
 from weighttools.train.autograd.tape import Array
