@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from weighttools.verbs.api import save as save
     from weighttools.verbs.api import stats as stats
     from weighttools.verbs.check import check as check
+    from weighttools.verbs.decay import decay as decay
     from weighttools.verbs.diagnosis import estimate as estimate
     from weighttools.verbs.diagnosis import init_check as init_check
     from weighttools.verbs.diagnosis import spectrum as spectrum
     from weighttools.verbs.edits import average as average
     from weighttools.verbs.edits import clip as clip
-    from weighttools.verbs.edits import decay as decay
     from weighttools.verbs.edits import init as init
     from weighttools.verbs.edits import masks as masks
     from weighttools.verbs.edits import merge_adapter as merge_adapter
@@ -55,7 +55,7 @@ _HOMES = {
     "list_formats": "weighttools.verbs.api",
     "average": "weighttools.verbs.edits",
     "clip": "weighttools.verbs.edits",
-    "decay": "weighttools.verbs.edits",
+    "decay": "weighttools.verbs.decay",
     "init": "weighttools.verbs.edits",
     "masks": "weighttools.verbs.edits",
     "merge_adapter": "weighttools.verbs.edits",

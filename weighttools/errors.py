@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+_spell: list[Callable[[str], str]] = [str]
+
+
+def option(name: str) -> str:
+    """Return the name of an option as the caller spells it: a parameter in Python, ``--name`` on the command line.
+
+    >>> option("max_shard_size")
+    'max_shard_size'
+    """
+    return _spell[-1](name)
+
+
+@contextmanager
+def spelled(spell: Callable[[str], str]) -> Iterator[None]:
+    """Have options spelled in another way, in the whole process: a command is one."""
+    _spell.append(spell)
+    try:
+        yield
+    finally:
+        _spell.remove(spell)
 
 
 def printable(text: str) -> str:

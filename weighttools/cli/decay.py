@@ -7,17 +7,12 @@ from typing import Any
 import click
 
 from weighttools.cli import options
-
-HOW = ("include", "exclude", "include_all", "rate", "l1", "lr", "steps")
+from weighttools.verbs.decay import OPTIONS
 
 
 @click.command()
 @click.argument("src", type=click.Path())
-@click.option("--rate", type=float, default=0.0, help="L2: each step multiplies by 1 - lr x rate.")
-@click.option("--l1", type=float, default=0.0, help="L1: each step moves lr x l1 towards zero, at most to it.")
-@click.option("--lr", type=float, default=1.0, show_default=True, help="The learning rate.")
-@click.option("--steps", type=int, default=1, show_default=True, help="How many steps at once.")
-@options.changing
+@options.declared(*OPTIONS)
 @options.output
 @options.reading
 def decay(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
@@ -33,8 +28,9 @@ def decay(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
       weighttools decay checkpoint/ -o decayed/ --rate 0.1 -i '*.mlp.*' --dry-run
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api, edits
+    from weighttools.verbs import api
+    from weighttools.verbs import decay as verb
 
-    how = {key: settings.pop(key) for key in HOW}
-    changed = edits.decay(api.open(src, assume=assume, root=root), **how)
+    how = {one.name: settings.pop(one.name) for one in OPTIONS}
+    changed = verb.decay(api.open(src, assume=assume, root=root), **how)
     writing.edited(changed, dst, "decayed", as_json, **settings)

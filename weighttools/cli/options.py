@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from weighttools.core.options import Option
 from weighttools.errors import WeighttoolsError
 
 if TYPE_CHECKING:
@@ -35,6 +36,35 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     except WeighttoolsError:
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def declared(*options: Option) -> Callable[[F], F]:
+    """Add options as they are declared, in order; what they may be is checked by who uses them.
+
+    Parameters
+    ----------
+    options
+        Declarations; those of patterns complete the names of tensors.
+    """
+
+    def add(command: F) -> F:
+        for one in reversed(options):
+            command = _made(one)(command)
+        return command
+
+    return add
+
+
+def _made(one: Option) -> Callable[[F], F]:
+    how: dict[str, Any] = {"help": one.help, "show_default": one.shows_default}
+    if one.kind is bool:
+        return click.option(*one.spellings, one.name, is_flag=True, **how)
+    kind = click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
+    if one.metavar == "PATTERN":
+        how["shell_complete"] = complete_names
+    if not one.many:
+        how["default"] = one.default
+    return click.option(*one.spellings, one.name, type=kind, multiple=one.many, metavar=one.metavar, **how)
 
 
 def patterns(command: F) -> F:

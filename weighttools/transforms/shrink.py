@@ -12,7 +12,7 @@ import numpy as np
 from weighttools.core.random_numbers import SEGMENT, Numbers
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counting import Job, over, planning_bytes, widened
 from weighttools.transforms.editing import edited, finite, whole
@@ -100,15 +100,17 @@ def decay(names: Sequence[str], rate: float, l1: float, lr: float, steps: int, s
     I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019, equation 12. N. Parikh and
     S. Boyd, "Proximal algorithms", 2014, section 6.5.2 (soft thresholding).
     """
-    rate, l1, lr = finite("--rate", rate), finite("--l1", l1), finite("--lr", lr)
-    steps = whole("--steps", steps, 1)
+    rate, l1, lr = finite(option("rate"), rate), finite(option("l1"), l1), finite(option("lr"), lr)
+    steps = whole(option("steps"), steps, 1)
     if rate == l1 == 0:
-        raise SpecError("nothing decays at a rate of 0", expected="--rate, --l1 or both")
+        raise SpecError("nothing decays at a rate of 0", expected=f"{option('rate')}, {option('l1')} or both")
     if lr * rate > 1:
-        raise SpecError(f"--lr times --rate is {lr * rate:g}: weights would change sign", expected="at most 1")
+        raise SpecError(
+            f"{option('lr')} times {option('rate')} is {lr * rate:g}: weights would change sign", expected="at most 1"
+        )
     factor, n_thresholds = _powers(lr * rate, steps)
     threshold = lr * l1 * n_thresholds
-    shrunk = Shrunk(factor, finite("--lr times --l1", threshold))
+    shrunk = Shrunk(factor, finite(f"{option('lr')} times {option('l1')}", threshold))
     report = {
         "transform": "decay", "rate": rate, "l1": l1, "lr": lr, "steps": steps, "factor": factor,
         "threshold": threshold, **says, "names": list(names),

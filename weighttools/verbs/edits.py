@@ -171,34 +171,6 @@ def _one_of(
         raise SpecError("--n-heads goes with --structure heads", remedy="give that, or leave --n-heads out")
 
 
-def decay(
-    src: Source, *, rate: float = 0.0, l1: float = 0.0, lr: float = 1.0, steps: int = 1, **which: Unpack[Which]
-) -> TensorMap:
-    """Shrink weights as `steps` of decoupled weight decay would.
-
-    Parameters
-    ----------
-    src
-        As for `open`, or an open map.
-    rate
-        L2: each step multiplies by ``1 - lr rate``.
-    l1
-        L1: each step then moves ``lr l1`` towards zero (the proximal step); with `rate` that is the elastic net.
-    lr, steps
-        The learning rate and the number of steps.
-    which
-        ``include``, ``exclude``, ``include_all``; see `Which`.
-
-    Returns
-    -------
-    TensorMap
-        With a `report`. Elements are computed in float64 and rounded once; NaN and Inf keep their bits.
-    """
-    from weighttools.transforms import shrink
-
-    return _edited(src, which, lambda names, says: shrink.decay(names, rate, l1, lr, steps, says))
-
-
 def scale(src: Source, *, by: float, **which: Unpack[Which]) -> TensorMap:
     """Multiply weights by a number; as `decay` otherwise."""
     from weighttools.transforms import shrink
