@@ -342,7 +342,7 @@ def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except (OSError, ValueError) as error:
-        from weighttools.io.beside import dangles
+        from weighttools.io.dangling import dangles
 
         if dangling := dangles(path):
             raise SourceError(dangling[0], subject=path, remedy=dangling[1]) from None
