@@ -18,7 +18,8 @@ from weighttools.core.dtypes import DTYPES
 from weighttools.core.spec import Spec
 from weighttools.families.of_maps import roles
 from weighttools.families.parameters import decays
-from weighttools.families.roles import Role, told
+from weighttools.families.role_types import Role
+from weighttools.families.roles import told
 from weighttools.train.optim import groups
 from weighttools.transforms.selection import select
 

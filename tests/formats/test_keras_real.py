@@ -16,7 +16,8 @@ import pytest
 
 import weighttools as wt
 from tests.real import real_file
-from weighttools.families.roles import Role, told
+from weighttools.families.role_types import Role
+from weighttools.families.roles import told
 
 pytestmark = [
     pytest.mark.real,

@@ -12,7 +12,8 @@ from typing import NamedTuple
 from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.families.of_maps import asides, wordings
-from weighttools.families.roles import Told, aside, needs_neighbours
+from weighttools.families.role_types import Told
+from weighttools.families.roles import aside, needs_neighbours
 
 
 class Family(NamedTuple):

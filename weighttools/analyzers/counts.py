@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from weighttools.analyzers.alike import Family
 from weighttools.core.tensormap import TensorMap
 from weighttools.families.of_maps import asides
-from weighttools.families.roles import Role, Told
+from weighttools.families.role_types import Role, Told
 
 
 @dataclass(slots=True)

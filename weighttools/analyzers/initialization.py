@@ -314,7 +314,7 @@ def _scheme(usual: dict[str, tuple[str, float]], law: Law, std: float, n: int) -
 def layers(tensor_map: TensorMap) -> list[str]:
     """Return the names of the tensors that are looked at: layers that are parameters, and no norms or biases."""
     from weighttools.families.of_maps import roles
-    from weighttools.families.roles import Role
+    from weighttools.families.role_types import Role
 
     rows = zip(tensor_map, tensor_map.specs(), roles(tensor_map), strict=True)
     drawn = (Role.WEIGHT, Role.HEAD, Role.EMBEDDING)

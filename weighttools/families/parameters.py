@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 
-from weighttools.families.roles import Beside, Place, Role, Told
+from weighttools.families.role_types import Beside, Place, Role, Told
 
 MAGNITUDE = re.compile(r"(?P<of>.+)_g$")
 PARAMETRIZED = re.compile(r"[.]parametrizations[.](?P<of>\w+)[.]original(?P<number>\d*)$")

@@ -13,51 +13,10 @@ that works on a family's words as well as on a name. What kind of parameter it i
 from __future__ import annotations
 
 import re
-from collections.abc import Container
-from enum import StrEnum
-from typing import NamedTuple
 
 from weighttools.core.spec import Spec
 from weighttools.families import role_names as names
-
-Beside = Container[str]
-"""The names of a map, in which a tensor's neighbours are looked up; for a family, its words."""
-
-
-class Role(StrEnum):
-    """What a tensor is for; training may change the first five, and they alone are counted as parameters."""
-
-    WEIGHT = "weight"
-    NORM = "norm"
-    BIAS = "bias"
-    EMBEDDING = "embedding"
-    HEAD = "head"
-    BUFFER = "buffer"
-    STATISTIC = "running statistic"
-    VECTOR = "spectral norm's vector"
-    MASK = "mask"
-    SCALE = "quantisation scale"
-    STATE = "training state"
-
-    @property
-    def is_parameter(self) -> bool:
-        """Whether it is a parameter of the model."""
-        return self in _PARAMETERS
-
-
-_PARAMETERS = frozenset({Role.WEIGHT, Role.NORM, Role.BIAS, Role.EMBEDDING, Role.HEAD})
-
-
-class Told(NamedTuple):
-    """A role, and the evidence for it in a few words."""
-
-    role: Role
-    why: str
-
-    @property
-    def is_parameter(self) -> bool:
-        """Whether it is a parameter of the model."""
-        return self.role.is_parameter
+from weighttools.families.role_types import Beside, Place, Role, Told
 
 
 def told(name: str, spec: Spec, beside: Beside | None = None) -> Told:
@@ -72,7 +31,7 @@ def told(name: str, spec: Spec, beside: Beside | None = None) -> Told:
     beside
         The names of the map it lies in. Without them a name that would need a neighbour is taken by itself.
     """
-    from weighttools.families.parameters import parameter
+    from weighttools.families.parameters import parameter  # its expressions take longer to compile than a look takes
 
     return aside(name, spec, beside) or parameter(name, spec.shape, beside)
 
@@ -107,26 +66,6 @@ def needs_neighbours(words: str) -> bool:
     is_of = leaf.endswith(("_u", "_v", "_g", "_mask"))
     is_beside = leaf in names.BESIDE_STATISTICS or leaf in names.BESIDE_SCALES or leaf in ("alpha", "betas")
     return is_of or is_beside or ("/vars/" in words and names.KERAS_NUMBERED.search(words) is not None)
-
-
-class Place(NamedTuple):
-    """A name taken apart: what comes before the last part, with its separator, and that part without ``:0``."""
-
-    name: str
-    stem: str
-    leaf: str
-    beside: Beside | None
-
-    @classmethod
-    def of(cls, name: str, beside: Beside | None) -> Place:
-        cut = max(name.rfind("."), name.rfind("/")) + 1
-        return cls(name, name[:cut], name[cut:].partition(":")[0], beside)
-
-    def has(self, *leaves: str) -> bool:
-        """Whether one of these stands beside it."""
-        return self.beside is not None and any(
-            self.stem + leaf in self.beside or f"{self.stem}{leaf}:0" in self.beside for leaf in leaves
-        )
 
 
 def _state(at: Place, spec: Spec) -> Told | None:

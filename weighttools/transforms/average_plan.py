@@ -11,7 +11,8 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, counted, few
 from weighttools.families.of_maps import roles
 from weighttools.families.packed import packed
-from weighttools.families.roles import Role, told
+from weighttools.families.role_types import Role
+from weighttools.families.roles import told
 
 MISSING = ("error", "keep", "drop")
 """What becomes of a tensor that not all have: an error, the mean over those that have it, or it is left out."""

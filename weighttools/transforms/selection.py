@@ -10,7 +10,8 @@ from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.families.of_maps import roles
-from weighttools.families.roles import Role, Told, told
+from weighttools.families.role_types import Role, Told
+from weighttools.families.roles import told
 
 NOT_FLOAT = "integers, booleans and complex numbers"
 QUANTIZED = "quantised tensors (convert --dequantize decodes them)"

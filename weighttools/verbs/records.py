@@ -14,7 +14,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.families.of_maps import roles, wordings
-from weighttools.families.roles import Told
+from weighttools.families.role_types import Told
 from weighttools.formats.base import plain
 
 Record = dict[str, Any]

@@ -11,7 +11,7 @@ import numpy as np
 from weighttools.analyzers.axes import Strip, along, folded, padded
 from weighttools.core.findings import NOTE, WARNING, Finding
 from weighttools.families.axes import TORCH, Axes
-from weighttools.families.roles import Role
+from weighttools.families.role_types import Role
 
 if TYPE_CHECKING:
     from weighttools.analyzers.checks.values import Seen

@@ -19,7 +19,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
 from weighttools.families.kernels import Layouts
 from weighttools.families.of_maps import roles
-from weighttools.families.roles import Told
+from weighttools.families.role_types import Told
 from weighttools.io.progress import Progress, silent
 
 
