@@ -110,7 +110,7 @@ def refuse_stranger(head: bytes, source: Source, named: str | None) -> str:
 
 def _is_old_pickle(source: Source) -> bool:
     """Whether the content runs as a pickle of protocol 0 or 1, which no first byte tells."""
-    from weighttools.formats.pickles.machine import Stream
     from weighttools.formats.pickles.scan import begins_pickle
+    from weighttools.formats.pickles.stream import Stream
 
     return begins_pickle(Stream(source))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.spec import Source, Span
 from weighttools.core.tensor import Tensor
 from weighttools.errors import CorruptFileError, UnsupportedError
-from weighttools.formats.pickles.machine import Global, Made, plain
+from weighttools.formats.pickles.objects import Global, Made, plain
 from weighttools.io.source import Bytes
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def array_of(value: Any, subject: str) -> Tensor | list[Any] | None:
 def read_objects(source: Source, offset: int, root: str | None) -> TensorMap:
     """Read the arrays that an NPY file of objects holds; the pickle begins at `offset`, and is read as data."""
 
-    from weighttools.formats.pickles.machine import Machine, Stream
+    from weighttools.formats.pickles.machine import Machine
+    from weighttools.formats.pickles.stream import Stream
     from weighttools.formats.torch.legacy import LegacyShelf
     from weighttools.formats.torch.state import tensor_map
 

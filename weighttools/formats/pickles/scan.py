@@ -17,8 +17,10 @@ from weighttools.errors import UnsafeFileError, WeighttoolsError
 from weighttools.formats import sniff
 from weighttools.formats.numpy import npy
 from weighttools.formats.pickles.findings import findings
-from weighttools.formats.pickles.machine import PROTOCOLS, Global, Machine, Stream
-from weighttools.formats.pickles.opcodes import HANDLERS
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.objects import Global
+from weighttools.formats.pickles.opcodes import HANDLERS, PROTOCOLS
+from weighttools.formats.pickles.stream import Stream
 from weighttools.io.archive import Member, is_zip, members
 from weighttools.io.archive_salvage import Allowance, Inflated, SpentError, head, salvaged
 from weighttools.io.source import Bytes, Part

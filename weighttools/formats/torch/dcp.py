@@ -22,7 +22,9 @@ from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.left_out import LeftOut
-from weighttools.formats.pickles.machine import Global, Machine, Made, Stream, entries, plain
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.objects import Global, Made, entries, plain
+from weighttools.formats.pickles.stream import Stream
 from weighttools.formats.torch import format as pytorch
 from weighttools.formats.torch.state import METADATA
 from weighttools.formats.torch.tensors import TORCH_DTYPES

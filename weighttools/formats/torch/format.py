@@ -80,7 +80,7 @@ def _read_zip(source: Source, root: str | None) -> TensorMap:
 
 def _with_constants(tensor_map: TensorMap, found: dict[str, Member], folder: str, byteorder: str) -> TensorMap:
     """Add the constants of a TorchScript archive's code, ``constants.N``: a frozen model keeps its weights there."""
-    from weighttools.formats.pickles.machine import Table
+    from weighttools.formats.pickles.objects import Table
     from weighttools.formats.torch import state as torch_state
 
     machine = _machine(found[folder + "constants.pkl"])
@@ -136,7 +136,8 @@ def _byteorder(found: dict[str, Member], folder: str, source: Source) -> str:
 
 def _machine(member: Member) -> Machine:
     """Return the machine on a member's pickle."""
-    from weighttools.formats.pickles.machine import Machine, Stream
+    from weighttools.formats.pickles.machine import Machine
+    from weighttools.formats.pickles.stream import Stream
     from weighttools.io.source import Bytes
 
     span = member.span
@@ -258,7 +259,7 @@ def _surroundings(source: Source) -> Iterator[Finding]:
 
 def _pickles(source: Source) -> Iterator[Finding]:
     from weighttools.formats.pickles import scan as pickle_scan
-    from weighttools.formats.pickles.machine import Stream
+    from weighttools.formats.pickles.stream import Stream
 
     if is_zip(source.read(0, min(4, source.size))):
         return pickle_scan.of_archive(source)

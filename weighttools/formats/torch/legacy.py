@@ -13,7 +13,8 @@ from typing import Any
 from weighttools.core.spec import Source, Span
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError
-from weighttools.formats.pickles.machine import Machine, Stream
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.stream import Stream
 from weighttools.formats.torch.state import tensor_map
 from weighttools.formats.torch.tensors import Identity, Storage, identity_of
 

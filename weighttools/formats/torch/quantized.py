@@ -17,7 +17,7 @@ from weighttools.core.dtypes import DTYPES
 from weighttools.core.spec import Span, Spec
 from weighttools.core.tensor import Tensor
 from weighttools.errors import CorruptFileError, UnsupportedError
-from weighttools.formats.pickles.machine import Global, Made, Persistent, plain
+from weighttools.formats.pickles.objects import Global, Made, Persistent, plain
 from weighttools.formats.torch.readers import tensor_of
 from weighttools.formats.torch.tensors import Shelf, View, view_of
 from weighttools.io.source import Bytes

@@ -15,7 +15,7 @@ from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.spec import Span
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
-from weighttools.formats.pickles.machine import Global, Made, Persistent, Table, plain
+from weighttools.formats.pickles.objects import Global, Made, Persistent, Table, plain
 
 if TYPE_CHECKING:
     from weighttools.core.spec import Array

@@ -15,7 +15,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.errors import UnsafeFileError, UnsupportedError, counted
 from weighttools.formats.left_out import LeftOut
 from weighttools.formats.pickles.arrays import array_of
-from weighttools.formats.pickles.machine import Global, Made, Persistent, Table, entries, plain
+from weighttools.formats.pickles.objects import Global, Made, Persistent, Table, entries, plain
 from weighttools.formats.torch import notes as torch_notes
 from weighttools.formats.torch.plumbing import is_plumbing
 from weighttools.formats.torch.readers import tensor_of
