@@ -11,12 +11,12 @@ import numpy as np
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance
-from weighttools.formats.numpy import npy
+from weighttools.formats import npy_header
 
 
 class TestKerasArchive(FormatConformance):
     format_name, suffix = "keras", ".keras"
-    dtypes = tuple(npy._CODES)
+    dtypes = tuple(npy_header.CODES)
     writes = False
     header_without_numpy = True
     mutations = 30

@@ -14,9 +14,9 @@ from typing import Any
 from weighttools.core.spec import Source
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SourceError, few
-from weighttools.formats.gguf import format as gguf
 from weighttools.formats.gguf import header as gguf_header
 from weighttools.formats.gguf.header import Header
+from weighttools.formats.gguf.tensors import NAME, tensor_map
 from weighttools.io.beside import links_out
 from weighttools.io.source import LocalFile
 
@@ -48,7 +48,7 @@ def joined(source: Source, header: Header) -> TensorMap:
     n = n_parts(header.metadata)
     if named is None or not isinstance(source, LocalFile):
         note = f"is one part of {n:,}, read alone: its name does not say where the others are"
-        return gguf.tensor_map(source, header).noted(note)
+        return tensor_map(source, header).noted(note)
     if int(named["n"]) != n or n > MAX_PARTS:
         raise CorruptFileError(f"{COUNT} is {n:,}", subject=source.name, expected=f"{int(named['n'])}, as it is named")
     paths = [os.path.join(directory, f"{named['stem']}-{i:05d}-of-{n:05d}.gguf") for i in range(1, n + 1)]
@@ -71,7 +71,7 @@ def _part(path: str, number: int, n: int) -> tuple[LocalFile, Header]:
 
 
 def _join(path: str, parts: list[tuple[LocalFile, Header]]) -> TensorMap:
-    maps = [gguf.tensor_map(source, header) for source, header in parts]
+    maps = [tensor_map(source, header) for source, header in parts]
     found = TensorMap.joined(maps)
     if len(found) != sum(map(len, maps)):
         raise CorruptFileError("a tensor is in two parts", subject=path, expected="each tensor once")
@@ -81,7 +81,7 @@ def _join(path: str, parts: list[tuple[LocalFile, Header]]) -> TensorMap:
     metadata, notes = _metadata(maps)
     files = tuple(source.name for source, _ in parts)
     notes += links_out(os.path.dirname(path), files)
-    return found.replace(metadata=metadata, origin=Origin(path, gguf.NAME, files, tuple(notes)))
+    return found.replace(metadata=metadata, origin=Origin(path, NAME, files, tuple(notes)))
 
 
 def _metadata(maps: Iterable[TensorMap]) -> tuple[dict[str, Any], list[str]]:
