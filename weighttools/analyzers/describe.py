@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weighttools.analyzers import extremes, histogram, moments, norms, quantiles, shape, sparsity
+from weighttools.analyzers import extremes, histogram, moments, norms, quantiles, shape, sparsity, zeros
 from weighttools.analyzers.asking import Engine, Group, Request, Totals
 from weighttools.analyzers.distribution import Distribution
 from weighttools.analyzers.quantiles import Digits, Key
@@ -23,7 +23,7 @@ _HEAVY_BATCH = 8
 """Small tensors in one job where the state of each holds 65,536 counts."""
 
 
-_ALWAYS: tuple[Statistic, ...] = (moments.of, extremes.of, sparsity.of)
+_ALWAYS: tuple[Statistic, ...] = (moments.of, extremes.of, zeros.of)
 
 _NOTHING = Tensor(Spec(DTYPES["float32"], (0,)), Held(np.zeros(0, np.float32)))
 

@@ -58,9 +58,9 @@ class Patterns:
 
     def distinct(self) -> tuple[Array, Array]:
         """Return the distinct values (float64, ascending, Inf among them, NaN not) and how often each occurs."""
-        from weighttools.analyzers.kernels.patterns import table
+        from weighttools.analyzers.kernels.meanings import meanings
 
-        values = table(self.dtype).values
+        values = meanings(self.dtype).values
         there = (self.counts > 0) & ~np.isnan(values)
         kinds, which = np.unique(values[there] + 0.0, return_inverse=True)
         n = np.zeros(kinds.size, np.int64)

@@ -86,9 +86,9 @@ def powers(block: Block) -> Powers:
     from weighttools.analyzers.kernels.careful import offsets
 
     if block.values.dtype.itemsize == 1:
-        from weighttools.analyzers.kernels.patterns import table
+        from weighttools.analyzers.kernels.meanings import meanings
 
-        known, counts = table(block.values.dtype), block.counts
+        known, counts = meanings(block.values.dtype), block.counts
         there = known.finite & (counts > 0)
         return _counted(known.values[there], counts[there])
     if (exact := offsets(block.values)) is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from weighttools.analyzers import extremes, moments, sparsity
+from weighttools.analyzers import extremes, moments, zeros
 from weighttools.analyzers.checks import dead_rows, duplicates, outlier_exponents
 from weighttools.analyzers.extremes import Extremes
 from weighttools.analyzers.moments import Moments
 from weighttools.analyzers.run import Statistic, Task, fold_tasks
-from weighttools.analyzers.sparsity import Zeros
+from weighttools.analyzers.zeros import Zeros
 from weighttools.core import engine
 from weighttools.core.findings import ERROR, Finding
 from weighttools.core.spec import Spec
@@ -65,7 +65,7 @@ class Seen(NamedTuple):
 _STATISTICS: tuple[Statistic, ...] = (
     moments.of,
     extremes.of,
-    sparsity.of,
+    zeros.of,
     dead_rows.of,
     outlier_exponents.of,
     duplicates.of,
@@ -95,8 +95,8 @@ def _tasks(tensors: Sequence[_Named], layouts: Layouts) -> Iterator[Task]:
 
 def _seen(tensors: Sequence[_Named], states: Iterator[list[Any]]) -> Iterator[Seen]:
     for (name, tensor, told), found in zip(tensors, states, strict=True):
-        moved, ends, zeros, lines, outliers, digest = found
-        yield Seen(name, tensor.spec, told, moved, ends, zeros, lines.finish(tensor.spec), outliers, digest)
+        moved, ends, empty, lines, outliers, digest = found
+        yield Seen(name, tensor.spec, told, moved, ends, empty, lines.finish(tensor.spec), outliers, digest)
 
 
 def _one_by_one(tensors: Sequence[_Named], layouts: Layouts) -> tuple[list[Seen], list[Finding]]:
