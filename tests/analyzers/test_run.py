@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 import weighttools as wt
 from tests.analyzers import oracles
 from tests.strategies import arrays, random_array, shapes
-from weighttools.analyzers import extremes, histogram, moments, quantiles, shape, sparsity
+from weighttools.analyzers import extremes, histogram, moments, quantiles, shape, sparsity, zeros
 from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.run import Block, Recipe, Statistic, fold, merged
 from weighttools.core.dtypes import DTYPES, from_numpy
@@ -38,7 +38,7 @@ KEY = quantiles.Key("float32", 32)
 STATISTICS: dict[str, Statistic] = {
     "moments": moments.of,
     "extremes": extremes.of,
-    "zeros": sparsity.of,
+    "zeros": zeros.of,
     "structure": sparsity.structure,
     "powers": shape.powers,
     "channels": shape.channels,

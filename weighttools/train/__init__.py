@@ -59,9 +59,9 @@ from weighttools.train.adapters.adapting import save_lora as save_lora
 from weighttools.train.adapters.lora import lora as lora
 from weighttools.train.adapters.lora import weights_of as weights_of
 from weighttools.train.autograd.recompute import checkpoint as checkpoint
-from weighttools.train.autograd.tape import Variable as Variable
-from weighttools.train.autograd.tape import operation as operation
 from weighttools.train.autograd.tape import value_and_grad as value_and_grad
+from weighttools.train.autograd.variable import Variable as Variable
+from weighttools.train.autograd.variable import operation as operation
 from weighttools.train.checkpoints.companions import companions as companions
 from weighttools.train.checkpoints.heads import Classifier as Classifier
 from weighttools.train.checkpoints.heads import Embedder as Embedder

@@ -11,7 +11,7 @@ import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train.adapters.lora import weights_of
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting.model import Model
 from weighttools.train.models import Architecture, Cache
 from weighttools.train.parallel import threads_for

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.train.autograd.tape import Pullback, Tape, Variable
+from weighttools.train.autograd.gradients import Pullback
+from weighttools.train.autograd.tape import Tape
+from weighttools.train.autograd.variable import Variable
 
 LOW, HIGH = 0.8, 1.25
 """A layer that changes the signal's size by a factor outside these compounds to nothing or to overflow in depth."""

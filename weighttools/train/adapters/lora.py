@@ -29,7 +29,7 @@ from weighttools.core import patterns
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train.adapters.low_rank import LowRank, Seed
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.model import Model, Run
 from weighttools.train.optim.groups import is_hidden_matrix

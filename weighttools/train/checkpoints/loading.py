@@ -16,7 +16,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
 from weighttools.train.checkpoints.pooling import POOLINGS, ends, pad_of, pooled
 from weighttools.train.checkpoints.stored import stored_names

@@ -14,7 +14,7 @@ from weighttools.core.budgets import data_values, samples
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows

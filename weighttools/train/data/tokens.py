@@ -22,7 +22,7 @@ from weighttools.errors import (
 )
 from weighttools.io.beside import LEAVES, OF_TEXTS, companion, is_link_out, not_taken
 from weighttools.io.text import parse_json, read_json_beside
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.panics import told
 from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds

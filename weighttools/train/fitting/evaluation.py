@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.feeding import Feed, Given, as_data, cast, column, feed
 from weighttools.train.fitting.model import Model, check_model, weights

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.arrays import Columns, arrays
 from weighttools.train.data.batches import Batch, Data
 from weighttools.train.weights import sampled

@@ -12,7 +12,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError, counted, few
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting import saving, watching
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed

@@ -10,7 +10,7 @@ import numpy as np
 
 from weighttools.core.patterns import matching, not_found
 from weighttools.errors import SpecError, few
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim.groups import decays
 from weighttools.transforms import initializer_ranges as ranges
 

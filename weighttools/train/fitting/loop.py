@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from weighttools.errors import SpecError, TrainingError, few
-from weighttools.train.autograd.tape import Array, value_and_grad
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.autograd.tape import value_and_grad
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting import watching
 from weighttools.train.fitting.evaluation import measured

@@ -20,7 +20,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.io.directory import atomic_directory
 from weighttools.io.text import read_json
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.arrays import Columns
 from weighttools.train.fitting import restoring, watching
 from weighttools.train.fitting.feeding import Given

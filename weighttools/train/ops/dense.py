@@ -10,8 +10,9 @@ import numpy as np
 
 from weighttools.errors import SpecError
 from weighttools.train import blas
-from weighttools.train.autograd.tape import Array, Slot, operation
-from weighttools.train.ops.basic import Result
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array, Slot
+from weighttools.train.autograd.variable import operation
 from weighttools.train.ops.product import product
 from weighttools.train.parallel import CHEAP, blocks, spread
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from weighttools.core.patterns import not_found
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim import fused, matrices, transforms
 from weighttools.train.optim.groups import Rule, decays, describe, is_hidden_matrix
 from weighttools.train.optim.quantised import QuantisedAdam

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim.sums import rms
 from weighttools.train.optim.transforms import Piece, Shapes, Stateless, Step
 from weighttools.transforms import initializer_ranges as ranges

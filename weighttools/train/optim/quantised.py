@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim.transforms import Adam, Piece, Shapes
 
 BLOCK = 2048

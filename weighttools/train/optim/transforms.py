@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim.sums import global_norm
 from weighttools.transforms import initializer_ranges as ranges
 
