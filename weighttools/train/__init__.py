@@ -46,8 +46,7 @@ The parts, and what they give by name:
   `predict`, `find_rate`, `gradual` (pruning); `tensor_map` and, in `commands`, `write` for a file.
 - `adapters`, low-rank weights beside a frozen model, as PEFT's files have them: `lora`, `weights_of`, `save_lora`,
   `load_lora`, `merge_lora`, `adapter_of`.
-- `commands`: what finetune, evaluate and generate do; `parallel`, `blas`, `memory` (`keep_pages`): who gets cores and
-  pages.
+- `commands`: what finetune, evaluate and generate do; `parallel`, `memory` (`keep_pages`): who gets cores and pages.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
 """
@@ -87,7 +86,6 @@ from weighttools.train.fitting.fit import Result as Result
 from weighttools.train.fitting.fit import fit as fit
 from weighttools.train.fitting.held import gradual as gradual
 from weighttools.train.fitting.history import History as History
-from weighttools.train.fitting.model import Model as Model
 from weighttools.train.fitting.rates import find_rate as find_rate
 from weighttools.train.fitting.recipe import Recipe as Recipe
 from weighttools.train.fitting.saving import tensor_map as tensor_map
@@ -136,6 +134,7 @@ from weighttools.train.optim.transforms import Penalty as Penalty
 from weighttools.train.signal import signal_report as signal_report
 from weighttools.train.tasks.classification import Binary as Binary
 from weighttools.train.tasks.classification import Classification as Classification
+from weighttools.train.tasks.model import Model as Model
 from weighttools.train.tasks.regression import LanguageModel as LanguageModel
 from weighttools.train.tasks.regression import Pairs as Pairs
 from weighttools.train.tasks.regression import Regression as Regression

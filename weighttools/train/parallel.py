@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weighttools.train import blas
+from weighttools.core import blas
 
 if TYPE_CHECKING:
-    from weighttools.train.autograd.gradients import Array
+    from weighttools.core.spec import Array
 
 BLOCK = 1 << 18
 """Elements a kernel handles at once: a MiB of float32. With fewer, threads wait for the interpreter's lock, which

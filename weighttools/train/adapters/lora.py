@@ -2,7 +2,7 @@
 
 >>> import numpy as np
 >>> from weighttools.train import linear
->>> from weighttools.train.fitting.model import Model
+>>> from weighttools.train.tasks.model import Model
 >>> base = Model(lambda p, batch: linear(batch["inputs"], p["q_proj.weight"]), {"q_proj.weight": np.eye(4)})
 >>> tuned = lora(base, r=2, targets="*q_proj*")
 >>> {name: array.shape for name, array in tuned.params.items()}
@@ -31,8 +31,8 @@ from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train.adapters.low_rank import LowRank, Seed
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
-from weighttools.train.fitting.model import Model, Run
 from weighttools.train.optim.groups import is_hidden_matrix
+from weighttools.train.tasks.model import Model, Run
 from weighttools.transforms.initializers import he_uniform
 from weighttools.write import adapters
 from weighttools.write.adapters import WRAPPER

@@ -22,12 +22,12 @@ from weighttools.train.checkpoints.pooling import POOLINGS, ends, pad_of, pooled
 from weighttools.train.checkpoints.stored import stored_names
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.tokens import Base
-from weighttools.train.fitting.model import Model
 from weighttools.train.models.architecture import BUFFERS, whole
 from weighttools.train.models.files import described, floats, of
 from weighttools.train.models.stack import Layer
 from weighttools.train.ops import dropout
 from weighttools.train.tasks.classification import Classification
+from weighttools.train.tasks.model import Model
 from weighttools.train.tasks.regression import LanguageModel, Regression
 from weighttools.train.tasks.task import Task, wanted
 

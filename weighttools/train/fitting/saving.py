@@ -15,7 +15,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import counted
 from weighttools.train.autograd.gradients import Array
-from weighttools.train.fitting.model import Model, check_model
+from weighttools.train.tasks.model import Model, check_model
 from weighttools.transforms.cast import cast_block
 
 RECORD = "weighttools.train"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.core import blas
 from weighttools.errors import SpecError
-from weighttools.train import blas
 from weighttools.train.autograd.arithmetic import Result
 from weighttools.train.autograd.gradients import Array, Slot
 from weighttools.train.autograd.variable import operation
