@@ -25,7 +25,7 @@ from tests.analyzers import oracles
 from tests.strategies import arrays, random_array, shapes
 from weighttools.analyzers import extremes, histogram, moments, quantiles, shape, sparsity, zeros
 from weighttools.analyzers.kernels.scratch import Scratch
-from weighttools.analyzers.run import Block, Recipe, Statistic, fold, merged
+from weighttools.analyzers.run import Block, FoldOptions, Statistic, fold, merged
 from weighttools.core.dtypes import DTYPES, from_numpy
 from weighttools.core.readers import Elementwise, Held, Joined, Raw, Whole
 from weighttools.core.spec import Spec
@@ -60,7 +60,7 @@ def of_run(statistic: Statistic, array: Array, start: int, stop: int) -> Any:
     """The state of a run of elements, as one block."""
     spec = Spec(from_numpy(array.dtype), array.shape)
     with np.errstate(all="ignore"):
-        return statistic(Block(array.reshape(-1)[start:stop], start, spec, Recipe(), Scratch()))
+        return statistic(Block(array.reshape(-1)[start:stop], start, spec, FoldOptions(), Scratch()))
 
 
 def figures(state: Any, spec: Spec) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def test_merge_law(array: Array, cuts: list[float], name: str, random: Any) -> N
 def test_any_block_size_gives_the_same(array: Array, block: int, piece: int) -> None:
     tensor = held(array)
     whole = next(fold([tensor], list(STATISTICS.values())))
-    cut = next(fold([tensor], list(STATISTICS.values()), Recipe(block_elements=block, piece_elements=piece)))
+    cut = next(fold([tensor], list(STATISTICS.values()), FoldOptions(block_elements=block, piece_elements=piece)))
     for found, expected in zip(cut, whole, strict=True):
         assert_alike(figures(found, tensor.spec), figures(expected, tensor.spec), array)
 
@@ -286,7 +286,7 @@ def test_merged_keeps_order() -> None:
 def test_groups_of_a_pattern_are_never_cut(block: int) -> None:
     rng = np.random.default_rng(0)
     array = np.where(rng.random((30, 40)) < 0.5, 0, 1.0)
-    recipe = Recipe(block_elements=block, piece_elements=3 * block)
+    recipe = FoldOptions(block_elements=block, piece_elements=3 * block)
     [state] = next(fold([held(array)], [sparsity.structure], recipe))
     found = state.finish(Spec(DTYPES["float64"], array.shape))
     assert found["nm_2_4"] == ((array.reshape(-1, 4) != 0).sum(axis=1) <= 2).mean()

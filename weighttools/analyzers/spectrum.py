@@ -51,7 +51,7 @@ ZERO = "it is zero"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SpectrumRequest:
     """What to compute.
 
     Parameters
@@ -113,7 +113,7 @@ def folded(spec: Spec) -> tuple[int, int]:
     return spec.shape[0], math.prod(spec.shape[1:])
 
 
-def analyse(tensor: Tensor, request: Request) -> Record:
+def analyse(tensor: Tensor, request: SpectrumRequest) -> Record:
     """Return the figures of one tensor; null, with the reason, where it holds NaN or Inf, or only zeros."""
     n_rows, n_columns = folded(tensor.spec)
     shape = {"n_rows": n_rows, "n_columns": n_columns}
@@ -261,7 +261,7 @@ _FIGURES = (
 )  # fmt: skip
 
 
-def figures(found: Spectrum, spec: Spec, request: Request) -> Record:
+def figures(found: Spectrum, spec: Spec, request: SpectrumRequest) -> Record:
     """Return what a spectrum tells.
 
     Notes

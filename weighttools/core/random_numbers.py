@@ -28,7 +28,7 @@ SEGMENT = 1 << 16
 """Elements that share a generator."""
 
 
-class Part(NamedTuple):
+class SegmentPart(NamedTuple):
     """Elements `first` to `last` of a segment, which are those from `at` on of a run."""
 
     segment: int
@@ -37,7 +37,7 @@ class Part(NamedTuple):
     at: int
 
 
-def parts(start: int, stop: int) -> Iterator[Part]:
+def parts(start: int, stop: int) -> Iterator[SegmentPart]:
     """Yield the parts of segments that make up elements `start` to `stop`.
 
     >>> list(parts(65530, 65540))
@@ -46,7 +46,7 @@ def parts(start: int, stop: int) -> Iterator[Part]:
     for segment in range(start // SEGMENT, -(-stop // SEGMENT)):
         base = segment * SEGMENT
         first, last = max(start, base), min(stop, base + SEGMENT)
-        yield Part(segment, first - base, last - base, first - start)
+        yield SegmentPart(segment, first - base, last - base, first - start)
 
 
 @dataclass(frozen=True, slots=True)

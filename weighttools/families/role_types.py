@@ -46,7 +46,7 @@ class Told(NamedTuple):
         return self.role.is_parameter
 
 
-class Place(NamedTuple):
+class NameParts(NamedTuple):
     """A name taken apart: what comes before the last part, with its separator, and that part without ``:0``."""
 
     name: str
@@ -55,7 +55,7 @@ class Place(NamedTuple):
     beside: Beside | None
 
     @classmethod
-    def of(cls, name: str, beside: Beside | None) -> Place:
+    def of(cls, name: str, beside: Beside | None) -> NameParts:
         cut = max(name.rfind("."), name.rfind("/")) + 1
         return cls(name, name[:cut], name[cut:].partition(":")[0], beside)
 

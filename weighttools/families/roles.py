@@ -16,7 +16,7 @@ import re
 
 from weighttools.core.spec import Spec
 from weighttools.families import role_names as names
-from weighttools.families.role_types import Beside, Place, Role, Told
+from weighttools.families.role_types import Beside, NameParts, Role, Told
 
 
 def told(name: str, spec: Spec, beside: Beside | None = None) -> Told:
@@ -49,7 +49,7 @@ def aside(name: str, spec: Spec, beside: Beside | None = None) -> Told | None:
     spec, beside
         As for `told`.
     """
-    at = Place.of(name, beside)
+    at = NameParts.of(name, beside)
     found = (
         _state(at, spec) or _statistic(at) or _vector(at, spec) or _scale(at, spec) or _mask(at, spec) or _buffer(at)
     )  # the dtype comes last: a name says more
@@ -62,13 +62,13 @@ def needs_neighbours(words: str) -> bool:
     """Whether what a name or words mean depends on what stands beside them, so that a family may hold several roles."""
     if ".parametrizations." in words:
         return True
-    leaf = Place.of(words, None).leaf
+    leaf = NameParts.of(words, None).leaf
     is_of = leaf.endswith(("_u", "_v", "_g", "_mask"))
     is_beside = leaf in names.BESIDE_STATISTICS or leaf in names.BESIDE_SCALES or leaf in ("alpha", "betas")
     return is_of or is_beside or ("/vars/" in words and names.KERAS_NUMBERED.search(words) is not None)
 
 
-def _state(at: Place, spec: Spec) -> Told | None:
+def _state(at: NameParts, spec: Spec) -> Told | None:
     if at.leaf in names.SLOTS:
         return Told(Role.STATE, f"{at.leaf} is what an optimizer keeps of a parameter")
     if ("optim" in at.name or "opt_state" in at.name) and (found := names.OPTIMIZER.search(at.name)):
@@ -81,7 +81,7 @@ def _state(at: Place, spec: Spec) -> Told | None:
     return None
 
 
-def _statistic(at: Place) -> Told | None:
+def _statistic(at: NameParts) -> Told | None:
     if at.leaf in names.STATISTICS:
         return Told(Role.STATISTIC, f"it is called {at.leaf}")
     if at.name.startswith(names.FLAX_STATISTICS):
@@ -94,7 +94,7 @@ def _statistic(at: Place) -> Told | None:
     return None
 
 
-def _keras_variable(at: Place, found: re.Match[str]) -> Told | None:
+def _keras_variable(at: NameParts, found: re.Match[str]) -> Told | None:
     """A numbered variable of Keras's normalisations: of BatchNormalization the last two are statistics."""
     if found["spectral"]:
         return Told(Role.VECTOR, "SpectralNormalization's own: the vector, and its layer's kernel once more")
@@ -106,7 +106,7 @@ def _keras_variable(at: Place, found: re.Match[str]) -> Told | None:
     return Told(Role.STATISTIC, "one of the last two variables of Keras's BatchNormalization") if is_last else None
 
 
-def _vector(at: Place, spec: Spec) -> Told | None:
+def _vector(at: NameParts, spec: Spec) -> Told | None:
     """Spectral norm's u and v; the v of weight norm has the weight's axes, and a g beside it."""
     if names.PARAMETRIZED_VECTOR.search(at.name) or at.leaf in names.KERAS_VECTORS:
         return Told(Role.VECTOR, "a vector of spectral norm's power iteration")
@@ -118,7 +118,7 @@ def _vector(at: Place, spec: Spec) -> Told | None:
     return None
 
 
-def _scale(at: Place, spec: Spec) -> Told | None:
+def _scale(at: NameParts, spec: Spec) -> Told | None:
     if spec.dtype.name == "float8_e8m0fnu":
         return Told(Role.SCALE, "its dtype holds powers of two only")
     if names.SCALES.fullmatch(at.leaf):
@@ -127,7 +127,7 @@ def _scale(at: Place, spec: Spec) -> Told | None:
     return Told(Role.SCALE, f"{at.leaf} with {' or '.join(partners)} beside it") if at.has(*partners) else None
 
 
-def _mask(at: Place, spec: Spec) -> Told | None:
+def _mask(at: NameParts, spec: Spec) -> Told | None:
     if at.leaf in names.MASKS:
         return Told(Role.MASK, f"it is called {at.leaf}")
     found = names.MASK_OF.fullmatch(at.leaf)
@@ -140,7 +140,7 @@ def _mask(at: Place, spec: Spec) -> Told | None:
     return None
 
 
-def _buffer(at: Place) -> Told | None:
+def _buffer(at: NameParts) -> Told | None:
     if at.leaf in names.BUFFERS or at.leaf.rstrip("0123456789") in names.BUFFERS:
         return Told(Role.BUFFER, f"it is called {at.leaf}")
     if names.ORTHOGONAL_BASE.search(at.name):

@@ -59,7 +59,7 @@ _TRUE_DTYPE = re.compile(r"\s*#\s*dtype:\s*(\w+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class NpyHeader:
     """What an NPY header says.
 
     Parameters
@@ -83,7 +83,7 @@ class Header:
     length: int
 
 
-def parse_header(head: Callable[[int], bytes], subject: str) -> Header:
+def parse_header(head: Callable[[int], bytes], subject: str) -> NpyHeader:
     """Parse an NPY header; ``head(n)`` gives up to the first n bytes.
 
     Raises
@@ -113,7 +113,7 @@ def parse_header(head: Callable[[int], bytes], subject: str) -> Header:
     return _fields(text, begin + length, subject)
 
 
-def _fields(text: str, length: int, subject: str) -> Header:
+def _fields(text: str, length: int, subject: str) -> NpyHeader:
     """Read the dictionary literal without evaluating anything."""
     values: dict[str, str] = {}
     at = len(text) - len(text.lstrip()) + 1
@@ -130,10 +130,10 @@ def _fields(text: str, length: int, subject: str) -> Header:
     shape = tuple(int(n) for n in re.findall(r"[0-9]+", values["shape"])[:65])
     descr, fortran = values["descr"], values["fortran_order"] == "True"
     descr = descr if descr.startswith("[") else descr[1:-1]  # one pair of quotes: what is inside may have others
-    return Header(descr, fortran, shape, true_dtype[1] if true_dtype else None, length)
+    return NpyHeader(descr, fortran, shape, true_dtype[1] if true_dtype else None, length)
 
 
-def element_type(header: Header, subject: str, assume: str | None = None) -> tuple[DType, str]:
+def element_type(header: NpyHeader, subject: str, assume: str | None = None) -> tuple[DType, str]:
     """Return the dtype that a header means, and the byte order.
 
     Raises
@@ -158,7 +158,7 @@ def element_type(header: Header, subject: str, assume: str | None = None) -> tup
     raise UnsupportedError(f"has the type {descr!r}, which holds no plain numbers", subject=subject, expected="numbers")
 
 
-def _void_type(header: Header, itemsize: int, subject: str, assume: str | None) -> DType:
+def _void_type(header: NpyHeader, itemsize: int, subject: str, assume: str | None) -> DType:
     named = header.true_dtype or assume
     if named is None:
         raise UnsupportedError(
@@ -175,7 +175,7 @@ def _void_type(header: Header, itemsize: int, subject: str, assume: str | None) 
     return found
 
 
-def layout(header: Header, subject: str, available: int, assume: str | None) -> tuple[Spec, str, int]:
+def layout(header: NpyHeader, subject: str, available: int, assume: str | None) -> tuple[Spec, str, int]:
     """Return spec, byte order and data length, held against the bytes available.
 
     Raises
@@ -222,7 +222,7 @@ def data_bytes(spec: Spec) -> int:
     return spec.n_elements * -(-spec.dtype.bits // 8)
 
 
-def holds_objects(header: Header) -> bool:
+def holds_objects(header: NpyHeader) -> bool:
     """Whether the elements may be Python objects, that is a pickle: NumPy has several words for them."""
     code = header.descr.lstrip("<>|=")
     return code not in _NAMES and not re.fullmatch(r"[VSU][0-9]+|[mM]8.*", code) and bool(_OBJECTS.search(code))

@@ -23,7 +23,7 @@ REARRANGING = ("transpose", "reshape")
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerSignal:
     """What one weighted sum (or convolution) did.
 
     Parameters
@@ -53,7 +53,7 @@ class Layer:
 class SignalReport:
     """All layers in the order they ran."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerSignal, ...]
 
     @property
     def mean_gain(self) -> float:
@@ -136,11 +136,11 @@ def signal_report(loss: Callable[..., Any], params: Mapping[str, Any], *data: An
     return SignalReport(tuple(_layers(tape.seen)))
 
 
-def _layers(seen: list[list[Any]]) -> Iterable[Layer]:
+def _layers(seen: list[list[Any]]) -> Iterable[LayerSignal]:
     for i, (name, activation, gradient) in enumerate(seen):
         before = seen[i - 1][1] if i else math.nan
         after = seen[i + 1][2] if i + 1 < len(seen) else math.nan
-        yield Layer(name, activation, gradient, _ratio(activation, before), _ratio(gradient, after))
+        yield LayerSignal(name, activation, gradient, _ratio(activation, before), _ratio(gradient, after))
 
 
 def _rms(x: Any) -> float:

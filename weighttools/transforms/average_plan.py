@@ -30,7 +30,7 @@ _COPIED = {
 
 
 @dataclass(slots=True)
-class Plan:
+class AveragePlan:
     """What is averaged, and what is not.
 
     Parameters
@@ -74,7 +74,7 @@ class Plan:
         return [note for note, holds in said.items() if holds]
 
 
-def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[str], missing: str) -> Plan:
+def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[str], missing: str) -> AveragePlan:
     """Say what is averaged of several maps.
 
     Raises
@@ -94,7 +94,7 @@ def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[st
     for one in everywhere:
         _refuse_packed(one, asked)
     asked = [name for name in asked if not _is_foreign_state(everywhere, name)]
-    found = Plan(first, untied)
+    found = AveragePlan(first, untied)
     holders = {name: [i for i, one in enumerate(everywhere) if name in one] for name in asked}
     found.lacking = [name for name in asked if len(holders[name]) < len(maps)]
     strangers = _strangers(everywhere, asked)
@@ -170,7 +170,7 @@ def _lacks(maps: Sequence[TensorMap], lacking: Sequence[str], holders: Sequence[
     )
 
 
-def _divide(found: Plan, maps: Sequence[TensorMap], strangers: str) -> None:
+def _divide(found: AveragePlan, maps: Sequence[TensorMap], strangers: str) -> None:
     """Part the names into those that are averaged and those that are copied."""
     known = [dict(zip(one, roles(one), strict=True)) for one in maps]
     for name, holders in found.holders.items():
@@ -195,7 +195,7 @@ def _check_fit(other: TensorMap, name: str, wanted: Tensor, strangers: str) -> N
         raise SpecError(fact, subject=other.origin.path or None, expected="tensors of equal shapes, decoded")
 
 
-def result(found: Plan, maps: Sequence[TensorMap], averaged: Mapping[str, Tensor]) -> TensorMap:
+def result(found: AveragePlan, maps: Sequence[TensorMap], averaged: Mapping[str, Tensor]) -> TensorMap:
     """Return the first map with means in it, without what is left out, and with what only others have."""
     dropped = set(found.lacking) - set(found.holders)
     kept = {name: found.first[name] for name in found.first if name not in dropped}

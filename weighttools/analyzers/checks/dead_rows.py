@@ -14,7 +14,7 @@ from weighttools.families.axes import TORCH, Axes
 from weighttools.families.role_types import Role
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.checks.values import Seen
+    from weighttools.analyzers.checks.values import SurveyedTensor
     from weighttools.analyzers.run import Block, Record
     from weighttools.core.spec import Array, Spec
 
@@ -79,7 +79,7 @@ def _covered(block: Block, n_columns: int) -> Array:
     return columns
 
 
-def check(seen: Sequence[Seen]) -> Iterator[Finding]:
+def check(seen: Sequence[SurveyedTensor]) -> Iterator[Finding]:
     """Yield findings for each parameter matrix with some, but not only, outputs or inputs of zeros."""
     for tensor in seen:
         if not tensor.is_parameter:

@@ -78,7 +78,7 @@ def _native(dtype: str) -> Kernel | None:
     return kernel
 
 
-def _compile(dtype: str) -> native.Code:
+def _compile(dtype: str) -> native.MachineCode:
     from weighttools.analyzers.kernels.loops import code
 
     return code(dtype)

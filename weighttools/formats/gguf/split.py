@@ -15,7 +15,7 @@ from weighttools.core.spec import Source
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SourceError, few
 from weighttools.formats.gguf import header as gguf_header
-from weighttools.formats.gguf.header import Header
+from weighttools.formats.gguf.header import GGUFHeader
 from weighttools.formats.gguf.tensors import NAME, tensor_map
 from weighttools.io.beside import links_out
 from weighttools.io.source import LocalFile
@@ -31,7 +31,7 @@ def n_parts(metadata: Mapping[str, Any]) -> int:
     return int(count) if isinstance(count, int) else 1
 
 
-def joined(source: Source, header: Header) -> TensorMap:
+def joined(source: Source, header: GGUFHeader) -> TensorMap:
     """Return the map of all parts, of which `source` is one.
 
     A part that is not a file by the usual name is read alone, and that is said.
@@ -59,7 +59,7 @@ def joined(source: Source, header: Header) -> TensorMap:
     return _join(source.name, [_part(path, i, n) for i, path in enumerate(paths)])
 
 
-def _part(path: str, number: int, n: int) -> tuple[LocalFile, Header]:
+def _part(path: str, number: int, n: int) -> tuple[LocalFile, GGUFHeader]:
     source = LocalFile(path)
     header = gguf_header.parse(source)
     said = header.metadata.get(NUMBER), n_parts(header.metadata)
@@ -70,7 +70,7 @@ def _part(path: str, number: int, n: int) -> tuple[LocalFile, Header]:
     return source, header
 
 
-def _join(path: str, parts: list[tuple[LocalFile, Header]]) -> TensorMap:
+def _join(path: str, parts: list[tuple[LocalFile, GGUFHeader]]) -> TensorMap:
     maps = [tensor_map(source, header) for source, header in parts]
     found = TensorMap.joined(maps)
     if len(found) != sum(map(len, maps)):

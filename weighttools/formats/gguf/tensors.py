@@ -7,12 +7,12 @@ from weighttools.core.spec import Source, Span
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.encodings.quantized import Quantized
-from weighttools.formats.gguf.header import Header, Info
+from weighttools.formats.gguf.header import GGUFHeader, Info
 
 NAME = "gguf"
 
 
-def tensor_map(source: Source, header: Header) -> TensorMap:
+def tensor_map(source: Source, header: GGUFHeader) -> TensorMap:
     """Return the map of one file."""
     rows: dict[str, Tensor | Row] = {name: _row(source, info, header.order) for name, info in header.tensors.items()}
     return TensorMap(rows, header.metadata, origin=Origin(source.name, NAME, (source.name,)))

@@ -26,7 +26,7 @@ from weighttools.formats.npy_elements import byte_wide, tensor_of
 from weighttools.formats.npy_header import (
     MAGIC,
     MAX_AXES,
-    Header,
+    NpyHeader,
     data_bytes,
     encode_header,
     holds_objects,
@@ -68,7 +68,7 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     return TensorMap(tensors, origin=Origin(source.name, "npy", (source.name,), notes))
 
 
-def _stream(source: Source, header: Header, assume: str | None = None) -> tuple[dict[str, Tensor], int]:
+def _stream(source: Source, header: NpyHeader, assume: str | None = None) -> tuple[dict[str, Tensor], int]:
     """Return the arrays that follow one another in a file, by their numbers, and where the last one ends."""
     tensors: dict[str, Tensor] = {}
     end = 0

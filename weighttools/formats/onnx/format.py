@@ -27,7 +27,7 @@ from weighttools.errors import UnsupportedError, few
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.onnx.elements import ELEMENTS, STRING, Element, Varints, of_bytes
 from weighttools.formats.onnx.external import DataFiles
-from weighttools.formats.onnx.parts import Found, Graph, Proto
+from weighttools.formats.onnx.parts import Graph, GraphContents, Proto
 from weighttools.io.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wire
 
 _MAX_AXES = 64
@@ -86,7 +86,7 @@ class _Model:
     """One walk over one model."""
 
     def __init__(self, source: Source) -> None:
-        self.source, self.wire, self.found = source, Wire(source), Found()
+        self.source, self.wire, self.found = source, Wire(source), GraphContents()
         self.data_files = DataFiles(source, self.wire)
 
     def read(self) -> TensorMap:

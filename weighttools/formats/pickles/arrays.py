@@ -48,7 +48,7 @@ def _numbers(shape: tuple[Any, ...], dtype: Any, fortran: bool, data: Any, subje
 
     if type(data) is not bytes or len(shape) > 64 or not all(type(n) is int and 0 <= n < 1 << 62 for n in shape):
         raise CorruptFileError("a NumPy array in the pickle has no plain shape and bytes", subject=subject)
-    header = npy_header.Header(type_string(dtype), fortran, shape, None, 0)
+    header = npy_header.NpyHeader(type_string(dtype), fortran, shape, None, 0)
     spec, order, length = npy_header.layout(header, subject, len(data), None)
     if length != len(data) or length != math.prod(shape) * spec.dtype.bits // 8:
         raise CorruptFileError(

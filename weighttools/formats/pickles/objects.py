@@ -1,6 +1,7 @@
 """What a pickle holds, as data: a global is a `Global`, a call an inert `Made`, a persistent id a `Persistent`.
 
-Dictionaries are `Table`, whose keys are never hashed: a key from a file may be a tuple built to take for ever to hash.
+Dictionaries are `PickledDict`, whose keys are never hashed: a key from a file may be a tuple built to take for ever to
+hash.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Global(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Table:
+class PickledDict:
     """A dictionary: its entries in order, keys unhashed, of a key set twice both."""
 
     items: list[tuple[Any, Any]] = field(default_factory=list)
@@ -68,13 +69,13 @@ def entries(value: Any) -> list[tuple[Any, Any]] | None:
 
     An ``OrderedDict`` of old protocols has its entries as a list of pairs in its arguments.
     """
-    if type(value) is Table:
+    if type(value) is PickledDict:
         return value.items
     if type(value) is not Made or type(value.callee) is not Global or value.callee not in _MAPPINGS:
         return None
     first = value.args[0] if value.args else None
     pairs = [tuple(pair) for pair in first if _is_pair(pair)] if type(first) is list else []
-    copied = first.items if type(first) is Table else []
+    copied = first.items if type(first) is PickledDict else []
     return [*copied, *pairs, *value.items]
 
 

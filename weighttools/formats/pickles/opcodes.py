@@ -11,7 +11,7 @@ import struct
 from typing import Any
 
 from weighttools.core.budgets import INTEGER_BYTES
-from weighttools.formats.pickles.objects import Global, Made, Persistent, Table
+from weighttools.formats.pickles.objects import Global, Made, Persistent, PickledDict
 from weighttools.formats.pickles.stack import Handler, Stack
 
 PROTOCOLS = range(6)
@@ -227,7 +227,7 @@ def _list_run(m: Stack) -> None:
 
 
 def _dict_run(m: Stack) -> None:
-    m.stack.append(Table(_pairs(m, m.pop_mark())))
+    m.stack.append(PickledDict(_pairs(m, m.pop_mark())))
 
 
 def _pairs(m: Stack, run: list[Any]) -> list[tuple[Any, Any]]:
@@ -249,7 +249,7 @@ def _into_mapping(m: Stack, pairs: list[tuple[Any, Any]]) -> None:
     target = m.top()
     if not pairs:
         return
-    if type(target) is Table or type(target) is Made:
+    if type(target) is PickledDict or type(target) is Made:
         target.items += pairs
     elif type(target) is list and all(type(key) is int and -len(target) <= key < len(target) for key, _ in pairs):
         for key, value in pairs:
@@ -329,7 +329,7 @@ def _build(m: Stack) -> None:
     elif type(target) is Global or type(target) is Persistent:  # a module's or a class's own attributes
         m.act("set attributes of what it has imported")
     parts = state if type(state) is tuple and len(state) == 2 else (state,)
-    if any(type(part) is Table and m.sets_dunder(part) for part in parts):
+    if any(type(part) is PickledDict and m.sets_dunder(part) for part in parts):
         m.act("set attributes that begin with two underscores")
 
 
@@ -354,7 +354,7 @@ _TABLE: dict[bytes, Handler] = {
     b"X": _text(4), b"\x8c": _text(1), b"\x8d": _text(8),
     b"B": _bytes(4), b"C": _bytes(1), b"\x8e": _bytes(8), b"\x96": _bytes(8),
     b")": _constant(()), b"t": _tuple_run, b"\x85": _tuple(1), b"\x86": _tuple(2), b"\x87": _tuple(3),
-    b"]": _fresh(list), b"l": _list_run, b"}": _fresh(Table), b"d": _dict_run, b"\x8f": _fresh(list),
+    b"]": _fresh(list), b"l": _list_run, b"}": _fresh(PickledDict), b"d": _dict_run, b"\x8f": _fresh(list),
     b"\x91": _list_run, b"a": _append, b"e": _appends, b"\x90": _appends, b"s": _set_item, b"u": _set_items,
     b"g": _get_line, b"h": _get(1), b"j": _get(4), b"p": _put_line, b"q": _put(1), b"r": _put(4), b"\x94": _memoize,
     b"c": _global, b"\x93": _stack_global, b"\x82": _extension(1), b"\x83": _extension(2), b"\x84": _extension(4),

@@ -8,7 +8,7 @@ from typing import Any
 
 from weighttools.core.budgets import PICKLE_GLOBALS
 from weighttools.errors import CorruptFileError, UnsafeFileError
-from weighttools.formats.pickles.objects import Global, Made, Persistent, Table
+from weighttools.formats.pickles.objects import Global, Made, Persistent, PickledDict
 from weighttools.formats.pickles.stream import Stream
 
 
@@ -52,7 +52,7 @@ class Stack:
         self.globals: dict[Global, Use] = {}
         self.persistents: list[Persistent] = []
         self.acts: dict[str, int] = {}
-        self._seen: dict[int, tuple[Table, int]] = {}
+        self._seen: dict[int, tuple[PickledDict, int]] = {}
 
     def pop(self) -> Any:
         """Take the top of the stack, not past the last mark."""
@@ -123,7 +123,7 @@ class Stack:
         """Note what unpickling would do here beside calling a global by its name."""
         self.acts.setdefault(what, self.stream.position)
 
-    def sets_dunder(self, table: Table) -> bool:
+    def sets_dunder(self, table: PickledDict) -> bool:
         """Whether a key begins with two underscores, of those set since the same table was last asked about."""
         _, start = self._seen.get(id(table), (table, 0))
         self._seen[id(table)] = table, len(table.items)

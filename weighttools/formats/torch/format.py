@@ -80,14 +80,14 @@ def _read_zip(source: Source, root: str | None) -> TensorMap:
 
 def _with_constants(tensor_map: TensorMap, found: dict[str, Member], folder: str, byteorder: str) -> TensorMap:
     """Add the constants of a TorchScript archive's code, ``constants.N``: a frozen model keeps its weights there."""
-    from weighttools.formats.pickles.objects import Table
+    from weighttools.formats.pickles.objects import PickledDict
     from weighttools.formats.torch import state as torch_state
 
     machine = _machine(found[folder + "constants.pkl"])
     start = folder + "constants/"
     stored = {f"{folder}data/{name.removeprefix(start)}": m for name, m in found.items() if name.startswith(start)}
     shelf = ZipShelf(tensor_map.origin.path, folder, stored, byteorder)
-    value = Table([("constants", machine.load())])
+    value = PickledDict([("constants", machine.load())])
     try:
         constants = torch_state.tensor_map(value, machine, shelf, torch_state.KEEP)
     except (UnsafeFileError, UnsupportedError) as error:
@@ -186,7 +186,7 @@ class ZipShelf:
             )
         needs(member, n_bytes)
         self.last.n_views[member.name] += 1
-        load = Inflated(member, self.last) if member.deflated else None
+        load = InflatedStorage(member, self.last) if member.deflated else None
         return Storage(identity.key, member.span, n_bytes, identity.dtype, self.byteorder, load)
 
 
@@ -223,7 +223,7 @@ class LastStorage:
 
 
 @dataclass(frozen=True, slots=True)
-class Inflated:
+class InflatedStorage:
     """Loads a compressed storage; what it returns can be changed only where nobody else sees it."""
 
     member: Member

@@ -15,7 +15,7 @@ from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.spec import Span
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
-from weighttools.formats.pickles.objects import Global, Made, Persistent, Table, plain
+from weighttools.formats.pickles.objects import Global, Made, Persistent, PickledDict, plain
 
 if TYPE_CHECKING:
     from weighttools.core.spec import Array
@@ -250,7 +250,7 @@ def _view(storage: Storage, dtype: DType, args: tuple[Any, ...], metadata: Any, 
             subject=shelf.name,
             expected=f"at most {MAX_AXES} axes, nothing negative",
         )
-    signs = metadata.named() if type(metadata) is Table else {}
+    signs = metadata.named() if type(metadata) is PickledDict else {}
     view = View(storage, dtype, offset, shape, strides, signs.get("conj") is True, signs.get("neg") is True)
     itemsize = max(8, dtype.bits) // 8
     if not view.n_elements:

@@ -155,7 +155,7 @@ def form_of(family: str, kind: str, pooling: str | None) -> Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class HeadLayers:
     """A head fitted to a model.
 
     Parameters

@@ -17,7 +17,7 @@ import numpy as np
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
 from weighttools.train.autograd.gradients import Array
-from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
+from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, HeadLayers, Regressor, drawn, form_of
 from weighttools.train.checkpoints.pooling import POOLINGS, ends, pad_of, pooled
 from weighttools.train.checkpoints.stored import stored_names
 from weighttools.train.data.batches import Batch
@@ -156,7 +156,7 @@ class Scores:
     """
 
     architecture: Any
-    layers: Layers
+    layers: HeadLayers
     ties: Mapping[str, str]
     options: Mapping[str, Any]
     pad_id: int | None = None
@@ -223,7 +223,7 @@ def _with_head(
     origin: TensorMap, config: Mapping[str, Any], architecture: Any, head: Head, options: Mapping[str, Any], dtype: Any
 ) -> Loaded:
     form, is_scored = form_of(architecture.family, architecture.kind, head.pooling), not isinstance(head, Embedder)
-    layers = Layers(form, architecture.prefix, head.dropout, is_scored, getattr(head, "normalized", False))
+    layers = HeadLayers(form, architecture.prefix, head.dropout, is_scored, getattr(head, "normalized", False))
     shapes = layers.shapes(architecture.size, 0 if isinstance(head, Embedder) else head.n_outputs)
     body = [n for n in architecture.report([*origin, *origin.aliases]).used if not _TOP.search(n)]
     fits = {n: s for n, s in shapes.items() if n in origin and origin[n].shape == s}

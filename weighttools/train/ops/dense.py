@@ -67,7 +67,7 @@ def linear(x: Array, w: Array, b: Array | None = None, /) -> Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowGradient:
     """A table's gradient that touches only the rows `ids`, which may repeat; it is scattered, never a second table.
 
     `shape` is the table's.
@@ -108,4 +108,4 @@ def embedding(table: Array, /, *, ids: Array) -> Result:
             expected=f"0 to {len(table) - 1:,}",
         )
     shape = table.shape
-    return table[ids], lambda dy, need: (Rows(shape, ids.reshape(-1), dy.reshape(-1, shape[1])),)
+    return table[ids], lambda dy, need: (RowGradient(shape, ids.reshape(-1), dy.reshape(-1, shape[1])),)
