@@ -107,6 +107,16 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
     assert graph == {}
 
 
+def test_no_two_public_classes_share_a_name() -> None:
+    """One name, one thing: in a message, in a trace and in a search."""
+    places: dict[str, list[str]] = {}
+    for path, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(dotted(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def public(tree: ast.Module) -> list[ast.ClassDef | Function]:
     """Public functions and classes, and the public methods of such classes."""
     found: list[ast.ClassDef | Function] = []
