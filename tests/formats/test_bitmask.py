@@ -20,9 +20,9 @@ from tests.sources import CountingSource
 from tests.strategies import assert_same, random_array
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
+from weighttools.encodings import bitmask
 from weighttools.errors import CorruptFileError, SourceError, SpecError
 from weighttools.formats.base import WriteOptions
-from weighttools.formats.safetensors import bitmask
 from weighttools.formats.safetensors import format as safetensors
 from weighttools.io.sink import atomic_file
 from weighttools.io.source import Bytes

@@ -48,7 +48,7 @@ class WriteOptions(NamedTuple):
         How to compress values, for a format that can: ``"gzip"`` for HDF5. None is not at all.
     bitmasks
         Tensors that safetensors shall store as a bitmask and the values that are not zero, and how many values each
-        of their blocks keeps; see `weighttools.formats.safetensors.bitmask`.
+        of their blocks keeps; see `weighttools.encodings.bitmask`.
     beside
         Files to put into a target directory, by name; they take the place of those that lie beside the source.
     """

@@ -22,7 +22,7 @@ from weighttools.errors import CorruptFileError
 
 METADATA = "__metadata__"
 BITMASKS = "weighttools.bitmask"
-"""The metadata entry that says which tensors are stored as in `weighttools.formats.safetensors.bitmask`."""
+"""The metadata entry that says which tensors are stored as in `weighttools.encodings.bitmask`."""
 MAX_HEADER = 100_000_000
 
 # The format's names for dtypes, from the lowest rank of the reference writer's order to the highest.
