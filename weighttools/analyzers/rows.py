@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weighttools.analyzers import counts
 from weighttools.analyzers.asking import Engine, Group, Request, Totals
 from weighttools.analyzers.describe import COUNTED, columns, describe
-from weighttools.analyzers.kernels.choice import chosen
+from weighttools.analyzers.kernels.choice import choose_kernel
 from weighttools.analyzers.run import FoldOptions
 from weighttools.core import engine
 from weighttools.core.expression import Condition, condition
@@ -153,7 +153,7 @@ def rows_of(groups: list[LabelledGroup], request: Request, means: Means) -> tupl
     """Return the rows of all groups, and the totals over them, with the number of tensors of each."""
     n_bytes = sum(tensor.spec.nbytes for labelled in groups for tensor in labelled.tensors)
     with _executor(means, n_bytes) as pool:
-        recipe = _recipe(chosen(means.kernel, n_bytes), means.eps, request)
+        recipe = _recipe(choose_kernel(means.kernel, n_bytes), means.eps, request)
         how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress, means.threads)
         rows, totals = describe([labelled.group for labelled in groups], request, how)
     n_tensors, n_parameters = sum(len(one.tensors) for one in groups), sum(one.n_parameters for one in groups)

@@ -333,6 +333,6 @@ def _eps(spec: Spec) -> float:
     return max(smallest, min(float(ml_dtypes.finfo(spec.dtype.numpy).eps), 1e-3))  # type: ignore[no-untyped-call]
 
 
-def chosen(names: Sequence[str], specs: Sequence[Spec]) -> list[str]:
+def matrix_names(names: Sequence[str], specs: Sequence[Spec]) -> list[str]:
     """Return the names of the tensors that have a spectrum."""
     return [name for name, spec in zip(names, specs, strict=True) if is_matrix(spec)]

@@ -169,7 +169,7 @@ class TensorMap(Mapping[str, Tensor]):
         TensorNotFoundError
             A pattern matches nothing.
         """
-        return self._keep(patterns.chosen(self._tensors, include, exclude)) if include or exclude else self
+        return self._keep(patterns.matching_names(self._tensors, include, exclude)) if include or exclude else self
 
     def drop(self, *exclude: str) -> TensorMap:
         """Leave out the tensors whose names match a pattern; an alias of one that goes, goes too."""

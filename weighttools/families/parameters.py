@@ -66,7 +66,7 @@ def parameter(name: str, shape: tuple[int, ...], beside: Beside | None = None) -
     name, shape
         The tensor's.
     beside
-        As for `roles.told`.
+        As for `roles.tell_role`.
     """
     return _alone(name, shape) if beside is None else _kind(name, shape, beside)
 

@@ -6,8 +6,8 @@ that works on a family's words as well as on a name. What kind of parameter it i
 
 >>> from weighttools.core.dtypes import DTYPES
 >>> spec = Spec(DTYPES["float32"], (8, 8))
->>> told("h.0.attn.c_attn.weight", spec).role, told("wte.weight", spec).role, told("fc.weight_g", spec).why
-(<Role.WEIGHT: 'weight'>, <Role.EMBEDDING: 'embedding'>, "weight norm's magnitude of 'weight'")
+>>> [tell_role(name, spec).role for name in ("h.0.attn.c_attn.weight", "wte.weight")], tell_role("g.weight_g", spec).why
+([<Role.WEIGHT: 'weight'>, <Role.EMBEDDING: 'embedding'>], "weight norm's magnitude of 'weight'")
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from weighttools.families import role_names as names
 from weighttools.families.role_types import Beside, NameParts, Role, Told
 
 
-def told(name: str, spec: Spec, beside: Beside | None = None) -> Told:
+def tell_role(name: str, spec: Spec, beside: Beside | None = None) -> Told:
     """Say what a tensor is.
 
     Parameters
@@ -47,7 +47,7 @@ def aside(name: str, spec: Spec, beside: Beside | None = None) -> Told | None:
     name
         A name, or a family's words.
     spec, beside
-        As for `told`.
+        As for `tell_role`.
     """
     at = NameParts.of(name, beside)
     found = (

@@ -141,7 +141,7 @@ def spectrum(
 
     request = spectra.SpectrumRequest(tuple(ranks), exact_limit, values)
     tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
-    names = spectra.chosen(list(tensor_map), tensor_map.specs())
+    names = spectra.matrix_names(list(tensor_map), tensor_map.specs())
     tensors = [tensor_map[name] for name in names]
     rows: list[Record] = []
     with planned_reading(tensors, planned, progress) as told:

@@ -203,7 +203,7 @@ def _targets(model: Model, targets: str | Sequence[str] | None) -> list[str]:
         return _matched(model, matrices, [targets] if isinstance(targets, str) else targets)
     for row in TARGETS:
         try:
-            return patterns.chosen(matrices, row)
+            return patterns.matching_names(matrices, row)
         except TensorNotFoundError:
             continue
     raise TensorNotFoundError(
