@@ -41,7 +41,7 @@ def parts(start: int, stop: int) -> Iterator[SegmentPart]:
     """Yield the parts of segments that make up elements `start` to `stop`.
 
     >>> list(parts(65530, 65540))
-    [Part(segment=0, first=65530, last=65536, at=0), Part(segment=1, first=0, last=4, at=6)]
+    [SegmentPart(segment=0, first=65530, last=65536, at=0), SegmentPart(segment=1, first=0, last=4, at=6)]
     """
     for segment in range(start // SEGMENT, -(-stop // SEGMENT)):
         base = segment * SEGMENT
