@@ -59,7 +59,7 @@ def block_of(encoding: str) -> BlockSize | None:
     """Return the block of a quantised encoding; None for any other.
 
     >>> block_of("q4_k"), block_of("raw")
-    (Block(elements=256, n_bytes=144), None)
+    (BlockSize(elements=256, n_bytes=144), None)
     """
     return QUANTIZED.get(encoding.removesuffix(BIG_ENDIAN))
 
