@@ -21,7 +21,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.formats import trailing
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, refuse_shapes
 from weighttools.formats.npy_elements import byte_wide, tensor_of
 from weighttools.formats.npy_header import (
     MAGIC,
@@ -37,6 +37,9 @@ from weighttools.formats.npy_header import (
 from weighttools.formats.raw import write_raw
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from weighttools.io.sink import Sink
 
 
@@ -128,4 +131,11 @@ def check(source: Source) -> Iterator[Finding]:
         )
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.numpy.readback import read_array as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)
