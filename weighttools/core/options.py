@@ -50,6 +50,8 @@ class Option:
         Whether help prints the default.
     decides
         Whether a result depends on it, so that a run that is resumed must have it alike.
+    required
+        Whether it must be given: it has no default.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Option:
     is_path: bool = False
     shows_default: bool = False
     decides: bool = True
+    required: bool = False
 
     @property
     def spellings(self) -> tuple[str, ...]:

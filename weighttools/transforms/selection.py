@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from weighttools.core.patterns import chosen
 from weighttools.core.tensor import Spec
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.families.of_maps import roles
 from weighttools.families.roles import Role, Told, told
 
@@ -129,7 +129,7 @@ def _nothing(tensor_map: TensorMap, left: dict[str, list[str]]) -> SpecError:
         f"no tensor is left to change: {why or 'there is none'}",
         subject=tensor_map.origin.path or None,
         expected="floating parameters",
-        remedy="--include-all takes norms, biases and embeddings too" if optional else None,
+        remedy=f"{option('include_all')} takes norms, biases and embeddings too" if optional else None,
     )
 
 
