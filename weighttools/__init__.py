@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
     from weighttools.errors import WeighttoolsError as WeighttoolsError
+    from weighttools.transforms.naming import transform as transform
     from weighttools.verbs.api import get as get
     from weighttools.verbs.api import inspect as inspect
     from weighttools.verbs.api import list_formats as list_formats
@@ -63,6 +64,7 @@ _HOMES = {
     "prune": "weighttools.verbs.prune",
     "scale": "weighttools.verbs.scale",
     "sizes": "weighttools.verbs.prune",
+    "transform": "weighttools.transforms.naming",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
     "Spec": "weighttools.core.tensor",

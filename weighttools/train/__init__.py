@@ -46,8 +46,7 @@ The parts, and what they give by name:
   `predict`, `find_rate`, `gradual` (pruning); `tensor_map` and, in `commands`, `write` for a file.
 - `adapters`, low-rank weights beside a frozen model, as PEFT's files have them: `lora`, `weights_of`, `save_lora`,
   `load_lora`, `merge_lora`, `adapter_of`.
-- `commands`: what finetune, evaluate and generate do; `parallel`, `blas`, `memory` (`keep_pages`): who gets cores and
-  pages.
+- `commands`: what finetune, evaluate and generate do; `parallel`, `memory` (`keep_pages`): who gets cores and pages.
 
 Training is in float32 (and exact in float64): read bfloat16 files as float32, or updates below their step vanish.
 """

@@ -19,8 +19,12 @@ def taken(
     exclude: Sequence[str] = (),
     names: str | None = None,
     rename: Sequence[str] = (),
+    apply: Sequence[str | Transform] | str | Transform = (),
 ) -> TensorMap:
-    """Return the tensors to take, under the names that they shall have; parameters as of `weighttools.convert`."""
+    """Return the tensors to take, under the names that they shall have, as other transforms give them.
+
+    Parameters are those of `weighttools.convert`.
+    """
     chosen = tensor_map.select(*listed(include), exclude=exclude)
     if names:
         from weighttools.transforms.gguf_names import translate
@@ -30,6 +34,11 @@ def taken(
         from weighttools.transforms.renaming import rename as by_rules
 
         chosen = by_rules(rename)(chosen)
+    if apply:
+        from weighttools.transforms.naming import parsed
+
+        steps = [apply] if isinstance(apply, str) or callable(apply) else apply
+        chosen = chosen.pipe(*(parsed(step) if isinstance(step, str) else step for step in steps))
     return chosen
 
 

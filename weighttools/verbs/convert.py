@@ -13,7 +13,7 @@ from weighttools.verbs.save import DEQUANTIZE
 
 if TYPE_CHECKING:
     from weighttools.core.dtypes import DType
-    from weighttools.core.tensormap import TensorMap
+    from weighttools.core.tensormap import TensorMap, Transform
     from weighttools.formats.opening import PathLike
     from weighttools.transforms.layout_change import Layout
     from weighttools.verbs.records import Record
@@ -35,6 +35,10 @@ OPTIONS = (
     Option(
         "rename", default=(), many=True, metavar="OLD=NEW",
         help="Names that begin with OLD begin with NEW; or re:PATTERN=REPLACEMENT. The first that fits. Repeatable.",
+    ),
+    Option(
+        "apply", None, default=(), many=True, metavar="NAME[:ARGUMENT,...]",
+        help="Apply a transform that an installed package adds, or our own, before --dtype and the like. Repeatable.",
     ),
     *TAKING,
     Option(
@@ -69,6 +73,7 @@ def convert(
     quantize: str | None = None,
     names: str | None = None,
     rename: Sequence[str] = (),
+    apply: Sequence[str | Transform] | str | Transform = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     layout: str | None = None,
@@ -112,6 +117,9 @@ def convert(
         Translate names, and the layout that goes with them, to ``"hf"`` (Hugging Face) or ``"gguf"``.
     rename
         Then rename by rules, ``"OLD=NEW"`` for beginnings or ``"re:PATTERN=REPLACEMENT"``; the first that fits.
+    apply
+        Then apply these transforms, in order: by name (``"NAME"`` or ``"NAME:ARGUMENT,KEY=VALUE"``, our own or an
+        installed package's), or functions from TensorMap to TensorMap.
     include, exclude
         Name patterns of tensors to take, and to leave out.
     layout, layout_from
@@ -178,7 +186,7 @@ def convert(
         opened = chosen(src, (), (), ReadOptions(assume, root))
         if beside is None and names == "hf":
             opened = _with_companions(opened, target, format)
-        before = taken(opened, include, exclude, names, rename)
+        before = taken(opened, include, exclude, names, rename, apply)
         for_llama_cpp = names == "gguf" or _is_for_llama_cpp(before, target, format)
         after = recoded(before, dequantize, dtype, keep_dtype, saturate, quantize, tied, for_llama_cpp)
         change = _plan_layout(before, target, layout, layout_from, layout_rule, verify)

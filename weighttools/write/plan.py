@@ -67,7 +67,7 @@ class Plan:
     @property
     def record(self) -> Record:
         """The ``weighttools.convert/1`` record of what would be written."""
-        return self._record(list(self.tensor_map.origin.reports), written=False)
+        return self._record(_known(self.tensor_map), written=False)
 
     def target(self, name: str = "the output") -> Target:
         """Return every file that is made or removed, to be held against other targets.
@@ -277,6 +277,15 @@ def _replaced(tensor_map: TensorMap, to: Destination, beside: Mapping[str, bytes
     copied = [] if is_itself else names_of_companions(tensor_map)
     files = {*beside, *(name for name in copied if not why_not_copied(origin, origin / name, MAX_COMPANION_BYTES))}
     return sorted({*to.replaced, *(name for name in files if os.path.lexists(target / name))})
+
+
+def _known(tensor_map: TensorMap) -> list[Mapping[str, Any]]:
+    """Return what was done to the values, as it is known without reading any."""
+    if not tensor_map.origin.reports:
+        return []
+    from weighttools.transforms.counted_report import known
+
+    return [known(report) for report in tensor_map.origin.reports]
 
 
 def _watched(tensor_map: TensorMap) -> tuple[TensorMap, Callable[[], list[Mapping[str, Any]]]]:
