@@ -35,6 +35,7 @@ def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
       weighttools convert model.safetensors bare.safetensors --rename 'module.='
       weighttools convert model.Q4_K_M.gguf model/ --dequantize --names hf
       weighttools convert checkpoint/ model.gguf --names gguf --dtype float16
+      weighttools convert pytorch_model.bin model.safetensors --verify
       weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """
     from weighttools.cli import writing
@@ -46,6 +47,7 @@ def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
         output.emit_json([record])
     elif dst != "-" or settings["dry_run"]:
         _report_layout(record)
+        _report_verified(record)
         writing.report(record)
     output.notes(record)
 
@@ -60,5 +62,13 @@ def _report_layout(record: dict[str, Any]) -> None:
         output.echo(printable(f"  {row['src']} -> {fate}  [{row['rule']}: {row['why']}]"))
     where = record["layout"]
     output.echo(printable(f"layout {where['source']} -> {where['target']} ({'; '.join(where['evidence'])})"))
-    if record["n_verified"]:
+
+
+def _report_verified(record: dict[str, Any]) -> None:
+    """Print who compared how many tensors, and where nobody but this program could."""
+    for row in record.get("verified_with", ()):
+        tensors = output.counted(row["n_tensors"], "tensor")
+        reader = f"{row['reader']} itself ({row['why']})" if row["why"] else row["reader"]
+        output.echo(printable(f"verified: {tensors}, read back by {reader}, bit for bit what was to be written"))
+    if "layout" in record and record["n_verified"]:
         output.echo(f"verified: {record['n_verified']:,} tensors taken back are the source's, bit for bit")

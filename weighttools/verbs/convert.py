@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
 from weighttools.verbs.options import READING, TAKING, WRITING
-from weighttools.verbs.save import DEQUANTIZE
+from weighttools.verbs.save import DEQUANTIZE, VERIFY
 
 if TYPE_CHECKING:
     from weighttools.core.dtypes import DType
@@ -51,7 +51,7 @@ OPTIONS = (
         help="What the tensors are whose name matches: linear, embedding, conv2d, depthwise2d, norm, transpose(1,0), "
         "keep, drop, …. Repeatable.",
     ),
-    Option("verify", bool, False, "Take every tensor written with --layout back and compare its bits."),
+    VERIFY,
     Option(
         "tied", default="alias", choices=("alias", "copy", "error"), shows_default=True,
         help="Tied tensors: keep the tie where the target can, write each name out, or refuse.",
@@ -128,7 +128,10 @@ def convert(
     layout_rule
         ``PATTERN=RULE``: what tensors are where the names do not tell; see `transforms.layout.layout`.
     verify
-        Open what was written with another layout, take every tensor back and compare it bit for bit.
+        Before the target gets its name, read what was written back with the format's reference reader (safetensors,
+        NumPy, h5py, gguf, PyTorch), where it is installed, else with our own, and compare each tensor bit for bit with
+        what was to be written; with `layout` also take every tensor back to the source's. If that fails, the target
+        stays as it was.
     tied
         What becomes of tied tensors: ``"alias"`` keeps them where the target can, ``"copy"`` writes each name out,
         ``"error"`` refuses.
@@ -164,7 +167,8 @@ def convert(
     dict
         A ``weighttools.convert/1`` record: what was (or would be) written, planned peak memory, notes. With
         `layout` also `layout` (source, target, evidence), `layout_log` (a row for each tensor: src, dst, rule, why,
-        shape_src, shape_dst) and `n_verified`.
+        shape_src, shape_dst) and `n_verified`. With `verify` also `n_verified`, how many tensors were compared, and
+        `verified_with`, a row for each reader: reader, n_tensors, and why it was our own, if it was.
 
     Raises
     ------
@@ -174,6 +178,8 @@ def convert(
         Options do not fit each other, the format cannot hold the map, or something that is read would be lost.
     TensorNotFoundError
         A pattern matches nothing.
+    CorruptFileError
+        What `verify` read back is not what was to be written.
     """
     from weighttools.core.engine import collector_paused
     from weighttools.formats.base import ReadOptions
@@ -189,14 +195,15 @@ def convert(
         before = taken(opened, include, exclude, names, rename, apply)
         for_llama_cpp = names == "gguf" or _is_for_llama_cpp(before, target, format)
         after = recoded(before, dequantize, dtype, keep_dtype, saturate, quantize, tied, for_llama_cpp)
-        change = _plan_layout(before, target, layout, layout_from, layout_rule, verify)
+        change = _plan_layout(before, target, layout, layout_from, layout_rule)
     made = plan(
         change.apply(after) if change else after, target,
         original=change.apply(before) if change else before, format=format, max_shard_size=max_shard_size,
         single=single, compression=compression, store=store, npz_bf16=npz_bf16, force=force, beside=beside,
+        verify=verify, further=_taken_back(change, after) if change else None,
     )  # fmt: skip
     record = made.run(dry_run=dry_run, planned=planned, progress=progress)
-    return record | _laid_out(change, after, target, verify and not dry_run) if change else record
+    return record | _laid_out(change, record) if change else record
 
 
 def _is_for_llama_cpp(tensor_map: TensorMap, dst: str, format: str | None) -> bool:
@@ -218,30 +225,30 @@ def _with_companions(opened: TensorMap, dst: str, format: str | None) -> TensorM
 
 
 def _plan_layout(
-    tensor_map: TensorMap, dst: str, target: str | None, source: str | None, rules: Sequence[str], verify: bool
+    tensor_map: TensorMap, dst: str, target: str | None, source: str | None, rules: Sequence[str]
 ) -> Layout | None:
     """Plan the change of layout that the options ask for, if any."""
     from weighttools.errors import SpecError, option
 
     if target is None:
-        if source or rules or verify:
-            fact = f"{option('layout_from')}, {option('layout_rule')} and {option('verify')} need {option('layout')}"
+        if source or rules:
+            fact = f"{option('layout_from')} and {option('layout_rule')} need {option('layout')}"
             raise SpecError(fact, expected="the target's layout")
         return None
-    if verify and dst == "-":
-        fact = f"{option('verify')} reads what was written"
-        raise SpecError(fact, subject=dst, expected="a file or directory as target")
     from weighttools.transforms.layout import layout
     from weighttools.transforms.layout_keras import structure_for
 
     return layout(tensor_map, target, source, rules, structure_for(dst) if target == "keras" else None)
 
 
-def _laid_out(change: Layout, before: TensorMap, dst: str, verify: bool) -> Record:
-    """Return what a record says of a change of layout, proven if asked for."""
-    from weighttools.formats.opening import open
-    from weighttools.transforms.layout_verify import verify as proven
-
+def _laid_out(change: Layout, record: Record) -> Record:
+    """Return what a record says of a change of layout."""
     where = {"source": change.source, "target": change.target, "evidence": list(change.evidence)}
-    n_verified = proven(before, open(dst), change) if verify else 0
-    return {"layout": where, "layout_log": change.log(), "n_verified": n_verified}
+    return {"layout": where, "layout_log": change.log(), "n_verified": record.get("n_verified", 0)}
+
+
+def _taken_back(change: Layout, before: TensorMap) -> Callable[[TensorMap], int]:
+    """Return what proves of a map of what was written that a change of layout lost nothing."""
+    from weighttools.transforms.layout_verify import verify
+
+    return lambda after: verify(before, after, change)

@@ -22,7 +22,11 @@ MASKS = Option(
     "masks", flags=("--mask-out",), metavar="FILE", is_path=True,
     help="Save the masks too: booleans, true where kept.",
 )  # fmt: skip
-OPTIONS = (*WRITING, DEQUANTIZE, MASKS)
+VERIFY = Option(
+    "verify", bool, False,
+    help="Read the result back with the format's own library, and compare every bit, before it gets its name.",
+)  # fmt: skip
+OPTIONS = (*WRITING, DEQUANTIZE, VERIFY, MASKS)
 
 
 @takes(*OPTIONS)
@@ -39,6 +43,7 @@ def save(
     dry_run: bool = False,
     force: bool = False,
     dequantize: bool = False,
+    verify: bool = False,
     masks: PathLike | None = None,
     beside: Mapping[str, bytes] | None = None,
     planned: Progress = silent,
@@ -57,6 +62,8 @@ def save(
         How to write it, and whether; as for `convert`.
     dequantize
         Decode quantised tensors to float32.
+    verify
+        Before the target gets its name, read back what was written and compare it bit for bit; as for `convert`.
     masks
         Of a map that was just pruned: where to write its masks with it, booleans, true where a weight is kept. Both
         appear, or none.
@@ -91,6 +98,7 @@ def save(
         _decoded(tensor_map) if dequantize else tensor_map, os.fspath(path),
         original=tensor_map, format=format, max_shard_size=max_shard_size, single=single, compression=compression,
         store=store, npz_bf16=npz_bf16, force=force, beside=beside,
+        verify=verify,
     )  # fmt: skip
     write = made if masks is None else with_masks(made, os.fspath(masks))
     return write.run(dry_run=dry_run, planned=planned, progress=progress)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.encodings import bitmask_bytes
@@ -26,6 +26,9 @@ from weighttools.write.peak import planned_peak
 from weighttools.write.protection import Target, real, refuse_loss
 from weighttools.write.writing import execute, names_of_companions
 
+if TYPE_CHECKING:
+    from weighttools.write.verify import Verification
+
 Record = dict[str, Any]
 
 
@@ -41,7 +44,7 @@ class Plan:
         The map before conversions, with which the record compares dtypes.
     destination
         Where it goes.
-    compression, store, force, beside
+    compression, store, force, beside, verify, further
         As of `plan`.
     replaced
         Files of a target directory that are not there, or not the same, once the new ones are.
@@ -56,18 +59,20 @@ class Plan:
     store: str | None = None
     force: bool = False
     beside: Mapping[str, bytes] = field(default_factory=dict)
+    verify: bool = False
+    further: Callable[[TensorMap], object] | None = None
     replaced: list[str] = field(default_factory=list)
     bitmasks: Mapping[str, Any] | None = None
 
     @property
     def n_bytes(self) -> int:
-        """How many bytes `execute` tells its progress: each value once, and once before where `store` counts."""
-        return self._n_value_bytes() * (2 if self.store else 1)
+        """How many bytes `execute` tells its progress: each value once, and for `store` and `verify` once more."""
+        return self._n_value_bytes() * (1 + bool(self.store) + self.verify)
 
     @property
     def record(self) -> Record:
         """The ``weighttools.convert/1`` record of what would be written."""
-        return self._record(_known(self.tensor_map), written=False)
+        return self._record(_known(self.tensor_map), self._proof(silent), written=False)
 
     def target(self, name: str = "the output") -> Target:
         """Return every file that is made or removed, to be held against other targets.
@@ -118,10 +123,11 @@ class Plan:
         """
         self._count(progress)
         changed, reports = _watched(self.tensor_map)
+        proof = self._proof(progress)
         options = WriteOptions(None, self.compression, self.bitmasks or {}, self.beside)
         with keep_pages():
-            execute(changed, self.destination, options, self.force, progress, last)
-        return self._record(reports(), written=True)
+            execute(changed, self.destination, options, self.force, progress, last, proof)
+        return self._record(reports(), proof, written=True)
 
     def _n_value_bytes(self) -> int:
         return sum(tensor.spec.encoded_bytes for tensor in self.tensor_map.values())
@@ -140,6 +146,14 @@ class Plan:
             else "no tensor takes less room as a bitmask: all are stored as ever"
         )
 
+    def _proof(self, progress: Progress) -> Verification | None:
+        """Return what reads back what was written, if that is asked for."""
+        if not self.verify:
+            return None
+        from weighttools.write.verify import Verification
+
+        return Verification(self.tensor_map, self.destination, self.bitmasks or {}, progress, self.further)
+
     def _stored_sizes(self) -> dict[str, int]:
         """Return how many bytes each tensor takes."""
         sizes = {name: tensor.spec.encoded_bytes for name, tensor in self.tensor_map.items()}
@@ -148,8 +162,8 @@ class Plan:
             sizes[name] = bitmask_bytes(spec.n_elements, int(counts.sum()), spec.dtype.bits)
         return sizes
 
-    def _record(self, reports: list[Mapping[str, Any]], *, written: bool) -> Record:
-        record = self._written(written) | {"replaced": self.replaced}
+    def _record(self, reports: list[Mapping[str, Any]], proof: Verification | None, *, written: bool) -> Record:
+        record = {**self._written(written), "replaced": self.replaced, **(proof.record() if proof else {})}
         if not reports:
             return record
         from weighttools.transforms.tally import emptied
@@ -190,6 +204,8 @@ def plan(
     npz_bf16: str = "keep",
     force: bool = False,
     beside: Mapping[str, bytes] | None = None,
+    verify: bool = False,
+    further: Callable[[TensorMap], object] | None = None,
 ) -> Plan:
     """Choose how a map is written, and refuse what cannot be, or would lose what is read; no value is read.
 
@@ -205,6 +221,10 @@ def plan(
         As `weighttools.verbs.options.WRITING` says.
     beside
         Files to put into a target directory, by name; they take the place of the source's. By default the map's own.
+    verify
+        Before the target gets its name, compare what the format's reference reader reads back.
+    further
+        Then called with the map of what was written; if it fails, the target stays as it was.
 
     Raises
     ------
@@ -213,6 +233,9 @@ def plan(
     """
     if single and max_shard_size is not None:
         raise SpecError(f"{option('single')} and {option('max_shard_size')} exclude each other")
+    if verify and dst == "-":
+        fact = f"{option('verify')} reads what was written"
+        raise SpecError(fact, subject=dst, expected="a file or directory as target")
     compression = None if compression == "none" else compression
     beside = tensor_map.origin.beside if beside is None else beside
     to = choose_destination(tensor_map, _path(dst), format, max_shard_size, single)
@@ -227,7 +250,7 @@ def plan(
     to.notes += tensor_map.origin.lacking if to.is_directory else ()
     _refuse_part(tensor_map, to)
     lost = _replaced(tensor_map, to, beside)
-    made = Plan(tensor_map, original or tensor_map, to, compression, store, force, beside, lost)
+    made = Plan(tensor_map, original or tensor_map, to, compression, store, force, beside, verify, further, lost)
     refuse_loss(made.target(), tensor_map.origin)
     return made
 

@@ -22,6 +22,7 @@ from weighttools.write.destination import Destination, superseded
 
 if TYPE_CHECKING:
     from weighttools.io.source import LocalFile
+    from weighttools.write.verify import Verification
 
 _COPY_BYTES = 8 << 20
 _WEIGHTS = (
@@ -56,16 +57,23 @@ def execute(
     force: bool,
     progress: Progress,
     last: Callable[[], object],
+    proof: Verification | None = None,
 ) -> None:
-    """Write a map; `last` is called when all is written and nothing has its name yet: if it fails, nothing gets it."""
+    """Write a map; `last` is called when all is written and nothing has its name yet: if it fails, nothing gets it.
+
+    So it is with `proof`, which reads back what was written.
+    """
     if target.is_directory:
-        _write_directory(tensor_map, target, options, force, progress, last)
+        _write_directory(tensor_map, target, options, force, progress, last, proof)
         return
     writer = load(target.format).write
     assert writer is not None
     with atomic_file(target.path, force=force, progress=progress) as sink:
         writer(tensor_map, sink, options)
         _confirm(tensor_map)
+        if proof and sink.path:
+            sink.finish()
+            proof.check(sink.path)
         last()
 
 
@@ -82,11 +90,14 @@ def _write_directory(
     force: bool,
     progress: Progress,
     last: Callable[[], object],
+    proof: Verification | None,
 ) -> None:
     old = Path(target.path)
     with atomic_directory(target.path, force=force) as new:
         huggingface.write(tensor_map, new, target.files, options, progress)
         _confirm(tensor_map)
+        if proof:
+            proof.check(new)
         found = {name: why for name, why in _copy_companions(tensor_map, new).items() if name not in options.beside}
         for name, content in options.beside.items():
             (new / name).write_bytes(content)
