@@ -14,7 +14,7 @@ from weighttools.verbs.records import Record, format_records, inspect_record, pa
 from weighttools.verbs.stats import stats
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 def inspect(

@@ -136,7 +136,7 @@ class Plan:
         """Count what bitmasks would keep, if they are asked for and it is not known yet; it reads all values."""
         if self.store is None or self.bitmasks is not None:
             return
-        from weighttools.formats.safetensors.bitmask import counted
+        from weighttools.encodings.bitmask import counted
 
         self.bitmasks = counted(self.tensor_map, progress=progress)
         self.destination.notes.append(
