@@ -124,17 +124,17 @@ def test_evaluate_exits_1_where_a_figure_is_not_finite(inside, mlp: Path, table:
 
 
 OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "beta1 1": (train.adamw, {"betas": (1.0, 0.9)}),
-    "beta2 -0.1": (train.adam, {"betas": (0.9, -0.1)}),
-    "beta2 1.5": (train.lion, {"betas": (0.9, 1.5)}),
-    "eps -1": (train.adam, {"eps": -1.0}),
-    "weight decay -1": (train.adamw, {"weight_decay": -1.0}),
-    "learning rate nan": (train.sgd, {"lr": float("nan")}),
-    "momentum 1": (train.muon, {"momentum": 1.0}),
-    "alpha 2": (train.rmsprop, {"alpha": 2.0}),
-    "l2 -1": (train.sgd, {"l2": -1.0}),
-    "proximal l1 -1": (train.sgd, {"proximal_l1": -1.0}),
-    "learning rate 'fast'": (train.sgd, {"lr": "fast"}),
+    "beta1 1": (train.optim.adamw, {"betas": (1.0, 0.9)}),
+    "beta2 -0.1": (train.optim.adam, {"betas": (0.9, -0.1)}),
+    "beta2 1.5": (train.optim.lion, {"betas": (0.9, 1.5)}),
+    "eps -1": (train.optim.adam, {"eps": -1.0}),
+    "weight decay -1": (train.optim.adamw, {"weight_decay": -1.0}),
+    "learning rate nan": (train.optim.sgd, {"lr": float("nan")}),
+    "momentum 1": (train.optim.muon, {"momentum": 1.0}),
+    "alpha 2": (train.optim.rmsprop, {"alpha": 2.0}),
+    "l2 -1": (train.optim.sgd, {"l2": -1.0}),
+    "proximal l1 -1": (train.optim.sgd, {"proximal_l1": -1.0}),
+    "learning rate 'fast'": (train.optim.sgd, {"lr": "fast"}),
 }
 
 
@@ -148,12 +148,12 @@ def test_optimisers_refuse_what_is_out_of_range(said: str) -> None:
 def test_many_masks_are_told_in_one_line(mlp: Path) -> None:
     p = {f"{i}.weight": np.ones((2, 2), np.float32) for i in range(9)}
     masks = {name: np.array([[True, False], [True, True]]) for name in p}
-    data = train.arrays(np.ones((4, 2), np.float32), np.zeros((4, 2), np.float32))
+    data = train.data.arrays(np.ones((4, 2), np.float32), np.zeros((4, 2), np.float32))
 
     def run(p: Any, batch: Any) -> Any:
         x = batch["inputs"]
         for name in p:
-            x = train.linear(x, p[name])
+            x = train.ops.linear(x, p[name])
         return x
 
     lines: list[str] = []

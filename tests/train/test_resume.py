@@ -83,7 +83,7 @@ def test_killed_at_any_moment_it_continues_to_the_bit(tmp_path: Path) -> None:
 def checkpoint(directory: Path, **options: Any) -> train.Result:
     """Train a little, with a checkpoint."""
     m = options.pop("model", None) or model()
-    data = options.pop("data", None) or train.arrays(*digits(60))
+    data = options.pop("data", None) or train.data.arrays(*digits(60))
     return train.fit(m, data, checkpoint=directory, log=None, **{"task": TASK, "epochs": 2, **options})
 
 
@@ -117,19 +117,19 @@ def _other_weights() -> train.Model:
 
 x, y = digits(60)
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "more samples": ({"data": train.arrays(*digits(61))}, "other data: samples was 60, now it is 61"),
-    "a value": ({"data": train.arrays(np.where(np.arange(60)[:, None] == 7, 0.5, x), y)}, "other data: values"),
+    "more samples": ({"data": train.data.arrays(*digits(61))}, "other data: samples was 60, now it is 61"),
+    "a value": ({"data": train.data.arrays(np.where(np.arange(60)[:, None] == 7, 0.5, x), y)}, "other data: values"),
     "another split": ({"validation": 0.5}, "other data: validation share|other data"),
     "batch size": ({"batch_size": 16}, "another recipe: batch_size was 32, now it is 16"),
     "seed": ({"seed": 1}, "another recipe: seed was 0, now it is 1"),
-    "rate": ({"optimizer": train.adamw(1e-4)}, "learning rate was 0.001, now it is 0.0001"),
-    "schedule": ({"optimizer": train.adamw(train.warmup_linear(1e-3))}, "learning rate"),
+    "rate": ({"optimizer": train.optim.adamw(1e-4)}, "learning rate was 0.001, now it is 0.0001"),
+    "schedule": ({"optimizer": train.optim.adamw(train.schedules.warmup_linear(1e-3))}, "learning rate"),
     "schedule's rate": (
-        {"optimizer": train.adamw(train.constant(2e-3, warmup=4))},
+        {"optimizer": train.optim.adamw(train.schedules.constant(2e-3, warmup=4))},
         "learning rate was 0.001, now it is 0 at update 1; ",
     ),
-    "optimiser": ({"optimizer": train.adam()}, "optimizer was Adam"),
-    "decay rule": ({"optimizer": train.adamw(rule=lambda n, p: True)}, "decayed"),
+    "optimiser": ({"optimizer": train.optim.adam()}, "optimizer was Adam"),
+    "decay rule": ({"optimizer": train.optim.adamw(rule=lambda n, p: True)}, "decayed"),
     "clipping": ({"clip_norm": 1.0}, "optimizer was"),
     "task": ({"task": train.Classification(10, label_smoothing=0.1)}, "task was"),
     "trained": ({"freeze": ["fc1.*"]}, "another model: trained tensors was 3, now it is 2"),
@@ -301,7 +301,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 EVERYTHING: dict[str, Any] = {
-    "keep": "best", "average": train.ema(0.9), "masks": {"fc1.weight": np.ones((16, 64), bool)},
+    "keep": "best", "average": train.optim.ema(0.9), "masks": {"fc1.weight": np.ones((16, 64), bool)},
     "prune": train.gradual(0.5, stop=1, every=1), "data": digits(60),
 }  # fmt: skip
 
@@ -339,7 +339,7 @@ def test_an_edited_number_is_told(value: Any, tmp_path: Path) -> None:
 def test_the_last_good_checkpoint_is_kept_and_named(tmp_path: Path) -> None:
     calls = iter(range(1000))
 
-    def fails_later(p: Any, batch: train.Batch) -> Any:
+    def fails_later(p: Any, batch: train.data.Batch) -> Any:
         logits = run(p, batch)
         return logits * float("nan") if "seed" in batch and next(calls) == 5 else logits
 

@@ -220,7 +220,7 @@ def init(
     src
         As for `open`, or an open map.
     method
-        A name of `train.INITIALIZERS`: ``"xavier_normal"``, ``"he_uniform"``, ``"orthogonal"``, ``"zeros"``, …
+        A name of `train.init.INITIALIZERS`: ``"xavier_normal"``, ``"he_uniform"``, ``"orthogonal"``, ``"zeros"``, …
     activation
         What follows the layers, for the gain of Xavier, He and orthogonal initialisers; by default each one's own.
     layout

@@ -127,8 +127,9 @@ def fit(
     >>> from weighttools import train
     >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
     >>> start = {"fc.weight": np.zeros((1, 1), np.float32), "fc.bias": np.zeros(1, np.float32)}
-    >>> line = train.Model(lambda p, batch: train.linear(batch["inputs"], p["fc.weight"], p["fc.bias"]), start)
-    >>> result = train.fit(line, (x, 3 * x + 1), task=train.Regression(), epochs=30, optimizer=train.sgd(0.5), log=None)
+    >>> line = train.Model(lambda p, batch: train.ops.linear(batch["inputs"], p["fc.weight"], p["fc.bias"]), start)
+    >>> descent = train.optim.sgd(0.5)
+    >>> result = train.fit(line, (x, 3 * x + 1), task=train.Regression(), epochs=30, optimizer=descent, log=None)
     >>> result.model.params["fc.weight"].round(3).tolist()
     [[3.0]]
     """
@@ -162,7 +163,9 @@ def session_of(
     """Return what stays the same while training."""
     check_task(task)
     if not isinstance(optimizer, Optimizer):
-        raise SpecError(shown(optimizer), subject="the optimizer", expected="one that is made, as train.adamw(1e-3)")
+        raise SpecError(
+            shown(optimizer), subject="the optimizer", expected="one that is made, as train.optim.adamw(1e-3)"
+        )
     names = trained(model.params, options.freeze, options.only, model.origin.aliases if model.origin else None)
     sides = divided(as_data(data), validation, task, options)
     batches = feed(sides.training, options.batch_size, int(options.seed), sides.weights)

@@ -154,7 +154,7 @@ def check_counts(options: Any, subject: str | None = None) -> None:
 
 
 _MADE: Mapping[str, tuple[type, str]] = {
-    "average": (Average, "train.ema(0.999) or train.swa()"),
+    "average": (Average, "train.optim.ema(0.999) or train.optim.swa()"),
     "prune": (Gradual, "train.gradual(0.5)"),
     "freeze": (Iterable, "name patterns, as ['embeddings.*']"),
     "only": (Iterable, "name patterns, as ['head.*']"),
