@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from weighttools import train as train
     from weighttools.core.tensor import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from weighttools.verbs.edits import prune as prune
     from weighttools.verbs.edits import scale as scale
     from weighttools.verbs.edits import sizes as sizes
+    from weighttools.verbs.evaluate import evaluate as evaluate
+    from weighttools.verbs.finetune import finetune as finetune
+    from weighttools.verbs.generate import generate as generate
 
 _HOMES = {
     "open": "weighttools.verbs.api",
@@ -63,20 +67,26 @@ _HOMES = {
     "prune": "weighttools.verbs.edits",
     "scale": "weighttools.verbs.edits",
     "sizes": "weighttools.verbs.edits",
+    "generate": "weighttools.verbs.generate",
+    "finetune": "weighttools.verbs.finetune",
+    "evaluate": "weighttools.verbs.evaluate",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
     "Spec": "weighttools.core.tensor",
     "WeighttoolsError": "weighttools.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "train", "__version__"]
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562), so that ``import weighttools`` costs nothing."""
+    from importlib import import_module
+
+    if name == "train":
+        return import_module("weighttools.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'weighttools' has no attribute {name!r}")
-    from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
 

@@ -34,7 +34,7 @@ def trained(case: str, directory: Path | None, log: Any = None) -> train.Result:
     data = train.data.arrays(x, y, np.linspace(0.5, 1.5, len(y)))
     return train.fit(
         train.Model(dropped, start()), data, task=train.Classification(10, "balanced"), validation=0.2, epochs=6,
-        batch_size=16, every=2, seed=3, checkpoint=directory, resume=directory is not None, log=log, **CASES[case],
+        batch_size=16, every=2, seed=3, state=directory, resume=directory is not None, log=log, **CASES[case],
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from tests.train.digits import digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError
 from weighttools.train.fitting import loop, recipe
+from weighttools.train.fitting.options import OPTIONS
 
 CLASS_WEIGHT = {0: 3.0, 7: 0.25}
 Maker = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
@@ -390,21 +391,21 @@ def test_rates_too_low_to_matter_suggest_none() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "batch size": ({"batch_size": 0}, "batch size 0; expected a whole number, 1 or more"),
+    "batch size": ({"batch_size": 0}, "batch_size 0 is out of range; expected a whole number, 1 or more"),
     "epochs": ({"epochs": 1.5}, "epochs 1.5"),
     "accumulation": ({"accumulate": -1}, "accumulate -1"),
-    "endless accumulation": ({"accumulate": 10**20}, r"1 or more, below 2\*\*31"),
+    "endless accumulation": ({"accumulate": 10**20}, "1 or more, below 2,147,483,648"),
     "endless epochs": ({"epochs": 10**400}, "epochs 1000"),
     "freezing by number": ({"freeze": 3}, "freeze 3; expected name patterns"),
     "seed": ({"seed": -1}, "seed -1"),
-    "clip": ({"clip_norm": 0.0}, "clip norm 0.0"),
+    "clip": ({"clip_norm": 0.0}, "clip_norm 0.0"),
     "sampler": ({"sampler": "best"}, "sampler 'best'"),
     "keep": ({"keep": "all"}, "keep 'all'"),
     "sampler without weights": ({"sampler": "weighted"}, "no weights"),
     "share": ({"validation": 1.0}, "a share of 1"),
     "tiny share": ({"validation": 1e-9}, "samples on both sides"),
     "monitor": ({"monitor": "val_accuracy"}, "no figure 'val_accuracy'.*loss"),
-    "resume": ({"resume": True}, "without a checkpoint"),
+    "resume": ({"resume": True}, "resume goes with state"),
     "a rate for an optimizer": ({"optimizer": 0.1}, r"the optimizer: 0\.1; expected .*train\.optim\.adamw\(1e-3\)"),
     "no rate for an optimizer": ({"optimizer": 0}, "the optimizer: 0; expected"),
     "an optimizer's function": ({"optimizer": train.optim.adamw}, "the optimizer: the function adamw; expected"),
@@ -415,10 +416,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "average's function": ({"average": train.optim.swa}, "average the function swa"),
     "prune": ({"prune": 0.5}, r"fit: prune 0\.5; expected train\.gradual\(0\.5\)"),
     "masks": ({"masks": [True]}, "masks a list; expected a mapping"),
-    "clip text": ({"clip_norm": "1"}, "clip norm '1'"),
-    "near option": ({"epoch": 2}, "^fit: there is no option 'epoch'; near names: epochs$"),
-    "near other": ({"validate": 0.2}, "near names: validation"),
-    "unknown option": ({"lr": 0.1}, "there is no option 'lr'; expected one of epochs, steps, .*optimizer"),
+    "clip text": ({"clip_norm": "1"}, "clip_norm '1'"),
     "unmade schedule": (
         {"optimizer": train.optim.sgd(train.schedules.one_cycle(0.1)), "data": iter([()])},
         "batch 0|how many steps",
@@ -454,9 +452,28 @@ def test_what_is_no_model_is_one_clear_line() -> None:
             train.predict(given, digits())  # type: ignore[arg-type]
 
 
-def test_near_names_know_all_that_fit_takes() -> None:
-    taken = [p.name for p in inspect.signature(train.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    assert sorted(taken) == sorted(recipe._BESIDE)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"epoch": 2}, r"^fit\(\) has no parameter 'epoch'; did you mean epochs"),
+        ({"validate": 0.2}, "did you mean validation"),
+        ({"lr": 0.1}, "has no parameter 'lr'; it has model, data, task, .*optimizer, epochs, steps"),
+    ],
+)
+def test_an_unknown_option_is_a_type_error_that_names_near_ones(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        train.fit(model(), digits(), task=TASK, log=None, **given)
+    with pytest.raises(TypeError, match=r"find_rate\(\) has no parameter"):
+        train.find_rate(model(), digits(), task=TASK, **given)
+
+
+def test_what_fit_takes_is_what_is_declared() -> None:
+    taken = inspect.signature(train.fit).parameters
+    declared = {one.name: one.default for one in OPTIONS}
+    assert {name: taken[name].default for name in declared} == declared
+    assert set(taken) - set(declared) == {"model", "data", "task", "validation", "optimizer", "log"}
+    assert set(recipe.Recipe.__dataclass_fields__) == set(declared) - {"state", "resume"}
+    assert not [name for name in taken if name not in str(train.fit.__doc__)], "all are explained"
 
 
 def test_arrays_without_a_gradient_are_told_once() -> None:

@@ -38,7 +38,7 @@ def masks(seed: int = 4) -> dict[str, np.ndarray]:
 def test_held_weights_stay_exactly_zero(name: str) -> None:
     options: dict[str, Any] = {"momentum": 0.9} if name == "sgd" else {}
     kept = masks()
-    result = fitted(optimizer=getattr(train, name)(1e-2, **options), masks=kept, epochs=2, accumulate=2)
+    result = fitted(optimizer=getattr(train.optim, name)(1e-2, **options), masks=kept, epochs=2, accumulate=2)
     for n, mask in kept.items():
         p = result.model.params[n]
         assert (p[~mask].view(np.uint32) == 0).all(), "+0.0, to the bit"

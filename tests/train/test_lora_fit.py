@@ -62,8 +62,8 @@ def test_both_factors_decay_as_with_torch() -> None:
 
 def test_resuming_with_dropout_continues_to_the_bit(tmp_path: Path) -> None:
     whole = fitted(tuned(), epochs=4)
-    fitted(tuned(), epochs=2, checkpoint=tmp_path / "state")
-    resumed = fitted(tuned(), epochs=4, checkpoint=tmp_path / "state", resume=True)
+    fitted(tuned(), epochs=2, state=tmp_path / "state")
+    resumed = fitted(tuned(), epochs=4, state=tmp_path / "state", resume=True)
     assert all(resumed.model.params[n].tobytes() == a.tobytes() for n, a in whole.model.params.items())
     assert any(np.abs(a).max() > 1e-4 for n, a in whole.model.params.items() if "lora_B" in n)
     other = fitted(tuned(seed=7), epochs=4)

@@ -95,7 +95,7 @@ def test_huge_rates_and_targets_stop_without_a_warning(name: str) -> None:
     with pytest.raises(TrainingError):
         train.fit(model(), (x, large), task=train.Regression(), validation=0.5, log=None)
     try:
-        train.fit(model(), (x, y), task=TASK, validation=0.5, optimizer=getattr(train, name)(1e308), log=None)
+        train.fit(model(), (x, y), task=TASK, validation=0.5, optimizer=getattr(train.optim, name)(1e308), log=None)
     except TrainingError as error:
         assert "learning rate" in str(error)
 

@@ -48,8 +48,9 @@ def average(
       weighttools average a.safetensors b.safetensors -o mix.safetensors --weights 3,1
       weighttools average step*.safetensors -o ema.safetensors --ema 0.9
     """  # fmt: skip
-    from weighttools.cli import targets, writing
+    from weighttools.cli import writing
     from weighttools.verbs import api, edits
+    from weighttools.write import protection as targets
 
     maps = [api.open(src, assume=assume, root=root) for src in srcs]
     changed = edits.average(maps, weights=_numbers(weights), ema=ema, missing=missing, include=include, exclude=exclude)

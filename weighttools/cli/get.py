@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from weighttools.cli import options, output, targets
+from weighttools.cli import options, output
 from weighttools.errors import printable
+from weighttools.write import protection as targets
 
 
 @click.command()

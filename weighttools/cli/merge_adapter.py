@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from weighttools.cli import options, output, targets
+from weighttools.cli import options, output
+from weighttools.write import protection as targets
 
 
 @click.command(name="merge-adapter")

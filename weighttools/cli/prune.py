@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
-from weighttools.cli import options, output, targets
+from weighttools.cli import options, output
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import printable
 from weighttools.io.progress import Progress, silent
+from weighttools.write import protection as targets
 
 WHICH = ("include", "exclude", "include_all")
 HOW = ("sparsity", "threshold", "nm", "structure", "random", "scope", "norm", "n_heads", "seed")

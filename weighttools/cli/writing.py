@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from weighttools.cli import options, output
-from weighttools.cli.targets import Target
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import brief, printable
+from weighttools.write.protection import Target
 
 
 def write(

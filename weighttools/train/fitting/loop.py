@@ -34,7 +34,7 @@ SECONDS = 10.0
 
 
 class Store(Protocol):
-    """Where checkpoints go."""
+    """Where the training's state goes."""
 
     def save(self, session: Session, progress: Progress) -> None:
         """Write one."""
@@ -68,7 +68,7 @@ class Session:
     accumulate, seed, patience, monitor, keep_best, every
         As of `fit`; `monitor` is a metric of the validation data, or the training loss.
     store
-        Where checkpoints go; None without.
+        Where the state goes; None without.
     log
         Takes lines.
     notes
@@ -96,7 +96,7 @@ class Session:
     store: Store | None = None
 
     def saved(self) -> str:
-        """Say where the last good checkpoint is."""
+        """Say where the last good state is."""
         return self.store.saved() if self.store else ""
 
     @property

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
-from weighttools.formats.opening import open as open_checkpoint
+from weighttools.errors import SpecError, option
 from weighttools.train.adapters.adapting import load_lora
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor
 from weighttools.train.checkpoints.loading import SEQUENCES, head_of, model, task_of_head
 from weighttools.train.data.reading import check_options, read, source_of, task_of
 from weighttools.train.data.tables import Table
-from weighttools.train.data.tokens import Base, left_elsewhere
+from weighttools.train.data.tokens import left_elsewhere
 from weighttools.train.fitting.evaluation import task_metrics
 from weighttools.train.fitting.feeding import column
 from weighttools.train.models.files import described, of
@@ -26,7 +25,7 @@ from weighttools.write.adapters import beside, open_adapter
 
 
 def measure(
-    base: Base, data: str, settings: Settings, log: Callable[[str], object] = lambda line: None
+    base: TensorMap, data: str, settings: Settings, log: Callable[[str], object], adapter_path: str | None = None
 ) -> dict[str, Any]:
     """Return the figures of a checkpoint on a data file: ``loss``, ``accuracy``, ``f1_macro``, ``perplexity``, ….
 
@@ -37,9 +36,8 @@ def measure(
     SpecError
         The checkpoint has no head for the task.
     """
-    opened = base if isinstance(base, TensorMap) else open_checkpoint(base)
-    origin, config = described(opened)
-    adapter = None if settings.adapter is None else open_adapter(settings.adapter)
+    origin, config = described(base)
+    adapter = None if adapter_path is None else open_adapter(adapter_path)
     if adapter is not None:
         origin, config = (
             origin.replace(tensors={**dict(adapter.whole), **dict(origin.items())}),
@@ -47,7 +45,7 @@ def measure(
         )
     architecture = of(origin, config, settings.activation)
     check_option(architecture, origin, settings.columns.max_length)
-    for line in left_elsewhere(opened) if architecture.kind in SEQUENCES else ():
+    for line in left_elsewhere(base) if architecture.kind in SEQUENCES else ():
         log(line)
     source = source_of(data, architecture.kind)
     task = task_of(
@@ -59,12 +57,12 @@ def measure(
         raise SpecError("has no head", subject=origin.origin.path, remedy="weighttools finetune gives it one")
     names = (head.names or None) if isinstance(head, Classifier) else None
     check_options(data, architecture.kind, task, settings.columns)
-    found = read(source, opened, architecture.kind, task, settings.columns, names)
+    found = read(source, base, architecture.kind, task, settings.columns, names)
     check_width(architecture, found)
     _check_targets(head, found)
     check_texts(architecture, origin, found)
     _, _, found = scaled(found, None, found, origin, False)
-    loaded = model(opened, None if task == "lm" else head, activation=settings.activation)
+    loaded = model(base, None if task == "lm" else head, activation=settings.activation)
     if adapter is not None:
         loaded = load_lora(loaded, adapter)
     for line in (*loaded.notes, *found.notes):
@@ -85,4 +83,4 @@ def _check_targets(head: Any, data: Any) -> None:
     n = 1 if data.target.ndim == 1 else data.target.shape[1]
     if not data.names and n != head.n_targets:
         fact = f"the model gives {head.n_targets:,} numbers a row, and the data has {n:,}"
-        raise SpecError(fact, expected="as many", remedy="of a classifier's file, --task classify")
+        raise SpecError(fact, expected="as many", remedy=f"of a classifier's file, {option('task')} classify")

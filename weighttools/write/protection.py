@@ -1,4 +1,4 @@
-"""What a command is to write, held against what it reads and against what else it writes, before it works for long."""
+"""What is to be written, held against what is read for it and against what else is written."""
 
 from __future__ import annotations
 
