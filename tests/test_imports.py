@@ -15,7 +15,7 @@ HEAVY = (
     "numpy", "ml_dtypes", "h5py", "tabulate", "tqdm", "safetensors", "xxhash", "torch", "transformers", "tensorflow",
     "jax", "gguf", "onnx", "msgpack", "fsspec", "huggingface_hub", "numba", "dask", "matplotlib", "scipy", "sklearn",
     "concurrent.futures", "multiprocessing", "asyncio", "tempfile", "zipfile", "pickle", "importlib.metadata",
-    "http", "urllib.request", "ssl", "sqlite3", "logging", "csv", "difflib", "ctypes", "html", "unittest",
+    "http", "urllib.request", "ssl", "sqlite3", "logging", "csv", "difflib", "ctypes", "html", "unittest", "threadpoolctl",
 )  # fmt: skip
 
 PROBE = """

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
     from weighttools.errors import WeighttoolsError as WeighttoolsError
+    from weighttools.transforms.naming import transform as transform
     from weighttools.verbs.api import convert as convert
     from weighttools.verbs.api import get as get
     from weighttools.verbs.api import inspect as inspect
@@ -70,6 +71,7 @@ _HOMES = {
     "generate": "weighttools.verbs.generate",
     "finetune": "weighttools.verbs.finetune",
     "evaluate": "weighttools.verbs.evaluate",
+    "transform": "weighttools.transforms.naming",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
     "Spec": "weighttools.core.tensor",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from weighttools.train import blas, ops, parallel, value_and_grad
+from weighttools.core import blas
+from weighttools.train import ops, parallel, value_and_grad
 from weighttools.train.ops.dense import column_sums
 from weighttools.train.ops.product import product
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weighttools.analyzers import blas
 from weighttools.analyzers.power_law import scaled
 from weighttools.analyzers.spectrum import ZERO, Spectrum, bands, exact_spectrum
+from weighttools.core import blas
 from weighttools.core.tensor import Spec, Tensor
 
 if TYPE_CHECKING:

@@ -8,31 +8,50 @@ from weighttools import __version__
 from weighttools.cli.exits import guarded
 from weighttools.errors import spelled
 
-# name -> (module and function, the line that --help shows)
-COMMANDS: dict[str, tuple[str, str]] = {
-    "inspect": ("weighttools.cli.inspect:inspect", "Say what a checkpoint is and what is in it."),
-    "params": ("weighttools.cli.params:params", "Count parameters and buffers exactly."),
-    "stats": ("weighttools.cli.stats:stats", "Describe the values: moments, norms, zeros, NaN, histograms."),
-    "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
-    "prune": ("weighttools.cli.prune:prune", "Set the weights to 0 that matter least."),
-    "decay": ("weighttools.cli.decay:decay", "Shrink weights as steps of weight decay would."),
-    "init": ("weighttools.cli.init:init", "Draw weights anew: Xavier, He, orthogonal and others."),
-    "average": ("weighttools.cli.average:average", "Average checkpoints: a soup, or a moving average."),
-    "clip": ("weighttools.cli.clip:clip", "Clip weights by value, or tensors by norm."),
-    "scale": ("weighttools.cli.scale:scale", "Multiply weights by a number."),
-    "noise": ("weighttools.cli.noise:noise", "Add normal noise to weights."),
-    "merge-adapter": ("weighttools.cli.merge_adapter:merge_adapter", "Add a LoRA adapter to the weights of its base."),
-    "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
-    "check": ("weighttools.cli.check:check", "Look for what is dangerous, damaged or doubtful."),
-    "finetune": ("weighttools.cli.finetune:finetune", "Train a checkpoint further on texts or numbers."),
-    "evaluate": ("weighttools.cli.evaluate:evaluate", "Measure a checkpoint on data: loss, accuracy, F1, perplexity."),
-    "estimate": ("weighttools.cli.estimate:estimate", "Say what memory loading and training take."),
-    "spectrum": ("weighttools.cli.spectrum:spectrum", "Describe singular values: ranks, energy, power law, noise."),
-    "init-check": ("weighttools.cli.init_check:init_check", "Find the layers that look untouched by training."),
-    "generate": ("weighttools.cli.generate:generate", "Let a language model go on from a text."),
-    "formats": ("weighttools.cli.formats:formats", "List what is read and written."),
-    "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Look": {
+        "inspect": ("weighttools.cli.inspect:inspect", "Say what a checkpoint is and what is in it."),
+        "get": ("weighttools.cli.get:get", "Print or save one tensor, or a slice of one."),
+        "check": ("weighttools.cli.check:check", "Look for what is dangerous, damaged or doubtful."),
+        "formats": ("weighttools.cli.formats:formats", "List what is read and written."),
+    },
+    "Measure": {
+        "params": ("weighttools.cli.params:params", "Count parameters and buffers exactly."),
+        "stats": ("weighttools.cli.stats:stats", "Describe the values: moments, norms, zeros, NaN, histograms."),
+        "spectrum": ("weighttools.cli.spectrum:spectrum", "Describe singular values: ranks, energy, power law, noise."),
+        "init-check": ("weighttools.cli.init_check:init_check", "Find the layers that look untouched by training."),
+        "estimate": ("weighttools.cli.estimate:estimate", "Say what memory loading and training take."),
+    },
+    "Change": {
+        "prune": ("weighttools.cli.prune:prune", "Set the least important weights to zero."),
+        "decay": ("weighttools.cli.decay:decay", "Shrink weights as steps of weight decay would."),
+        "clip": ("weighttools.cli.clip:clip", "Clip weights by value, or tensors by norm."),
+        "scale": ("weighttools.cli.scale:scale", "Multiply weights by a number."),
+        "noise": ("weighttools.cli.noise:noise", "Add normal noise to weights."),
+        "init": ("weighttools.cli.init:init", "Draw weights anew: Xavier, He, orthogonal and others."),
+        "average": ("weighttools.cli.average:average", "Average checkpoints: a soup, or a moving average."),
+        "merge-adapter": (
+            "weighttools.cli.merge_adapter:merge_adapter",
+            "Add a LoRA adapter to the weights of its base.",
+        ),
+    },
+    "Convert": {
+        "convert": ("weighttools.cli.convert:convert", "Convert to another format, dtype or sharding."),
+    },
+    "Train": {
+        "finetune": ("weighttools.cli.finetune:finetune", "Train a checkpoint further on texts or numbers."),
+        "evaluate": (
+            "weighttools.cli.evaluate:evaluate",
+            "Measure a checkpoint on data: loss, accuracy, F1, perplexity.",
+        ),
+        "generate": ("weighttools.cli.generate:generate", "Generate text from a prompt."),
+    },
+    "Shell": {
+        "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
+    },
 }
+"""The commands as --help groups them: name to module and function, and the line that is shown."""
+COMMANDS: dict[str, tuple[str, str]] = {name: row for rows in GROUPS.values() for name, row in rows.items()}
 ALIASES = {"info": "inspect"}
 
 
@@ -70,8 +89,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, rows in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, (_, line) in rows.items()])
 
 
 def _flag(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from weighttools.analyzers import ANALYZERS
 from weighttools.cli import options, output
 
 Record = dict[str, Any]
@@ -21,6 +22,8 @@ _USUAL = ("count", "min", "max", "mean", "std")
 _NORMS = {"l1": "l1", "l2": "l2", "inf": "linf", "spectral": "spectral", "nuclear": "nuclear"}
 _WHERE_THERE = ("n_nan", "n_inf", "first_nan", "first_inf")
 _HEADS = {"n_zero": "zeros", "n_near_zero": "near zero", "n_nan": "NaN", "n_inf": "Inf", "n_tensors": "tensors"}
+_FLAGS = ("sparsity", "kurtosis", "outliers")
+"""Analyzers that have an option of their own."""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -32,13 +35,24 @@ def _numbers(ctx: click.Context, param: click.Parameter, text: str) -> tuple[flo
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.01,0.5,0.99", ctx, param) from None
 
 
+def _names(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
+    """Read names separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _norm_names(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
     """Read names of norms separated by commas."""
-    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    names = _names(ctx, param, text)
     unknown = [name for name in names if name not in _NORMS]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(_NORMS)}", ctx, param)
     return names
+
+
+def _complete_analyzers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the last of several names of analyzers."""
+    done, comma, last = incomplete.rpartition(",")
+    return [done + comma + name for name in (*ANALYZERS, *ANALYZERS.plugins) if name.startswith(last)]
 
 
 @click.command()
@@ -59,6 +73,8 @@ def _norm_names(ctx: click.Context, param: click.Parameter, text: str) -> tuple[
 @click.option("--entropy", is_flag=True, help="Bits of information an element; distinct values (up to 16 bits).")
 @click.option("--kurtosis", is_flag=True, help="Skewness and excess kurtosis.")
 @click.option("--outliers", is_flag=True, help="Channels whose largest magnitude is far above the median channel's.")
+@click.option("--analyzers", callback=_names, default="", metavar="NAME,...", shell_complete=_complete_analyzers,
+              help="Further figures by name: those that an installed package adds, or our own.")  # fmt: skip
 @click.option("--where", metavar="CONDITION", help="Show rows that meet it: 'sparsity > 0.5 and dtype == bf16'.")
 @click.option("--sort", metavar="FIGURE", help="Order of the rows: largest first.")
 @click.option("--top", type=click.IntRange(min=0), help="Show this many rows.")
@@ -126,16 +142,16 @@ def _total(row: Record, label: str, what: str) -> Record:
 
 def _columns(settings: Mapping[str, Any], rows: Sequence[Record]) -> list[str]:
     """Return the columns that were asked for, and those of NaN and Inf where there is any."""
+    from weighttools.analyzers.choosing import chosen
+
     there = [column for column in _WHERE_THERE if any(row.get(column) not in (None, 0) for row in rows)]
-    asked = {
-        "eps": ["n_near_zero"],
-        "sparsity": ["nm_2_4", "nm_4_8", "n_empty_rows", "n_empty_columns", "n_empty_channels", "n_empty_blocks"],
-        "entropy": ["entropy", "n_distinct"],
-        "kurtosis": ["skewness", "kurtosis"],
-        "outliers": ["outlier_rows", "n_outlier_rows", "outlier_channels", "n_outlier_channels"],
-        "hist": ["hist"],
-    }
-    more = [column for option, names in asked.items() if settings[option] not in (None, False) for column in names]
+    analyzers = chosen([*(name for name in _FLAGS if settings[name]), *settings["analyzers"]])
+    more = [
+        *(["n_near_zero"] if settings["eps"] is not None else []),
+        *(column for analyzer in analyzers.values() for column in analyzer.columns),
+        *(["entropy", "n_distinct"] if settings["entropy"] else []),
+        *(["hist"] if settings["hist"] is not None else []),
+    ]
     norms = [_NORMS[name] for name in settings["norms"]]
     probabilities = [f"{p:g}" for p in settings["quantiles"]]
     return [*_USUAL, *norms, "n_zero", "sparsity", *there, *more, *probabilities]

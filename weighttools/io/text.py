@@ -1,4 +1,7 @@
-"""Small JSON files beside the weights (indexes, configurations), read with a bound and without trust."""
+"""Small JSON files beside the weights (indexes, configurations), read with a bound and without trust.
+
+By the standard library: msgspec parses an index of 12 MB in half the time, but tells of no key that stands twice.
+"""
 
 from __future__ import annotations
 

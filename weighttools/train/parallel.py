@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weighttools.train import blas
+from weighttools.core import blas
 
 if TYPE_CHECKING:
     from weighttools.train.autograd.variable import Array

@@ -123,7 +123,7 @@ def spectrum(
     include, exclude, assume, root
         As for `convert`.
     threads
-        Tensors at a time; default: one a CPU, if threadpoolctl (extra ``[spectrum]``) can hold BLAS to one thread.
+        Tensors at a time; default: one a CPU, where BLAS can be held to one thread (OpenBLAS, Accelerate).
     planned
         Called once, with the number of bytes that are going to be read.
     progress
@@ -136,8 +136,8 @@ def spectrum(
     """
     from functools import partial
 
-    from weighttools.analyzers import blas
     from weighttools.analyzers import spectrum as spectra
+    from weighttools.core import blas
 
     request = spectra.Request(tuple(ranks), exact_limit, values)
     tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))

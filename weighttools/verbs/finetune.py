@@ -96,8 +96,8 @@ def finetune(
     assume: str | None = None,
     root: str | None = None,
     log: Callable[[str], object] = _silent,
-    planned: Callable[[int], object] = _silent,
-    progress: Callable[[int], object] = _silent,
+    planned: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = _silent,
     written: Callable[[Record], object] = _silent,
 ) -> Record:
     """Train a checkpoint further on a file of texts or numbers, and write it: all that the command does.
@@ -248,8 +248,8 @@ def _written(
     tuned: TensorMap,
     dst: str,
     writing: Mapping[str, Any],
-    planned: Callable[[int], object],
-    progress: Callable[[int], object],
+    planned: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> Record:
     """Write, telling how much there is to write before."""
     from weighttools.verbs import api

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from weighttools.core.patterns import listed
 from weighttools.core.tensormap import TensorMap
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.opening import PathLike, chosen, name_of
@@ -28,6 +29,7 @@ def stats(
     sparsity: bool = False,
     kurtosis: bool = False,
     outliers: bool = False,
+    analyzers: Sequence[str] = (),
     eps: float | None = None,
     where: str | None = None,
     sort: str | None = None,
@@ -72,6 +74,9 @@ def stats(
         Also 2:4 and 4:8 compliance along the last axis, and empty rows, columns, channels and 16 x 16 blocks.
     kurtosis, outliers
         Also skewness and excess kurtosis; channels whose largest magnitude stands out.
+    analyzers
+        Also the figures of these analyzers: those of an installed package, or our own (`sparsity` and the two before
+        this are some) by name.
     eps
         Also count magnitudes up to this.
     where
@@ -115,22 +120,23 @@ def stats(
     tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
     n_bytes = 0 if dry_run else sum(spec.nbytes for spec in tensor_map.specs())
     with reading_ahead(tensor_map.values(), n_bytes, progress) as told:  # begun while NumPy is loaded
+        from weighttools.analyzers import choosing
         from weighttools.analyzers.asking import Request
         from weighttools.analyzers.describe import planned_bytes
         from weighttools.analyzers.rows import Means, grouped, rows_of, selection
 
+        flags = {"sparsity": sparsity, "kurtosis": kurtosis, "outliers": outliers}
+        asked = choosing.chosen([*(name for name, given in flags.items() if given), *listed(analyzers)])
         request = Request(
             quantiles=tuple(quantiles),
             bins=hist,
             entropy=entropy,
-            structure=sparsity,
-            kurtosis=kurtosis,
-            outliers=outliers,
+            analyzers=asked,
             near_zero=eps is not None,
             norms=tuple(norms),
         ).checked()
         means = Means(0.0 if eps is None else eps, threads, kernel, executor, told)
-        groups = grouped(tensor_map, by, depth, with_axes=request.structure or request.outliers)
+        groups = grouped(tensor_map, by, depth, with_axes=any(analyzer.by_axes for analyzer in asked.values()))
         shown = selection(request, by, where, sort, top)
         head = {
             "schema": "weighttools.stats/1",

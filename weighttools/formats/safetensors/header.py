@@ -1,5 +1,8 @@
 """The header of a safetensors file: JSON, taken apart at once where it is spelled as usual, else with care.
 
+By hand, and not by msgspec's typed decoding: that takes a tenth off the whole of `inspect` at best (139,644 tensors),
+for a package that takes 10 ms to import; the figures are in ARCHITECTURE.md.
+
 Source: the safetensors README, section "Format".
 """
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.core import blas
 from weighttools.errors import SpecError
-from weighttools.train import blas
 from weighttools.train.autograd.tape import Array, Slot, operation
 from weighttools.train.ops.basic import Result
 from weighttools.train.ops.product import product

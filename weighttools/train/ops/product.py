@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.train import blas
+from weighttools.core import blas
 from weighttools.train.autograd.tape import Array
 from weighttools.train.parallel import BLOCK, n_threads, spread
 
