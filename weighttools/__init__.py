@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.evaluate import evaluate as evaluate
     from weighttools.verbs.finetune import finetune as finetune
     from weighttools.verbs.generate import generate as generate
+    from weighttools.verbs.predict import predict as predict
 
 _HOMES = {
     "open": "weighttools.verbs.api",
@@ -69,6 +70,7 @@ _HOMES = {
     "scale": "weighttools.verbs.edits",
     "sizes": "weighttools.verbs.edits",
     "generate": "weighttools.verbs.generate",
+    "predict": "weighttools.verbs.predict",
     "finetune": "weighttools.verbs.finetune",
     "evaluate": "weighttools.verbs.evaluate",
     "transform": "weighttools.transforms.naming",

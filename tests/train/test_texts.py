@@ -150,7 +150,7 @@ def test_texts_without_tokens_are_refused(llama: Path) -> None:
 def test_tokenizers_that_are_missing_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tiny_texts.bert(tmp_path / "bert")
     (home / "tokenizer.json").rename(tmp_path / "tokenizer.json")
-    with pytest.raises(SourceError, match=r"has no tokenizer\.json.*--tokenizer"):
+    with pytest.raises(SourceError, match=r"has no tokenizer\.json.*\(tokenizer\)"):
         train.data.tokens(home)
     assert train.data.tokens(tmp_path / "tokenizer.json").pad_id == 0
     for content in (

@@ -32,6 +32,11 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "t.csv"
 
 
+def bits(path: Path) -> dict[str, bytes]:
+    with np.load(path) as archive:
+        return {name: archive[name].tobytes() for name in archive.files}
+
+
 def test_finetune_writes_what_the_command_writes(inside, mlp: Path, table: Path, tmp_path: Path) -> None:
     args = ("--label-column", "y", "--validation", "0.2", "--clip-norm", "0", "--ema", "0.9", "--json")
     ran = inside("finetune", mlp, "--data", table, *args, "--history", tmp_path / "a.csv", "-o", tmp_path / "a.npz")
@@ -45,8 +50,7 @@ def test_finetune_writes_what_the_command_writes(inside, mlp: Path, table: Path,
     same = {key: value for key, value in theirs.items() if key not in ("dst", "files", "epochs")}
     assert {key: record[key] for key in same} == same
     assert set(record) == set(theirs) and len(record["epochs"]) == 3 and any("epoch 1" in str(line) for line in lines)
-    one, other = np.load(tmp_path / "a.npz"), np.load(tmp_path / "b.npz")
-    assert {n: one[n].tobytes() for n in one.files} == {n: other[n].tobytes() for n in other.files}
+    assert bits(tmp_path / "a.npz") == bits(tmp_path / "b.npz")
     assert (tmp_path / "b.csv").read_text().splitlines()[0] == (tmp_path / "a.csv").read_text().splitlines()[0]
 
 
@@ -93,8 +97,7 @@ def test_an_interruption_says_where_it_can_go_on(mlp: Path, table: Path, tmp_pat
     assert "the last good state is" in caught.value.__notes__[0] and "with resume" in caught.value.__notes__[0]
     wt.finetune(mlp, tmp_path / "x.npz", table, **how, resume=True)
     wt.finetune(mlp, tmp_path / "y.npz", table, label_column="y", schedule="constant")
-    one, other = np.load(tmp_path / "x.npz"), np.load(tmp_path / "y.npz")
-    assert {n: one[n].tobytes() for n in one.files} == {n: other[n].tobytes() for n in other.files}
+    assert bits(tmp_path / "x.npz") == bits(tmp_path / "y.npz")
 
 
 def test_errors_name_parameters(mlp: Path, table: Path, tmp_path: Path) -> None:
@@ -134,6 +137,48 @@ def test_evaluate_gives_the_command_s_record(inside, mlp: Path, table: Path) -> 
     hidden = np.maximum(rows[:, :3] @ logits["fc1.weight"].T + logits["fc1.bias"], 0)
     given = (hidden @ logits["fc2.weight"].T + logits["fc2.bias"]).argmax(1)
     assert wt.evaluate(wt.open(mlp), table, label_column="y")["metrics"]["accuracy"] == np.mean(given == rows[:, 3])
+
+
+def test_predict_gives_what_the_weights_give(mlp: Path, table: Path, tmp_path: Path) -> None:
+    p = {n: a.astype(np.float64) for n, a in load_file(mlp).items()}
+    rows = np.loadtxt(table, delimiter=",", skiprows=1)
+    z = np.maximum(rows[:, :3] @ p["fc1.weight"].T + p["fc1.bias"], 0) @ p["fc2.weight"].T + p["fc2.bias"]
+    expected = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    found = wt.predict(mlp, table, label_column="y")
+    assert (found["schema"], found["task"], found["classes"]) == ("weighttools.predict/1", "classify", ["0", "1"])
+    told = [[row["probabilities"]["0"], row["probabilities"]["1"]] for row in found["predictions"]]
+    assert np.allclose(told, expected, atol=1e-6)
+    assert [row["label"] for row in found["predictions"]] == [str(k) for k in z.argmax(1)]
+    bare = tmp_path / "bare.csv"
+    bare.write_text("\n".join(line.rpartition(",")[0] for line in table.read_text().splitlines()))
+    assert wt.predict(wt.open(mlp), bare)["predictions"] == found["predictions"], "no label is needed"
+    assert wt.predict(mlp, table)["predictions"] == found["predictions"], "a label by its usual name is no feature"
+    with pytest.raises(SpecError, match="name them with feature_columns"):
+        wt.predict(mlp, table, feature_columns=["a", "b"])
+
+
+def test_predict_gives_what_transformers_gives(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base, data = tiny_texts.bert(tmp_path / "bert"), tmp_path / "d.jsonl"
+    texts = ["a good film", "a bad film", "a film", "good good bad"]
+    labels = ["good", "bad", "bad", "good"]
+    data.write_text("".join(json.dumps({"text": t, "label": k}) + "\n" for t, k in zip(texts, labels, strict=True)))
+    wt.finetune(base, tmp_path / "tuned", data, steps=3, lr=1e-2)
+    unlabelled = tmp_path / "u.jsonl"
+    unlabelled.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    found = wt.predict(tmp_path / "tuned", unlabelled, batch_size=3)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "tuned").eval()
+    known = AutoTokenizer.from_pretrained(tmp_path / "tuned")
+    with torch.no_grad():
+        theirs = model(**known(texts, padding=True, return_tensors="pt")).logits.softmax(-1).numpy()
+    names = [model.config.id2label[i] for i in range(2)]
+    assert found["classes"] == names
+    told = [[row["probabilities"][name] for name in names] for row in found["predictions"]]
+    assert np.allclose(told, theirs, atol=1e-5)
+    with pytest.raises(SpecError, match="has no head"):
+        wt.predict(base, unlabelled)
 
 
 def test_generate_gives_the_command_s_text(inside, tmp_path: Path) -> None:

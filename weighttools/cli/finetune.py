@@ -17,7 +17,7 @@ from weighttools.verbs.training.options import DATA, FINETUNE
 @click.argument("src", metavar="CKPT", type=click.Path())
 @texts.data
 @options.declared(*DATA, *FINETUNE)
-@click.option("--checkpoint", "old_state", type=click.Path(), hidden=True)
+@click.option("--checkpoint", "old_state", type=click.Path(), hidden=True, help="--state by its old name.")
 @options.output
 @options.reading
 def finetune(src: str, dst: str, data: str, as_json: bool, old_state: str | None, **settings: Any) -> None:

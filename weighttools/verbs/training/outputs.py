@@ -175,6 +175,7 @@ def _refuse_home(prepared: Prepared, goal: Target) -> None:
 
 
 def write_figures(history: History, figures: Mapping[str, str], force: bool) -> None:
+    """Write the history and draw the plot, where they were asked for."""
     for name, path in figures.items():
         if name == "the plot":
             history.plot(path, force=force)
