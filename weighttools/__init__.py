@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from weighttools import train as train
-    from weighttools.core.tensor import Spec as Spec
+    from weighttools.core.spec import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
     from weighttools.errors import WeighttoolsError as WeighttoolsError

@@ -75,13 +75,13 @@ if TYPE_CHECKING:
     from weighttools.train.fitting.fit import fit as fit
     from weighttools.train.fitting.held import gradual as gradual
     from weighttools.train.fitting.history import History as History
-    from weighttools.train.fitting.model import Model as Model
     from weighttools.train.fitting.rates import find_rate as find_rate
     from weighttools.train.fitting.saving import tensor_map as tensor_map
     from weighttools.train.generation import generate as generate
     from weighttools.train.signal import signal_report as signal_report
     from weighttools.train.tasks.classification import Binary as Binary
     from weighttools.train.tasks.classification import Classification as Classification
+    from weighttools.train.tasks.model import Model as Model
     from weighttools.train.tasks.regression import LanguageModel as LanguageModel
     from weighttools.train.tasks.regression import Pairs as Pairs
     from weighttools.train.tasks.regression import Regression as Regression
@@ -108,7 +108,7 @@ _HOMES = {
     "fit": "weighttools.train.fitting.fit",
     "gradual": "weighttools.train.fitting.held",
     "History": "weighttools.train.fitting.history",
-    "Model": "weighttools.train.fitting.model",
+    "Model": "weighttools.train.tasks.model",
     "find_rate": "weighttools.train.fitting.rates",
     "tensor_map": "weighttools.train.fitting.saving",
     "generate": "weighttools.train.generation",

@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 from weighttools.train.autograd.recomputation import recompute as recompute
-from weighttools.train.autograd.tape import Variable as Variable
-from weighttools.train.autograd.tape import operation as operation
 from weighttools.train.autograd.tape import value_and_grad as value_and_grad
+from weighttools.train.autograd.variable import Variable as Variable
+from weighttools.train.autograd.variable import operation as operation
 
 __all__ = [
     "Variable",

@@ -13,7 +13,7 @@ import numpy as np
 from weighttools.core.options import takes
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError, counted, few, option
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting import saving, watching
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed
@@ -21,7 +21,6 @@ from weighttools.train.fitting.freezing import trained
 from weighttools.train.fitting.held import Gradual, held
 from weighttools.train.fitting.history import History
 from weighttools.train.fitting.loop import Progress, Session, check_measuring, own_schedule, train
-from weighttools.train.fitting.model import Model, check_model, weights
 from weighttools.train.fitting.options import OPTIONS
 from weighttools.train.fitting.recipe import Recipe, optimizer_words
 from weighttools.train.fitting.resume import Fingerprint, Store, check_place, fingerprint
@@ -31,6 +30,7 @@ from weighttools.train.optim.averages import Average
 from weighttools.train.optim.chains import Optimizer, adamw
 from weighttools.train.optim.transforms import ClipNorm
 from weighttools.train.parallel import threads_for
+from weighttools.train.tasks.model import Model, check_model, weights
 from weighttools.train.tasks.task import Task, check_task, shown
 
 Log = Callable[[str], object]

@@ -9,7 +9,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, option
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Head
 from weighttools.train.checkpoints.loading import SEQUENCES, head_of, task_of_head
 from weighttools.train.data.reading import LABELS, Columns, Read
