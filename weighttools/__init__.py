@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from weighttools import train as train
     from weighttools.core.spec import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
@@ -32,9 +33,13 @@ if TYPE_CHECKING:
     from weighttools.verbs.diagnosis import estimate as estimate
     from weighttools.verbs.diagnosis import init_check as init_check
     from weighttools.verbs.diagnosis import spectrum as spectrum
+    from weighttools.verbs.evaluate import evaluate as evaluate
+    from weighttools.verbs.finetune import finetune as finetune
+    from weighttools.verbs.generate import generate as generate
     from weighttools.verbs.init import init as init
     from weighttools.verbs.merge_adapter import merge_adapter as merge_adapter
     from weighttools.verbs.noise import noise as noise
+    from weighttools.verbs.predict import predict as predict
     from weighttools.verbs.prune import masks as masks
     from weighttools.verbs.prune import prune as prune
     from weighttools.verbs.prune import sizes as sizes
@@ -64,6 +69,10 @@ _HOMES = {
     "prune": "weighttools.verbs.prune",
     "scale": "weighttools.verbs.scale",
     "sizes": "weighttools.verbs.prune",
+    "generate": "weighttools.verbs.generate",
+    "predict": "weighttools.verbs.predict",
+    "finetune": "weighttools.verbs.finetune",
+    "evaluate": "weighttools.verbs.evaluate",
     "transform": "weighttools.transforms.naming",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
@@ -71,14 +80,17 @@ _HOMES = {
     "WeighttoolsError": "weighttools.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "train", "__version__"]
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562), so that ``import weighttools`` costs nothing."""
+    from importlib import import_module
+
+    if name == "train":
+        return import_module("weighttools.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'weighttools' has no attribute {name!r}")
-    from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
 

@@ -111,7 +111,9 @@ class Option:
         import numbers
 
         is_number = isinstance(value, numbers.Integral if self.kind is int else numbers.Real)
-        if not is_number or isinstance(value, bool) or not math.isfinite(value):
+        if not is_number or isinstance(value, bool):
+            return False
+        if not isinstance(value, int) and not math.isfinite(value):  # an int may be too large to be asked
             return False
         low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
         return bool(low and (self.most is None or value <= self.most) and (self.below is None or value < self.below))
