@@ -32,6 +32,8 @@ class LlamaCpp:
         if embeds:
             wanted.pooling_type = next(kind for kind in package.llama_pooling_type if kind.name.endswith("_NONE"))
         self._server = package.Server(wanted)
+        # One that is let go of before its loop of tasks has begun waits for the loop's end for ever: so let it do one.
+        _ = self.embeddings([1]) if embeds else self.greedy([1], 1)
 
     def _asked(self, what: str, **body: Any) -> Any:
         headers = {"Content-Type": "application/json"}

@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 import weighttools as wt
 from tests.analyzers import oracles
 from tests.strategies import arrays, random_array, shapes
+from tests.thorough import first
 from weighttools.analyzers import extremes, histogram, moments, quantiles, shape, sparsity, zeros
 from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.run import Block, FoldOptions, Statistic, fold, merged
@@ -141,7 +142,7 @@ def alone(mixed: Path) -> dict[str, Any]:
     return wt.stats(mixed, threads=1, entropy=True, **OPTIONS)
 
 
-@pytest.mark.parametrize("threads", [2, 5])
+@pytest.mark.parametrize("threads", first([5, 2]))
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])
 def test_threads_give_the_same_bits(mixed: Path, threads: int, kernel: str) -> None:
     one = wt.stats(mixed, threads=1, kernel=kernel, entropy=True, **OPTIONS)
