@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -34,7 +34,6 @@ def stored(array: np.ndarray[Any, Any]) -> tuple[Tensor, CountingSource]:
 
 
 @given(st.data())
-@settings(max_examples=150)
 def test_slices_are_numpys(data: st.DataObject) -> None:
     array = data.draw(arrays(shape=shapes(max_side=6), whole_bytes=True))
     key = data.draw(hnp.basic_indices(array.shape, allow_newaxis=False, allow_ellipsis=True))
@@ -55,7 +54,6 @@ def test_slices_of_slices_and_their_blocks(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=100)
 def test_only_bytes_near_the_slice_are_read(data: st.DataObject) -> None:
     array = data.draw(arrays(WIDE, shapes(1, 3, 9)))
     key = data.draw(hnp.basic_indices(array.shape, allow_newaxis=False))

@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import weighttools as wt
@@ -226,7 +226,6 @@ TOKENS = [*"{}()[]'\",:# 01", "<f4", ">f4", "|V2", "|O", "True", "None", "L", "9
 
 
 @given(st.lists(st.tuples(st.integers(0, 70), st.sampled_from(TOKENS), st.booleans()), min_size=1, max_size=3))
-@settings(max_examples=300)
 @example(edits=[(11, '"', False)])
 @example(edits=[(59, "\n", False), (60, " ", False)])
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")  # it is read

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
@@ -136,7 +136,6 @@ def test_members_without_the_suffix_and_text_members(tmp_path: Path) -> None:
 
 
 @given(strategies.tensor_maps(strategies.arrays(), min_size=1), st.sampled_from([zip_writer._ZIP64_FROM, 1]))
-@settings(max_examples=25)
 def test_members_are_aligned_and_zip64_is_read_by_numpy(
     tmp_path_factory: pytest.TempPathFactory, tensor_map: TensorMap, threshold: int
 ) -> None:
@@ -404,7 +403,6 @@ VALUES = st.sampled_from([b"\0", b"\1", b"\xff", u16(0xFFFF), u32(0xFFFFFFFF), u
 
 
 @given(st.lists(st.tuples(FIELDS, VALUES), min_size=1, max_size=3), st.booleans())
-@settings(max_examples=400)
 def test_any_field_of_any_record_may_lie(changes: list[tuple[tuple[bytes, int, int], bytes]], deflated: bool) -> None:
     data = zipped({"a.npy": ONE, "b.npy": saved(np.arange(9))}, 8 if deflated else 0)
     for (signature, offset, nth), value in changes:

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import weighttools as wt
 from tests.formats.gguf_golden import golden_write
-from tests.train.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, reference
+from tests.train.models.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, reference
 from weighttools import train
 from weighttools.cli.main import main
 from weighttools.errors import SpecError, UnsupportedError, WeighttoolsError
