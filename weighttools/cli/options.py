@@ -56,15 +56,45 @@ def declared(*options: Option) -> Callable[[F], F]:
 
 
 def _made(one: Option) -> Callable[[F], F]:
-    how: dict[str, Any] = {"help": one.help, "show_default": one.shows_default}
+    how: dict[str, Any] = {"help": one.help, "show_default": _shown(one)}
     if one.kind is bool:
         return click.option(*one.spellings, one.name, is_flag=True, **how)
-    kind = click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
     if one.metavar == "PATTERN":
         how["shell_complete"] = complete_names
     if not one.many:
         how["default"] = one.default
-    return click.option(*one.spellings, one.name, type=kind, multiple=one.many, metavar=one.metavar, **how)
+    if one.alone is not None:
+        how |= {"is_flag": False, "flag_value": one.alone}
+    return click.option(*one.spellings, one.name, type=_kind(one), multiple=one.many, metavar=one.metavar, **how)
+
+
+def _shown(one: Option) -> bool | str:
+    """Return how help shows the default: as it would be given."""
+    return ",".join(map(str, one.default)) if one.shows_default and one.by_commas else one.shows_default
+
+
+def _kind(one: Option) -> Any:
+    if one.by_commas:
+        return _Separated(one)
+    return click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
+
+
+class _Separated(click.ParamType):
+    """Items separated by commas, each of an option's kind."""
+
+    name = "text"
+
+    def __init__(self, one: Option) -> None:
+        self._one = one
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        kind = self._one.kind or str
+        try:
+            return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not {self._one.range}, or several separated by commas", param, ctx)
 
 
 def patterns(command: F) -> F:

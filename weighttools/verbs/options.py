@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from weighttools.core.options import Option
 
+TAKING = (
+    Option(
+        "include", default=(), many=True, metavar="PATTERN", flags=("-i", "--include"),
+        help="Take only tensors whose whole name matches, case and all: a glob (* crosses dots) or re:REGEX. "
+        "Repeatable.",
+    ),
+    Option(
+        "exclude", default=(), many=True, metavar="PATTERN", flags=("-x", "--exclude"),
+        help="Leave out tensors whose name matches; wins over -i.",
+    ),
+)  # fmt: skip
+"""Which tensors to take; the others are left out."""
+
 SELECTING = (
     Option(
         "include", default=(), many=True, metavar="PATTERN", flags=("-i", "--include"),
@@ -20,3 +33,18 @@ SELECTING = (
     ),
 )  # fmt: skip
 """Which tensors an edit changes; the others stay as they are."""
+
+READING = (
+    Option(
+        "assume", metavar="DTYPE",
+        help="The dtype of NumPy elements of unknown type (V1, V2), e.g. bfloat16.",
+    ),
+    Option(
+        "root", metavar="NAME",
+        help="The part of a nested checkpoint to read, e.g. ema; . for all of it by full names.",
+    ),
+)  # fmt: skip
+"""How to read a file."""
+
+THREADS = (Option("threads", int, least=1, help="Worker threads. [default: one a CPU]", decides=False),)
+"""How many workers there are."""
