@@ -42,7 +42,7 @@ def test_a_signature_has_what_is_declared(name: str) -> None:
     assert not [p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD], "signatures are explicit"
 
 
-@pytest.mark.parametrize("name", declared())
+@pytest.mark.parametrize("name", sorted(declared().keys() - {"open"}))  # in commands, what opens is part of what reads
 def test_a_command_has_what_its_verb_declares(name: str) -> None:
     command = main.get_command(click.Context(main), name.replace("_", "-"))
     if command is None:

@@ -9,6 +9,7 @@ import click
 
 from weighttools.cli import options, output
 from weighttools.errors import SourceError, printable
+from weighttools.verbs.check import OPTIONS
 
 Record = dict[str, Any]
 
@@ -18,16 +19,10 @@ _CODE_COLUMNS = ("code", "severities", "reads", "meaning", "remedy")
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path())
-@click.option("--headers", is_flag=True, help="Read headers only: skip the checks of values.")
+@options.declared(*OPTIONS)
 @click.option("--strict", is_flag=True, help="Exit 1 on warnings too.")
-@click.option("--base", metavar="PATH", help="The base of this adapter: its factors must fit.")
-@click.option("--against", metavar="OTHER", help="Find the renaming that makes the names those of another checkpoint.")
-@click.option("--fix-index", is_flag=True, help="First write model.safetensors.index.json anew from the shards.")
 @click.option("--codes", is_flag=True, help="List every code with its meaning.")
-@options.patterns
-@click.option("--threads", type=click.IntRange(min=1), help="Worker threads. [default: one a CPU]")
 @options.output_format
-@options.reading
 def check(paths: Sequence[str], strict: bool, codes: bool, style: str, as_json: bool, **settings: Any) -> None:
     """Look for what is dangerous, damaged or doubtful in a checkpoint.
 

@@ -19,9 +19,9 @@ def formats(style: str, as_json: bool) -> None:
       weighttools formats
       weighttools formats --json
     """
-    from weighttools.verbs import api
+    from weighttools.verbs.formats import list_formats
 
-    _show(api.list_formats(), "json" if as_json else style)
+    _show(list_formats(), "json" if as_json else style)
 
 
 def _show(rows: list[dict[str, object]], chosen: str) -> None:

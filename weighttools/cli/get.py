@@ -9,6 +9,7 @@ import click
 
 from weighttools.cli import options, output, targets
 from weighttools.errors import printable
+from weighttools.verbs.get import OPTIONS
 
 
 @click.command()
@@ -19,8 +20,8 @@ from weighttools.errors import printable
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--json", "as_json", is_flag=True, help="Print every value as JSON; NaN and Inf become null.")
-@options.reading
-def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **reading: str | None) -> None:
+@options.declared(*OPTIONS)
+def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **reading: Any) -> None:
     """Print or save one tensor, or a slice of one, reading only the byte ranges that it needs.
 
     NAME may also be a small value beside the tensors of a PyTorch file, such as an epoch.
@@ -34,12 +35,14 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
     """
     from weighttools import TensorMap
     from weighttools.verbs import api
+    from weighttools.verbs.get import is_value, pick
+    from weighttools.verbs.open import open as open_checkpoint
 
-    tensor_map = api.open(path, **reading)
-    if api.is_value(tensor_map, name):
+    tensor_map = open_checkpoint(path, **reading)
+    if is_value(tensor_map, name):
         _show_value(tensor_map.origin.values[name], name, target, as_json)
         return
-    tensor = api.pick(tensor_map, name)
+    tensor = pick(tensor_map, name)
     if target is None:
         _show(tensor.read(), name, as_json)
         return

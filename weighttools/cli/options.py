@@ -79,7 +79,7 @@ def _kind(one: Option) -> Any:
     return click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
 
 
-class _Separated(click.ParamType):
+class _Separated(click.ParamType[Any]):
     """Items separated by commas, each of an option's kind."""
 
     name = "text"

@@ -9,33 +9,16 @@ import click
 
 from weighttools.cli import options, output
 from weighttools.errors import printable
+from weighttools.verbs.params import OPTIONS
 
 _COLUMNS = ("path", "group", "n_tensors", "n_parameters", "n_buffers", "n_state", "stored_bytes")
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option(
-    "--by",
-    type=click.Choice(["dtype", "module", "depth", "role"]),
-    default="dtype",
-    show_default=True,
-    help="Group by.",
-)
-@click.option("--depth", type=click.IntRange(min=1), help="Parts of the name that make a group; implies --by depth.")
-@options.patterns
+@options.declared(*OPTIONS)
 @options.output_format
-@options.reading
-def params(
-    paths: Sequence[str],
-    by: str,
-    depth: int | None,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    style: str,
-    as_json: bool,
-    **reading: str | None,
-) -> None:
+def params(paths: Sequence[str], style: str, as_json: bool, **settings: Any) -> None:
     """Count parameters and buffers exactly.
 
     A parameter is an element of a floating tensor; buffers (integers, running statistics, position tables, masks,
@@ -50,11 +33,9 @@ def params(
       weighttools params before.safetensors after.safetensors
       weighttools params model.safetensors -x 'embeddings.*' --json
     """
-    from weighttools.verbs import api
+    from weighttools.verbs.params import params as verb
 
-    by = "depth" if depth else by
-    settings: dict[str, Any] = {"by": by, "depth": depth or 1, "include": include, "exclude": exclude, **reading}
-    records = [api.params(path, **settings) for path in paths]
+    records = [verb(path, **settings) for path in paths]
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json(records)

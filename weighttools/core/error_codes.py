@@ -18,6 +18,7 @@ CODES = {
     "missing-dependency": "an optional package is needed and not installed",
     "training": "training cannot go on: a number is not finite",
     "unknown-option-value": "an option takes one of several values, and this is none of them",
+    "options-exclude": "two options contradict each other, or one says nothing here",
     "out-of-range": "a number is outside its option's range",
 }
 """Code and meaning."""

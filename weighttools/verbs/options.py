@@ -46,5 +46,8 @@ READING = (
 )  # fmt: skip
 """How to read a file."""
 
+OPENING = (*TAKING, *READING)
+"""What opening a checkpoint takes, and with it every verb that reads one."""
+
 THREADS = (Option("threads", int, least=1, help="Worker threads. [default: one a CPU]", decides=False),)
 """How many workers there are."""
