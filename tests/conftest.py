@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,10 @@ import pytest
 from hypothesis import settings
 from safetensors.numpy import save_file
 
+pytest.register_assert_rewrite(
+    "weighttools.core.testing",
+    *(f"weighttools.{room}.testing" for room in ("formats", "analyzers", "transforms")),
+)
 settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
 settings.load_profile("shared machine")
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +32,27 @@ def interruptible() -> None:
     """A shell starts what runs in its background with SIGINT ignored, and every process below inherits that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def listing_server() -> Iterator[Any]:
+    """The parent that forks a child for each HDF5 file; see `tests.listing_server`."""
+    from tests.listing_server import ListingServer
+
+    if not hasattr(os, "fork"):
+        yield None
+        return
+    with contextlib.closing(ListingServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="class")
+def one_listing_parent(listing_server: Any) -> Iterator[None]:
+    """Have HDF5 files listed by children of one parent: for tests of many files. Others start processes as users do."""
+    from tests.listing_server import one_parent
+
+    with one_parent(listing_server):
+        yield
 
 
 class Ran(NamedTuple):

@@ -1,6 +1,6 @@
 """What the verbs say of the fixtures, as plain JSON: for a test that no change of the house changes a record.
 
-``python -m tests.records`` writes ``fixtures/records.json`` anew. Do that with the code before a change, never with the
+``python -m tests.records`` writes ``tests/records.json`` anew. Do that with the code before a change, never with the
 code under test; where a record is meant to change, the difference is part of that change's own commit.
 """
 
@@ -16,7 +16,7 @@ import weighttools as wt
 from weighttools.errors import WeighttoolsError
 
 FIXTURES = Path("fixtures")
-FILE = FIXTURES / "records.json"
+FILE = Path("tests") / "records.json"
 VERBS: dict[str, Callable[[str], Any]] = {
     "inspect": wt.inspect,
     "params": wt.params,

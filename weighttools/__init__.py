@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
     from weighttools.errors import WeighttoolsError as WeighttoolsError
+    from weighttools.transforms.naming import transform as transform
     from weighttools.verbs.api import convert as convert
     from weighttools.verbs.api import save as save
     from weighttools.verbs.check import check as check
@@ -63,6 +64,7 @@ _HOMES = {
     "prune": "weighttools.verbs.edits",
     "scale": "weighttools.verbs.edits",
     "sizes": "weighttools.verbs.edits",
+    "transform": "weighttools.transforms.naming",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
     "Spec": "weighttools.core.tensor",

@@ -199,6 +199,12 @@ class MissingDependencyError(WeighttoolsError, ImportError):
     __str__ = WeighttoolsError.__str__
 
 
+class PluginError(WeighttoolsError, RuntimeError):
+    """What an installed package adds to weighttools does not work; the line names the package."""
+
+    usual_code = "plugin"
+
+
 class TrainingError(WeighttoolsError, ArithmeticError):
     """Training cannot go on: a loss, a gradient or a weight is no finite number."""
 

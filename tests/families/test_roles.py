@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,74 @@ def test_the_count_is_kerass(kind: str, suffix: str, tmp_path: Path) -> None:
     assert record["n_elements"] == model.count_params() + again
     assert record["n_parameters"] == _n(model.trainable_weights)
     assert record["n_buffers"] == _n(model.non_trainable_weights) + again
+
+
+def _quantized(keras: Any, mode: str) -> tuple[Any, int]:
+    """A model whose layers Keras has quantised: those that hold kernels, with biases and without, and a table."""
+    layers = keras.layers
+    inputs = keras.Input((6,), dtype="int32")
+    x = inputs
+    x = (layers.Embedding(9, 8) if mode != "float8" else layers.Dense(8, name="dense_of_ids"))(x)
+    x = x if mode != "float8" else layers.Reshape((1, 8))(x)
+    x = layers.EinsumDense("abc,cde->abde", (None, 2, 4), bias_axes="de")(x)
+    x = layers.EinsumDense("abde,dec->abc", (None, 8))(x)
+    x = layers.LayerNormalization()(x)
+    model = keras.Model(inputs, layers.Dense(2, use_bias=False)(layers.Dense(16, name="d")(x)))
+    dense = model.count_params()
+    model.quantize(mode)
+    return model, dense
+
+
+@keras_copies
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method:UserWarning")
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])
+def test_scales_of_a_quantised_model_are_no_parameters(mode: str, suffix: str, tmp_path: Path) -> None:
+    """Integers and their scales are weights that Keras does not train."""
+    import keras
+
+    model, n_dense = _quantized(keras, mode)
+    path = tmp_path / f"model{suffix}"
+    model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
+    record = wt.params(path)
+    n_trained = n_dense if mode == "float8" else _n(model.trainable_weights)  # float8's scales are moved by gradients
+    assert record["n_elements"] == model.count_params()
+    assert (record["n_parameters"], record["n_buffers"]) == (n_trained, model.count_params() - n_trained)
+    by_role = {row["group"]: row["n_buffers"] for row in wt.params(path, by="role")["groups"]}
+    assert by_role["quantisation scale"] + by_role.get("buffer", 0) == record["n_buffers"]
+    assert by_role["quantisation scale"] >= _n(w for w in model.weights if w.name.endswith(("_scale", "_history")))
+    assert all("nothing tells" not in note for note in record["notes"])
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "shapes"),
+    [
+        (["int8", "float32", "float32"], [(4, 6), (5,), (5,)]),  # neither bias nor scales of this kernel
+        (["int8", "float32", "float32", "float32"], [(4, 6), (6,), (6,), (6,)]),  # no layer of Keras's has these
+        (["int8", "float32"], [(7,), (7,)]),
+    ],
+)
+def test_numbered_floats_beside_integers_are_not_guessed(dtypes: list[str], shapes: list[Any]) -> None:
+    names = [f"layers/custom/vars/{i}" for i in range(len(dtypes))]
+    arrays = {n: np.ones(s, d) for n, s, d in zip(names, shapes, dtypes, strict=True)}
+    record = wt.params(wt.TensorMap.from_arrays(arrays))
+    assert record["n_parameters"] == sum(a.size for a in arrays.values() if a.dtype == np.float32)
+    if len(shapes[0]) > 1:
+        assert "nothing tells which of their floats are scales" in record["notes"][-1]
+        assert "layers/custom/vars" in record["notes"][-1]
+
+
+@pytest.mark.parametrize("says", ["int8", None])
+def test_the_configuration_tells_of_a_layer_whose_shapes_do_not(says: str | None) -> None:
+    policy = {"class_name": "QuantizedDTypePolicy", "config": {"mode": says}} if says else "float32"
+    config = json.dumps(
+        {"config": {"layers": [{"class_name": "EinsumDense", "config": {"name": "e", "dtype": policy}}]}}
+    )
+    shapes = {"0": (4, 6, 2), "1": (3,), "2": (5,)}
+    arrays = {f"layers/einsum_dense/vars/{i}": np.ones(s, "float32" if i != "0" else "int8") for i, s in shapes.items()}
+    metadata = {"config.json": config, "keras_names": {"layers/einsum_dense": "e"}}
+    record = wt.params(wt.TensorMap.from_arrays(arrays, metadata))
+    assert record["n_parameters"] == (3 if says else 8)
 
 
 @keras_copies

@@ -40,6 +40,7 @@ def plain_read(path: Path) -> Arrays:
     return {name: np.asarray(value) for name, value in found.items()}
 
 
+@pytest.mark.usefixtures("one_listing_parent")
 class TestHdf5(FormatConformance):
     format_name, suffix = "hdf5", ".h5"
     dtypes = tuple(DTYPES)
@@ -57,6 +58,7 @@ class TestHdf5(FormatConformance):
         return plain_read(path)
 
 
+@pytest.mark.usefixtures("one_listing_parent")
 class TestCompressedHdf5(FormatConformance):
     """The same, written by us with gzip, and read from h5py's gzip, shuffle and checksums."""
 

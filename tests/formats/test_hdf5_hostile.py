@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import weighttools as wt
 from tests.work import bounded
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, WeighttoolsError
-from weighttools.formats.hdf5 import process as hdf5_process
+from weighttools.formats.hdf5 import process
 
 
 def elsewhere(directory: Path) -> Path:
@@ -174,6 +175,7 @@ def test_shapes_without_values_are_refused(tmp_path: Path, shape: tuple[int, ...
     refused(path, path.read_bytes(), "claims .* bytes, of which 0 are stored")
 
 
+@pytest.mark.usefixtures("one_listing_parent")
 def test_a_global_heap_object_of_no_size(tmp_path: Path) -> None:
     """libhdf5 walks a heap of objects by their sizes: a size of 0 kept it walking for ever."""
     path = tmp_path / "h.h5"
@@ -204,6 +206,25 @@ PROGRAMS = {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits and signals are those of Linux")
+def test_a_child_of_one_parent_is_confined(tmp_path: Path, listing_server: Any) -> None:
+    """It says what a process of its own says, and has its limits."""
+    with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
+        file.attrs["layer_names"] = np.full(200_000, b"a name of twenty let")
+    with (tmp_path / "x.h5").open("rb") as file:
+        size = (tmp_path / "x.h5").stat().st_size
+        listed = [
+            start(file.fileno(), (0, size, 9.0, 160 << 20), 60) for start in (listing_server.start, process.start)
+        ]
+        assert listed[0].stdout == listed[1].stdout and [done.returncode for done in listed] == [0, 0]
+        hungry = listing_server.start(file.fileno(), (0, size, 9.0, 1 << 20), 60)
+        assert b"memory" in hungry.stdout
+        with pytest.raises(subprocess.TimeoutExpired):
+            listing_server.start(file.fileno(), (0, size, 9.0, 160 << 20), 1e-6)
+        assert listing_server.start(file.fileno(), (0, size, 1e-6, 160 << 20), 60).returncode == -signal.SIGPROF
+        assert listing_server.start(file.fileno(), (0, size, 9.0, 160 << 20), 60).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits and signals are those of Linux")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_child_that_dies_is_one_error(tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The limits hold: what libhdf5 might be made to do is done here by a program in its place."""
@@ -211,7 +232,7 @@ def test_a_child_that_dies_is_one_error(tmp_path: Path, program: str, monkeypatc
         file["x"] = np.arange(3.0)
     start = "import sys; sys.path[:] = sys.argv[5:]; from weighttools.formats.hdf5.listing import confine\n"
     limits = "confine(float(sys.argv[3]), int(sys.argv[4]))\n"
-    monkeypatch.setattr(hdf5_process, "_PROGRAM", f"{start}{limits}{program}")
+    monkeypatch.setattr(process, "_PROGRAM", f"{start}{limits}{program}")
     with pytest.raises(CorruptFileError) as caught:
         wt.open(tmp_path / "x.h5")
     assert "HDF5 library" in str(caught.value)
@@ -242,6 +263,7 @@ def varied(path: Path, libver: str = "earliest") -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.usefixtures("one_listing_parent")
 @pytest.mark.parametrize(("libver", "n"), [("earliest", 60), ("latest", 15)])
 def test_mutants_give_values_or_one_line(tmp_path: Path, libver: str, n: int) -> None:
     path = tmp_path / "m.h5"

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance
 from weighttools.formats.numpy import npy
 
 
+@pytest.mark.usefixtures("one_listing_parent")
 class TestKerasArchive(FormatConformance):
     format_name, suffix = "keras", ".keras"
     dtypes = tuple(npy._CODES)

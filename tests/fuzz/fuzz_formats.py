@@ -17,7 +17,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 SLOW = ("hdf5", "keras")
@@ -153,9 +155,11 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def run_random(watch: Watch, attack: Callable[[str, bytes], bool], inputs: list[bytes], seconds: float) -> None:
+def run_random(
+    watch: Watch, attack: Callable[[str, bytes], bool], inputs: list[bytes], seconds: float, seed: int
+) -> None:
     """Try random mutations of the inputs for some seconds."""
-    rng = random.Random(1)
+    rng = random.Random(seed)
     while time.monotonic() - watch.began < seconds:
         watch.attempt(attack, mutated(rng.choice(inputs), rng))
     watch.report()
@@ -188,16 +192,19 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("findings", type=Path)
     parser.add_argument("--random", action="store_true", help="do without atheris")
+    parser.add_argument("--seed", type=int, default=1, help="of random mutations")
     options = parser.parse_args()
     is_guided = not options.random and options.target not in SLOW
     if is_guided:
         instrument()
     trust_checksums()
     from tests.fuzz.targets import attack, corpus, seeds
+    from tests.listing_server import one_parent
 
     inputs = seeds(options.target) + [path.read_bytes() for path in corpus(options.target)]
-    run = run_guided if is_guided else run_random
-    run(Watch(options.target, options.findings), attack, inputs, options.seconds)
+    run = run_guided if is_guided else partial(run_random, seed=options.seed)
+    with one_parent() if options.target in SLOW else nullcontext():
+        run(Watch(options.target, options.findings), attack, inputs, options.seconds)
 
 
 def instrument() -> None:

@@ -24,6 +24,7 @@ from weighttools.formats import members_check
 from weighttools.io.source import Bytes
 from weighttools.write import writing as conversion
 
+MOST_TENSORS = 12
 MOST_BYTES = 64 << 20
 """Tensors larger than this are not read here: a small file may hold a large one (deflated, or expanded)."""
 
@@ -138,7 +139,7 @@ def attack(name: str, data: bytes) -> bool:
 
 
 def _read_some(tensor_map: TensorMap) -> None:
-    for tensor in list(tensor_map.values())[:3]:
+    for tensor in list(tensor_map.values())[:MOST_TENSORS]:
         if tensor.spec.nbytes <= MOST_BYTES:
             _refused(lambda tensor=tensor: tensor.read())  # type: ignore[misc]
 

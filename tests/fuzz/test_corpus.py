@@ -7,6 +7,8 @@ import pytest
 from tests.fuzz.targets import TARGETS, attack, corpus, seeds
 from tests.work import bounded
 
+pytestmark = pytest.mark.usefixtures("one_listing_parent")
+
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_corpus(name: str) -> None:

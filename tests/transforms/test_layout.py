@@ -514,3 +514,29 @@ def test_facenet_is_mtcnn_by_an_explicit_rule(net: str) -> None:
         np.testing.assert_array_equal(array, expected.reshape(array.shape), err_msg=name)
     usual = carried(arrays, "keras", "prelu*=keep", source="torch")
     assert not np.array_equal(usual["conv1/kernel"], other[0])
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".h5"])
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantised_kernels_of_keras_are_not_transposed_without_their_scales(
+    mode: str, suffix: str, tmp_path: Path
+) -> None:
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+    model.layers[0].quantize(mode)
+    path = tmp_path / f"m{suffix}"
+    model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
+    with pytest.raises(SpecError, match=r"weights are packed as .*leave --layout out"):
+        wt.convert(path, tmp_path / "m.safetensors", layout="torch")
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_float8_model_of_keras_becomes_torch_layers_without_scales(tmp_path: Path) -> None:
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")])
+    model.layers[0].quantize("float8")
+    model.save(tmp_path / "m.h5")
+    record = wt.convert(tmp_path / "m.h5", tmp_path / "m.safetensors", layout="torch")
+    found = wt.open(tmp_path / "m.safetensors").read()
+    assert sorted(name.rpartition(".")[2] for name in found) == ["bias", "weight"]
+    weight = next(array for name, array in found.items() if name.endswith("weight"))
+    np.testing.assert_array_equal(weight, np.array(model.layers[0].kernel).T)
+    assert any("6 tensors have no place in torch and are left out" in note for note in record["notes"])

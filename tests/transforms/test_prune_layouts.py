@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import re
 import warnings
 from typing import Any
@@ -18,6 +19,8 @@ from torch.nn.utils import prune as theirs
 import weighttools as wt
 from tests.train.test_models import CONFIGS, IDS
 from tests.transforms.edits import normal
+from weighttools.core.readers import Positioned
+from weighttools.core.tensor import Tensor
 
 WEAK = 1
 """The head whose columns of the output projection are the smallest by far."""
@@ -177,14 +180,59 @@ def test_n_of_m_counts_what_was_written(dtype: str, tmp_path) -> None:
     array = np.ones((4, 8), dtype)
     array[0, :3], array[1, :5], array[2] = [np.nan, np.inf, -np.inf], np.nan, 0
     pruned = wt.prune(wt.TensorMap.from_arrays({"a.weight": array}), nm="2:4")
-    assert pruned.report["n_pruned"] is None and pruned.report["most_pruned"] == 16
+    assert wt.convert(pruned, tmp_path / "a.safetensors", dry_run=True)["transforms"][-1]["n_pruned"] is None
+    assert pruned.report["most_pruned"] == 16
     record = wt.save(tmp_path / "a.safetensors", pruned)
+    assert pruned.report["n_pruned"] == record["transforms"][-1]["n_pruned"]
     mask = wt.masks(pruned)["a.weight"].read()
     found = load_file(tmp_path / "a.safetensors")["a.weight"]
     done = record["transforms"][-1]
     assert done["n_pruned"] == int((~mask).sum()) < 16
     assert done["n_zero"] == int((found == 0).sum())
     assert (done["n_nan"], done["n_inf"]) == (6, 2)
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "3:8"])
+@pytest.mark.parametrize("place", [slice(0, 3), slice(1, 2), slice(2, 24)])
+def test_the_report_of_n_of_m_agrees_with_the_zeros(pattern: str, place: slice) -> None:
+    """NaN and Inf are never dropped, so the pattern alone does not tell how many weights are."""
+    arrays = {name: 1 + np.abs(normal((6, 16), "float32", seed)) for seed, name in enumerate(("a.weight", "b.weight"))}
+    arrays["a.weight"].reshape(-1)[place] = np.resize([np.nan, np.inf, -np.inf], place.stop - place.start)
+    pruned = wt.prune(wt.TensorMap.from_arrays(arrays), nm=pattern)
+    n_zero = sum(int((array == 0).sum()) for array in pruned.read().values())
+    assert pruned.origin.reports[-1]["n_pruned"] == n_zero
+    assert json.loads(json.dumps(dict(pruned.report)))["n_pruned"] == n_zero
+    scaled = wt.scale(pickle.loads(pickle.dumps(pruned)), by=2.0)
+    assert scaled.origin.reports[0].get("n_pruned") == n_zero
+
+
+@pytest.mark.parametrize("how", [{"nm": "2:4"}, {"threshold": 0.5}])
+def test_a_report_reads_values_once_and_only_for_its_count(how: dict[str, Any]) -> None:
+    n_read = 0
+
+    def counted(start: int, block: Any) -> Any:
+        nonlocal n_read
+        n_read += block.size
+        return block
+
+    held = wt.TensorMap.from_arrays({"a.weight": normal((64, 64), "float32", 0)})
+    watched = held.map(lambda name, tensor: Tensor(tensor.spec, Positioned(tensor.reader, counted)))
+    report = wt.prune(watched, **how).report
+    assert {key: report[key] for key in report if key != "n_pruned"}["transform"] == "prune" and "a.weight" in str(
+        report
+    )
+    assert n_read == 0
+    assert report["n_pruned"] == report["n_pruned"] == int((wt.prune(held, **how)["a.weight"].read() == 0).sum())
+    assert n_read == 64 * 64
+
+
+@pytest.mark.parametrize("structure", ["rows", "columns", "channels"])
+def test_the_report_of_a_structure_agrees_with_the_zeros(structure: str) -> None:
+    arrays = {"conv.weight": 1 + np.abs(normal((6, 8, 3, 3), "float32", 0))}
+    arrays["conv.weight"][:5, :7] = np.nan
+    for sparsity in (0, 0.3, 1):
+        pruned = wt.prune(wt.TensorMap.from_arrays(arrays), structure=structure, sparsity=sparsity)
+        assert pruned.report["n_pruned"] == int((pruned["conv.weight"].read() == 0).sum())
 
 
 @pytest.mark.parametrize(
@@ -195,6 +243,7 @@ def test_every_pruning_counts_and_gives_the_ends(how: dict[str, Any], tmp_path) 
     arrays = {"a.weight": normal((20, 30), "float32", 0), "b.weight": 3 * normal((16, 10), "float32", 1)}
     pruned = wt.prune(wt.TensorMap.from_arrays(arrays), **how)
     done = wt.save(tmp_path / "p.safetensors", pruned)["transforms"][-1]
+    assert pruned.report["n_pruned"] == done["n_pruned"]
     found = load_file(tmp_path / "p.safetensors")
     shares = {name: float((found[name] == 0).mean()) for name in found}
     assert done["n_pruned"] == sum(int((found[name] == 0).sum()) for name in found)

@@ -116,6 +116,7 @@ def test_heads_go_together(names):
     arrays = {f"{name}.weight": normal((12, 12), "float32", i) for i, name in enumerate(names)}
     arrays["model.layers.0.mlp.up_proj.weight"] = normal((12, 12), "float32", 9)
     found = wt.prune(wt.TensorMap.from_arrays(arrays), structure="heads", n_heads=4, sparsity=0.5)
+    assert found.report["n_pruned"] == sum(int((tensor.read() == 0).sum()) for tensor in found.values())
     *qkv, out = [arrays[f"{name}.weight"].astype(np.float64) for name in names]
     scores = sum(np.square(a.reshape(4, 3, 12)).sum((1, 2)) for a in qkv) + np.square(out.reshape(12, 4, 3)).sum((0, 2))
     gone = np.isin(np.arange(12) // 3, np.argsort(scores)[:2])
@@ -131,6 +132,7 @@ def test_shared_keys_and_values_stay():
     shapes = {"q_proj": (8, 8), "k_proj": (4, 8), "v_proj": (4, 8), "o_proj": (8, 8)}
     arrays = {f"l.0.attn.{n}.weight": normal(s, "float32", i) for i, (n, s) in enumerate(shapes.items())}
     found = wt.prune(wt.TensorMap.from_arrays(arrays), structure="heads", n_heads=4, sparsity=0.5)
+    assert found.report["n_pruned"] == sum(int((tensor.read() == 0).sum()) for tensor in found.values())
     assert found.report["names"] == ["l.0.attn.q_proj.weight", "l.0.attn.o_proj.weight"]
 
 

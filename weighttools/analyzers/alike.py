@@ -62,7 +62,7 @@ def families(tensor_map: TensorMap) -> list[Family]:
     worded, sizes = wordings(tensor_map), tensor_map.sizes()
     found = Counter(zip(worded, map(id, specs), sizes, strict=True))
     known = _Words(dict.fromkeys(words for words, _, _ in found))
-    open_words = {words for words in known if needs_neighbours(words)}
+    open_words = {words for words in known if needs_neighbours(words) or "/vars/" in words}
     if not open_words:
         return [Family(w, by_id[s], size, n, aside(w, by_id[s], known)) for (w, s, size), n in found.items()]
     roles = asides(tensor_map)

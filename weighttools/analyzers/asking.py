@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.analyzers import histogram, norms
+from weighttools.analyzers.base import Analyzer
 from weighttools.analyzers.distribution import Asked
 from weighttools.analyzers.run import Recipe, Record
 from weighttools.core.tensor import Spec, Tensor
@@ -30,8 +31,10 @@ class Request:
         Probabilities from 0 to 1.
     bins
         Bins of a histogram; None for none.
-    entropy, structure, kurtosis, outliers
-        Entropy and distinct values; N:M patterns and what is empty; skewness and kurtosis; channels that stand out.
+    entropy
+        Entropy and distinct values.
+    analyzers
+        Further statistics, by name; see `weighttools.analyzers.choosing`.
     near_zero
         Whether to report near-zeros.
     norms
@@ -41,9 +44,7 @@ class Request:
     quantiles: tuple[float, ...] = ()
     bins: int | None = None
     entropy: bool = False
-    structure: bool = False
-    kurtosis: bool = False
-    outliers: bool = False
+    analyzers: Mapping[str, Analyzer] = field(default_factory=dict)
     near_zero: bool = False
     norms: tuple[str, ...] = ()
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weighttools.analyzers import extremes, histogram, moments, norms, quantiles, shape, sparsity
+from weighttools.analyzers import extremes, histogram, moments, norms, quantiles, sparsity
 from weighttools.analyzers.asking import Engine, Group, Request, Totals
 from weighttools.analyzers.distribution import Distribution
 from weighttools.analyzers.quantiles import Digits, Key
@@ -41,12 +41,7 @@ class _Plan(NamedTuple):
 
     def plain(self) -> list[Statistic]:
         """Return the statistics of every group."""
-        asked: tuple[tuple[bool, Statistic], ...] = (
-            (self.request.structure, sparsity.structure),
-            (self.request.kurtosis, shape.powers),
-            (self.request.outliers, shape.channels),
-        )
-        return [*_ALWAYS, *(of for wanted, of in asked if wanted)]
+        return [*_ALWAYS, *(analyzer.of for analyzer in self.request.analyzers.values())]
 
     def all_of(self, group: Group) -> list[Statistic]:
         """Return all statistics of a group."""
@@ -210,7 +205,8 @@ def together(a: States, b: States) -> States:
 
 
 def _apart(state: Any) -> Any:
-    return state.apart() if isinstance(state, (sparsity.Structure, shape.Channels)) else state
+    apart = getattr(state, "apart", None)
+    return state if apart is None else apart()
 
 
 Parts = Mapping[bool, States]
@@ -290,6 +286,18 @@ def columns(request: Request, by: str) -> list[str]:
     return list(rows[0])
 
 
+def usual_figures() -> set[str]:
+    """Return the names of all figures that are given without an analyzer, and of what a row begins with."""
+    request = Request((0.5,), 1, entropy=True, near_zero=True, norms=norms.SINGULAR)
+    return {"name", "dtype", "shape", "group", "n_tensors", *columns(request, "tensor"), *columns(request, "group")}
+
+
+def figures_of(of: Statistic) -> Any:
+    """Return what a statistic finishes as for a tensor without elements."""
+    [state] = next(fold_tasks([Task(_NOTHING, [of])]))
+    return state.finish(_NOTHING.spec)
+
+
 def _add_norms(rows: Sequence[Record], groups: Sequence[Group], request: Request, engine: Engine) -> None:
     """Add the norms by singular values; of groups, which are no matrices, null."""
     single = [(row, group.tensors[0]) for row, group in zip(rows, groups, strict=True) if group.spec is not None]
@@ -306,5 +314,6 @@ def _norm_bytes(spec: Spec) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Return a figure as JSON holds it: what is beyond float64's range is null."""
+    """Return a figure as JSON holds it: a number of Python's, and null beyond float64's range."""
+    value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -43,7 +43,11 @@ _ALIGNMENT = 8
 
 
 class State(Protocol):
-    """What a statistic knows of some elements; it pickles."""
+    """What a statistic knows of some elements; it pickles.
+
+    Where a figure holds for one tensor only (a place, a row, a channel), a state has a method ``apart()`` too: it
+    returns what of the state can be merged with that of another tensor.
+    """
 
     def merge(self, other: Self) -> Self:
         """Return the state of both parts together."""

@@ -9,6 +9,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.analyzers.axes import Strip, along, folded, padded
+from weighttools.analyzers.base import Analyzer
 from weighttools.core.tensor import Spec
 from weighttools.families.axes import TORCH, Axes
 
@@ -211,3 +212,12 @@ def _pairs(
 ) -> Iterable[tuple[str, float | None]]:
     for keys, values in found:
         yield from zip(keys, values, strict=True)
+
+
+KURTOSIS = Analyzer(powers, ("skewness", "kurtosis"), "skewness and excess kurtosis")
+OUTLIERS = Analyzer(
+    channels,
+    ("outlier_rows", "n_outlier_rows", "outlier_channels", "n_outlier_channels"),
+    "channels whose largest magnitude is far above the median channel's",
+    by_axes=True,
+)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.analyzers.axes import Strip, along, folded, padded
+from weighttools.analyzers.base import Analyzer
 from weighttools.core.tensor import Spec
 from weighttools.families.axes import TORCH, Axes
 
@@ -150,3 +151,11 @@ def _tiles(first: int, rows: Array) -> Strip:
     across = np.logical_or.reduceat(rows, np.arange(0, rows.shape[1], TILE), axis=1)
     cuts = [0, *range(TILE - first % TILE, rows.shape[0], TILE)]
     return Strip(first // TILE, np.logical_or.reduceat(across, cuts, axis=0))
+
+
+STRUCTURE = Analyzer(
+    structure,
+    ("nm_2_4", "nm_4_8", "n_empty_rows", "n_empty_columns", "n_empty_channels", "n_empty_blocks"),
+    "2:4 and 4:8 compliance; empty rows, columns, channels, blocks",
+    by_axes=True,
+)

@@ -37,6 +37,12 @@ LAYOUTS = ("torch", "keras", "flax", "mlx")
     metavar="OLD=NEW",
     help="Names that begin with OLD begin with NEW; or re:PATTERN=REPLACEMENT. The first that fits. Repeatable.",
 )
+@click.option(
+    "--apply",
+    multiple=True,
+    metavar="NAME[:ARGUMENT,...]",
+    help="Apply a transform that an installed package adds, or our own, before --dtype and the like. Repeatable.",
+)
 @options.patterns
 @click.option(
     "--layout",

@@ -85,9 +85,18 @@ def _told(error: BaseException) -> int:
     elif isinstance(error, MemoryError):
         line = "not enough memory"
     else:
-        line = f"internal error: {type(error).__name__}: {error}; please report it with the output of {DEBUG}"
+        line = _unforeseen(error)
     _say(f"weighttools: {printable(line)}")
     return 2
+
+
+def _unforeseen(error: BaseException) -> str:
+    """Return the line for an error that nobody raised on purpose: ours to mend, or an installed package's."""
+    from weighttools.core.registry import blamed
+
+    blame = blamed(error)
+    line = f"internal error: {type(error).__name__}: {error}; please report it with the output of {DEBUG}"
+    return line if blame is None else str(blame)
 
 
 def _full_stream(error: OSError) -> str:

@@ -12,7 +12,7 @@ _COLUMNS = ("format", "what", "suffixes", "reads", "writes", "extra")
 @click.command()
 @options.output_format
 def formats(style: str, as_json: bool) -> None:
-    """List what is read and written, and which extra it needs.
+    """List what is read and written, and which extra it needs; what installed packages add stands last.
 
     \b
     Examples:
@@ -21,7 +21,11 @@ def formats(style: str, as_json: bool) -> None:
     """
     from weighttools.verbs.formats import list_formats
 
-    _show(list_formats(), "json" if as_json else style)
+    rows = list_formats()
+    _show(rows, "json" if as_json else style)
+    for row in rows:
+        if row["error"]:
+            output.note(row["error"])
 
 
 def _show(rows: list[dict[str, object]], chosen: str) -> None:

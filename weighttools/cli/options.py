@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 FORMATS = ("table", "json", "jsonl", "csv", "markdown")
 
@@ -38,29 +39,30 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def declared(*options: Option) -> Callable[[F], F]:
+def declared(*options: Option, **completing: Completer) -> Callable[[F], F]:
     """Add options as they are declared, in order; what they may be is checked by who uses them.
 
     Parameters
     ----------
     options
         Declarations; those of patterns complete the names of tensors.
+    completing
+        What completes the values of others, by name.
     """
 
     def add(command: F) -> F:
         for one in reversed(options):
-            command = _made(one)(command)
+            command = _made(one, completing.get(one.name))(command)
         return command
 
     return add
 
 
-def _made(one: Option) -> Callable[[F], F]:
+def _made(one: Option, complete: Completer | None) -> Callable[[F], F]:
     how: dict[str, Any] = {"help": one.help, "show_default": _shown(one)}
     if one.kind is bool:
         return click.option(*one.spellings, one.name, is_flag=True, **how)
-    if one.metavar == "PATTERN":
-        how["shell_complete"] = complete_names
+    how["shell_complete"] = complete_names if one.metavar == "PATTERN" else complete
     if not one.many:
         how["default"] = one.default
     if one.alone is not None:

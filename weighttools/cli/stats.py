@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from weighttools.analyzers import ANALYZERS
 from weighttools.cli import options, output
 from weighttools.verbs.stats import OPTIONS
 
@@ -22,12 +23,20 @@ _USUAL = ("count", "min", "max", "mean", "std")
 _NORMS = {"l1": "l1", "l2": "l2", "inf": "linf", "spectral": "spectral", "nuclear": "nuclear"}
 _WHERE_THERE = ("n_nan", "n_inf", "first_nan", "first_inf")
 _HEADS = {"n_zero": "zeros", "n_near_zero": "near zero", "n_nan": "NaN", "n_inf": "Inf", "n_tensors": "tensors"}
+_FLAGS = ("sparsity", "kurtosis", "outliers")
+"""Analyzers that have an option of their own."""
 _BARS = "▁▂▃▄▅▆▇█"
+
+
+def _complete_analyzers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the last of several names of analyzers."""
+    done, comma, last = incomplete.rpartition(",")
+    return [done + comma + name for name in (*ANALYZERS, *ANALYZERS.plugins) if name.startswith(last)]
 
 
 @click.command()
 @click.argument("path", type=click.Path())
-@options.declared(*OPTIONS)
+@options.declared(*OPTIONS, analyzers=_complete_analyzers)
 @options.output_format
 def stats(path: str, style: str, as_json: bool, **settings: Any) -> None:
     """Describe the values: moments, norms, zeros, NaN and Inf, quantiles, histograms, sparsity patterns.
@@ -84,16 +93,16 @@ def _total(row: Record, label: str, what: str) -> Record:
 
 def _columns(settings: Mapping[str, Any], rows: Sequence[Record]) -> list[str]:
     """Return the columns that were asked for, and those of NaN and Inf where there is any."""
+    from weighttools.analyzers.choosing import chosen
+
     there = [column for column in _WHERE_THERE if any(row.get(column) not in (None, 0) for row in rows)]
-    asked = {
-        "eps": ["n_near_zero"],
-        "sparsity": ["nm_2_4", "nm_4_8", "n_empty_rows", "n_empty_columns", "n_empty_channels", "n_empty_blocks"],
-        "entropy": ["entropy", "n_distinct"],
-        "kurtosis": ["skewness", "kurtosis"],
-        "outliers": ["outlier_rows", "n_outlier_rows", "outlier_channels", "n_outlier_channels"],
-        "hist": ["hist"],
-    }
-    more = [column for option, names in asked.items() if settings[option] not in (None, False) for column in names]
+    analyzers = chosen([*(name for name in _FLAGS if settings[name]), *settings["analyzers"]])
+    more = [
+        *(["n_near_zero"] if settings["eps"] is not None else []),
+        *(column for analyzer in analyzers.values() for column in analyzer.columns),
+        *(["entropy", "n_distinct"] if settings["entropy"] else []),
+        *(["hist"] if settings["hist"] is not None else []),
+    ]
     norms = [_NORMS[name] for name in settings["norms"]]
     probabilities = [f"{p:g}" for p in settings["quantiles"]]
     return [*_USUAL, *norms, "n_zero", "sparsity", *there, *more, *probabilities]

@@ -65,10 +65,10 @@ def check_suffix(given: str, what: str) -> None:
     SpecError
         With the suffixes of the formats that are written.
     """
-    from weighttools.formats import ROWS, by_suffix, load
+    from weighttools.formats import by_any_suffix, known_suffixes
 
-    if by_suffix(given) is None or given.endswith(("/", os.sep)):
-        known = ", ".join(suffix for row in ROWS for suffix in row.suffixes if load(row.name).write)
+    if by_any_suffix(given) is None or given.endswith(("/", os.sep)):
+        known = ", ".join(known_suffixes(written=True))
         raise SpecError(what, subject=given, expected=f"a name that ends in one of {known}")
 
 

@@ -16,6 +16,7 @@ CODES = {
     "spec": "shapes, dtypes or options do not fit",
     "source": "bytes cannot be read or written",
     "missing-dependency": "an optional package is needed and not installed",
+    "plugin": "what an installed package adds does not work",
     "training": "training cannot go on: a number is not finite",
     "unknown-option-value": "an option takes one of several values, and this is none of them",
     "options-exclude": "two options contradict each other, or one says nothing here",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.families.roles import Beside, Told, aside, needs_neighbours
+from weighttools.families.roles import Beside, Role, Told, aside, needs_neighbours
 
 _VARIABLE = re.compile(r"(?<=/vars/)([0-9])$")
 
@@ -32,7 +32,20 @@ def asides(tensor_map: TensorMap) -> list[Told | None]:
         if is_open[words] or key not in told:
             told[key] = aside(name, spec, beside)
         found.append(told[key])
+    if any("/vars/" in words for words in is_open):
+        found = _with_numbered_scales(tensor_map, found)
     return found
+
+
+def _with_numbered_scales(tensor_map: TensorMap, found: list[Told | None]) -> list[Told | None]:
+    """Return what is told, and of Keras's quantised layers what only all of a layer's variables tell."""
+    from weighttools.families.keras_quantized import numbered_scales
+
+    scales = numbered_scales(tensor_map).scales
+    return [
+        Told(Role.SCALE, f"{scales[name]}, by its number, of a quantised layer of Keras") if name in scales else told
+        for name, told in zip(tensor_map, found, strict=True)
+    ]
 
 
 def roles(tensor_map: TensorMap) -> list[Told]:

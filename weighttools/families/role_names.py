@@ -68,7 +68,7 @@ ATTENTION = re.compile(r"(?:^|[./])(?:self_)?(?:attn|attention)[./]bias$")
 """GPT-2's and GPT-Neo's causal masks are called bias; their shape tells."""
 
 SCALES = re.compile(
-    r"(?:\w+_)?scale_inv|(?:\w*weight|kernel|inputs?|outputs?|outputs_grad|activations?|act|\w*global|kv|[qkv]|prob)_scale"
+    r"(?:\w+_)?scale_inv|(?:\w*weight|kernel|(?:reverse_)?embeddings|inputs?|outputs?|outputs_grad|activations?|act|\w*global|kv|[qkv]|prob)_scale"
     r"(?:_\d*)?|scale_(?:weight|input|output)|(?!layer_|logit_)(?:\w+_)?scales|(?:\w+_)?zero_points?|qzeros|SCB"
     r"|(?:nested_)?(?:absmax|quant_map)|\w+_amax_history"
 )

@@ -82,16 +82,40 @@ def load(name: str) -> Format:
     ------
     SpecError
         There is none; the known names are given.
+    PluginError
+        An installed package adds it, and it does not work.
     """
     found = FORMATS.load(name)
-    assert isinstance(found, Format)
-    return found
+    if name in FORMATS.table:
+        assert isinstance(found, Format)
+        return found
+    from weighttools.formats.plugins import checked
+
+    return checked(FORMATS.plugin(name), found)
 
 
 def by_suffix(path: str) -> str | None:
-    """Return the name of the format whose suffix `path` has, if any."""
+    """Return the name of the format of our own whose suffix `path` has, if any."""
     name = path.lower()
     return next((row.name for row in ROWS if name.endswith(row.suffixes)), None)
+
+
+def by_any_suffix(path: str) -> str | None:
+    """Return the name of the format whose suffix `path` has, if any; installed packages are asked last."""
+    found = by_suffix(path)
+    if found or "." not in os.path.basename(path):
+        return found
+    from weighttools.formats import plugins
+
+    return plugins.by_suffix(FORMATS, path)
+
+
+def known_suffixes(*, written: bool = False) -> list[str]:
+    """Return the suffixes of all formats, or of those that are written; those of installed packages last."""
+    from weighttools.formats import plugins
+
+    own = [suffix for row in ROWS if not written or load(row.name).write for suffix in row.suffixes]
+    return [*own, *(suffix for suffix, _ in plugins.suffixes(FORMATS, written=written))]
 
 
 def read_file(source: Source, options: ReadOptions | None = None) -> TensorMap:
@@ -108,13 +132,37 @@ def read_file(source: Source, options: ReadOptions | None = None) -> TensorMap:
     named = by_suffix(source.name)
     name = recognise(head, named) or _by_members(source, head)
     if name is None:
-        from weighttools.formats.sniff import refuse_stranger
+        return _read_stranger(source, head, named, options or ReadOptions())
+    return _noted(load(name).read(source, options or ReadOptions()), source, name, named)
 
-        name = refuse_stranger(head, source, named)
-    tensor_map = load(name).read(source, options or ReadOptions())
-    if named and name != named:
-        return tensor_map.noted(f"named {os.path.splitext(source.name)[1]}, but its content is {name}: read as that")
-    return tensor_map
+
+def _noted(tensor_map: TensorMap, source: Source, name: str, named: str | None) -> TensorMap:
+    """Say it where a file's suffix names another format than its content."""
+    if named in (None, name):
+        return tensor_map
+    return tensor_map.noted(f"named {os.path.splitext(source.name)[1]}, but its content is {name}: read as that")
+
+
+def _read_stranger(source: Source, head: bytes, named: str | None, options: ReadOptions) -> TensorMap:
+    """Read a file that no format of our own recognises: by an installed package's, or by what its suffix names."""
+    from weighttools.formats import plugins
+
+    found = plugins.recognise(FORMATS, head)
+    if found.plugin is not None:
+        tensor_map = plugins.read(found.plugin, source, options).noted(*found.failures)
+        return _noted(tensor_map, source, found.plugin.name, named)
+    return load(_refused(head, source, named, found.failures)).read(source, options)
+
+
+def _refused(head: bytes, source: Source, named: str | None, failures: list[str]) -> str:
+    """Refuse what no format recognises, and say which packages could not be asked; or return what the suffix names."""
+    from weighttools.formats.sniff import refuse_stranger
+
+    try:
+        return refuse_stranger(head, source, named)
+    except FormatError as error:
+        error.remedy = "; ".join([*([error.remedy] if error.remedy else []), *failures]) or None
+        raise
 
 
 def refuse_unknown(head: bytes) -> None:
@@ -126,14 +174,19 @@ def refuse_unknown(head: bytes) -> None:
         As of `read_file`, for what no format recognises.
     """
     if recognise(head[:HEAD_BYTES]) is None:
-        from weighttools.formats.sniff import refuse_stranger
+        from weighttools.formats import plugins
         from weighttools.io.source import Bytes
 
-        refuse_stranger(head[:HEAD_BYTES], Bytes(head, "-"), None)
+        found = plugins.recognise(FORMATS, head[:HEAD_BYTES])
+        if found.plugin is None:
+            _refused(head[:HEAD_BYTES], Bytes(head, "-"), None, found.failures)
 
 
 def recognise(head: bytes, named: str | None = None) -> str | None:
-    """Return the name of the format that a file beginning with `head` has; the one its suffix names is asked first."""
+    """Return the name of the format of our own that a file beginning with `head` has.
+
+    The one that its suffix names is asked first.
+    """
     order = sorted(FORMATS, key=lambda name: name != named)
     return next((name for name in order if load(name).matches(head)), None)
 
@@ -157,8 +210,11 @@ def check_file(source: Source) -> Iterable[Finding]:
     if name is None:
         with contextlib.suppress(FormatError):  # a mangled archive is looked into all the same
             name = _by_members(source, head)
-    if name is None and named not in (None, "pytorch"):
-        return load(named).check(source)
+    if name is None:
+        from weighttools.formats import plugins
+
+        found = plugins.recognise(FORMATS, head).plugin
+        name = found.name if found is not None else named if named != "pytorch" else None
     if name is None:
         from weighttools.formats.pickles.scan import of_source
 
@@ -188,10 +244,10 @@ def writable(path: str, name: str | None = None) -> str:
     SpecError
         Neither says a format that is written.
     """
-    chosen = name or by_suffix(path)
-    known = ", ".join(suffix for row in ROWS for suffix in row.suffixes if load(row.name).write)
+    chosen = name or by_any_suffix(path)
+    if chosen is not None and load(chosen).write is not None:
+        return chosen
+    known = f"one of {', '.join(known_suffixes(written=True))}"
     if chosen is None:
-        raise SpecError("the target's suffix names no format", subject=path, expected=f"one of {known}, or --to FORMAT")
-    if load(chosen).write is None:
-        raise SpecError(f"{chosen} is read, not written", subject=path, expected=f"one of {known}")
-    return chosen
+        raise SpecError("the target's suffix names no format", subject=path, expected=f"{known}, or --to FORMAT")
+    raise SpecError(f"{chosen} is read, not written", subject=path, expected=known)

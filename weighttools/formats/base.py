@@ -77,6 +77,9 @@ class Format(NamedTuple):
         Looks for what makes a file of this format dangerous or doubtful to other readers, beyond its tensors.
     encodings
         The quantised encodings it stores as they are.
+    title, suffixes
+        One line for ``weighttools formats``, and file endings with the dot: of a format that an installed package
+        adds. Those of our own stand in the table, which is read without importing them.
     """
 
     matches: Callable[[bytes], bool]
@@ -85,6 +88,8 @@ class Format(NamedTuple):
     losses: Callable[[TensorMap], list[str]] = lambda tensor_map: []
     check: Callable[[Source], Iterable[Finding]] = lambda source: ()
     encodings: frozenset[str] = frozenset()
+    title: str = ""
+    suffixes: tuple[str, ...] = ()
 
 
 def refuse_shapes(tensor_map: TensorMap, format_name: str, most_axes: int, most_bytes: float = MOST_BYTES) -> None:

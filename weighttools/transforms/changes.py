@@ -26,6 +26,9 @@ class Changes(TypedDict, total=False):
         Translate names, and the layout that goes with them, to ``"hf"`` (Hugging Face) or ``"gguf"``.
     rename
         Then rename by rules, ``"OLD=NEW"`` for beginnings or ``"re:PATTERN=REPLACEMENT"``; the first that fits.
+    apply
+        Then apply these transforms, in order: by name (``"NAME"`` or ``"NAME:ARGUMENT,KEY=VALUE"``, our own or an
+        installed package's), or functions from TensorMap to TensorMap.
     dequantize
         Decode quantised tensors to float32; with `dtype` they are decoded anyway.
     dtype
@@ -45,6 +48,7 @@ class Changes(TypedDict, total=False):
     exclude: Sequence[str]
     names: str | None
     rename: Sequence[str]
+    apply: Sequence[str | Transform]
     dequantize: bool
     dtype: str | DType | Any | None
     keep_dtype: Sequence[str]
@@ -54,7 +58,7 @@ class Changes(TypedDict, total=False):
 
 
 def taken(tensor_map: TensorMap, changes: Changes) -> TensorMap:
-    """Return the tensors that the changes take, under the names that they shall have."""
+    """Return the tensors that the changes take, under the names that they shall have, as other transforms give them."""
     chosen = tensor_map.select(*listed(changes.get("include", ())), exclude=changes.get("exclude", ()))
     if names := changes.get("names"):
         from weighttools.transforms.gguf_names import translate
@@ -64,6 +68,11 @@ def taken(tensor_map: TensorMap, changes: Changes) -> TensorMap:
         from weighttools.transforms.renaming import rename
 
         chosen = rename(rules)(chosen)
+    if steps := changes.get("apply"):
+        from weighttools.transforms.naming import parsed
+
+        named = [steps] if isinstance(steps, str) or callable(steps) else steps
+        chosen = chosen.pipe(*(parsed(step) if isinstance(step, str) else step for step in named))
     return chosen
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from weighttools.core.patterns import listed, matching
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
+from weighttools.families.packed import refuse
 from weighttools.transforms import layout_keras
 from weighttools.transforms import layout_tables as tables
 from weighttools.transforms.layout_change import Change, Layout
@@ -50,7 +51,8 @@ def layout(
     Raises
     ------
     SpecError
-        The source cannot be told, a rule does not fit, or what some tensors are cannot be known.
+        The source cannot be told, a rule does not fit, what some tensors are cannot be known, or weights are packed:
+        their scales belong to axes that would be exchanged without them.
     TensorNotFoundError
         A pattern matches nothing.
     """
@@ -61,6 +63,7 @@ def layout(
     if found == target and structure in (None, layout_keras.structure_of(tensor_map)):
         return _unchanged(tensor_map, found, evidence)
     explicit = _explicit(tensor_map, rules)
+    refuse(tensor_map, "--layout", [name for name, said in explicit.items() if said.rule in (KEEP, DROP)])
     ground = Ground.of(tensor_map, found, target)
     names = [*tensor_map, *tensor_map.aliases]
     shapes = {name: tensor_map[name].shape for name in names}

@@ -40,8 +40,8 @@ class Ground:
         Module path to its tensors' shapes by leaf.
     integers
         Names of tensors that are no floating ones.
-    state
-        Names of an optimizer's tensors.
+    aside
+        What tensors are that no layer elsewhere has: an optimizer's, and scales of a training in float8.
     """
 
     source: str
@@ -49,7 +49,7 @@ class Ground:
     named: Mapping[str, Named]
     modules: Mapping[tuple[str, ...], Mapping[str, Shape]]
     integers: frozenset[str]
-    state: frozenset[str]
+    aside: Mapping[str, str]
 
     @classmethod
     def of(cls, tensor_map: TensorMap, source: str, target: str) -> Ground:
@@ -60,8 +60,8 @@ class Ground:
         for name in names:
             modules.setdefault(named[name].module, {})[named[name].leaf] = tensor_map[name].shape
         integers = frozenset(name for name in names if tensor_map[name].dtype.kind not in ("float", "complex"))
-        state = frozenset(name for name in names if _is_state(name, tensor_map))
-        return cls(source, target, named, modules, integers, state)
+        told = ((name, _aside(name, source, tensor_map)) for name in names)
+        return cls(source, target, named, modules, integers, {name: why for name, why in told if why})
 
     def siblings(self, named: Named) -> Mapping[str, Shape]:
         """Return the shapes of the tensors of the same module, by leaf."""
@@ -77,9 +77,13 @@ class Ground:
         return bias[0] if bias is not None and len(bias) == 1 else None
 
 
-def _is_state(name: str, tensor_map: TensorMap) -> bool:
+def _aside(name: str, source: str, tensor_map: TensorMap) -> str | None:
     found = aside(name, tensor_map[name].spec, tensor_map)
-    return found is not None and found.role is Role.STATE
+    if found is not None and found.role is Role.STATE:
+        return "optimizer state, which another framework's optimizer cannot take up"
+    if found is not None and found.role is Role.SCALE and source == "keras":  # the kernel is no integer: see `refuse`
+        return "what Keras's training in float8 keeps of a layer, which layers elsewhere do not have"
+    return None
 
 
 def guess(ground: Ground, named: Named) -> Guess:
@@ -88,8 +92,8 @@ def guess(ground: Ground, named: Named) -> Guess:
     Where the name's last part is of no rule, vectors, scalars and integers stay as they are: they have no axes to
     exchange.
     """
-    if named.name in ground.state:
-        return Guess("drop", "optimizer state, which another framework's optimizer cannot take up")
+    if named.name in ground.aside:
+        return Guess("drop", ground.aside[named.name])
     if _is_recurrent(ground, named):
         return Guess("", RECURRENT)
     found = _LEAVES[ground.source].get(named.leaf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from weighttools.core.tensor import Spec, Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 from weighttools.io.progress import Progress, silent
-from weighttools.transforms.counting import DIGIT, Chosen, Key, Ranking, is_finite, planning_bytes, smallest
+from weighttools.transforms.counted_report import CountedReport
+from weighttools.transforms.counting import DIGIT, Chosen, Job, Key, Ranking, is_finite, over, planning_bytes, smallest
 from weighttools.transforms.editing import finite, replaced, whole
 
 if TYPE_CHECKING:
@@ -102,13 +104,36 @@ class Kept:
 
 
 def pruned(tensor_map: TensorMap, drops: Drops, report: Mapping[str, Any], multiple: int = 1) -> TensorMap:
-    """Return the map with the dropped elements 0: +0.0, whatever their sign was."""
+    """Return the map with the dropped elements 0: +0.0, whatever their sign was.
+
+    A `report` without `n_pruned` counts it, by reading the tensors once, when it is asked for.
+    """
 
     def zeroed(tensor: Tensor, drop: DropFn) -> Tensor:
         return Tensor(Spec(tensor.dtype, tensor.shape), Positioned(tensor.reader, Zeroed(drop), multiple))
 
     changed = {name: zeroed(tensor_map[name], drop) for name, drop in drops.items()}
+    if report.get("n_pruned") is None:
+        report = CountedReport(report, "n_pruned", partial(_n_dropped, tuple(changed.values())))
     return replaced(tensor_map, changed, report)
+
+
+def _n_dropped(zeroed: Sequence[Tensor]) -> int:
+    """Return how many elements pruned tensors drop, in one pass over their values."""
+    return sum(over(_n_false, [_mask(tensor) for tensor in zeroed]))
+
+
+def _n_false(job: Job) -> int:
+    block = job.read()
+    return block.size - int(np.count_nonzero(block))
+
+
+def _mask(tensor: Tensor) -> Tensor:
+    """Return the mask of a tensor that was just pruned."""
+    reader = tensor.decode
+    assert isinstance(reader, Positioned) and isinstance(reader.fn, Zeroed)
+    kept = Positioned(reader.reader, Kept(reader.fn.drop), reader.multiple)
+    return Tensor(Spec(DTYPES["bool"], tensor.shape), kept)
 
 
 def masks(tensor_map: TensorMap) -> TensorMap:
@@ -126,8 +151,7 @@ def masks(tensor_map: TensorMap) -> TensorMap:
         reader = tensor_map[name].decode
         if not isinstance(reader, Positioned) or not isinstance(reader.fn, Zeroed):
             raise SpecError("it was changed since it was pruned", subject=name, remedy="prune it last")
-        mask = Positioned(reader.reader, Kept(reader.fn.drop), reader.multiple)
-        found[name] = Tensor(Spec(DTYPES["bool"], tensor_map[name].shape), mask)
+        found[name] = _mask(tensor_map[name])
     return tensor_map.replace(tensors=found, aliases={}, metadata={}, origin=tensor_map.origin._replace(reports=()))
 
 

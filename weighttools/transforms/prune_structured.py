@@ -170,7 +170,8 @@ def structured(
             rows.append({"scope": cluster.label, "n_units": len(dropped), "n_units_pruned": int(dropped.sum())})
         report = {
             "transform": "prune", "by": structure, "sparsity": sparsity, "norm": norm, "scopes": rows, **says,
-            "n_changed": len(drops), "names": list(drops), "n_pruned": None,
+            "n_changed": len(drops), "names": list(drops),
+            "n_pruned": sum(drop.n_dropped(tensor_map[name].n_elements) for name, drop in drops.items()),
             "planning_bytes": planning_bytes(tensor_map[name] for name in drops),
         }  # fmt: skip
         return pruned(tensor_map, drops, report)

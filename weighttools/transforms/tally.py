@@ -11,6 +11,7 @@ import numpy as np
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
+from weighttools.transforms.counted_report import known
 from weighttools.transforms.prune import ORDERED, Magnitude, Zeroed, common
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def watched(tensor_map: TensorMap) -> tuple[TensorMap, Tally]:
 
 def reports(tensor_map: TensorMap, tally: Tally, written: bool) -> list[Mapping[str, Any]]:
     """Return the map's reports, and with the last one what was counted in the tensors that it names."""
-    found: list[Mapping[str, Any]] = list(tensor_map.origin.reports)
+    found: list[Mapping[str, Any]] = [known(report) for report in tensor_map.origin.reports]
     if not found or not written:
         return found
     is_pruned = found[-1]["transform"] == "prune"

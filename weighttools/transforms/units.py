@@ -55,3 +55,8 @@ class OfUnits:
     def __call__(self, start: int, block: Array) -> Array:
         drop: Array = self.dropped[self.units.at(start, start + block.size)]
         return drop
+
+    def n_dropped(self, n_elements: int) -> int:
+        """Return how many of a tensor's elements are dropped; no value tells more."""
+        steps = self.dropped[self.units.owner]
+        return int(np.count_nonzero(steps)) * (n_elements // max(1, steps.size))

@@ -102,8 +102,9 @@ def prune(
     Returns
     -------
     TensorMap
-        With a `report`: by, scopes, n_pruned (where it is known before values are written), names, what was left
-        alone. Only a target by magnitude or norm reads values now; zeros are set when values are read.
+        With a `report`: by, scopes, n_pruned, names, what was left alone. Only a target by magnitude or norm reads
+        values now; zeros are set when values are read. For `nm` and `threshold`, asking the report for its n_pruned
+        reads the tensors once, and the record of a write counts while it writes.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from weighttools.analyzers.alike import Family, families
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, few
 from weighttools.families.of_maps import roles, wordings
 from weighttools.families.roles import Told
 from weighttools.formats.base import plain
@@ -93,10 +93,20 @@ def packed_notes(tensor_map: TensorMap, found: Iterable[Family]) -> list[str]:
     packed = recognise(words, tensor_map.metadata, tensor_map.origin)
     if packed is None:
         return []
+    unknown = _unknown_scales(tensor_map) if "keras" in packed.encodings else []
     names = (name for name, word in zip(tensor_map, wordings(tensor_map), strict=True) if word in packed.members)
     some = [(name, tensor_map[name].spec) for name in islice(names, _LIKE)]  # for their names still have numbers
     named = recognise(some, tensor_map.metadata, tensor_map.origin)
-    return [counted_as_stored(packed._replace(evidence=named.evidence) if named else packed)]
+    return [counted_as_stored(packed._replace(evidence=named.evidence) if named else packed), *unknown]
+
+
+def _unknown_scales(tensor_map: TensorMap) -> list[str]:
+    """Say of which layers it is not known what their numbered variables are."""
+    from weighttools.families.keras_quantized import numbered_scales
+
+    unknown = numbered_scales(tensor_map).unknown
+    what = "nothing tells which of their floats are scales: all are counted as parameters"
+    return [f"{few(unknown, 3)}: {what}"] if unknown else []
 
 
 _LIKE = 200
@@ -161,18 +171,14 @@ def _group_record(name: str, count: counts.Count) -> Record:
 
 
 def format_records() -> list[Record]:
-    """Return what is read and written, and which extra it needs."""
-    from weighttools.formats import DIRECTORY, FORMATS, ROWS, Row, load
+    """Return what is read and written, the extra that it needs, and the installed package that adds it, if one does."""
+    from weighttools.formats import DIRECTORY, FORMATS, ROWS, Row, load, plugins
 
     def described(row: Row, *, writes: bool) -> Record:
         suffixes = list(row.suffixes)
         about = {"format": row.name, "what": row.title, "suffixes": suffixes}
-        return {**about, "reads": True, "writes": writes, "extra": row.extra}
+        return {**about, "reads": True, "writes": writes, "extra": row.extra, "package": "", "error": ""}
 
     rows = [described(row, writes=load(row.name).write is not None) for row in ROWS]
     index = described(DIRECTORY, writes=True)
-    plugins = [
-        {"format": name, "what": "plug-in", "suffixes": [], "reads": True, "writes": False, "extra": ""}
-        for name in FORMATS.plugins()
-    ]
-    return [*rows[:1], index, *rows[1:], *plugins]
+    return [*rows[:1], index, *rows[1:], *plugins.records(FORMATS)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from weighttools.core.options import Option, takes
@@ -14,6 +14,7 @@ from weighttools.verbs.options import READING, TAKING, THREADS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from weighttools.analyzers.base import Analyzer
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
     from weighttools.verbs.records import Record
@@ -42,6 +43,10 @@ OPTIONS = (
     Option("entropy", bool, False, "Bits of information an element; distinct values (up to 16 bits)."),
     Option("kurtosis", bool, False, "Skewness and excess kurtosis."),
     Option("outliers", bool, False, "Channels whose largest magnitude is far above the median channel's."),
+    Option(
+        "analyzers", default=(), by_commas=True, metavar="NAME,...",
+        help="Further figures by name: those that an installed package adds, or our own.",
+    ),
     Option("where", metavar="CONDITION", help="Show rows that meet it: 'sparsity > 0.5 and dtype == bf16'."),
     Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
     Option("top", int, least=0, help="Show this many rows."),
@@ -68,6 +73,7 @@ def stats(
     sparsity: bool = False,
     kurtosis: bool = False,
     outliers: bool = False,
+    analyzers: Sequence[str] = (),
     eps: float | None = None,
     where: str | None = None,
     sort: str | None = None,
@@ -113,6 +119,9 @@ def stats(
         Also 2:4 and 4:8 compliance along the last axis, and empty rows, columns, channels and 16 x 16 blocks.
     kurtosis, outliers
         Also skewness and excess kurtosis; channels whose largest magnitude stands out.
+    analyzers
+        Also the figures of these analyzers: those of an installed package, or our own (`sparsity` and the two before
+        this are some) by name.
     eps
         Also count magnitudes up to this.
     where
@@ -166,26 +175,20 @@ def stats(
         from weighttools.analyzers.describe import planned_bytes
         from weighttools.analyzers.rows import Means, grouped, rows_of, selection
 
+        asked = _analyzers({"sparsity": sparsity, "kurtosis": kurtosis, "outliers": outliers}, analyzers)
         request = Request(
             quantiles=tuple(quantiles),
             bins=hist,
             entropy=entropy,
-            structure=sparsity,
-            kurtosis=kurtosis,
-            outliers=outliers,
+            analyzers=asked,
             near_zero=eps is not None,
             norms=tuple(norms),
         ).checked()
         means = Means(0.0 if eps is None else eps, threads, kernel, executor, told)
-        groups = grouped(tensor_map, by, parts, with_axes=request.structure or request.outliers)
+        groups = grouped(tensor_map, by, parts, with_axes=any(analyzer.by_axes for analyzer in asked.values()))
         shown = selection(request, by, where, sort, top)
         n_planned = planned_bytes([labelled.group for labelled in groups], request)
-        head = {
-            "schema": "weighttools.stats/1",
-            "path": name_of(path),
-            "by": by,
-            "read_bytes": n_planned,
-        }
+        head = {"schema": "weighttools.stats/1", "path": name_of(path), "by": by, "read_bytes": n_planned}
         if dry_run:
             return head
         planned(n_planned)
@@ -200,3 +203,11 @@ def stats(
         "aliases": dict(tensor_map.aliases),
         "notes": list(tensor_map.origin.notes),
     }
+
+
+def _analyzers(flags: Mapping[str, bool], names: Sequence[str]) -> dict[str, Analyzer]:
+    """Return the analyzers that have an option of their own and it is given, and those asked for by name."""
+    from weighttools.analyzers.choosing import chosen
+    from weighttools.core.patterns import listed
+
+    return chosen([*(name for name, is_given in flags.items() if is_given), *listed(names)])

@@ -11,7 +11,7 @@ from pathlib import Path
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
-from weighttools.formats import ROWS, by_suffix, load, writable
+from weighttools.formats import by_any_suffix, known_suffixes, load, writable
 from weighttools.formats.huggingface import format as huggingface
 
 _MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -139,7 +139,7 @@ def means_directory(dst: str, format_name: str | None = None) -> bool:
         return False
     if format_name == huggingface.NAME or dst.endswith(("/", os.sep)) or os.path.isdir(dst):
         return True
-    if by_suffix(dst):
+    if by_any_suffix(dst):
         return False
     _refuse_mistaken(dst)
     return True
@@ -150,7 +150,7 @@ def _refuse_mistaken(dst: str) -> None:
     import difflib
 
     suffix = os.path.splitext(dst)[1].lower()
-    known = [known[1:] for row in ROWS for known in row.suffixes]
+    known = [known[1:] for known in known_suffixes()]
     near = difflib.get_close_matches(suffix[1:], known, n=1, cutoff=_NEAR)
     if near or suffix in _OTHER_FILES:
         meant = f"did you mean .{near[0]}? " if near else ""

@@ -90,9 +90,7 @@ def listing(span: Span) -> dict[str, Any]:
     cpu_seconds = min(_MOST_SECONDS, _CPU_SECONDS + span.length / _BYTES_A_SECOND)
     memory = min(_MOST_MEMORY, _MEMORY + 4 * span.length)
     with _descriptor(span) as (fd, offset):
-        limits = map(str, (offset, span.length, cpu_seconds, memory))
-        command = [sys.executable, "-I", "-S", "-c", _PROGRAM, *limits, *_search_path()]
-        done = _run(command, fd, cpu_seconds, span)
+        done = _started(fd, (offset, span.length, cpu_seconds, memory), span)
     if done.returncode or not done.stdout:
         raise _corrupt(span, _death(done, cpu_seconds), "it is damaged or hostile: get it from another place")
     found: dict[str, Any] = json.loads(done.stdout)
@@ -103,17 +101,42 @@ def listing(span: Span) -> dict[str, Any]:
     return found
 
 
-def _run(command: list[str], fd: int, cpu_seconds: float, span: Span) -> subprocess.CompletedProcess[bytes]:
-    quiet = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
-    wall_seconds = 30 + 10 * cpu_seconds  # the CPU is what is limited; this ends a child that only waits
+def _started(fd: int, limits: tuple[float, ...], span: Span) -> subprocess.CompletedProcess[bytes]:
+    wall_seconds = 30 + 10 * limits[2]  # the CPU is what is limited; this ends a child that only waits
     try:
-        return subprocess.run(
-            command, stdin=fd, capture_output=True, check=False, timeout=wall_seconds, env={**os.environ, **quiet}
-        )
+        return start(fd, limits, wall_seconds)
     except subprocess.TimeoutExpired:
         raise _corrupt(span, f"the HDF5 library did not list it in {wall_seconds:.0f} s") from None
     except OSError as error:
         raise SourceError(f"no process to list it can be started: {error.strerror}", subject=span.source.name) from None
+
+
+def start(fd: int, limits: tuple[float, ...], wall_seconds: float) -> subprocess.CompletedProcess[bytes]:
+    """List the file that `fd` has open in a fresh process; the one place that starts one.
+
+    Parameters
+    ----------
+    fd
+        Becomes its standard input.
+    limits
+        Offset and size of the HDF5 file, the CPU seconds and the bytes of memory that it may take.
+    wall_seconds
+        When to give up waiting.
+
+    Raises
+    ------
+    subprocess.TimeoutExpired
+        It is still there after `wall_seconds`.
+    OSError
+        No process can be started.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _PROGRAM, *map(str, limits), *_search_path()]
+    return subprocess.run(command, stdin=fd, capture_output=True, check=False, timeout=wall_seconds, env=environment())
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a process that lists: no threads, and no plug-ins of libhdf5."""
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_PLUGIN_PRELOAD": "::"}
 
 
 def _death(done: subprocess.CompletedProcess[bytes], cpu_seconds: float) -> str:

@@ -118,9 +118,9 @@ def _other_weights(directory: Path, names: Iterable[str]) -> str | None:
 
 
 def _loose_files(directory: Path, names: Iterable[str]) -> str:
-    from weighttools.formats import by_suffix
+    from weighttools.formats import by_any_suffix
 
-    loose = [name for name in names if by_suffix(name)]
+    loose = [name for name in names if by_any_suffix(name)]
     if loose:
         return f"name a file in it: {printable(few(loose))}"
     folders = [name for name in names if _holds_weights(directory / name)]
