@@ -8,10 +8,9 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.errors import SourceError, printable
 from weighttools.verbs.check import OPTIONS
-
-Record = dict[str, Any]
 
 _COLUMNS = ("path", "severity", "code", "tensor", "message", "remedy")
 _CODE_COLUMNS = ("code", "severities", "reads", "meaning", "remedy")
@@ -75,7 +74,7 @@ def _checked(path: str, settings: dict[str, Any]) -> Record | None:
 
     try:
         with options.late_progress("check") as (planned, done):
-            record = verb.check(path, **settings, planned=planned, progress=done)
+            record: Record = verb.check(path, **settings, planned=planned, progress=done)
     except SourceError as error:
         output.failure(str(error))
         return None

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.verbs.estimate import OPTIONS
-
-Record = dict[str, Any]
 
 _COLUMNS = ("what", "dtype", "optimizer", "n_bytes")
 
@@ -33,7 +32,7 @@ def estimate(path: str, style: str, as_json: bool, **settings: Any) -> None:
     """
     from weighttools.verbs.estimate import estimate as verb
 
-    record = verb(path, **settings)
+    record: Record = verb(path, **settings)
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.verbs.init_check import OPTIONS
-
-Record = dict[str, Any]
 
 _FLAT = (
     "name", "shape", "fan_in", "fan_out", "std", "law", "ks", "skewness", "kurtosis", "scheme", "untouched", "why",
@@ -37,7 +36,7 @@ def init_check(path: str, style: str, as_json: bool, **settings: Any) -> None:
     from weighttools.verbs.init_check import init_check as verb
 
     with options.late_progress("init-check") as (planned, done):
-        record = verb(path, **settings, planned=planned, progress=done)
+        record: Record = verb(path, **settings, planned=planned, progress=done)
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

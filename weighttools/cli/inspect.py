@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.core.encodings import block_of
 from weighttools.errors import printable
 from weighttools.verbs.inspect import OPTIONS
@@ -15,8 +16,6 @@ from weighttools.verbs.inspect import OPTIONS
 if TYPE_CHECKING:
     from weighttools.analyzers.tree import Line
     from weighttools.core.tensormap import TensorMap
-
-Record = dict[str, Any]
 
 _MOST_LINES = 12
 """Lines of one kind in the headline: of values, and of what a loader would call."""
@@ -58,7 +57,9 @@ def inspect(
     chosen = "json" if as_json else style
     listed = flat or bool(sort) or offsets or chosen != "table"
     maps = [open_checkpoint(path, **opening) for path in paths]
-    records = [{**verb(m, sort=sort, tensors=listed), "path": path} for m, path in zip(maps, paths, strict=True)]
+    records: list[Record] = [
+        {**verb(m, sort=sort, tensors=listed), "path": path} for m, path in zip(maps, paths, strict=True)
+    ]
     if chosen == "json":
         output.emit_json(records)
     elif chosen != "table":

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.errors import printable
 from weighttools.verbs.params import OPTIONS
 
@@ -35,7 +36,7 @@ def params(paths: Sequence[str], style: str, as_json: bool, **settings: Any) -> 
     """
     from weighttools.verbs.params import params as verb
 
-    records = [verb(path, **settings) for path in paths]
+    records: list[Record] = [verb(path, **settings) for path in paths]
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json(records)
@@ -49,7 +50,7 @@ def params(paths: Sequence[str], style: str, as_json: bool, **settings: Any) -> 
         output.notes(record)
 
 
-def _table(record: dict[str, Any], named: bool) -> str:
+def _table(record: Record, named: bool) -> str:
     total = {**record, "group": "total", "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
     has_state = record["n_state"] > 0
     rows = [_cells(group, has_state) for group in (*record["groups"], total)]
@@ -66,14 +67,14 @@ def _table(record: dict[str, Any], named: bool) -> str:
     return "\n".join(lines)
 
 
-def _because(group: dict[str, Any]) -> str:
+def _because(group: Record) -> str:
     """Return what most often says that tensors are what they are."""
     found = sorted(group.get("because", {}).items(), key=lambda item: -item[1])
     more = f"; {len(found) - 1:,} more reasons" if len(found) > 1 else ""
     return f"{found[0][0]} ({found[0][1]:,} tensors){more}" if found else ""
 
 
-def _cells(row: dict[str, Any], has_state: bool) -> list[str]:
+def _cells(row: Record, has_state: bool) -> list[str]:
     n = row["n_parameters"]
     state = [f"{row['n_state']:,}"] if has_state else []
     size = output.short_size(row["stored_bytes"])

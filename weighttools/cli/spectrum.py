@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.verbs.spectrum import OPTIONS
-
-Record = dict[str, Any]
 
 _SHOWN = {
     "spectral_norm": "spectral",
@@ -43,7 +42,7 @@ def spectrum(path: str, style: str, as_json: bool, **settings: Any) -> None:
     from weighttools.verbs.spectrum import spectrum as verb
 
     with options.late_progress("spectrum") as (planned, done):
-        record = verb(path, **settings, planned=planned, progress=done)
+        record: Record = verb(path, **settings, planned=planned, progress=done)
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

@@ -9,9 +9,8 @@ import click
 
 from weighttools.analyzers import ANALYZERS
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.verbs.stats import OPTIONS
-
-Record = dict[str, Any]
 
 _LABELS = {
     "tensor": ("name", "dtype", "shape"),
@@ -55,7 +54,7 @@ def stats(path: str, style: str, as_json: bool, **settings: Any) -> None:
     from weighttools.verbs.stats import stats as verb
 
     with options.late_progress("stats") as (planned, done):
-        record = verb(path, **settings, planned=planned, progress=done)
+        record: Record = verb(path, **settings, planned=planned, progress=done)
     _show(record, settings, "json" if as_json else style)
 
 
@@ -139,7 +138,7 @@ def _sparkline(counts: Sequence[int]) -> str:
 
 def _flat(row: Record) -> Record:
     """Return a row without nesting: a column for each quantile, counts of a histogram as text."""
-    flat: Record = {}
+    flat: dict[str, Any] = {}
     for key, value in row.items():
         if key == "quantiles":
             flat |= {f"q{p}": figure for p, figure in value.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
@@ -12,7 +12,7 @@ from weighttools.verbs.options import READING, TAKING, THREADS
 if TYPE_CHECKING:
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
-    from weighttools.verbs.records import Record
+    from weighttools.verbs.record_types import CheckRecord, CodeRow, FindingRow
 
 OPTIONS = (
     Option("headers", bool, False, "Read headers only: skip the checks of values."),
@@ -43,7 +43,7 @@ def check(
     threads: int | None = None,
     planned: Progress = silent,
     progress: Progress = silent,
-) -> Record:
+) -> CheckRecord:
     """Look for what is dangerous, damaged or doubtful in a checkpoint; nothing of it is run.
 
     Parameters
@@ -72,7 +72,7 @@ def check(
 
     Returns
     -------
-    dict
+    CheckRecord
         A ``weighttools.check/1`` record: its findings, each with severity (``"error"``, ``"warning"`` or ``"note"``),
         code (see `codes`), tensor, message and remedy; with `against` also how names line up, with `fix_index` what
         was written.
@@ -94,7 +94,7 @@ def check(
     from weighttools.verbs.checking import against_other, of_files, of_map, of_values, subject_of, write_indexes
 
     subject = subject_of(path, ReadOptions(assume, root))
-    record: Record = {"schema": "weighttools.check/1", "path": name_of(path)}
+    record: CheckRecord = {"schema": "weighttools.check/1", "path": name_of(path), "findings": []}
     if fix_index:
         record["fixed"] = write_indexes(subject)
     found = list(of_files(subject))
@@ -117,11 +117,12 @@ def check(
             raise
         if not any(finding.severity == ERROR for finding in found):
             found.append(Finding(ERROR, "unreadable", str(error)))
-    return {**record, "findings": [remedied(finding).record() for finding in found]}
+    record["findings"] = [cast("FindingRow", remedied(finding).record()) for finding in found]
+    return record
 
 
-def codes() -> list[Record]:
+def codes() -> list[CodeRow]:
     """Return every code that a finding may have, with severities, meaning and remedy."""
     from weighttools.core.codes import CODES
 
-    return [{"code": code, **row._asdict()} for code, row in CODES.items()]
+    return [cast("CodeRow", {"code": code, **row._asdict()}) for code, row in CODES.items()]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.tensor import Source
@@ -18,7 +18,7 @@ from weighttools.formats.base import ReadOptions
 from weighttools.formats.opening import PathLike, chosen, located, name_of, open
 from weighttools.io.progress import Progress
 from weighttools.io.source import open_source
-from weighttools.verbs.records import Record
+from weighttools.verbs.record_types import AgainstRecord, FixedIndex
 
 
 class Subject(NamedTuple):
@@ -115,12 +115,12 @@ def of_values(tensor_map: TensorMap, threads: int | None, progress: Progress) ->
     yield from value_findings(tensor_map, threads, progress)
 
 
-def against_other(tensor_map: TensorMap, other: PathLike | TensorMap) -> tuple[Record, list[Finding]]:
+def against_other(tensor_map: TensorMap, other: PathLike | TensorMap) -> tuple[AgainstRecord, list[Finding]]:
     """Return how the names line up with another checkpoint's, and what to find in that."""
     from weighttools.analyzers.alignment import align
 
     found = align(tensor_map, chosen(other, (), (), ReadOptions()))
-    record = {"path": name_of(other), **found.record()}
+    record = cast(AgainstRecord, {"path": name_of(other), **found.record()})
     if not (found.rules or found.left or found.right or found.shapes):
         return record, []
     from weighttools.transforms.renaming import command_for
@@ -139,7 +139,7 @@ def against_other(tensor_map: TensorMap, other: PathLike | TensorMap) -> tuple[R
     return record, [Finding(WARNING, "names-differ", told, remedy=command or (f"rename {rules}" if rules else None))]
 
 
-def write_indexes(subject: Subject) -> list[Record]:
+def write_indexes(subject: Subject) -> list[FixedIndex]:
     """Write the index of a directory of shards anew; one that has none gets that of model.safetensors."""
     from weighttools.formats.huggingface import index_check
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from weighttools.core.options import Option, takes
 from weighttools.verbs.open import open as open_checkpoint
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from weighttools.analyzers.estimate import Cache
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
-    from weighttools.verbs.records import Record
+    from weighttools.verbs.record_types import EstimateRecord
 
 OPTIONS = (
     Option("context", int, 4096, "Tokens in the cache.", least=1, shows_default=True),
@@ -34,7 +34,7 @@ def estimate(
     exclude: Sequence[str] = (),
     assume: str | None = None,
     root: str | None = None,
-) -> Record:
+) -> EstimateRecord:
     """Say what memory a checkpoint takes: to load, to train, and for the cache of keys and values; headers only.
 
     Parameters
@@ -50,7 +50,7 @@ def estimate(
 
     Returns
     -------
-    dict
+    EstimateRecord
         A ``weighttools.estimate/1`` record: ``load`` (rows of dtype and n_bytes), ``train`` (rows of optimizer,
         precision and the bytes of each part), ``kv_cache`` (null, with ``kv_cache_note``, where it is not known), and
         ``not_included``: activations above all.
@@ -73,7 +73,7 @@ def estimate(
     found = families(tensor_map)
     shape = _cache_shape(tensor_map)
     known = not isinstance(shape, str)
-    return {
+    record = {
         "schema": "weighttools.estimate/1",
         "path": name_of(path),
         "n_parameters": sum(count.n_parameters for count in by_dtype(found).values()),
@@ -84,6 +84,7 @@ def estimate(
         "not_included": list(figures.NOT_INCLUDED),
         "notes": [*tensor_map.origin.notes, *not_taken(tensor_map.origin), *packed_notes(tensor_map, found)],
     }
+    return cast("EstimateRecord", record)
 
 
 def _cache_shape(tensor_map: TensorMap) -> Cache | str:

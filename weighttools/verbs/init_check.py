@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
@@ -14,7 +14,7 @@ from weighttools.verbs.options import OPENING, THREADS
 if TYPE_CHECKING:
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
-    from weighttools.verbs.records import Record
+    from weighttools.verbs.record_types import InitCheckRecord
 
 OPTIONS = (
     Option(
@@ -38,7 +38,7 @@ def init_check(
     threads: int | None = None,
     planned: Progress = silent,
     progress: Progress = silent,
-) -> Record:
+) -> InitCheckRecord:
     """Hold each layer's values against what initialisers give: which layers look untouched by training.
 
     Parameters
@@ -58,7 +58,7 @@ def init_check(
 
     Returns
     -------
-    dict
+    InitCheckRecord
         A ``weighttools.init-check/1`` record. ``layers``: fan_in, fan_out, expected_std of Xavier and He, the measured
         std, skewness and excess kurtosis, the law that fits best and its Kolmogorov-Smirnov distance ks, whether the
         layer looks untouched (null where nothing can be said), if so by which scheme (null: another scale), else why
@@ -81,7 +81,7 @@ def init_check(
             for name, [sums] in zip(names, states, strict=True)
         ]
     gains = [math.log(row["gain"]) for row in rows if row["gain"]]
-    return {
+    found = {
         "schema": "weighttools.init-check/1",
         "path": name_of(path),
         "activation": activation,
@@ -91,3 +91,4 @@ def init_check(
         "layers": rows,
         "notes": list(tensor_map.origin.notes),
     }
+    return cast("InitCheckRecord", found)

@@ -12,7 +12,7 @@ from weighttools.verbs.options import OPENING
 if TYPE_CHECKING:
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
-    from weighttools.verbs.records import Record
+    from weighttools.verbs.record_types import InspectRecord
 
 OPTIONS = (
     *OPENING,
@@ -33,7 +33,7 @@ def inspect(
     root: str | None = None,
     sort: str | None = None,
     tensors: bool = True,
-) -> Record:
+) -> InspectRecord:
     """Say what a checkpoint is and what is in it, from its headers alone.
 
     Parameters
@@ -50,7 +50,7 @@ def inspect(
 
     Returns
     -------
-    dict
+    InspectRecord
         A ``weighttools.inspect/1`` record. `n_elements` counts every element of every stored tensor once: `n_state`
         those of training state (an optimizer's, a callback's), `n_buffers` those of buffers, `n_parameters` the
         others.

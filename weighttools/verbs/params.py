@@ -13,7 +13,7 @@ from weighttools.verbs.options import OPENING
 if TYPE_CHECKING:
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
-    from weighttools.verbs.records import Record
+    from weighttools.verbs.record_types import ParamsRecord
 
 OPTIONS = (
     Option(
@@ -34,7 +34,7 @@ def params(
     exclude: Sequence[str] = (),
     assume: str | None = None,
     root: str | None = None,
-) -> Record:
+) -> ParamsRecord:
     """Count parameters and buffers, exactly, in groups.
 
     Parameters
@@ -51,7 +51,7 @@ def params(
 
     Returns
     -------
-    dict
+    ParamsRecord
         A ``weighttools.params/1`` record: `n_parameters`, `n_buffers` and `n_state` (an optimizer's, a callback's)
         add up to `n_elements`. Tied tensors count once; packed 4- and 6-bit dtypes count elements.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
@@ -13,7 +13,8 @@ from weighttools.verbs.options import OPENING
 if TYPE_CHECKING:
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
-    from weighttools.verbs.records import Record
+    from weighttools.verbs.record_types import SpectrumRecord
+from weighttools.verbs.records import Record
 
 OPTIONS = (
     Option(
@@ -44,7 +45,7 @@ def spectrum(
     threads: int | None = None,
     planned: Progress = silent,
     progress: Progress = silent,
-) -> Record:
+) -> SpectrumRecord:
     """Describe the singular values of every matrix, and of kernels as matrices of their first axis by all others.
 
     Parameters
@@ -69,7 +70,7 @@ def spectrum(
 
     Returns
     -------
-    dict
+    SpectrumRecord
         A ``weighttools.spectrum/1`` record; what its figures mean says `weighttools.analyzers.spectrum.figures`.
     """
     from functools import partial
@@ -89,10 +90,11 @@ def spectrum(
         for name, tensor, figures in zip(names, tensors, done, strict=True):
             rows.append({"name": name, "dtype": tensor.dtype.name, "shape": list(tensor.shape), **figures})
             told(tensor.spec.nbytes)
-    return {
+    found = {
         "schema": "weighttools.spectrum/1",
         "path": name_of(path),
         "n_left_out": len(tensor_map) - len(names),
         "tensors": rows,
         "notes": list(tensor_map.origin.notes),
     }
+    return cast("SpectrumRecord", found)

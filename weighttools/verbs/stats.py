@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weighttools.analyzers.base import Analyzer
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
-    from weighttools.verbs.records import Record
+    from weighttools.verbs.record_types import StatsRecord
 
 OPTIONS = (
     Option(
@@ -88,7 +88,7 @@ def stats(
     dry_run: bool = False,
     planned: Progress = silent,
     progress: Progress = silent,
-) -> Record:
+) -> StatsRecord:
     """Describe the values of a checkpoint: every figure in one pass over it, in memory that does not grow with it.
 
     NaN and Inf are counted, and left out of every other figure; -0.0 is a zero; bools are 0 and 1; complex numbers
@@ -147,8 +147,9 @@ def stats(
 
     Returns
     -------
-    dict
-        A ``weighttools.stats/1`` record: ``tensors`` (or ``groups``), and over all of them, whether shown or not:
+    StatsRecord
+        A ``weighttools.stats/1`` record (with `dry_run` a `StatsPlan`): ``tensors`` (or ``groups``), and over all of
+        them, whether shown or not:
         ``total``, the same figures over ``parameters`` alone (null if there are none), and of the ``others`` (buffers,
         integers, training state; null if there are none) what can be counted. Its figures are the same to the last bit
         for any number of threads and any executor.
@@ -190,10 +191,10 @@ def stats(
         n_planned = planned_bytes([labelled.group for labelled in groups], request)
         head = {"schema": "weighttools.stats/1", "path": name_of(path), "by": by, "read_bytes": n_planned}
         if dry_run:
-            return head
+            return cast("StatsRecord", head)
         planned(n_planned)
         rows, totals = rows_of(groups, request, means)
-    return {
+    found = {
         **head,
         "n_rows": len(rows),
         "tensors" if by == "tensor" else "groups": shown.of(rows),
@@ -203,6 +204,7 @@ def stats(
         "aliases": dict(tensor_map.aliases),
         "notes": list(tensor_map.origin.notes),
     }
+    return cast("StatsRecord", found)
 
 
 def _analyzers(flags: Mapping[str, bool], names: Sequence[str]) -> dict[str, Analyzer]:
