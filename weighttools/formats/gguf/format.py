@@ -21,7 +21,7 @@ from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.encodings.quantized import BlockReader, Quantized
 from weighttools.errors import SpecError, few, printable
 from weighttools.formats import trailing
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, instead, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, instead, refuse_shapes
 from weighttools.formats.gguf import header as gguf_header
 from weighttools.formats.gguf.header import ALIGNMENT, DEFAULT_ALIGNMENT, MAX_DIMENSIONS, MAX_ELEMENTS, Header, Info
 from weighttools.formats.gguf.numbers import UInt32
@@ -29,6 +29,9 @@ from weighttools.formats.gguf.values import Piece, encoded, encoded_text
 from weighttools.formats.raw import raw_block
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from weighttools.io.sink import Sink
 
 NAME = "gguf"
@@ -239,4 +242,11 @@ def check(source: Source) -> Iterator[Finding]:
     yield from trailing.behind(source, _padded(end, header.alignment), "the last tensor")
 
 
-FORMAT = Format(matches, read, write, losses, check, frozenset(QUANTIZED))
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.gguf.readback import read_back as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches, read, write, losses, check, frozenset(QUANTIZED), read_back)

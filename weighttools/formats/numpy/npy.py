@@ -27,10 +27,13 @@ from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import trailing
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, refuse_shapes
 from weighttools.formats.raw import write_raw
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from weighttools.core.tensor import Array
     from weighttools.io.sink import Sink
 
@@ -356,4 +359,11 @@ def holds_objects(header: Header) -> bool:
     return code not in _NAMES and not re.fullmatch(r"[VSU][0-9]+|[mM]8.*", code) and bool(_OBJECTS.search(code))
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.numpy.readback import read_array as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)

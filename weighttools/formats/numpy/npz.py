@@ -19,7 +19,7 @@ from weighttools.core.tensor import Reader, Source, Spec, Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import members_check
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, plain, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, plain, refuse_shapes
 from weighttools.formats.numpy import npy
 from weighttools.formats.raw import write_raw
 from weighttools.io.archive import Member, first_member, members, needs
@@ -27,6 +27,9 @@ from weighttools.io.text import parse_json
 from weighttools.io.zip_writer import ZipWriter, planned_bytes, zip_writer
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from weighttools.core.tensor import Array
     from weighttools.io.sink import Sink
 
@@ -204,4 +207,11 @@ def check(source: Source) -> Iterator[Finding]:
     yield from of_archive(source)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.numpy.readback import read_archive as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)

@@ -15,13 +15,17 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.engine import collector_paused
+from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source, Spec
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, few
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, instead, text_metadata
+from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, instead, text_metadata
 from weighttools.formats.safetensors.header import BITMASKS, CODES, MAX_HEADER, METADATA, NAMES, parse
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from weighttools.io.sink import Sink
 
 _RANK = {ours.name: rank for rank, ours in enumerate(NAMES.values())}
@@ -166,4 +170,18 @@ def _write_values(
             write_blocks(tensor_map[name], bitmasks[name], sink, how.threads)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses)
+def check(source: Source) -> Iterable[Finding]:
+    """Return what the reference library says against the file."""
+    from weighttools.formats.safetensors.reference import check as by_reference
+
+    return by_reference(source)
+
+
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.safetensors.readback import read_back as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)

@@ -19,10 +19,13 @@ from weighttools.core.findings import Finding
 from weighttools.core.tensor import Source
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats import members_check, trailing
-from weighttools.formats.base import Format, ReadOptions, WriteOptions
+from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions
 from weighttools.io.archive import Member, first_member, is_zip, members, needs
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from weighttools.core.tensor import Array
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.pickles.machine import Machine
@@ -280,4 +283,11 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
     torch_write.write(tensor_map, sink, options)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.torch.readback import read_back as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from weighttools.core.budgets import JSON_BYTES
+from weighttools.core.panics import told
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import (
     CorruptFileError,
@@ -24,7 +25,6 @@ from weighttools.io.beside import LEAVES, OF_TEXTS, companion, is_link_out, not_
 from weighttools.io.text import parse_json, read_json_beside
 from weighttools.train.autograd.tape import Array
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
-from weighttools.train.data.panics import told
 from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds
 from weighttools.train.models.files import described
 

@@ -1,4 +1,4 @@
-"""What the package ``tokenizers`` raises, its panics included, as one line."""
+"""What a package written in Rust raises (``tokenizers``, ``safetensors``), its panics included, as one line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ def told(fact: str, kind: type[WeighttoolsError] = SpecError, subject: object = 
 
     Notes
     -----
-    A panic is no Exception, and the package writes it to the standard error before it raises it: see `_Diverted`. What
-    is known to make it panic is refused beforehand, by `tokenizer_bounds`.
+    A panic is no Exception, and the package writes it to the standard error before it raises it: see `_Diverted`.
     """
     try:
         with _DIVERTED:
