@@ -48,7 +48,9 @@ def open(path: PathLike, *, assume: str | None = None, root: str | None = None) 
         raise
     except OSError as error:
         raise SourceError(
-            f"cannot be read: {error.strerror or error}", subject=os.fspath(error.filename or path)
+            f"cannot be read: {error.strerror or error}",
+            subject=os.fspath(error.filename or path),
+            code="cannot-be-read",
         ) from None
 
 
@@ -85,6 +87,7 @@ def located(path: str) -> str:
             "no such file, and no such model in the Hugging Face cache",
             subject=path,
             remedy=f"looked in {huggingface.cache_directory()}",
+            code="no-such-file",
         )
     return path
 

@@ -70,7 +70,11 @@ def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> Para
         `by` is not ``"dtype"``, ``"module"``, ``"depth"`` or ``"role"``, or `depth` is less than 1.
     """
     if by not in ("dtype", "module", "depth", "role") or depth < 1:
-        raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, role, or depth from 1")
+        raise SpecError(
+            f"cannot count by {by!r} at depth {depth}",
+            expected="dtype, module, role, or depth from 1",
+            code="unknown-option-value",
+        )
     told = roles(tensor_map) if by == "role" else []
     groups = counts.by_role(tensor_map, told) if by == "role" else _groups(tensor_map, by, depth)
     evidence = _evidence(told)

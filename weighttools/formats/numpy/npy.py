@@ -172,7 +172,7 @@ def element_type(header: Header, subject: str, assume: str | None = None) -> tup
         raise UnsafeFileError(
             "holds Python objects, which only unpickling could read", subject=subject, expected="numbers",
             remedy="save it again as plain arrays: numpy.savez(path, **arrays)",
-        )  # fmt: skip
+        code="python-objects")  # fmt: skip
     if code in _NAMES:
         native = "<" if sys.byteorder == "little" else ">"
         return DTYPES[_NAMES[code]], {"<": "<", ">": ">", "=": native}.get(order, "<")
@@ -214,7 +214,7 @@ def layout(header: Header, subject: str, available: int, assume: str | None) -> 
         raise CorruptFileError(
             f"truncated: {needed - available:,} bytes are missing of {header.length + needed:,}",
             subject=subject, offset=header.length + available, remedy="fetch the file again",
-        )  # fmt: skip
+        code="truncated")  # fmt: skip
     scattered = header.fortran and sum(n > 1 for n in header.shape) > 1
     raw = element.bits >= 8 and order == "<" and not scattered
     encoding = "raw" if raw else "fortran" if scattered else "big-endian" if order == ">" else "byte-each"
@@ -321,7 +321,9 @@ def losses(tensor_map: TensorMap) -> list[str]:
     """
     if len(tensor_map) != 1:
         raise SpecError(
-            f"an NPY file holds one array, not {len(tensor_map):,}", remedy="choose one with -i, or write .npz"
+            f"an NPY file holds one array, not {len(tensor_map):,}",
+            remedy="choose one with -i, or write .npz",
+            code="cannot-hold",
         )
     refuse_shapes(tensor_map, "NPY", MAX_AXES)
     lost = [("metadata", tensor_map.metadata), ("tied names", tensor_map.aliases)]

@@ -196,7 +196,7 @@ def _read_chunk(file: LocalFile, place: Place) -> Tensor:
         raise CorruptFileError(
             f"truncated: {place.offset + place.length - file.size:,} bytes are missing",
             subject=file.name, offset=file.size, remedy="fetch the file again",
-        )  # fmt: skip
+        code="truncated")  # fmt: skip
     found = pytorch.read(Window(file, place.offset, place.length), ReadOptions(root="."))
     if len(found) != 1:
         raise CorruptFileError(f"holds {len(found)} tensors where one chunk should be", subject=file.name)

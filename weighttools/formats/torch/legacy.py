@@ -104,6 +104,7 @@ def _truncated(source: Source, needed: int) -> CorruptFileError:
         subject=source.name,
         offset=source.size,
         remedy="fetch the file again",
+        code="truncated",
     )
 
 
