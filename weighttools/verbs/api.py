@@ -92,7 +92,7 @@ def convert(
         Compress the values, where the format can: ``"gzip"`` for HDF5.
     store
         ``"bitmask"`` stores tensors with many zeros as a bit for each element and the other values, in safetensors;
-        see `weighttools.formats.safetensors.bitmask`. The values are read twice.
+        see `weighttools.encodings.bitmask`. The values are read twice.
     dry_run
         Plan only: write nothing.
     force

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SpecError, UnsupportedError, few, option
 from weighttools.formats import check_file, directory_files, read_file, refuse_unknown

@@ -10,7 +10,7 @@ from weighttools.verbs.open import open as open_checkpoint
 from weighttools.verbs.options import OPENING
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.estimate import Cache
+    from weighttools.analyzers.estimate import CacheShape
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
     from weighttools.verbs.record_types import EstimateRecord
@@ -87,7 +87,7 @@ def estimate(
     return cast("EstimateRecord", record)
 
 
-def _cache_shape(tensor_map: TensorMap) -> Cache | str:
+def _cache_shape(tensor_map: TensorMap) -> CacheShape | str:
     from weighttools.analyzers import configuration
     from weighttools.analyzers.estimate import cache_shape, gguf_cache_shape
     from weighttools.errors import WeighttoolsError

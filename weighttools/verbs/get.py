@@ -9,7 +9,8 @@ from weighttools.verbs.open import open as open_checkpoint
 from weighttools.verbs.options import READING
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array, Tensor
+    from weighttools.core.spec import Array
+    from weighttools.core.tensor import Tensor
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
 

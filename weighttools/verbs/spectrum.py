@@ -80,9 +80,9 @@ def spectrum(
     from weighttools.formats.opening import name_of
     from weighttools.io.ahead import planned_reading
 
-    request = spectra.Request(tuple(ranks), exact_limit, values)
+    request = spectra.SpectrumRequest(tuple(ranks), exact_limit, values)
     tensor_map = open_checkpoint(path, include=include, exclude=exclude, assume=assume, root=root)
-    names = spectra.chosen(list(tensor_map), tensor_map.specs())
+    names = spectra.matrix_names(list(tensor_map), tensor_map.specs())
     tensors = [tensor_map[name] for name in names]
     rows: list[Record] = []
     with planned_reading(tensors, planned, progress) as told:
