@@ -108,7 +108,7 @@ def test_rewriting_gives_numpys_bytes_for_the_plain_array(tmp_path: Path, name: 
 )
 def test_bare_void_elements_need_to_be_told(name: str, assume: str) -> None:
     path = FIXTURES / f"{name}.npy"
-    with refused(UnsupportedError, "unsupported", "--assume"):
+    with refused(UnsupportedError, "unsupported", "whose type it does not name", "--assume"):
         wt.open(path)
     expected = np.load(path).view(dtype(assume).numpy)
     assert same_bits(wt.open(path, assume=assume)[name].read(), expected)
@@ -116,9 +116,9 @@ def test_bare_void_elements_need_to_be_told(name: str, assume: str) -> None:
 
 def test_assumption_must_fit() -> None:
     data = made(described("'|V2'"), b"12")
-    with refused(SpecError, "spec", "2"):
+    with refused(SpecError, "spec", "float32", "2 bytes"):
         read(data, "float32")
-    with refused(SpecError, "unknown-dtype", "nonsense"):
+    with refused(SpecError, "unknown-dtype", "'nonsense'"):
         read(data, "nonsense")
     assert read(made(described(), b"1234"), "nonsense")["bad"].dtype.name == "float32"  # nothing was left to assume
 
@@ -336,5 +336,5 @@ def test_a_stream_that_is_cut_short_is_refused(tmp_path: Path) -> None:
         np.save(file, np.ones(3))
         np.save(file, np.ones(300))
         file.truncate(file.tell() - 5)
-    with refused(CorruptFileError, "truncated", "5"):
+    with refused(CorruptFileError, "truncated", "5 bytes"):
         wt.open(tmp_path / "a.eqx")

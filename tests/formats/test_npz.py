@@ -118,7 +118,7 @@ def test_fixture_reads_as_numpy_reads_it(name: str) -> None:
 
 def test_bare_bfloat16_needs_to_be_told() -> None:
     path = FIXTURES / "bfloat16_bare.npz"
-    with refused(UnsupportedError, "unsupported", "w.npy", "2", "--assume"):
+    with refused(UnsupportedError, "unsupported", "w.npy", "2-byte", "--assume bfloat16"):
         wt.open(path)
     with np.load(path) as archive:
         expected = archive["w"].view(DTYPES["bfloat16"].numpy)
@@ -304,7 +304,7 @@ def test_overlapping_members_are_refused() -> None:
     data = outer[:begin] + directory + end
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.namelist() == ["a.npy", "b.npy"]
-    with refused(UnsafeFileError, "overlap", "a.npy", "b.npy"):
+    with refused(UnsafeFileError, "overlap", "'a.npy'", "'b.npy'"):
         read(data)
 
 
@@ -317,13 +317,13 @@ def test_member_that_inflates_past_its_size(declared: int) -> None:
 
 def test_member_that_inflates_short() -> None:
     data = patched(SQUEEZED, CENTRAL, 24, u32(4128 + 100))
-    with refused(CorruptFileError, "damaged-member", "4,128", "4,228"):
+    with refused(CorruptFileError, "damaged-member", "inflates to 4,128", "4,228 bytes"):
         read(data)["a"].read()
 
 
 def test_member_with_more_behind_its_array_than_declared() -> None:
     data = patched(zipped({"a.npy": saved(np.zeros(500)) + bytes(1000)}, 8), CENTRAL, 24, u32(4500))
-    with refused(CorruptFileError, "damaged-member", "4,500"):
+    with refused(CorruptFileError, "damaged-member", "inflates past", "4,500 bytes"):
         read(data)["a"].read()
 
 
@@ -354,14 +354,14 @@ def test_failing_disk_is_not_called_a_damaged_archive(nth: int) -> None:
 def test_member_with_a_wrong_checksum() -> None:
     crc = struct.unpack("<I", SQUEEZED[14:18])[0]
     data = patched(SQUEEZED, CENTRAL, 16, u32(crc ^ 1))
-    with refused(CorruptFileError, "damaged-member", "32"):
+    with refused(CorruptFileError, "damaged-member", "its CRC-32 is"):
         read(data)["a"].read()
 
 
 def test_member_that_does_not_inflate() -> None:
     at = SQUEEZED.index(b"a.npy") + 5
     data = SQUEEZED[:at] + b"\xff\xff\xff\xff" + SQUEEZED[at + 4 :]
-    with refused(CorruptFileError, "damaged-member"):
+    with refused(CorruptFileError, "damaged-member", "does not inflate"):
         read(data)
 
 
@@ -373,7 +373,7 @@ def test_a_bomb_is_opened_cheaply() -> None:
         tensor.read()
     tensor = read(bomb(10**8))["a"]
     assert tensor.n_elements == 10**8
-    with refused(CorruptFileError, "damaged-member"):
+    with refused(CorruptFileError, "damaged-member", "of its declared"):
         tensor.read()
 
 

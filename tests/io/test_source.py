@@ -93,7 +93,7 @@ def test_file_that_shrinks_while_open_is_noticed(path: Path) -> None:
     source = LocalFile(path)
     source.read(0, 1)
     os.truncate(path, 100)
-    with refused(SourceError, "ends-early", "100"):
+    with refused(SourceError, "ends-early", "byte 100"):
         source.read(90, 20)
 
 
@@ -104,7 +104,7 @@ def test_failing_disk_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     source = LocalFile(path)
     source.fileno()
     monkeypatch.setattr(os, "preadv", fail)
-    with refused(SourceError, "cannot-be-read", "data.bin", "3"):
+    with refused(SourceError, "cannot-be-read", "data.bin", "Input/output error", "byte 3"):
         source.read(3, 1)
 
 
@@ -116,15 +116,16 @@ def test_what_is_no_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for name, what in (("pipe", "a named pipe"), ("socket", "a socket"), ("", "a directory")):
             with pytest.raises(SourceError, match=f"is {what}; expected a regular file"):
                 open_source(tmp_path / name)
-    with refused(SourceError, "not-a-file"):
+    with refused(SourceError, "not-a-file", "character device"):
         open_source("/dev/null")
 
 
 def test_missing_file_names_near_ones(path: Path) -> None:
-    with refused(SourceError, "no-such-file", "data.bin"):
+    with refused(SourceError, "no-such-file", "did you mean", "data.bin"):
         open_source(path.with_name("date.bin"))
-    with refused(SourceError, "no-such-file"):
+    with refused(SourceError, "no-such-file") as caught:
         open_source(path.with_name("nothing-like-it"))
+    assert caught.value.remedy is None
     with refused(SourceError, "no-such-file"):
         open_source(path.parent / "nowhere" / "x")
 

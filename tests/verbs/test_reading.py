@@ -42,6 +42,19 @@ def test_get_takes_an_open_map(model: Path) -> None:
     assert np.array_equal(wt.get(wt.open(model), "layers.9.weight[1, 2:]"), load_file(model)["layers.9.weight"][1, 2:])
 
 
+def test_a_tensor_is_saved_and_never_over_what_is_read(model: Path) -> None:
+    from safetensors.numpy import load_file
+
+    from weighttools.verbs.get import save_tensor
+
+    save_tensor(model, "layers.9.weight[:, 1]", model.with_name("x.npy"))
+    assert np.array_equal(np.load(model.with_name("x.npy")), load_file(model)["layers.9.weight"][:, 1])
+    kept = model.read_bytes()
+    with pytest.raises(SpecError):
+        save_tensor(wt.open(model), "head.bias", model, force=True)
+    assert model.read_bytes() == kept
+
+
 @pytest.mark.parametrize("name", [*VERBS, "open"])
 def test_patterns_that_match_nothing_and_options_of_opening_that_come_late_are_refused(name: str, model: Path) -> None:
     verb = getattr(wt, name)

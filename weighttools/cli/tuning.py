@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from weighttools.cli import output, targets, writing
-from weighttools.cli.targets import Target
+from weighttools.cli import output, writing
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import Origin
 from weighttools.errors import SourceError, SpecError, printable
@@ -23,6 +22,9 @@ from weighttools.train.fitting.resume import FILES, Store
 from weighttools.verbs.training.planning import check_checkpoint, plan
 from weighttools.verbs.training.settings import Settings
 from weighttools.verbs.training.tuning import Log, Prepared, prepare, tune, written
+from weighttools.write import protection as targets
+from weighttools.write.early import check_writable as check_target
+from weighttools.write.protection import Target
 
 TOKENIZER = "tokenizer.json"
 SCHEMA = "weighttools.finetune/1"
@@ -132,11 +134,13 @@ def _tokenizer(path: str | None) -> dict[str, bytes]:
 def _goal(prepared: Prepared, dst: str, settings: Mapping[str, Any]) -> Target:
     """Return what will be written, so that a target that cannot be is known before training begins."""
     from weighttools.train.fitting.saving import tensor_map
+    from weighttools.transforms.dequantize import dequantize
+    from weighttools.write.plan import plan as write_plan
 
     merged = prepared.base if prepared.settings.is_merged else None
     planned = tensor_map(merged or prepared.model)
-    record = writing.plan(planned, dst, **{**settings, "dequantize": True})
-    return writing.output_target(planned, record, settings["beside"])
+    how = {key: value for key, value in settings.items() if key != "dry_run"}
+    return write_plan(dequantize()(planned), dst, **how).target()
 
 
 def _check_figures(figures: Mapping[str, str], force: bool) -> None:
@@ -155,7 +159,7 @@ def _check_figures(figures: Mapping[str, str], force: bool) -> None:
 
 def _try_targets(dst: str, figures: Mapping[str, str], checkpoint: str | None, rest: Mapping[str, Any]) -> None:
     """Refuse what could not be written, which would show only after training."""
-    writing.early(dst, rest["force"], rest["format"])
+    check_target(dst, rest["force"], rest["format"])
     for path in figures.values():
         check_writable(path, force=True)
     if checkpoint is not None:

@@ -188,7 +188,7 @@ def _there(path: Path, subject: object) -> Path:
     named = f"is named by {os.path.basename(str(subject))}, but "
     dangling = dangles(path)
     if dangling:
-        raise SourceError(f"{named}{dangling[0]}", subject=path, remedy=dangling[1], code="no-such-file")
+        raise SourceError(f"{named}{dangling[0]}", subject=path, remedy=dangling[1], code="dangling-link")
     raise SourceError(
         f"{named}there is no such file", subject=path, remedy="fetch the missing file", code="no-such-file"
     )

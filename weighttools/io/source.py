@@ -358,7 +358,7 @@ def _stat(path: str) -> os.stat_result:
         from weighttools.io.dangling import dangles
 
         if dangling := dangles(path):
-            raise SourceError(dangling[0], subject=path, remedy=dangling[1], code="no-such-file") from None
+            raise SourceError(dangling[0], subject=path, remedy=dangling[1], code="dangling-link") from None
         if isinstance(error, FileNotFoundError):
             raise SourceError(
                 "no such file or directory", subject=path, remedy=_near_files(path), code="no-such-file"

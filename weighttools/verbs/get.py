@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from weighttools.core.options import takes
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from weighttools.core.tensor import Tensor
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
+    from weighttools.verbs.records import Record
 
 OPTIONS = READING
 
@@ -51,6 +54,49 @@ def get(path: PathLike | TensorMap, name: str, *, assume: str | None = None, roo
     return pick(tensor_map, name).read()
 
 
+def save_tensor(
+    path: PathLike | TensorMap,
+    name: str,
+    dst: PathLike,
+    *,
+    force: bool = False,
+    assume: str | None = None,
+    root: str | None = None,
+) -> Record:
+    """Save one tensor, or a slice of one, as a file, in memory that does not grow with it.
+
+    Parameters
+    ----------
+    path, name, assume, root
+        As for `get`.
+    dst
+        A file whose suffix names a format, or ``-`` for standard output; none of those that are read.
+    force
+        Replace an existing file.
+
+    Returns
+    -------
+    dict
+        A ``weighttools.convert/1`` record.
+
+    Raises
+    ------
+    SpecError
+        It is a value beside the tensors; or the target names no format, or is read.
+    """
+    from weighttools.core.tensormap import TensorMap as Map
+    from weighttools.errors import SpecError
+    from weighttools.verbs.save import save
+
+    tensor_map = open_checkpoint(path, assume=assume, root=root)
+    target = os.fspath(dst)
+    if is_value(tensor_map, name):
+        raise SpecError(f"{name!r} is a value beside the tensors, no tensor", subject=target, expected="a tensor")
+    tensor = pick(tensor_map, name)
+    _check_target(target, tensor_map.origin.files)
+    return save(target, Map({name: tensor}), force=force, dequantize=True)
+
+
 def is_value(tensor_map: TensorMap, name: str) -> bool:
     """Whether a name is that of a small value beside the tensors, such as an epoch, and of no tensor."""
     return name not in tensor_map and name in tensor_map.origin.values
@@ -73,3 +119,13 @@ def _named(tensor_map: TensorMap, name: str) -> Tensor:
     from weighttools.core.patterns import not_found
 
     raise not_found(name, [*tensor_map, *tensor_map.origin.values])
+
+
+def _check_target(target: str, read: Sequence[str]) -> None:
+    """Refuse what one tensor is not saved as, and to put it in the place of the checkpoint that it is taken from."""
+    if target == "-":
+        return
+    from weighttools.write import protection
+
+    protection.check_suffix(target, "get saves a tensor as a file")
+    protection.refuse_read([protection.file("the output", target)], read)

@@ -51,3 +51,24 @@ OPENING = (*TAKING, *READING)
 
 THREADS = (Option("threads", int, least=1, help="Worker threads. [default: one a CPU]", decides=False),)
 """How many workers there are."""
+
+WRITING = (
+    Option("format", flags=("--to",), metavar="FORMAT", help="The target's format, if its suffix does not say it."),
+    Option("max_shard_size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]"),
+    Option("single", bool, False, "One file, however large, in a target directory."),
+    Option(
+        "compression", flags=("--compress",), metavar="METHOD",
+        help="Compress the values: gzip, for an HDF5 file. [default: none]",
+    ),
+    Option(
+        "store", choices=("bitmask",),
+        help="Store tensors with many zeros as a bitmask and the other values, in safetensors. [default: as ever]",
+    ),
+    Option(
+        "npz_bf16", default="keep", choices=("keep", "float32"), shows_default=True,
+        help="How NPZ and NPY hold floats that NumPy does not know: their bits, or widened exactly.",
+    ),
+    Option("dry_run", bool, False, "Print the plan and the planned peak memory; write nothing."),
+    Option("force", bool, False, "Replace an existing target."),
+)  # fmt: skip
+"""How to write a file or a directory, and whether."""

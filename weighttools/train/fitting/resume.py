@@ -29,7 +29,7 @@ from weighttools.train.fitting.recipe import digest, optimizer_words, rate_words
 from weighttools.train.fitting.restoring import ARRAYS, NUMBERS, REST, SCHEMA, WEIGHTS, file_digest, text_of
 from weighttools.train.optim.chains import Optimizer
 from weighttools.train.optim.schedules import Plateau
-from weighttools.write import writing as conversion
+from weighttools.write.plan import plan
 
 FILES = (*ARRAYS, NUMBERS)
 Fingerprint = Mapping[str, Mapping[str, str]]
@@ -79,8 +79,8 @@ class Store:
         numbers = _numbers(session, progress) | {"fingerprint": self.fingerprint}
         check_place(self.directory)
         with atomic_directory(self.directory, force=True) as new:
-            conversion.write(TensorMap.from_arrays(trained), str(new / WEIGHTS))
-            conversion.write(TensorMap.from_arrays(_rest(progress)), str(new / REST))
+            plan(TensorMap.from_arrays(trained), str(new / WEIGHTS)).execute()
+            plan(TensorMap.from_arrays(_rest(progress)), str(new / REST)).execute()
             numbers["digests"] = {name: file_digest(new / name) for name in ARRAYS}
             numbers["digest"] = restoring.digest_of(numbers)
             (new / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
