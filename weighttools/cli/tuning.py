@@ -14,7 +14,8 @@ from weighttools.cli.targets import Target
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import Origin
 from weighttools.errors import SourceError, SpecError, printable
-from weighttools.io.beside import companion, not_copied, why_not_copied
+from weighttools.io.beside import not_copied
+from weighttools.io.home import home_of
 from weighttools.io.sink import check_writable
 from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
 from weighttools.train.fitting.fit import Result
@@ -120,12 +121,13 @@ def _tokenizer(path: str | None) -> dict[str, bytes]:
     """Return the tokenizer that was named, so that the tuned model has it beside it."""
     if path is None:
         return {}
-    file = Path(path) / TOKENIZER if Path(path).is_dir() else Path(path)
-    if Path(path).is_dir() and os.path.lexists(file):
-        why = why_not_copied(Path(path), file, MAX_COMPANION_BYTES)
-        opened = None if why else companion(path, TOKENIZER)
+    home = home_of(path)
+    if home and home.is_whole:
+        why = home.why_not_copied(TOKENIZER, MAX_COMPANION_BYTES) if home.lies(TOKENIZER) else ""
         output.notes({"notes": not_copied({TOKENIZER: why}) if why else []})
-        return {} if opened is None else {TOKENIZER: opened.read(0, opened.size)}
+        data = None if why else home.read(TOKENIZER, MAX_COMPANION_BYTES)
+        return {} if data is None else {TOKENIZER: data}
+    file = Path(path)
     return {TOKENIZER: file.read_bytes()} if file.is_file() and file.name == TOKENIZER else {}
 
 

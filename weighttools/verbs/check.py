@@ -151,11 +151,10 @@ def _left_out(tensor_map: TensorMap) -> Iterator[Finding]:
 
 def _of_map(tensor_map: TensorMap, base: PathLike | None, assume: str | None) -> Iterator[Finding]:
     from weighttools.analyzers.checks import findings
-    from weighttools.analyzers.configuration import home_of
-    from weighttools.io.beside import not_taken
+    from weighttools.io.home import home_of
 
     home = home_of(tensor_map.origin)
-    yield from (Finding(NOTE, "linked-file", told) for told in (not_taken(home) if home is not None else ()))
+    yield from (Finding(NOTE, "linked-file", told) for told in (home.not_taken() if home else ()))
     yield from findings(tensor_map)
     yield from _left_out(tensor_map)
     if base is not None:

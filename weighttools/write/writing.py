@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from weighttools.core import plan
 from weighttools.core.budgets import MAX_COMPANION_BYTES
@@ -15,12 +15,13 @@ from weighttools.core.memory import keep_pages
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor, confirm
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, SpecError
+from weighttools.errors import SpecError
 from weighttools.formats import load
 from weighttools.formats.base import WriteOptions
 from weighttools.formats.huggingface import format as huggingface
-from weighttools.io.beside import LEAVES, companion, not_copied, why_not_copied
+from weighttools.io.beside import not_copied
 from weighttools.io.directory import atomic_directory, keep_others
+from weighttools.io.home import Home, home_of
 from weighttools.io.progress import Progress, silent
 from weighttools.io.sink import atomic_file
 from weighttools.io.source import path_of_url
@@ -37,9 +38,6 @@ from weighttools.write.plan import (
     tie_notes,
 )
 from weighttools.write.verify import Verification
-
-if TYPE_CHECKING:
-    from weighttools.io.source import LocalFile
 
 _COPY_BYTES = 8 << 20
 _WEIGHTS = (
@@ -145,13 +143,13 @@ def _refuse_loss(tensor_map: TensorMap, planned: Plan) -> None:
     """Refuse to put a shard in the place of the model that it is a part of, whose other shards would be lost."""
     if not planned.is_directory:
         return
-    target, source = Path(planned.target), Path(tensor_map.origin.path)
+    target, home = Path(planned.target), home_of(tensor_map.origin)
     whole = f"{huggingface.stem_of(planned.files)}.safetensors"
     parts = [target / name for name in planned.replaced - {whole}]
-    if source.is_file() and any(os.path.exists(part) and source.samefile(part) for part in parts):
+    if home and not home.is_whole and any(home.is_same(part) for part in parts):
         raise SpecError(
             "is a part of the model that would be replaced",
-            subject=source,
+            subject=tensor_map.origin.path,
             remedy="name another directory, or give the whole one",
         )
 
@@ -162,12 +160,10 @@ def _replaced(planned: Plan) -> frozenset[str]:
 
 def _refuse_nesting(tensor_map: TensorMap, planned: Plan) -> None:
     """Refuse to write a directory inside the one that is read: it would be copied with it at the next run."""
-    origin = tensor_map.origin.path
-    if not (planned.is_directory and origin and os.path.isdir(origin)):
-        return
-    if Path(os.path.realpath(origin)) in Path(os.path.realpath(planned.target)).parents:
+    home = home_of(tensor_map.origin) if planned.is_directory else None
+    if home and home.is_whole and home.is_around(planned.target):
         raise SpecError(
-            f"lies inside what is read, {origin}",
+            f"lies inside what is read, {tensor_map.origin.path}",
             subject=planned.target,
             expected="a directory of its own",
             remedy="name one beside it",
@@ -197,20 +193,17 @@ def places(tensor_map: TensorMap, record: Mapping[str, Any], beside: Iterable[st
 
 def _names_of_companions(tensor_map: TensorMap) -> list[str]:
     """Return the names of what lies beside the weights of a source directory; of any other source none."""
-    origin = Path(tensor_map.origin.path)
-    if not tensor_map.origin.path or not origin.is_dir():
-        return []
-    return [path.relative_to(origin).as_posix() for path in _companions(origin)]
+    home = home_of(tensor_map.origin)
+    return list(_companions(home)) if home and home.is_whole else []
 
 
 def _lost(tensor_map: TensorMap, planned: Plan, beside: Iterable[str]) -> list[str]:
     """Return the files of a target directory that are not there, or not the same, once the new ones are."""
-    target, origin = Path(planned.target), Path(tensor_map.origin.path)
+    target, home = Path(planned.target), home_of(tensor_map.origin)
     if not planned.is_directory or not target.is_dir():
         return []
-    is_itself = bool(tensor_map.origin.path) and origin.is_dir() and target.samefile(origin)
-    copied = [] if is_itself else _names_of_companions(tensor_map)
-    files = {*beside, *(name for name in copied if not why_not_copied(origin, origin / name, MAX_COMPANION_BYTES))}
+    copied = [] if home is None or home.is_same(target) else _names_of_companions(tensor_map)
+    files = {*beside, *(name for name in copied if home and not home.why_not_copied(name, MAX_COMPANION_BYTES))}
     return sorted({*planned.replaced, *(name for name in files if os.path.lexists(target / name))})
 
 
@@ -314,40 +307,15 @@ def _copy_companions(tensor_map: TensorMap, new: Path) -> dict[str, str]:
 
     Each one's name is returned, with why it was not copied, or nothing if it was.
     """
-    origin = Path(tensor_map.origin.path)
-    if not tensor_map.origin.path or not origin.is_dir():
+    home = home_of(tensor_map.origin)
+    if home is None or not home.is_whole:
         return {}
-    found = {}
-    for path in _companions(origin):
-        inside = path.relative_to(origin)
-        why = found[str(inside)] = why_not_copied(origin, path, MAX_COMPANION_BYTES)
-        file = None if why else companion(origin, str(inside))
-        if file is not None:
-            (new / inside).parent.mkdir(parents=True, exist_ok=True)
-            _copy(file, new / inside)
-        elif not why:  # it was exchanged since
-            found[str(inside)] = LEAVES
-    return found
+    return {name: home.copy(name, new / name, MAX_COMPANION_BYTES) for name in _companions(home)}
 
 
-def _copy(file: LocalFile, target: Path) -> None:
-    with target.open("wb") as out:
-        for at in range(0, file.size, _COPY_BYTES):
-            out.write(file.read(at, min(_COPY_BYTES, file.size - at)))
-
-
-def _companions(directory: Path) -> Iterable[Path]:
-    """Yield the files beside the weights, and links to folders, which are not looked into."""
-    for folder, folders, names in os.walk(directory, onerror=_fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        for name in sorted([*names, *links]):
-            if not (name.startswith(".") or name.lower().endswith((*_WEIGHTS, ".index.json"))):
-                yield Path(folder) / name
-
-
-def _fail(error: OSError) -> None:
-    raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename) from None
+def _companions(home: Home) -> Iterable[str]:
+    """Yield the names of the files beside the weights, and of links to folders, which are not looked into."""
+    return (name for name in home.files() if not name.lower().endswith((*_WEIGHTS, ".index.json")))
 
 
 def _record(
