@@ -257,7 +257,7 @@ def llama_torch(update: bool = False) -> Step:
 def lora_ours() -> Step:
     from weighttools import train
     from weighttools.train import models
-    from weighttools.train.fitting.model import weights
+    from weighttools.train.tasks.model import weights
     from weighttools.train.parallel import threads_for
 
     c = Llama()

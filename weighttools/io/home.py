@@ -19,7 +19,7 @@ from weighttools.io.beside import COMPANIONS, LEAVES, MORE_TEMPLATES
 from weighttools.io.text import read_bounded, read_json
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Source
+    from weighttools.core.spec import Source
     from weighttools.core.tensormap import Origin
 
 _COPY_BYTES = 8 << 20

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from weighttools.core.tensor import Span
+from weighttools.core.spec import Span
 from weighttools.errors import SourceError
 from weighttools.io.contents import read_beside
 from weighttools.io.placing import place_file

@@ -14,7 +14,7 @@ from weighttools.core import budgets
 from weighttools.errors import CorruptFileError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Source
+    from weighttools.core.spec import Source
 
 
 def parse_json(data: bytes, subject: object) -> dict[str, Any]:

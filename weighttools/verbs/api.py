@@ -19,7 +19,7 @@ from weighttools.verbs.stats import stats
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.transforms.changes import Changes
     from weighttools.transforms.layout_change import Layout
 
@@ -89,7 +89,7 @@ def convert(
         Compress the values, where the format can: ``"gzip"`` for HDF5.
     store
         ``"bitmask"`` stores tensors with many zeros as a bit for each element and the other values, in safetensors;
-        see `weighttools.formats.safetensors.bitmask`. The values are read twice.
+        see `weighttools.encodings.bitmask`. The values are read twice.
     dry_run
         Plan only: write nothing.
     force

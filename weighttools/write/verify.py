@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weighttools.core.panics import told
+from weighttools.core.panics import panics_as_errors
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError
@@ -26,7 +26,7 @@ from weighttools.io.source import LocalFile
 from weighttools.write.plan import Plan
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 OURS = "weighttools"
 _OWN_ENCODING = "a bitmask is an encoding of its own"
@@ -162,7 +162,7 @@ def _by_reference(
     if read_back is None:
         return [], f"there is no other reader of {format_name}"
     try:
-        with told(f"verification failed: {format_name} cannot be read back", CorruptFileError, target):
+        with panics_as_errors(f"verification failed: {format_name} cannot be read back", CorruptFileError, target):
             with read_back(path, tensor_map) as seen:
                 _compare(tensor_map, names, seen, target, progress)
             return [Verified(seen.reader, len(names))], ""

@@ -221,7 +221,7 @@ def _bitmasks(tensor_map: TensorMap, planned: Plan, store: str | None, progress:
     """Count what bitmasks would keep, if they are asked for; it reads all values."""
     if store is None:
         return {}
-    from weighttools.formats.safetensors.bitmask import counted
+    from weighttools.encodings.bitmask import counted
 
     found = counted(tensor_map, progress=progress)
     if found:

@@ -19,7 +19,7 @@ from weighttools.errors import WeighttoolsError, few
 from weighttools.io.home import home_of
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Source
+    from weighttools.core.spec import Source
 
 KEY = "tokenizer.chat_template"
 CONFIGS = ("tokenizer_config.json", "processor_config.json", "chat_template.json", "preprocessor_config.json")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core import budgets
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Span, Tensor
+from weighttools.core.spec import Source, Span
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, counted, few
 from weighttools.formats import trailing

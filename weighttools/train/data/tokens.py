@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from weighttools.core.budgets import JSON_BYTES
-from weighttools.core.panics import told
+from weighttools.core.panics import panics_as_errors
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import (
     CorruptFileError,
@@ -23,13 +23,13 @@ from weighttools.errors import (
 from weighttools.io.beside import LEAVES, OF_TEXTS
 from weighttools.io.home import Home, LocalHome, home_of
 from weighttools.io.text import parse_json, read_bounded
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds
 from weighttools.train.models.files import described
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Source
+    from weighttools.core.spec import Source
 
 FILE = "tokenizer.json"
 CONFIG = "config.json"
@@ -98,7 +98,7 @@ class Tokens:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoded]:
         """Return the tokens of texts, or of pairs of texts, cut to `max_length`."""
         try:
-            with told(_NOT_ENCODED):
+            with panics_as_errors(_NOT_ENCODED):
                 return [one for at in _batches(texts) for one in self._encoded(texts[at], pairs and pairs[at])]
         finally:
             self.tokenizer.no_truncation()
@@ -180,7 +180,7 @@ class Tokens:
         most
             How many tokens of each matter: of a text that has far more, those that follow may be left out.
         """
-        with told(_NOT_ENCODED):
+        with panics_as_errors(_NOT_ENCODED):
             return [one for at in _batches(texts) for one in self._ids(texts[at], special, most)]
 
     def _ids(self, texts: Sequence[str], special: bool, most: int | None) -> list[Array]:
@@ -194,7 +194,7 @@ class Tokens:
 
     def decode(self, ids: Any) -> str:
         """Return the text of token numbers."""
-        with told("tokens cannot be made a text"):
+        with panics_as_errors("tokens cannot be made a text"):
             return str(self.tokenizer.decode([int(i) for i in ids]))
 
 
@@ -241,7 +241,7 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
     tokenizer, config, settings, place, subject = _read(base)
     for key in ("pad_token_id", "eos_token_id"):
         token_ids(config, key, subject)
-    with told("its tokenizer's settings do not fit", CorruptFileError, place):
+    with panics_as_errors("its tokenizer's settings do not fit", CorruptFileError, place):
         bound = max_length or _bound(tokenizer, config, settings)
         pad_id = _pad_id(tokenizer, config, settings)
         end_id = _end_id(tokenizer, config, settings)
@@ -299,7 +299,7 @@ def _loaded(home: Home, is_named: bool) -> Any:
     except ImportError:
         raise MissingDependencyError("reading text needs tokenizers", remedy=install("text")) from None
     check_bounds(parse_json(data, path), path)
-    with told("is no tokenizer", CorruptFileError, path):
+    with panics_as_errors("is no tokenizer", CorruptFileError, path):
         return Tokenizer.from_buffer(data)
 
 

@@ -10,9 +10,9 @@ from weighttools.errors import SpecError, UnsupportedError, few
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.bert import first_pool
 from weighttools.train.models.decoding import soft_cap
-from weighttools.train.models.families import FAMILIES, Family, Options
+from weighttools.train.models.families import FAMILIES, ModelFamily, Options
 from weighttools.train.models.scope import Scope
-from weighttools.train.models.settings import Settings
+from weighttools.train.models.settings import ModelSettings
 from weighttools.train.ops import linear
 
 HEAD = "lm_head.weight"
@@ -39,7 +39,7 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Architecture
     kind = kind_of(config, known)
     if kind is None or kind not in FAMILIES:
         raise unknown(f"no function for model_type {kind!r}", known, ", ".join(FAMILIES))
-    family, settings = FAMILIES[kind], Settings(kind, config)
+    family, settings = FAMILIES[kind], ModelSettings(kind, config)
     family.refuse(settings)
     options = family.options(settings)
     prefix = next((n.removesuffix(family.anchor) for n in known if n.endswith(family.anchor)), None)
@@ -74,7 +74,7 @@ def unknown(fact: str, names: list[str], expected: str | None = None) -> Unsuppo
     )
 
 
-def _assembled(family: Family, s: Settings, options: Options, prefix: str, known: list[str]) -> Architecture:
+def _assembled(family: ModelFamily, s: ModelSettings, options: Options, prefix: str, known: list[str]) -> Architecture:
     required, optional = ([prefix + name for name in part] for part in family.tensors(options, s))
     output = pooler = None
     if family.kind == "decoder":
