@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.formats.opening import PathLike, located
 from weighttools.formats.opening import open as open_checkpoint
 from weighttools.io.home import home_of
@@ -99,7 +99,7 @@ class Writer:
         most = context_of(self.checkpoint.config)
         if most is not None and len(ids) + max_tokens > most:
             fact = f"a prompt of {len(ids):,} tokens, and {max_tokens:,} to follow; the model takes {most:,}"
-            raise SpecError(fact, remedy="shorten the prompt, or ask for fewer tokens (--max-tokens)")
+            raise SpecError(fact, remedy=f"shorten the prompt, or ask for fewer tokens ({option('max_tokens')})")
         return ids
 
     def _text(self, ids: list[int], new: list[int]) -> str:
@@ -142,7 +142,7 @@ def _refuse_adapter(base: PathLike | TensorMap) -> None:
     if home is None or not home.is_whole or not home.has(ADAPTER) or home.has("model.safetensors"):
         return
     if any(home.has(name) for name in WEIGHTS):
-        remedy = f"give the base that it changes, and --adapter {base}"
+        remedy = f"give the base that it changes, and {option('adapter')} {base}"
         raise SpecError("is a LoRA adapter, and no model", subject=base, remedy=remedy)
 
 

@@ -19,6 +19,7 @@ from weighttools.errors import (
     SpecError,
     UnsafeFileError,
     install,
+    option,
 )
 from weighttools.io.beside import LEAVES, OF_TEXTS
 from weighttools.io.home import Home, LocalHome, home_of
@@ -281,13 +282,13 @@ def _file(home: Home, is_named: bool) -> Source:
     if is_named and home.has(FILE):
         return open_source(path)
     if home.is_elsewhere(FILE):
-        raise UnsafeFileError(f"is {LEAVES}", subject=path, remedy="name what it leads to (--tokenizer)")
+        raise UnsafeFileError(f"is {LEAVES}", subject=path, remedy=f"name what it leads to ({option('tokenizer')})")
     found = home.open(FILE)
     if found is None:
         raise SourceError(
             f"has no {FILE}",
             subject=home.place,
-            remedy="name the tokenizer's directory (--tokenizer), or save one there",
+            remedy=f"name the tokenizer's directory ({option('tokenizer')}), or save one there",
         )
     return found
 
