@@ -212,7 +212,7 @@ class LocalHome(Home):
 
 
 def _fail(error: OSError) -> None:
-    raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename) from None
+    raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename, code="cannot-be-read") from None
 
 
 HOMES: dict[str, Callable[[str], Home]] = {}
