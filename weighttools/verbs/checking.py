@@ -16,6 +16,7 @@ from weighttools.errors import FormatError, SpecError, UnsupportedError, few, op
 from weighttools.formats import check_file, directory_files, read_file, refuse_unknown
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.opening import PathLike, chosen, located, name_of, open
+from weighttools.io.home import home_of
 from weighttools.io.progress import Progress
 from weighttools.io.source import open_source
 from weighttools.verbs.record_types import AgainstRecord, FixedIndex
@@ -50,9 +51,9 @@ class Subject(NamedTuple):
 def subject_of(path: PathLike | TensorMap, options: ReadOptions) -> Subject:
     """Find out what is to be checked, and where it lies."""
     if isinstance(path, TensorMap):
-        place = path.origin.path
-        is_file = place not in ("", "-") and os.path.exists(place)
-        return Subject(place if is_file else "", options, tensor_map=chosen(path, (), (), options))
+        home = home_of(path.origin)
+        place = path.origin.path if home and home.is_there else ""
+        return Subject(place, options, tensor_map=chosen(path, (), (), options))
     place = located(os.fspath(path))
     piped = open_source(place, refuse_unknown) if place == "-" else None  # once: it is not read twice
     return Subject(place, options, piped)
@@ -95,7 +96,6 @@ def _left_out(tensor_map: TensorMap) -> Iterator[Finding]:
 def of_map(tensor_map: TensorMap, base: PathLike | TensorMap | None, assume: str | None) -> Iterator[Finding]:
     """Yield what headers, metadata and the files beside them tell."""
     from weighttools.analyzers.checks import findings
-    from weighttools.io.home import home_of
 
     home = home_of(tensor_map.origin)
     yield from (Finding(NOTE, "linked-file", told) for told in (home.not_taken() if home else ()))

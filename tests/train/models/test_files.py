@@ -12,6 +12,7 @@ import torch
 import transformers
 from click.testing import CliRunner
 
+import weighttools as api
 import weighttools as wt
 from tests.formats.gguf_golden import golden_write
 from tests.train.models.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, reference
@@ -182,7 +183,7 @@ def test_what_lies_beside_a_converted_file_is_said(tmp_path: Path) -> None:
 
 def test_a_quantised_file_is_decoded(tmp_path: Path) -> None:
     as_gguf("llama", tmp_path)
-    wt.convert(tmp_path / "m.gguf", tmp_path / "q.gguf", quantize="q8_0")
+    api.convert(tmp_path / "m.gguf", tmp_path / "q.gguf", quantize="q8_0")
     theirs = expected("llama")
     assert np.abs(found(tmp_path / "q.gguf") - theirs)[MASK].max() < 0.02 * np.abs(theirs).max()
 
@@ -204,7 +205,7 @@ def test_what_gguf_says_and_is_not_known_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"model_type": 3}', '{"model_type": "bert", "num_hidden_layers": -1}'])
 def test_bad_configurations_are_one_line(text: str, tmp_path: Path) -> None:
-    wt.save(tmp_path / "model.safetensors", wt.TensorMap.from_arrays({"a.weight": np.zeros((2, 2), np.float32)}))
+    api.save(tmp_path / "model.safetensors", wt.TensorMap.from_arrays({"a.weight": np.zeros((2, 2), np.float32)}))
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(WeighttoolsError) as raised:
         models.load(tmp_path / "model.safetensors")
@@ -217,7 +218,7 @@ def test_integers_are_no_weights(tmp_path: Path) -> None:
     tensor_map = wt.open(tmp_path)
     arrays = {n: t.read() for n, t in tensor_map.items()}
     arrays["embeddings.LayerNorm.weight"] = np.zeros(24, np.int64)
-    wt.save(tmp_path / "model.safetensors", wt.TensorMap.from_arrays(arrays), force=True)
+    api.save(tmp_path / "model.safetensors", wt.TensorMap.from_arrays(arrays), force=True)
     with pytest.raises(SpecError, match=r"embeddings.LayerNorm.weight: is stored as int64"):
         models.load(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
