@@ -230,7 +230,7 @@ def _mode(path: str | os.PathLike[str], *, follow_symlinks: bool = True) -> int:
 
 
 def _fail(error: OSError) -> None:
-    raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename) from None
+    raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename, code="cannot-be-read") from None
 
 
 HOMES: dict[str, Callable[[str], Home]] = {}

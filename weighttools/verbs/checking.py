@@ -51,10 +51,9 @@ class CheckSubject(NamedTuple):
 def subject_of(path: PathLike | TensorMap, options: ReadOptions) -> CheckSubject:
     """Find out what is to be checked, and where it lies."""
     if isinstance(path, TensorMap):
-        place = path.origin.path
         home = home_of(path.origin)
-        is_file = home is not None and home.is_there
-        return CheckSubject(place if is_file else "", options, tensor_map=chosen(path, (), (), options))
+        place = path.origin.path if home and home.is_there else ""
+        return CheckSubject(place, options, tensor_map=chosen(path, (), (), options))
     place = located(os.fspath(path))
     piped = open_source(place, refuse_unknown) if place == "-" else None  # once: it is not read twice
     return CheckSubject(place, options, piped)
