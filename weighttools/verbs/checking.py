@@ -21,7 +21,7 @@ from weighttools.io.source import open_source
 from weighttools.verbs.record_types import AgainstRecord, FixedIndex
 
 
-class Subject(NamedTuple):
+class CheckSubject(NamedTuple):
     """What is checked: the place that it lies at (empty: nowhere), standard input, an open map."""
 
     place: str
@@ -47,18 +47,18 @@ class Subject(NamedTuple):
         return read_file(self.piped, self.options) if self.piped else open(self.place, **self.options._asdict())
 
 
-def subject_of(path: PathLike | TensorMap, options: ReadOptions) -> Subject:
+def subject_of(path: PathLike | TensorMap, options: ReadOptions) -> CheckSubject:
     """Find out what is to be checked, and where it lies."""
     if isinstance(path, TensorMap):
         place = path.origin.path
         is_file = place not in ("", "-") and os.path.exists(place)
-        return Subject(place if is_file else "", options, tensor_map=chosen(path, (), (), options))
+        return CheckSubject(place if is_file else "", options, tensor_map=chosen(path, (), (), options))
     place = located(os.fspath(path))
     piped = open_source(place, refuse_unknown) if place == "-" else None  # once: it is not read twice
-    return Subject(place, options, piped)
+    return CheckSubject(place, options, piped)
 
 
-def of_files(subject: Subject) -> Iterator[Finding]:
+def of_files(subject: CheckSubject) -> Iterator[Finding]:
     """Yield what can be found without opening the checkpoint as a whole."""
     from weighttools.formats.huggingface import index_check
     from weighttools.io.beside import links_out
@@ -139,7 +139,7 @@ def against_other(tensor_map: TensorMap, other: PathLike | TensorMap) -> tuple[A
     return record, [Finding(WARNING, "names-differ", told, remedy=command or (f"rename {rules}" if rules else None))]
 
 
-def write_indexes(subject: Subject) -> list[FixedIndex]:
+def write_indexes(subject: CheckSubject) -> list[FixedIndex]:
     """Write the index of a directory of shards anew; one that has none gets that of model.safetensors."""
     from weighttools.formats.huggingface import index_check
 
