@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 FORMATS = ("table", "json", "jsonl", "csv", "markdown")
 
@@ -25,7 +26,7 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     """Complete a tensor's name from the file given before it."""
     from click.shell_completion import CompletionItem
 
-    from weighttools.verbs import api
+    from weighttools.verbs.open import open as open_checkpoint
 
     path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src") or ctx.params.get("srcs")
     path = path or ctx.args[:1]  # where an option still lacks its value, nothing else is parsed yet
@@ -33,39 +34,65 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     if not path or path == "-":
         return []
     try:
-        names = [name for name in api.open(path) if name.isprintable()]  # the protocol is one name a line
+        names = [name for name in open_checkpoint(path) if name.isprintable()]  # the protocol is one name a line
     except WeighttoolsError:
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def declared(*options: Option) -> Callable[[F], F]:
+def declared(*options: Option, **completing: Completer) -> Callable[[F], F]:
     """Add options as they are declared, in order; what they may be is checked by who uses them.
 
     Parameters
     ----------
     options
         Declarations; those of patterns complete the names of tensors.
+    completing
+        What completes the values of others, by name.
     """
 
     def add(command: F) -> F:
         for one in reversed(options):
-            command = _made(one)(command)
+            command = _made(one, completing.get(one.name))(command)
         return command
 
     return add
 
 
-def _made(one: Option) -> Callable[[F], F]:
+def _made(one: Option, complete: Completer | None) -> Callable[[F], F]:
     how: dict[str, Any] = {"help": one.help, "show_default": one.shows_default, "required": one.required}
     if one.kind is bool:
         return click.option(*one.spellings, one.name, is_flag=True, **how)
-    kind = click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
-    if one.metavar == "PATTERN":
-        how["shell_complete"] = complete_names
+    how["shell_complete"] = complete_names if one.metavar == "PATTERN" else complete
     if not one.many and not one.required:
-        how["default"] = one.default
-    return click.option(*one.spellings, one.name, type=kind, multiple=one.many, metavar=one.metavar, **how)
+        how["default"] = ",".join(map(str, one.default)) if one.by_commas else one.default
+    if one.alone is not None:
+        how |= {"is_flag": False, "flag_value": one.alone}
+    return click.option(*one.spellings, one.name, type=_kind(one), multiple=one.many, metavar=one.metavar, **how)
+
+
+def _kind(one: Option) -> Any:
+    if one.by_commas:
+        return _Separated(one)
+    return click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
+
+
+class _Separated(click.ParamType[Any]):
+    """Items separated by commas, each of an option's kind."""
+
+    name = "text"
+
+    def __init__(self, one: Option) -> None:
+        self._one = one
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        kind = self._one.kind or str
+        try:
+            return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not {self._one.range}, or several separated by commas", param, ctx)
 
 
 def patterns(command: F) -> F:

@@ -14,7 +14,7 @@ from weighttools.core import budgets
 from weighttools.errors import CorruptFileError
 
 if TYPE_CHECKING:
-    from weighttools.io.source import LocalFile
+    from weighttools.core.spec import Source
 
 
 def parse_json(data: bytes, subject: object) -> dict[str, Any]:
@@ -28,11 +28,11 @@ def parse_json(data: bytes, subject: object) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=unique_keys)
     except RecursionError:
-        raise CorruptFileError("its JSON is nested too deeply", subject=subject) from None
+        raise CorruptFileError("its JSON is nested too deeply", subject=subject, code="bad-json") from None
     except ValueError as error:
-        raise CorruptFileError(f"is not valid JSON: {error}", subject=subject) from None
+        raise CorruptFileError(f"is not valid JSON: {error}", subject=subject, code="bad-json") from None
     if not isinstance(value, dict):
-        raise CorruptFileError("is not a JSON object", subject=subject, expected="{…}")
+        raise CorruptFileError("is not a JSON object", subject=subject, expected="{…}", code="bad-json")
     return value
 
 
@@ -45,21 +45,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_json_beside(directory: str | os.PathLike[str], name: str) -> dict[str, Any] | None:
-    """Read a JSON file that lies beside weights; None where there is none, or it is a link that leaves the directory.
-
-    Raises
-    ------
-    SourceError, CorruptFileError
-        As of `read_json`.
-    """
-    from weighttools.io.beside import companion
-
-    found = companion(directory, name)
-    return None if found is None else read_json(found)
-
-
-def read_json(path: str | os.PathLike[str] | LocalFile) -> dict[str, Any]:
+def read_json(file: str | os.PathLike[str] | Source) -> dict[str, Any]:
     """Read a JSON file that a person names, or that is open; as `parse_json`.
 
     Raises
@@ -71,8 +57,21 @@ def read_json(path: str | os.PathLike[str] | LocalFile) -> dict[str, Any]:
     """
     from weighttools.io.source import LocalFile
 
-    source = path if isinstance(path, LocalFile) else LocalFile(path)
+    source = LocalFile(file) if isinstance(file, (str, os.PathLike)) else file
     most = budgets.CONFIG_BYTES if source.name.endswith("config.json") else budgets.JSON_BYTES
+    return parse_json(read_bounded(source, most), source.name)
+
+
+def read_bounded(source: Source, most: int) -> bytes:
+    """Return all bytes of a source.
+
+    Raises
+    ------
+    CorruptFileError
+        They are more than `most`.
+    """
     if source.size > most:
-        raise CorruptFileError(f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {most:,}")
-    return parse_json(source.read(0, source.size), source.name)
+        raise CorruptFileError(
+            f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {most:,}", code="too-large"
+        )
+    return source.read(0, source.size)

@@ -12,6 +12,7 @@ import torch
 import transformers
 from click.testing import CliRunner
 
+import weighttools as api
 import weighttools as wt
 from tests.formats.gguf_golden import golden_write
 from tests.train.models.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, reference
@@ -22,7 +23,6 @@ from weighttools.train import models
 from weighttools.train.models.classes import CLASSES, class_of
 from weighttools.train.models.gguf import MODEL_TYPES
 from weighttools.transforms.gguf_names import to_gguf
-from weighttools.verbs import api
 
 EXACT = 2e-5
 
