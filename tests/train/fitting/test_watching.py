@@ -216,7 +216,7 @@ def test_a_checkpoint_never_holds_what_is_not_finite(tmp_path: Any) -> None:
         "task": TASK,
         "optimizer": train.optim.sgd(3e37),
         "every": 1,
-        "checkpoint": tmp_path / "c",
+        "state": tmp_path / "c",
     }
     m = model()
     with pytest.raises(TrainingError) as caught:
@@ -227,7 +227,7 @@ def test_a_checkpoint_never_holds_what_is_not_finite(tmp_path: Any) -> None:
         assert all(np.isfinite(a).all() for a in load_file(tmp_path / "c/model.safetensors").values())
         assert str(tmp_path / "c") in str(caught.value)
     else:
-        assert "no checkpoint" in str(caught.value)
+        assert "there is no state" in str(caught.value)
 
 
 def test_a_name_that_runs_is_not_hidden() -> None:
