@@ -43,7 +43,7 @@ def merge_adapter(
       weighttools merge-adapter model.Q4_K.gguf adapter/ -o merged/ --names hf --dequantize
     """  # fmt: skip
     from weighttools.cli import writing
-    from weighttools.train.checkpoints.companions import gguf_files
+    from weighttools.families.gguf.companions import gguf_files
     from weighttools.transforms.changes import recodings, taken
     from weighttools.verbs import api, edits
 

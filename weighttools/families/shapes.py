@@ -1,7 +1,7 @@
-"""What tensors a family's models have, and what config.json says of their shapes: one description a family.
+"""What tensors a family's models have, and what config.json says of their shapes: one table a family.
 
-A family is a table of rows: a name (``{}`` stands for a number), which of weight and bias it has, the axes, and when
-it is there. `tables` holds the rows; this module reads them and answers for a configuration.
+A row of it is a name (``{}`` stands for a number), which of weight and bias it has, the axes, and when it is there.
+`weighttools.families.models` holds the tables; this module reads them and answers for a configuration.
 """
 
 from __future__ import annotations
@@ -34,13 +34,11 @@ class Expected(NamedTuple):
     reason: str = ""
 
 
-class Family(NamedTuple):
+class TensorTable(NamedTuple):
     """The tensors of a family of models, by their names without prefix, each number in a name as ``{}``.
 
     Parameters
     ----------
-    kind
-        ``"encoder"`` or ``"decoder"``.
     anchor
         A tensor that every whole model has; what precedes it in a file's name is the prefix.
     counts
@@ -51,7 +49,6 @@ class Family(NamedTuple):
         The entries of a length and of heads that must divide it, if any.
     """
 
-    kind: str
     anchor: str
     counts: tuple[tuple[str, int], ...]
     body: Mapping[str, Expected]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from weighttools.core.patterns import listed
 from weighttools.core.tensormap import TensorMap
@@ -87,6 +88,21 @@ def located(path: str) -> str:
             remedy=f"looked in {huggingface.cache_directory()}",
         )
     return path
+
+
+def home_of(base: PathLike | TensorMap) -> Path:
+    """Return the directory that a checkpoint lies in, where its configuration and tokenizer are looked for.
+
+    Raises
+    ------
+    SourceError
+        An open map came from no file.
+    """
+    place = base.origin.path if isinstance(base, TensorMap) else os.fspath(base)
+    if not place or place == "-":
+        raise SourceError("comes from no file, so that nothing lies beside it", subject="the checkpoint")
+    path = Path(located(place))
+    return path if path.is_dir() else path.parent
 
 
 def name_of(path: PathLike | TensorMap) -> str:

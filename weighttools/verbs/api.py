@@ -165,7 +165,7 @@ def gguf_companions(
 
     if names != "hf" or not means_directory(dst, format):
         return {}, []
-    from weighttools.train.checkpoints.companions import gguf_files
+    from weighttools.families.gguf.companions import gguf_files
 
     return gguf_files(opened)
 

@@ -20,6 +20,7 @@ from weighttools.errors import (
     UnsafeFileError,
     install,
 )
+from weighttools.formats.opening import home_of as home_of
 from weighttools.io.beside import LEAVES, OF_TEXTS, companion, is_link_out, not_taken
 from weighttools.io.text import parse_json, read_json_beside
 from weighttools.train.autograd.tape import Array
@@ -48,23 +49,6 @@ _NONE = 2**32 - 1
 
 Base = str | os.PathLike[str] | TensorMap
 """A checkpoint: its path, its directory, or the open map."""
-
-
-def home_of(base: Base) -> Path:
-    """Return the directory that a checkpoint lies in, where its configuration and tokenizer are looked for.
-
-    Raises
-    ------
-    SourceError
-        An open map came from no file.
-    """
-    from weighttools.formats.opening import located
-
-    place = base.origin.path if isinstance(base, TensorMap) else os.fspath(base)
-    if not place or place == "-":
-        raise SourceError("comes from no file, so that nothing lies beside it", subject="the checkpoint")
-    path = Path(located(place))
-    return path if path.is_dir() else path.parent
 
 
 class Encoded(NamedTuple):
