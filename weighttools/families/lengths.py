@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from weighttools.families.shapes import Condition, Config, Length, TensorTable, entry, number, rows
+from weighttools.families.shapes import Condition, Config, Length, TensorTable, entry, number
 
 
 def classes(config: Config) -> int | None:
@@ -36,7 +36,6 @@ def own_head(is_tied: bool) -> Condition:
 
 V, D, P = entry("vocab_size"), entry("hidden_size"), entry("max_position_embeddings")
 F, T, HEADS = entry("intermediate_size"), entry("type_vocab_size"), entry("num_attention_heads")
-LAYERS = (("num_hidden_layers", 0),)
 PLAIN: Mapping[str, Length] = {"V": V, "D": D, "P": P, "F": F, "T": T, "L": classes}
 """What most families' tables call the lengths of axes."""
 
@@ -62,7 +61,7 @@ def encoder_table(
     heads: str,
     sizes: Mapping[str, Length] = PLAIN,
     conditions: Mapping[str, Condition] | None = None,
-    counts: tuple[tuple[str, int], ...] = LAYERS,
+    counts: tuple[tuple[str, int], ...] = (("num_hidden_layers", 0),),
     whole: tuple[str, str] = ("hidden_size", "num_attention_heads"),
     anchor: str = "embeddings.word_embeddings.weight",
 ) -> TensorTable:
@@ -80,4 +79,4 @@ def encoder_table(
         The entries of a length and of heads that must divide it.
     """
     own = {"tie_word_embeddings": own_head(is_tied=True), **(conditions or {})}
-    return TensorTable(anchor, counts, rows(body, sizes, own), rows(heads, sizes, own), whole)
+    return TensorTable(anchor, body, heads, sizes, own, counts, whole)

@@ -6,17 +6,17 @@ What a field leaves None is not known here, on purpose: each user of the row say
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from weighttools.families.shapes import TensorTable
 
 Pairs = tuple[tuple[str, str], ...]
 Json = Mapping[str, Any]
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigEntry:
+class ConfigEntry(NamedTuple):
     """An option of a model's function, and the entry of config.json that gives it.
 
     Parameters
@@ -37,8 +37,7 @@ class ConfigEntry:
     most: int | str = 1 << 24
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderParts:
+class EncoderParts(NamedTuple):
     """What a family of BERT's kin calls the parts of a layer, and where its layers lie."""
 
     layer: str = "encoder.layer.{}"
@@ -53,8 +52,7 @@ class EncoderParts:
     pooler: str = "pooler.dense"
 
 
-@dataclass(frozen=True, slots=True)
-class DecoderStyle:
+class DecoderStyle(NamedTuple):
     """What sets a family of Llama's kin apart, beside its entries of config.json.
 
     Parameters
@@ -82,8 +80,7 @@ class DecoderStyle:
     turns_part: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFunction:
+class ModelFunction(NamedTuple):
     """Which function of arrays computes a model, and with which options.
 
     Parameters
@@ -105,16 +102,15 @@ class ModelFunction:
     """
 
     name: str
-    entries: Mapping[str, ConfigEntry] = field(default_factory=dict)
+    entries: Mapping[str, ConfigEntry] = _NOTHING
     how: EncoderParts | DecoderStyle | None = None
     size: str = "hidden_size"
-    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    only: Mapping[str, tuple[Any, ...]] = _NOTHING
     spares: tuple[str, ...] = ()
     skips: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ScoringHead:
+class ScoringHead(NamedTuple):
     """How a class for sequences is built on a model: a pooled state, perhaps a dense layer, and the scores.
 
     Parameters
@@ -138,8 +134,7 @@ class ScoringHead:
     has_bias: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class GgufModel:
+class GgufArchitecture(NamedTuple):
     """What llama.cpp calls a family's tensors and settings, and how it keeps them.
 
     Parameters
@@ -179,7 +174,7 @@ class GgufModel:
 
     architecture: str
     pairs: Pairs
-    changes: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, str] = _NOTHING
     head: tuple[str, str] | None = ("lm_head.weight", "model.embed_tokens.weight")
     is_always_tied: bool = False
     wrappers: Pairs = (
@@ -193,16 +188,15 @@ class GgufModel:
     derived: tuple[str, ...] = (r".*rotary_emb\.inv_freq",)
     epsilon: str = "attention.layer_norm_rms_epsilon"
     entries: Pairs = ()
-    fixed: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    always: Json = field(default_factory=dict)
+    fixed: Mapping[str, tuple[Any, ...]] = _NOTHING
+    always: Json = _NOTHING
     read: Pairs = ()
     nulls: tuple[str, ...] = ()
     widening: int | None = None
     scaled_by_heads: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelFamily:
+class ModelFamily(NamedTuple):
     """All that is known of a family of models.
 
     Parameters
@@ -214,8 +208,6 @@ class ModelFamily:
     class_name
         What transformers' classes of it begin with: ``Llama`` of ``LlamaForCausalLM``. None: classes of a model with
         other parts beside texts.
-    language_class
-        The class with an output layer, where its name follows no rule.
     prefix
         What transformers puts before the body's names where a head stands on it.
     tensors
@@ -230,19 +222,21 @@ class ModelFamily:
         Modules that peft adapts unless told otherwise. None: it has no such table.
     gguf
         What llama.cpp makes of it. None: it has other architectures, or none is known here.
+    language_class
+        The class with an output layer, where its name follows no rule.
     """
 
     model_type: str
     kind: Literal["encoder", "decoder"]
     class_name: str | None
-    language_class: str | None = None
     prefix: str
     tensors: TensorTable
     defaults: Json
     function: ModelFunction | None
     head: ScoringHead | None
     adapted: tuple[str, ...] | None
-    gguf: GgufModel | None
+    gguf: GgufArchitecture | None
+    language_class: str | None = None
 
     @property
     def plain_class(self) -> str:

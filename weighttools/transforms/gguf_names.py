@@ -16,7 +16,7 @@ from weighttools.families.gguf.rope import divisors
 from weighttools.families.gguf.settings import flattened, lacking, plain_settings, settings_of, unsaid
 from weighttools.families.gguf.special import carried_tokenizer
 from weighttools.families.gguf.tokenizer_json import has_tokenizer
-from weighttools.families.model_family import GgufModel
+from weighttools.families.model_family import GgufArchitecture
 from weighttools.families.models import FAMILIES, GGUF_FAMILIES
 from weighttools.io.beside import CONFIGURATIONS, LEAVES, is_link_out, not_taken
 from weighttools.io.text import read_json_beside
@@ -36,7 +36,7 @@ class Model:
     """An architecture's name, what is known of it, and its settings by GGUF's keys, without its name before them."""
 
     name: str
-    family: GgufModel
+    family: GgufArchitecture
     settings: Settings
 
     def n_heads(self, which: str, layer: int) -> int:
@@ -135,7 +135,7 @@ def _parted(tensor_map: TensorMap, derived: tuple[str, ...]) -> tuple[dict[str, 
     return {name: tensor for name, tensor in tensor_map.items() if name not in set(dropped)}, dropped
 
 
-def _head(family: GgufModel, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _head(family: GgufArchitecture, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the tie that GGUF says by leaving out the output layer."""
     if family.head is None or family.head[0] in tensors or family.head[1] not in tensors:
         return {}
@@ -155,7 +155,7 @@ def _renamed(name: str, table: Mapping[str, str], model: Model) -> str:
     return pattern.format(layer[0] if layer else "") + suffix[0]
 
 
-def _unwrapped(name: str, family: GgufModel) -> str:
+def _unwrapped(name: str, family: GgufArchitecture) -> str:
     """Return a name without what an outer class puts before it, and with what an inner one leaves off."""
     for prefix, instead in family.wrappers:
         if name.startswith(prefix):

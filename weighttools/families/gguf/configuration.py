@@ -9,7 +9,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import UnsupportedError
 from weighttools.families.gguf.rope import DIVISORS, llama3_of
 from weighttools.families.gguf.settings import CAPS, SETTINGS, style_of
-from weighttools.families.model_family import GgufModel, ModelFamily, Pairs
+from weighttools.families.model_family import GgufArchitecture, ModelFamily, Pairs
 from weighttools.families.models import GGUF_FAMILIES
 from weighttools.formats.gguf.numbers import Float32
 
@@ -66,7 +66,7 @@ def configuration(tensor_map: TensorMap) -> dict[str, Any]:
     return config | ({"rope_scaling": rope} if rope else {})
 
 
-def _entries(own: GgufModel) -> Pairs:
+def _entries(own: GgufArchitecture) -> Pairs:
     """Return the table of settings, in the words of the family: GPT-2 has some of its own."""
     keys = {theirs for _, theirs in own.entries}
     return (*own.entries, *(pair for pair in (*SETTINGS, *_MORE) if pair[1] not in keys))
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _query_scalar(own: GgufModel, config: Mapping[str, Any]) -> Any:
+def _query_scalar(own: GgufArchitecture, config: Mapping[str, Any]) -> Any:
     if config.get("num_hidden_layers") == own.scaled_by_heads:
         size, heads = (config.get(key) for key in ("hidden_size", "num_attention_heads"))
         return size // max(1, heads) if isinstance(size, int) and isinstance(heads, int) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from weighttools.errors import SpecError, UnsupportedError, brief
 from weighttools.families.gguf.rope import float32, scaling
-from weighttools.families.model_family import DecoderStyle, GgufModel, ModelFamily
+from weighttools.families.model_family import DecoderStyle, GgufArchitecture, ModelFamily
 from weighttools.families.models import FAMILIES, GGUF_FAMILIES
 
 SETTINGS: tuple[tuple[str, str], ...] = (
@@ -30,7 +30,7 @@ SETTINGS: tuple[tuple[str, str], ...] = (
 )
 """Entries of config.json, and the keys, after the architecture's name, that GGUF has for them: what most families have.
 
-A family's own come behind (`GgufModel.entries`).
+A family's own come behind (`GgufArchitecture.entries`).
 """
 CAPS = (
     ("attn_logit_softcapping", "attn_logit_softcapping"),
@@ -94,7 +94,7 @@ def _family(config: Json, architecture: str) -> ModelFamily:
     return named if named is not None and is_of else GGUF_FAMILIES[architecture]
 
 
-def _gguf(family: ModelFamily) -> GgufModel:
+def _gguf(family: ModelFamily) -> GgufArchitecture:
     assert family.gguf is not None
     return family.gguf
 
@@ -160,6 +160,6 @@ def _refuse_other(flat: Json, family: ModelFamily) -> None:
         raise _unsupported("layer_types are of another order", own, f"full attention in every {step}th layer")
 
 
-def _unsupported(fact: str, own: GgufModel, expected: str) -> UnsupportedError:
+def _unsupported(fact: str, own: GgufArchitecture, expected: str) -> UnsupportedError:
     return UnsupportedError(f"{fact}, which llama.cpp does not compute for {own.architecture}", subject="config.json",
                             expected=expected)  # fmt: skip

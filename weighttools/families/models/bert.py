@@ -7,14 +7,13 @@ Source: transformers 5, ``models/*/modeling_*.py`` and ``configuration_*.py``; l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from weighttools.families.lengths import encoder_table
 from weighttools.families.model_family import (
     ConfigEntry,
     EncoderParts,
-    GgufModel,
+    GgufArchitecture,
     ModelFamily,
     ModelFunction,
     Pairs,
@@ -92,7 +91,7 @@ BERT = ModelFamily(
     function=ModelFunction("bert", ENTRIES, EncoderParts(), only=ONLY, spares=SPARES),
     head=ScoringHead("cls", "classifier", "{}pooler.dense"),
     adapted=("query", "value"),
-    gguf=GgufModel(
+    gguf=GgufArchitecture(
         "bert",
         _PAIRS,
         head=None,
@@ -104,8 +103,7 @@ BERT = ModelFamily(
     ),
 )
 _PADDED = {**ENTRIES, "padding": ConfigEntry("count", ("pad_token_id",), least=0)}
-ROBERTA = replace(
-    BERT,
+ROBERTA = BERT._replace(
     model_type="roberta",
     class_name="Roberta",
     prefix="roberta.",
@@ -118,6 +116,6 @@ ROBERTA = replace(
 FAMILIES = (
     BERT,
     ROBERTA,
-    replace(ROBERTA, model_type="xlm-roberta", class_name="XLMRoberta"),
-    replace(ROBERTA, model_type="camembert", class_name="Camembert"),
+    ROBERTA._replace(model_type="xlm-roberta", class_name="XLMRoberta"),
+    ROBERTA._replace(model_type="camembert", class_name="Camembert"),
 )

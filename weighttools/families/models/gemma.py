@@ -7,10 +7,9 @@ Source: transformers 5, ``models/*/modeling_*.py`` and ``configuration_*.py``; l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from weighttools.families.model_family import DecoderStyle, GgufModel, ModelFamily, ModelFunction, Pairs
+from weighttools.families.model_family import DecoderStyle, GgufArchitecture, ModelFamily, ModelFunction, Pairs
 from weighttools.families.models.llama import (
     BIASED,
     BLOCK,
@@ -67,28 +66,26 @@ GEMMA = ModelFamily(
     function=ModelFunction("llama", how=DecoderStyle(is_scaled=True), only=_CAUSAL),
     head=LAST_TOKEN,
     adapted=("q_proj", "v_proj"),
-    gguf=GgufModel("gemma", GGUF_PAIRS, _SHIFTED, is_always_tied=True, fixed=_TANH),
+    gguf=GgufArchitecture("gemma", GGUF_PAIRS, _SHIFTED, is_always_tied=True, fixed=_TANH),
 )
-GEMMA2 = replace(
-    GEMMA,
+GEMMA2 = GEMMA._replace(
     model_type="gemma2",
     class_name="Gemma2",
     tensors=decoder_table(_BODY + _POST_NORMS, _SECOND),
     defaults=_SECOND,
     function=ModelFunction("llama", how=DecoderStyle(2, True, True, query_scale=True), only=_CAUSAL),
-    gguf=GgufModel(
+    gguf=GgufArchitecture(
         "gemma2", _PAIRS2, _SHIFTED, is_always_tied=True, entries=WINDOW + _CAPS, fixed=_TANH, scaled_by_heads=46
     ),
 )
-GEMMA3 = replace(
-    GEMMA,
+GEMMA3 = GEMMA._replace(
     model_type="gemma3_text",
     class_name="Gemma3Text",
     language_class="Gemma3ForCausalLM",
     tensors=decoder_table(_BODY + _POST_NORMS + HEAD_NORMS, _THIRD),
     defaults=_THIRD,
     function=ModelFunction("llama", how=DecoderStyle(6, True, True, head_norms=True, query_scale=True), only=_CAUSAL),
-    gguf=GgufModel(
+    gguf=GgufArchitecture(
         "gemma3",
         (*_PAIRS2, *GGUF_HEAD_NORMS),
         _SHIFTED,
@@ -103,5 +100,5 @@ GEMMA3 = replace(
         scaled_by_heads=62,
     ),
 )
-FAMILIES = (GEMMA, GEMMA2, GEMMA3, replace(GEMMA3, model_type="gemma3", class_name=None, language_class=None))
+FAMILIES = (GEMMA, GEMMA2, GEMMA3, GEMMA3._replace(model_type="gemma3", class_name=None, language_class=None))
 """``gemma3`` is the model that sees: its part for texts is ``gemma3_text``."""

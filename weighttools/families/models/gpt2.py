@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from weighttools.families.lengths import V, classes, own_head
-from weighttools.families.model_family import ConfigEntry, GgufModel, ModelFamily, ModelFunction, Pairs
+from weighttools.families.model_family import ConfigEntry, GgufArchitecture, ModelFamily, ModelFunction, Pairs
 from weighttools.families.models.llama import DECODER_HEADS, LAST_TOKEN
-from weighttools.families.shapes import Config, TensorTable, entry, number, product, rows
+from weighttools.families.shapes import Config, TensorTable, entry, number, product
 
 _BODY = """
     wte w V D
@@ -70,8 +70,7 @@ def _table() -> TensorTable:
     positions = entry("n_positions", "max_position_embeddings")
     sizes = {"V": V, "D": size, "P": positions, "Q": product(3, size), "K": product(2, size), "F": inner, "L": classes}
     own = {"tie_word_embeddings": own_head(_DEFAULTS["tie_word_embeddings"])}
-    heads = rows(DECODER_HEADS, sizes, own)
-    return TensorTable("wte.weight", (("n_layer", 0),), rows(_BODY, sizes, own), heads, ("n_embd", "n_head"))
+    return TensorTable("wte.weight", _BODY, DECODER_HEADS, sizes, own, (("n_layer", 0),), ("n_embd", "n_head"))
 
 
 _FUNCTION = ModelFunction(
@@ -98,7 +97,7 @@ GPT2 = ModelFamily(
     function=_FUNCTION,
     head=LAST_TOKEN,
     adapted=("c_attn",),
-    gguf=GgufModel(
+    gguf=GgufArchitecture(
         "gpt2",
         _PAIRS,
         dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_down"), "transpose"),

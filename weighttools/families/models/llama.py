@@ -7,12 +7,18 @@ Source: transformers 5, ``models/*/modeling_*.py`` and ``configuration_*.py``; l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from weighttools.families.lengths import HEADS, LAYERS, PLAIN, D, F, own_head
-from weighttools.families.model_family import DecoderStyle, GgufModel, ModelFamily, ModelFunction, Pairs, ScoringHead
-from weighttools.families.shapes import Config, Length, TensorTable, entry, number, product, rows
+from weighttools.families.lengths import HEADS, PLAIN, D, F, own_head
+from weighttools.families.model_family import (
+    DecoderStyle,
+    GgufArchitecture,
+    ModelFamily,
+    ModelFunction,
+    Pairs,
+    ScoringHead,
+)
+from weighttools.families.shapes import Config, Length, TensorTable, entry, number, product
 
 # -- tensors ----------------------------------------------------------------------------------------------------------
 
@@ -90,7 +96,7 @@ def decoder_table(body: str, defaults: Mapping[str, Any], is_grouped: bool = Fal
 
     sizes = {**PLAIN, "Q": asked, "K": kept, "H": head, "X": all_three, "G": product(2, F)}
     own = {"tie_word_embeddings": own_head(defaults["tie_word_embeddings"])}
-    return TensorTable("embed_tokens.weight", LAYERS, rows(body, sizes, own), rows(DECODER_HEADS, sizes, own))
+    return TensorTable("embed_tokens.weight", body, DECODER_HEADS, sizes, own)
 
 
 # -- llama.cpp --------------------------------------------------------------------------------------------------------
@@ -135,10 +141,9 @@ LLAMA = ModelFamily(
     function=ModelFunction("llama", how=DecoderStyle()),
     head=LAST_TOKEN,
     adapted=("q_proj", "v_proj"),
-    gguf=GgufModel("llama", GGUF_PAIRS, {"attn_q": "q", "attn_k": "k"}, fixed=SILU),
+    gguf=GgufArchitecture("llama", GGUF_PAIRS, {"attn_q": "q", "attn_k": "k"}, fixed=SILU),
 )
-MISTRAL = replace(
-    LLAMA,
+MISTRAL = LLAMA._replace(
     model_type="mistral",
     class_name="Mistral",
     tensors=decoder_table(EMBEDDED + _BARE + GATED + NORMS, DEFAULTS),
@@ -146,8 +151,7 @@ MISTRAL = replace(
     function=ModelFunction("llama", how=DecoderStyle("all")),
 )
 _SMOLLM3 = {**DEFAULTS, "rope_theta": 2e6, "tie_word_embeddings": True, "pad_token_id": 128004}
-SMOLLM3 = replace(
-    LLAMA,
+SMOLLM3 = LLAMA._replace(
     model_type="smollm3",
     class_name="SmolLM3",
     tensors=decoder_table(EMBEDDED + BIASED + GATED + _MLP_BIAS + NORMS, _SMOLLM3),

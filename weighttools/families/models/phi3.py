@@ -6,7 +6,7 @@ Source: transformers 5, ``models/*/modeling_*.py`` and ``configuration_*.py``; l
 
 from __future__ import annotations
 
-from weighttools.families.model_family import DecoderStyle, GgufModel, ModelFamily, ModelFunction, Pairs
+from weighttools.families.model_family import DecoderStyle, GgufArchitecture, ModelFamily, ModelFunction, Pairs
 from weighttools.families.models.llama import DEFAULTS, EMBEDDED, ENDS, LAST_TOKEN, NORMS, SILU, WINDOW, decoder_table
 
 _FUSED = """
@@ -36,7 +36,7 @@ PHI3 = ModelFamily(
     function=ModelFunction("llama", how=DecoderStyle("all", turns_part=True)),
     head=LAST_TOKEN,
     adapted=("qkv_proj",),
-    gguf=GgufModel(
+    gguf=GgufArchitecture(
         "phi3",
         _PAIRS,
         entries=WINDOW,

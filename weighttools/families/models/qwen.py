@@ -6,9 +6,7 @@ Source: transformers 5, ``models/*/modeling_*.py`` and ``configuration_*.py``; l
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from weighttools.families.model_family import DecoderStyle, GgufModel, ModelFamily, ModelFunction
+from weighttools.families.model_family import DecoderStyle, GgufArchitecture, ModelFamily, ModelFunction
 from weighttools.families.models.llama import (
     ATTENTION,
     BIASED,
@@ -38,15 +36,14 @@ QWEN2 = ModelFamily(
     function=ModelFunction("llama", how=DecoderStyle("said")),
     head=LAST_TOKEN,
     adapted=("q_proj", "v_proj"),
-    gguf=GgufModel("qwen2", GGUF_PAIRS, fixed=_WHOLE),
+    gguf=GgufArchitecture("qwen2", GGUF_PAIRS, fixed=_WHOLE),
 )
-QWEN3 = replace(
-    QWEN2,
+QWEN3 = QWEN2._replace(
     model_type="qwen3",
     class_name="Qwen3",
     tensors=decoder_table(EMBEDDED + BIASED + GATED + NORMS + HEAD_NORMS, _THIRD),
     defaults=_THIRD,
     function=ModelFunction("llama", how=DecoderStyle("said", head_norms=True)),
-    gguf=GgufModel("qwen3", (*GGUF_PAIRS, *GGUF_HEAD_NORMS), fixed=_WHOLE),
+    gguf=GgufArchitecture("qwen3", (*GGUF_PAIRS, *GGUF_HEAD_NORMS), fixed=_WHOLE),
 )
 FAMILIES = (QWEN2, QWEN3)
