@@ -257,8 +257,8 @@ def llama_torch(update: bool = False) -> Step:
 def lora_ours() -> Step:
     from weighttools import train
     from weighttools.train import models
-    from weighttools.train.fitting.model import weights
     from weighttools.train.parallel import threads_for
+    from weighttools.train.tasks.model import weights
 
     c = Llama()
     p, ids = llama_params(c), RNG.integers(1, c.vocabulary, (1, c.tokens))

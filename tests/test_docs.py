@@ -17,6 +17,7 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -37,8 +38,18 @@ def commands(block: str) -> list[str]:
     return [line.removeprefix(_PROMPT) for line in block.splitlines() if line.startswith(_PROMPT)]
 
 
-def ran(command: str, scratch: str) -> str:
-    """Run one command line in the repository's root and return its standard output.
+class Installed(NamedTuple):
+    """Which program is run, and where: by default this checkout's, in its root; `.ci/wheel` has another one run."""
+
+    program: str = f"{shlex.quote(sys.executable)} -m {_PROGRAM}"
+    place: Path = ROOT
+
+
+_HERE = Installed()
+
+
+def ran(command: str, scratch: str, how: Installed = _HERE) -> str:
+    """Run one command line and return its standard output.
 
     Raises
     ------
@@ -46,21 +57,20 @@ def ran(command: str, scratch: str) -> str:
         It fails, or does not begin with ``weighttools``.
     """
     assert shlex.split(command)[0] == _PROGRAM, f"console blocks show {_PROGRAM} only: {command}"
-    here = f"{shlex.quote(sys.executable)} -m {_PROGRAM}"
-    line = re.sub(rf"(^|\|\s*){_PROGRAM}(?=\s)", rf"\1{here}", command)
+    line = re.sub(rf"(^|\|\s*){_PROGRAM}(?=\s)", rf"\1{how.program}", command)
     env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "SYSTEMROOT")}
-    env |= {"PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TMP": scratch, "HF_HUB_OFFLINE": "1"}
+    env |= {"PYTHONPATH": str(how.place), "LANG": "C.UTF-8", "TMP": scratch, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", line], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
+        ["bash", "-o", "pipefail", "-c", line], cwd=how.place, env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode in (0, 1), f"{command}: exit {done.returncode}: {done.stderr}"
     return done.stdout.replace(scratch, "$TMP")
 
 
-def true_block(block: str) -> str:
+def true_block(block: str, how: Installed = _HERE) -> str:
     """A block with the outputs that its commands really give."""
     with tempfile.TemporaryDirectory() as scratch:
-        return "".join(f"{_PROMPT}{command}\n{ran(command, scratch)}" for command in commands(block))
+        return "".join(f"{_PROMPT}{command}\n{ran(command, scratch, how)}" for command in commands(block))
 
 
 def rewritten(text: str) -> str:
@@ -83,6 +93,19 @@ def test_readme_shows_real_output(block: str) -> None:
 
 def test_readme_mentions_every_command() -> None:
     assert unmentioned(README.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("name", [".ci/lowest", ".ci/wheel"])
+def test_ci_holds_what_is_declared(name: str) -> None:
+    """The lowest versions and the wheel are tried by every run of the checks."""
+    assert name in (ROOT / ".ci" / "run").read_text() and os.access(ROOT / name, os.X_OK)
+
+
+def test_every_folder_of_the_package_is_one() -> None:
+    """A folder without ``__init__.py`` is found in a checkout, and missed by tools that look for packages."""
+    folders = {path.parent for path in (ROOT / "weighttools").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+    assert (ROOT / "weighttools" / "py.typed").is_file()
 
 
 def test_this_checker(tmp_path: Path) -> None:

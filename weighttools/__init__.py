@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Spec as Spec
+    from weighttools.core.spec import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
     from weighttools.errors import WeighttoolsError as WeighttoolsError

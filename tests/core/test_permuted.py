@@ -15,7 +15,8 @@ from tests.strategies import bits_of, random_array, shapes
 from weighttools.core import plan
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import BAND_ELEMENTS, Elementwise, Held, Raw, Strided, Whole
-from weighttools.core.tensor import BLOCK_ELEMENTS, Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.io.source import LocalFile
 
 

@@ -15,8 +15,10 @@ from tests.sources import CountingSource
 from tests.strategies import arrays, same_bits, shapes
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import NEAR_ELEMENTS, Held, Joined, Strided, Whole, aligned_read
-from weighttools.core.slicing import c_strides, is_contiguous, parse_slice
-from weighttools.core.tensor import Span, Spec, Tensor
+from weighttools.core.slicing import parse_slice
+from weighttools.core.spec import Span, Spec
+from weighttools.core.strides import c_strides, is_contiguous
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 

@@ -15,7 +15,8 @@ from tests.strategies import assert_same, random_array, same_bits, tensor_maps
 from tests.work import Counted, bounded
 from weighttools.core import patterns
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.io.source import Bytes
@@ -212,17 +213,17 @@ NAMES = ["a.weight", "a.bias", "b.c.weight", "A.weight", "x[0]", "line\nfeed", "
     ],
 )
 def test_patterns(pattern: str, hits: list[str]) -> None:
-    assert patterns.chosen(NAMES, [pattern]) == hits
+    assert patterns.matching_names(NAMES, [pattern]) == hits
     rest = [name for name in NAMES if name not in hits]
     if rest:
-        assert patterns.chosen(NAMES, exclude=[pattern]) == rest
+        assert patterns.matching_names(NAMES, exclude=[pattern]) == rest
 
 
 @pytest.mark.parametrize(("include", "exclude"), [((), ["*"]), (["a.*"], ["a.*"]), (["a.*"], ["*.bias", "a.w*"])])
 def test_patterns_that_leave_nothing(include: list[str], exclude: list[str]) -> None:
     with pytest.raises(TensorNotFoundError, match=r"leaves? out every tensor"):
-        patterns.chosen(NAMES, include, exclude)
-    assert patterns.chosen([]) == []
+        patterns.matching_names(NAMES, include, exclude)
+    assert patterns.matching_names([]) == []
 
 
 @pytest.mark.parametrize("pattern", ["re:(", "re:*", "re:[", "re:(?P<a"])

@@ -224,11 +224,11 @@ def rows(names: list[str]) -> set[str]:
 
 def test_training_and_check_know_the_same_tensors() -> None:
     from weighttools.train.models.families import FAMILIES, names_of, options_of
-    from weighttools.train.models.settings import Settings
+    from weighttools.train.models.settings import ModelSettings
 
     for kind, family in FAMILIES.items():
         config = CONFIGS["gemma3_text" if kind == "gemma3" else kind]().to_dict()
-        settings = Settings(kind, config, family.defaults)
+        settings = ModelSettings(kind, config, family.defaults)
         required, optional = names_of(family, options_of(family, settings))
         musts = {row for row, one in family.tensors.body.items() if one.when(config)}
         assert rows(required) <= musts <= rows([*required, *optional]), kind

@@ -20,9 +20,9 @@ from tests.sources import CountingSource
 from tests.strategies import assert_same, random_array
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
+from weighttools.encodings import bitmask
 from weighttools.errors import CorruptFileError, SourceError, SpecError
 from weighttools.formats.base import WriteOptions
-from weighttools.formats.safetensors import bitmask
 from weighttools.formats.safetensors import format as safetensors
 from weighttools.io.sink import atomic_file
 from weighttools.io.source import Bytes
@@ -122,7 +122,7 @@ def test_runs_of_large_tensors(dtype, n, share, seed, data):
     array[np.random.default_rng(seed).random(n) < share] = 0
     source = Bytes(packed(array).tobytes(), "x")
     n_kept = int(np.count_nonzero(array.view(f"u{array.itemsize}")))
-    reader = bitmask.Masked(wt.core.tensor.Span(source, 0, source.size), DTYPES[dtype], n, n_kept)
+    reader = bitmask.Masked(wt.core.spec.Span(source, 0, source.size), DTYPES[dtype], n, n_kept)
     assert reader(0, n).tobytes() == array.tobytes()
     start = data.draw(st.integers(0, n))
     stop = data.draw(st.integers(start, n))
@@ -235,7 +235,7 @@ def test_a_run_takes_two_reads() -> None:
     array[::3] = 1
     data = packed(array).tobytes()
     source = CountingSource(data)
-    reader = bitmask.Masked(wt.core.tensor.Span(source, 0, len(data)), DTYPES["float32"], array.size, array[::3].size)
+    reader = bitmask.Masked(wt.core.spec.Span(source, 0, len(data)), DTYPES["float32"], array.size, array[::3].size)
     assert reader(20 * BLOCK + 5, 20 * BLOCK + 9).tolist() == array[20 * BLOCK + 5 : 20 * BLOCK + 9].tolist()
     assert len(source.reads) == 2 and sum(length for _, length in source.reads) < BLOCK // 8 + 4 * BLOCK // 2
 

@@ -20,10 +20,10 @@ from tests.formats.refusals import refusal
 from tests.sources import CountingSource
 from tests.strategies import same_bits
 from weighttools.core.dtypes import DTYPES, dtype
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, WeighttoolsError
-from weighttools.formats import read_file
+from weighttools.formats import npy_header, read_file
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.numpy import npy
 from weighttools.io.source import Bytes
@@ -68,7 +68,7 @@ def made(header: str | bytes, data: bytes = b"", version: int = 1, length: int |
     """An NPY file with this header."""
     text = header.encode("utf-8" if version == 3 else "latin-1") if isinstance(header, str) else header
     size = struct.pack("<H" if version == 1 else "<I", len(text) if length is None else length)
-    return npy.MAGIC + bytes([version, 0]) + size + text + data
+    return npy_header.MAGIC + bytes([version, 0]) + size + text + data
 
 
 def described(descr: str = "'<f4'", order: str = "False", shape: str = "(1,)") -> str:
@@ -134,12 +134,12 @@ def test_types_without_a_name_in_numpy_keep_it_in_ours(tmp_path: Path, name: str
 
 
 BAD: list[tuple[str, bytes, type[WeighttoolsError], str]] = [
-    ("magic only", npy.MAGIC, CorruptFileError, "does not begin with an NPY header"),
-    ("no length", npy.MAGIC + b"\1\0\x10", CorruptFileError, "does not begin with an NPY header"),
+    ("magic only", npy_header.MAGIC, CorruptFileError, "does not begin with an NPY header"),
+    ("no length", npy_header.MAGIC + b"\1\0\x10", CorruptFileError, "does not begin with an NPY header"),
     ("version 0", made(described(), b"1234", 0), CorruptFileError, "expected version 1 to 3"),
     ("version 4", made(described(), b"1234", 4), CorruptFileError, "expected version 1 to 3"),
     ("version 255", made(described(), b"1234", 255), CorruptFileError, "expected version 1 to 3"),
-    ("wide length cut", npy.MAGIC + b"\2\0\x10\0", CorruptFileError, "NPY header"),
+    ("wide length cut", npy_header.MAGIC + b"\2\0\x10\0", CorruptFileError, "NPY header"),
     ("header past the end", made(described(), b"", 1, 500), CorruptFileError, "the file ends in its NPY header"),
     ("header of 4 GB", made(described(), b"", 2, 0xFFFFFFFF), CorruptFileError, "header is 4,294,967,295 bytes"),
     ("not UTF-8", made(b"{'\xff'}", version=3), CorruptFileError, "is not UTF-8"),
@@ -247,20 +247,20 @@ def test_what_ours_takes_numpy_takes(tmp_path_factory: Any, edits: list[tuple[in
 
 @given(st.lists(st.integers(0, 10**18), max_size=6), st.sampled_from(list(DTYPES)))
 def test_headers_are_read_by_numpy_and_aligned(shape: list[int], name: str) -> None:
-    data = npy.encode_header(Spec(DTYPES[name], tuple(shape)))
+    data = npy_header.encode_header(Spec(DTYPES[name], tuple(shape)))
     assert len(data) % 64 == 0
     version = np.lib.format.read_magic(stream := io.BytesIO(data))
     assert version == (1, 0)
     found, fortran, descr = np.lib.format.read_array_header_1_0(stream)
     assert (found, fortran, descr.itemsize) == (tuple(shape), False, -(-DTYPES[name].bits // 8))
-    header = npy.parse_header(lambda n: data[:n], "x")
+    header = npy_header.parse_header(lambda n: data[:n], "x")
     assert (header.shape, header.length) == (tuple(shape), len(data))
-    assert npy.element_type(header, "x") == (DTYPES[name], "<")
+    assert npy_header.element_type(header, "x") == (DTYPES[name], "<")
 
 
 def test_a_very_long_shape_takes_version_2() -> None:
     spec = Spec(DTYPES["float32"], (10**9,) * 6000)
-    data = npy.encode_header(spec)
+    data = npy_header.encode_header(spec)
     assert np.lib.format.read_magic(io.BytesIO(data)) == (2, 0)
     assert len(data) % 64 == 0 and data.count(b"1000000000") == 6000
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.train.test_gradients import CASES
 from weighttools.train import models, ops
-from weighttools.train.autograd.tape import Tape, Variable, value_and_grad
+from weighttools.train.autograd.tape import Tape, value_and_grad
+from weighttools.train.autograd.variable import Variable
 from weighttools.train.losses import cross_entropy
 
 TABLES = ("cos", "sin", "frequencies")

@@ -18,7 +18,7 @@ import weighttools as wt
 from tests.strategies import same_bits
 from weighttools.errors import SpecError
 from weighttools.train import losses, ops
-from weighttools.train.autograd.tape import operation
+from weighttools.train.autograd.variable import operation
 from weighttools.train.signal import signal_report
 from weighttools.transforms import initializers as init
 

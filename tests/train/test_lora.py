@@ -34,7 +34,7 @@ from weighttools.train import (
     value_and_grad,
 )
 from weighttools.train.adapters.low_rank import LowRank, low_rank_linear
-from weighttools.train.fitting.model import Model
+from weighttools.train.tasks.model import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's own
 TARGETS = {

@@ -16,7 +16,7 @@ import weighttools as wt
 from tests.train.test_lora import ours
 from tests.train.test_models import CONFIGS, arrays, reference
 from weighttools import train
-from weighttools.train.fitting.model import Model
+from weighttools.train.tasks.model import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's own
 IDS = np.random.default_rng(0).integers(1, 50, (12, 7))

@@ -19,7 +19,8 @@ from weighttools.errors import SpecError
 from weighttools.train import losses, ops
 from weighttools.train.adapters.low_rank import LowRank
 from weighttools.train.autograd.recompute import checkpoint
-from weighttools.train.autograd.tape import Tape, Variable, operation, value_and_grad
+from weighttools.train.autograd.tape import Tape, value_and_grad
+from weighttools.train.autograd.variable import Variable, operation
 from weighttools.train.memory import keep_pages
 from weighttools.train.parallel import spread
 

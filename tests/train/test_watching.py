@@ -10,7 +10,7 @@ import pytest
 from tests.train.digits import digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError, TrainingError
-from weighttools.train.data.arrays import Columns
+from weighttools.train.data.arrays import ArrayColumns
 
 TASK = train.Classification(10)
 
@@ -32,7 +32,7 @@ def test_a_bad_value_in_the_data(value: float, kind: str) -> None:
     spoilt = x.copy()
     spoilt[47, 3] = value
     m = model()
-    line = stopped(m, Columns({"inputs": spoilt, "target": y}), batch_size=60)
+    line = stopped(m, ArrayColumns({"inputs": spoilt, "target": y}), batch_size=60)
     assert "step 1, learning rate 0.001: the loss is nan: inputs of sample" in line and f"is {kind}" in line
     assert "drop such samples" in line
     assert all((m.params[n] == p).all() for n, p in start().items())

@@ -494,7 +494,7 @@ def test_command(checkpoint: tuple[Path, Arrays], tmp_path: Path) -> None:
     assert '"layout_log"' in dry.output and not (tmp_path / "d.npz").exists()
 
 
-@pytest.mark.parametrize("options", [{"verify": True}, {"layout_from": "torch"}, {"layout_rule": ["*=keep"]}])
+@pytest.mark.parametrize("options", [{"layout_from": "torch"}, {"layout_rule": ["*=keep"]}])
 def test_options_need_layout(checkpoint: tuple[Path, Arrays], tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="need --layout"):
         wt.convert(checkpoint[0], tmp_path / "x.npz", **options)

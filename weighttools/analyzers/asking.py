@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from weighttools.analyzers import histogram, norms
 from weighttools.analyzers.base import Analyzer
 from weighttools.analyzers.distribution import Asked
-from weighttools.analyzers.run import Recipe, Record
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.analyzers.run import FoldOptions, Record
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError
 from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
@@ -82,7 +83,7 @@ class Request:
 class Engine:
     """How to fold: recipe, executor and how many jobs may be under way; threads for singular values."""
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: FoldOptions = field(default_factory=FoldOptions)
     executor: Executor | None = None
     window: int = 4
     progress: Progress = silent

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from weighttools.core.dtypes import DType
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 DIGIT_BITS = 16
 MAX_PREFIXES = 8

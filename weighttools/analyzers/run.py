@@ -24,14 +24,15 @@ from weighttools.analyzers.kernels.summary import Summary
 from weighttools.core import plan
 from weighttools.core.engine import run
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import BLOCK_ELEMENTS, Spec, Tensor, confirm
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor, confirm
 from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Record = dict[str, Any]
 
@@ -42,7 +43,7 @@ _ALIGNMENT = 8
 """Blocks start at multiples of this, so that groups of 4 or 8 elements are never cut."""
 
 
-class State(Protocol):
+class StatisticState(Protocol):
     """What a statistic knows of some elements; it pickles.
 
     Where a figure holds for one tensor only (a place, a row, a channel), a state has a method ``apart()`` too: it
@@ -56,11 +57,11 @@ class State(Protocol):
         """Return the figures; without a spec, those that make sense of several tensors together."""
 
 
-Statistic = Callable[["Block"], State]
+Statistic = Callable[["Block"], StatisticState]
 """Makes a state of a block: a function of a module or a frozen object, so that it pickles."""
 
 
-class Recipe(NamedTuple):
+class FoldOptions(NamedTuple):
     """How blocks are computed.
 
     Parameters
@@ -97,7 +98,7 @@ class Block:
     """
 
     def __init__(
-        self, values: Array, start: int, spec: Spec, recipe: Recipe, scratch: Scratch, axes: Axes = TORCH
+        self, values: Array, start: int, spec: Spec, recipe: FoldOptions, scratch: Scratch, axes: Axes = TORCH
     ) -> None:
         self.values, self.start, self.spec, self.axes = values, start, spec, axes
         self._recipe, self._scratch = recipe, scratch
@@ -128,7 +129,7 @@ class Block:
         return careful.chunks(self.values)
 
 
-class Task(NamedTuple):
+class FoldTask(NamedTuple):
     """A tensor, what to compute of it, and where its outputs and inputs lie."""
 
     tensor: Tensor
@@ -136,11 +137,11 @@ class Task(NamedTuple):
     axes: Axes = TORCH
 
 
-class Piece(NamedTuple):
+class TaskPiece(NamedTuple):
     """Elements `start` to `stop` of the task numbered `number`."""
 
     number: int
-    task: Task
+    task: FoldTask
     start: int
     stop: int
 
@@ -148,14 +149,14 @@ class Piece(NamedTuple):
 class Job(NamedTuple):
     """Pieces to compute in one go, and how; it pickles."""
 
-    pieces: Sequence[Piece]
-    recipe: Recipe
+    pieces: Sequence[TaskPiece]
+    recipe: FoldOptions
 
 
 def fold(
     tensors: Iterable[Tensor],
     statistics: Sequence[Statistic],
-    recipe: Recipe | None = None,
+    recipe: FoldOptions | None = None,
     executor: Executor | None = None,
     window: int = 4,
     progress: Progress = silent,
@@ -171,12 +172,12 @@ def fold(
     recipe, executor, window, progress
         As for `fold_tasks`.
     """
-    return fold_tasks((Task(tensor, statistics) for tensor in tensors), recipe, executor, window, progress)
+    return fold_tasks((FoldTask(tensor, statistics) for tensor in tensors), recipe, executor, window, progress)
 
 
 def fold_tasks(
-    tasks: Iterable[Task],
-    recipe: Recipe | None = None,
+    tasks: Iterable[FoldTask],
+    recipe: FoldOptions | None = None,
     executor: Executor | None = None,
     window: int = 4,
     progress: Progress = silent,
@@ -204,8 +205,8 @@ def fold_tasks(
     CorruptFileError
         What was read is not what its archive's CRC-32 tells.
     """
-    recipe = recipe or Recipe()
-    begun: deque[Task] = deque()
+    recipe = recipe or FoldOptions()
+    begun: deque[FoldTask] = deque()
     jobs = (Job(pieces, recipe) for pieces in _batches(_kept(tasks, begun), recipe, batch))
     done = (pair for pairs in run(_numbered, jobs, executor, window) for pair in pairs)
     for _, parts in groupby(done, key=lambda part: part[0]):
@@ -214,24 +215,24 @@ def fold_tasks(
         yield states
 
 
-def _kept(tasks: Iterable[Task], begun: deque[Task]) -> Iterator[Task]:
+def _kept(tasks: Iterable[FoldTask], begun: deque[FoldTask]) -> Iterator[FoldTask]:
     for task in tasks:
         begun.append(task)
         yield task
 
 
-def _told(states: list[State], n_bytes: int, progress: Progress) -> list[State]:
+def _told(states: list[StatisticState], n_bytes: int, progress: Progress) -> list[StatisticState]:
     progress(n_bytes)
     return states
 
 
-def _batches(tasks: Iterable[Task], recipe: Recipe, most: int) -> Iterator[list[Piece]]:
+def _batches(tasks: Iterable[FoldTask], recipe: FoldOptions, most: int) -> Iterator[list[TaskPiece]]:
     """Group small pieces, at most `most`, so that a job is worth handing over."""
-    batch: list[Piece] = []
+    batch: list[TaskPiece] = []
     n = 0
     for number, task in enumerate(tasks):
         for start, stop in _runs(task.tensor, recipe.piece_elements) if task.tensor.n_elements else [(0, 0)]:
-            batch.append(Piece(number, task, start, stop))
+            batch.append(TaskPiece(number, task, start, stop))
             n += stop - start
             if n >= recipe.piece_elements or len(batch) >= most:
                 yield batch
@@ -249,12 +250,12 @@ def _unit(tensor: Tensor) -> int:
     return math.lcm(max(tensor.reader.granularity, tensor.dtype.pack), _ALIGNMENT)
 
 
-def _numbered(job: Job) -> list[tuple[int, int, list[State]]]:
+def _numbered(job: Job) -> list[tuple[int, int, list[StatisticState]]]:
     """Compute a job: for each piece the number of its tensor, its size in bytes, and its states."""
     return [(p.number, p.task.tensor.dtype.nbytes(p.stop - p.start), _piece(p, job.recipe)) for p in job.pieces]
 
 
-def _piece(piece: Piece, recipe: Recipe) -> list[State]:
+def _piece(piece: TaskPiece, recipe: FoldOptions) -> list[StatisticState]:
     with np.errstate(all="ignore"):  # NaN, Inf and overflow are ordinary here
         return merged([of(block) for of in piece.task.statistics] for block in _blocks(piece, recipe))
 
@@ -271,7 +272,7 @@ def _merged(a: Sequence[Any], b: Sequence[Any]) -> list[Any]:
 _LOCAL = threading.local()
 
 
-def _blocks(piece: Piece, recipe: Recipe) -> Iterator[Block]:
+def _blocks(piece: TaskPiece, recipe: FoldOptions) -> Iterator[Block]:
     """Read a piece run by run into this thread's buffer, and yield its blocks; an empty piece is one empty block."""
     if not hasattr(_LOCAL, "scratch"):
         _LOCAL.scratch = Scratch()

@@ -25,11 +25,12 @@ from weighttools.analyzers.base import Analyzer
 from weighttools.analyzers.choosing import chosen
 from weighttools.analyzers.describe import usual_figures
 from weighttools.analyzers.kernels.scratch import Scratch
-from weighttools.analyzers.run import Block, Recipe, fold
+from weighttools.analyzers.run import Block, FoldOptions, fold
 from weighttools.core import testing as strategies
 from weighttools.core.dtypes import DTYPES, from_numpy
 from weighttools.core.readers import Held
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import MissingDependencyError
 
 try:
@@ -87,7 +88,7 @@ class AnalyzerConformance:
         """Return the state of a run of elements, as one block."""
         values = array.reshape(-1)[start : array.size if stop is None else stop]
         with np.errstate(all="ignore"):
-            return self.analyzer.of(Block(values, start, spec_of(array), Recipe(), Scratch()))
+            return self.analyzer.of(Block(values, start, spec_of(array), FoldOptions(), Scratch()))
 
     def alike(self, found: Figures, expected: Figures) -> None:
         """Fail unless the expected figures are found, to the tolerance."""
@@ -161,7 +162,7 @@ class AnalyzerConformance:
         whole = [state for [state] in fold(tensors, [self.analyzer.of])]
         with ThreadPoolExecutor(3) as pool:
             for size in (64, 1000):
-                recipe = Recipe(block_elements=size, piece_elements=3 * size)
+                recipe = FoldOptions(block_elements=size, piece_elements=3 * size)
                 cut = [state for [state] in fold(tensors, [self.analyzer.of], recipe, pool)]
                 here = [state for [state] in fold(tensors, [self.analyzer.of], recipe)]
                 for tensor, one, other, third in zip(tensors, whole, cut, here, strict=True):

@@ -57,7 +57,11 @@ LAYOUTS = ("torch", "keras", "flax", "mlx")
     help="What the tensors are whose name matches: linear, embedding, conv2d, depthwise2d, norm, transpose(1,0), "
     "keep, drop, …. Repeatable.",
 )
-@click.option("--verify", is_flag=True, help="Take every tensor written with --layout back and compare its bits.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Read the result back with the format's own library, and compare every bit, before it gets its name.",
+)
 @click.option(
     "--tied",
     type=click.Choice(["alias", "copy", "error"]),
@@ -86,6 +90,7 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
       weighttools convert model.safetensors bare.safetensors --rename 'module.='
       weighttools convert model.Q4_K_M.gguf model/ --dequantize --names hf
       weighttools convert checkpoint/ model.gguf --names gguf --dtype float16
+      weighttools convert pytorch_model.bin model.safetensors --verify
       weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """
     from weighttools.cli import writing
@@ -98,6 +103,7 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
         output.emit_json([record])
     elif dst != "-" or settings["dry_run"]:
         _report_layout(record)
+        _report_verified(record)
         writing.report(record)
     output.notes(record)
     for fact in lacking:
@@ -114,5 +120,13 @@ def _report_layout(record: dict[str, Any]) -> None:
         output.echo(printable(f"  {row['src']} -> {fate}  [{row['rule']}: {row['why']}]"))
     where = record["layout"]
     output.echo(printable(f"layout {where['source']} -> {where['target']} ({'; '.join(where['evidence'])})"))
-    if record["n_verified"]:
+
+
+def _report_verified(record: dict[str, Any]) -> None:
+    """Print who compared how many tensors, and where nobody but this program could."""
+    for row in record.get("verified_with", ()):
+        tensors = output.counted(row["n_tensors"], "tensor")
+        reader = f"{row['reader']} itself ({row['why']})" if row["why"] else row["reader"]
+        output.echo(printable(f"verified: {tensors}, read back by {reader}, bit for bit what was to be written"))
+    if "layout" in record and record["n_verified"]:
         output.echo(f"verified: {record['n_verified']:,} tensors taken back are the source's, bit for bit")

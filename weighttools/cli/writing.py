@@ -24,7 +24,7 @@ def write(
     if settings["dry_run"]:
         return api.convert(tensor_map, dst, **settings)
     planned = plan(tensor_map, dst, **settings)
-    n_passes = 2 if settings.get("store") else 1
+    n_passes = 1 + bool(settings.get("store")) + bool(settings.get("verify"))
     with options.progress(n_passes * planned["stored_bytes"], label) as moved:
         if last is not None:
             return conversion.write(tensor_map, dst, **settings, progress=moved, last=last)

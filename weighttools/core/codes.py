@@ -57,6 +57,11 @@ CODES: dict[str, Code] = {
         "bytes before or behind what the format reads: no loader sees them, a scanner may or may not",
         "convert it with weighttools, and keep the result",
     ),
+    "reference-refuses": Code(
+        "error",
+        "the format's reference library refuses a file that weighttools reads: what loads by that library fails on it",
+        "convert it with weighttools, and load the result",
+    ),
     "pickle-runs-code": Code(
         "error",
         "unpickling would call what is not needed to rebuild tensors and plain containers, or import what is dangerous",

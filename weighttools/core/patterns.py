@@ -35,7 +35,7 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     return found
 
 
-def chosen(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+def matching_names(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
     """Return the names that `include` matches (all, if it is empty) and `exclude` does not, in order.
 
     Raises

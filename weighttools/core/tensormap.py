@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core import patterns
-from weighttools.core.tensor import Source, Span, Spec, Tensor
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError, printable
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -168,7 +169,7 @@ class TensorMap(Mapping[str, Tensor]):
         TensorNotFoundError
             A pattern matches nothing.
         """
-        return self._keep(patterns.chosen(self._tensors, include, exclude)) if include or exclude else self
+        return self._keep(patterns.matching_names(self._tensors, include, exclude)) if include or exclude else self
 
     def drop(self, *exclude: str) -> TensorMap:
         """Leave out the tensors whose names match a pattern; an alias of one that goes, goes too."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from weighttools.core.findings import Finding
 from weighttools.core.registry import Entry, Registry
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SpecError
 from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions

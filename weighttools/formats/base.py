@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
 HEAD_BYTES = 4096
@@ -48,7 +53,7 @@ class WriteOptions(NamedTuple):
         How to compress values, for a format that can: ``"gzip"`` for HDF5. None is not at all.
     bitmasks
         Tensors that safetensors shall store as a bitmask and the values that are not zero, and how many values each
-        of their blocks keeps; see `weighttools.formats.safetensors.bitmask`.
+        of their blocks keeps; see `weighttools.encodings.bitmask`.
     beside
         Files to put into a target directory, by name; they take the place of those that lie beside the source.
     """
@@ -57,6 +62,42 @@ class WriteOptions(NamedTuple):
     compression: str | None = None
     bitmasks: Mapping[str, Any] = MappingProxyType({})
     beside: Mapping[str, bytes] = MappingProxyType({})
+
+
+class Stored(NamedTuple):
+    """What a reference reader finds of one tensor.
+
+    Parameters
+    ----------
+    label
+        The element type, by our name for it or for its quantisation; None where the format has no word for it.
+    shape
+        The lengths of the axes.
+    pieces
+        Gives its bytes, as they are stored, in pieces (uint8 of one axis).
+    """
+
+    label: str | None
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterator[Array]]
+
+
+class ReadBack(NamedTuple):
+    """A file as a reference reader sees it.
+
+    Parameters
+    ----------
+    reader
+        The package, with its version.
+    tensors
+        What looks at each tensor, by its name in the map that was written.
+    as_stored
+        Gives the tensor whose raw bytes are those that the format stores for a tensor.
+    """
+
+    reader: str
+    tensors: Mapping[str, Callable[[], Stored]]
+    as_stored: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 class Format(NamedTuple):
@@ -77,6 +118,9 @@ class Format(NamedTuple):
         Looks for what makes a file of this format dangerous or doubtful to other readers, beyond its tensors.
     encodings
         The quantised encodings it stores as they are.
+    read_back
+        Opens what was written of a map with the format's reference reader, to compare; None where there is no other
+        reader than ours. It raises MissingDependencyError where that one is not installed, or cannot be asked.
     title, suffixes
         One line for ``weighttools formats``, and file endings with the dot: of a format that an installed package
         adds. Those of our own stand in the table, which is read without importing them.
@@ -88,6 +132,7 @@ class Format(NamedTuple):
     losses: Callable[[TensorMap], list[str]] = lambda tensor_map: []
     check: Callable[[Source], Iterable[Finding]] = lambda source: ()
     encodings: frozenset[str] = frozenset()
+    read_back: Callable[[Path, TensorMap], AbstractContextManager[ReadBack]] | None = None
     title: str = ""
     suffixes: tuple[str, ...] = ()
 

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core import plan
 from weighttools.core.engine import run, threads
-from weighttools.core.tensor import Span, Tensor
+from weighttools.core.spec import Span
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.formats.base import WriteOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
 
@@ -68,3 +72,50 @@ def raw_block(job: tuple[Tensor, int, int]) -> Any:
 
         return pack(values.view("u1"), tensor.dtype.bits)
     return (values if sys.byteorder == "little" else values.byteswap()).view("u1")
+
+
+PIECE = 8 << 20
+"""Bytes that are looked at together."""
+
+
+def bytes_of(array: Array) -> Array:
+    """Return an array's bytes, in C order."""
+    import numpy as np
+
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def pieces_of(array: Array) -> Iterator[Array]:
+    """Yield an array's bytes in pieces, so that of one that is mapped only those are in memory."""
+    flat = bytes_of(array)
+    for at in range(0, flat.size, PIECE):
+        yield flat[at : at + PIECE]
+
+
+def mapped_bytes(path: Path, offset: int, length: int) -> Iterator[Array]:
+    """Yield the bytes of a part of a file, in pieces."""
+    import numpy as np
+
+    if length:
+        yield from pieces_of(np.memmap(path, np.uint8, "r", offset, (length,)))
+
+
+def stored_pieces(tensor: Tensor) -> Iterator[Array]:
+    """Yield the bytes that a tensor takes as raw elements, or as its quantised blocks, in pieces.
+
+    What is raw goes by the reader, element for element: copying, which may be how it was written, does not.
+    """
+    import numpy as np
+
+    if not tensor.spec.is_quantized:
+        with threads() as pool:
+            yield from run(raw_block, _jobs([tensor]), pool, window=4)
+    elif tensor.stored is not None:
+        for at in range(0, tensor.stored.length, PIECE):
+            data = np.empty(min(PIECE, tensor.stored.length - at), np.uint8)
+            tensor.stored.readinto(at, data.data)
+            yield data
+    else:
+        reader: Any = tensor.reader
+        for start, stop in plan.blocks(tensor.n_elements, reader.granularity, BLOCK_ELEMENTS):
+            yield bytes_of(reader.encoded(start, stop))

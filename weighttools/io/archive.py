@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core import budgets
 from weighttools.core.crc32 import crc32, crc32_of
-from weighttools.core.tensor import Source, Span
+from weighttools.core.spec import Source, Span
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, UnsupportedError
 from weighttools.io.contents import Checked, damaged
 

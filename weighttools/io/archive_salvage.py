@@ -18,7 +18,7 @@ from weighttools.core.budgets import (
     MOST_SCANNED_BYTES,
     opcodes,
 )
-from weighttools.core.tensor import Source, Span
+from weighttools.core.spec import Source, Span
 from weighttools.errors import SourceError, UnsafeFileError
 from weighttools.io.archive import DEFLATED, Member
 from weighttools.io.source import Bytes

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from weighttools.core.tensor import Span
+from weighttools.core.spec import Span
 from weighttools.errors import SourceError
 from weighttools.io.contents import read_beside
 from weighttools.io.placing import place_file
@@ -54,12 +54,21 @@ class FileSink:
         file) nothing is reserved, and there is no stepping back in it.
     around
         A directory whose debris is removed if there is no room without.
+    path
+        Where the bytes lie until the file gets its name; None of a file that is not ours.
     """
 
     def __init__(
-        self, fd: int, name: str, progress: Progress = silent, *, ours: bool = True, around: Path | None = None
+        self,
+        fd: int,
+        name: str,
+        progress: Progress = silent,
+        *,
+        ours: bool = True,
+        around: Path | None = None,
+        path: Path | None = None,
     ) -> None:
-        self.fd, self.name, self.progress, self._around = fd, name, progress, around
+        self.fd, self.name, self.progress, self._around, self.path = fd, name, progress, around, path
         self._ours = ours and stat.S_ISREG(os.fstat(fd).st_mode)
         self._at = 0
         self._end = 0
@@ -243,7 +252,7 @@ def atomic_file(
     with explained(target):
         fd, temporary = make_beside(path, _make)
     try:
-        sink = FileSink(fd, str(target), progress, around=path.parent)
+        sink = FileSink(fd, str(target), progress, around=path.parent, path=temporary)
         yield sink
         sink.finish()
         with explained(target):

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, TextIO
 from weighttools.errors import SourceError, UnsupportedError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Source
+    from weighttools.core.spec import Source
 
 _CHUNK = 1 << 30
 """The most that one read call is asked for: Linux stops at 2 GiB less a page."""
@@ -342,7 +342,7 @@ def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except (OSError, ValueError) as error:
-        from weighttools.io.beside import dangles
+        from weighttools.io.dangling import dangles
 
         if dangling := dangles(path):
             raise SourceError(dangling[0], subject=path, remedy=dangling[1]) from None

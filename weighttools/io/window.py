@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError
 
 WINDOW_BYTES = 1 << 16

@@ -58,9 +58,9 @@ from weighttools.train.adapters.adapting import save_lora as save_lora
 from weighttools.train.adapters.lora import lora as lora
 from weighttools.train.adapters.lora import weights_of as weights_of
 from weighttools.train.autograd.recompute import checkpoint as checkpoint
-from weighttools.train.autograd.tape import Variable as Variable
-from weighttools.train.autograd.tape import operation as operation
 from weighttools.train.autograd.tape import value_and_grad as value_and_grad
+from weighttools.train.autograd.variable import Variable as Variable
+from weighttools.train.autograd.variable import operation as operation
 from weighttools.train.checkpoints.companions import companions as companions
 from weighttools.train.checkpoints.heads import Classifier as Classifier
 from weighttools.train.checkpoints.heads import Embedder as Embedder
@@ -86,7 +86,6 @@ from weighttools.train.fitting.fit import Result as Result
 from weighttools.train.fitting.fit import fit as fit
 from weighttools.train.fitting.held import gradual as gradual
 from weighttools.train.fitting.history import History as History
-from weighttools.train.fitting.model import Model as Model
 from weighttools.train.fitting.rates import find_rate as find_rate
 from weighttools.train.fitting.recipe import Recipe as Recipe
 from weighttools.train.fitting.saving import tensor_map as tensor_map
@@ -135,6 +134,7 @@ from weighttools.train.optim.transforms import Penalty as Penalty
 from weighttools.train.signal import signal_report as signal_report
 from weighttools.train.tasks.classification import Binary as Binary
 from weighttools.train.tasks.classification import Classification as Classification
+from weighttools.train.tasks.model import Model as Model
 from weighttools.train.tasks.regression import LanguageModel as LanguageModel
 from weighttools.train.tasks.regression import Pairs as Pairs
 from weighttools.train.tasks.regression import Regression as Regression

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.dtypes import DTYPES, DType, dtype
 from weighttools.core.patterns import matching
 from weighttools.core.readers import Elementwise
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 from weighttools.families.packed import is_scale, refuse
 from weighttools.transforms.dequantize import decoded, without_file_type
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _FLOAT32 = DTYPES["float32"]
 _CUT = (1 << 29) - 1

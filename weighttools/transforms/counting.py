@@ -16,7 +16,7 @@ from weighttools.core.tensor import Tensor, confirm
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 R = TypeVar("R")
 
@@ -30,7 +30,7 @@ Key = Callable[[int, "Array"], "Array"]
 """Takes the position of a block's first element and the block; returns unsigned integers, smallest first to go."""
 
 
-class Job(NamedTuple):
+class ElementRun(NamedTuple):
     """A run of elements to look at: of the `part`-th tensor, from `start` to `stop`."""
 
     part: int
@@ -43,15 +43,15 @@ class Job(NamedTuple):
         return self.tensor.reader(self.start, self.stop)
 
 
-def jobs(tensors: Iterable[Tensor]) -> Iterator[Job]:
+def jobs(tensors: Iterable[Tensor]) -> Iterator[ElementRun]:
     """Cut tensors into runs of about `JOB_ELEMENTS`, in order."""
     for part, tensor in enumerate(tensors):
         size = max(JOB_ELEMENTS, getattr(tensor.reader, "band", 1))
         for start, stop in plan.blocks(tensor.n_elements, tensor.reader.granularity, size):
-            yield Job(part, tensor, start, stop)
+            yield ElementRun(part, tensor, start, stop)
 
 
-def over(fn: Callable[[Job], R], tensors: Sequence[Tensor], progress: Progress = silent) -> Iterator[R]:
+def over(fn: Callable[[ElementRun], R], tensors: Sequence[Tensor], progress: Progress = silent) -> Iterator[R]:
     """Yield `fn` of each run of the tensors, in order; in threads where there is work for them.
 
     `progress` is called with the number of bytes just looked at.
@@ -103,7 +103,7 @@ class Ranking:
     finite_below: int
 
 
-class Cut(NamedTuple):
+class Threshold(NamedTuple):
     """What comes before the cut: keys less than `pattern`, and those equal to it before position `stop`."""
 
     pattern: int
@@ -113,7 +113,7 @@ class Cut(NamedTuple):
 class Chosen(NamedTuple):
     """The n smallest elements: a cut for each tensor, how many they are, and how many elements equal the last."""
 
-    cuts: list[Cut]
+    cuts: list[Threshold]
     n_chosen: int
     n_ties: int
     pattern: int
@@ -136,14 +136,14 @@ def smallest(tensors: Sequence[Tensor], ranking: Ranking, n_wanted: int, progres
         if shift == ranking.bits - DIGIT:
             rest = wanted = min(n_wanted, int(counts[: ranking.finite_below].sum()))
             if not rest:
-                return Chosen([Cut(0, 0) for _ in tensors], 0, 0, 0)
+                return Chosen([Threshold(0, 0) for _ in tensors], 0, 0, 0)
         totals = np.cumsum(counts)
         digit = int(np.searchsorted(totals, rest))
         ties = int(counts[digit])
         rest -= int(totals[digit]) - ties
         prefix = prefix << DIGIT | digit
     last = _position(tensors, ranking.keys, prefix, rest) if rest < ties else (len(tensors), 0)
-    cuts = [Cut(prefix, _stop(part, tensor.n_elements, last)) for part, tensor in enumerate(tensors)]
+    cuts = [Threshold(prefix, _stop(part, tensor.n_elements, last)) for part, tensor in enumerate(tensors)]
     return Chosen(cuts, wanted, ties, prefix)
 
 
@@ -161,7 +161,7 @@ def _counted(tensors: Sequence[Tensor], keys: Sequence[Key], prefix: int, shift:
     return counts
 
 
-def _count(keys: Sequence[Key], prefix: int, shift: int, job: Job) -> Array:
+def _count(keys: Sequence[Key], prefix: int, shift: int, job: ElementRun) -> Array:
     block = job.read()
     counts = np.zeros(1 << DIGIT, np.int64)
     for at in range(0, block.size, PIECE_ELEMENTS):

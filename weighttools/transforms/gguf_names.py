@@ -32,7 +32,7 @@ Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class GGUFModel:
     """An architecture's name, what is known of it, and its settings by GGUF's keys, without its name before them."""
 
     name: str
@@ -142,7 +142,7 @@ def _head(family: GgufArchitecture, tensors: Mapping[str, Tensor]) -> dict[str, 
     return {family.head[0]: family.head[1]}
 
 
-def _renamed(name: str, table: Mapping[str, str], model: Model) -> str:
+def _renamed(name: str, table: Mapping[str, str], model: GGUFModel) -> str:
     suffix = _SUFFIX.search(name)
     stem = name[: suffix.start()] if suffix else name
     layer = _LAYER.search(stem)
@@ -163,7 +163,7 @@ def _unwrapped(name: str, family: GgufArchitecture) -> str:
     return name
 
 
-def _changed(tensor: Tensor, name: str, model: Model, *, to_gguf: bool) -> Tensor:
+def _changed(tensor: Tensor, name: str, model: GGUFModel, *, to_gguf: bool) -> Tensor:
     """Change a tensor, known by GGUF's name, to the layout of the other side."""
     stem = _SUFFIX.sub("", name).rpartition(".")[2]
     change = model.family.changes
@@ -178,7 +178,7 @@ def _changed(tensor: Tensor, name: str, model: Model, *, to_gguf: bool) -> Tenso
     return heads(tensor, model.n_heads(kind, int(layer[0]) if layer else 0), name, interleave=to_gguf)
 
 
-def _model(tensor_map: TensorMap, *, to_gguf: bool) -> Model:
+def _model(tensor_map: TensorMap, *, to_gguf: bool) -> GGUFModel:
     """Find out the architecture and its settings: by the metadata, else by the config.json beside the weights.
 
     Where a whole directory is given, its config.json comes before what a file's metadata say.
@@ -202,7 +202,7 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> Model:
     own = {key.removeprefix(prefix): _typed(v) for key, v in tensor_map.metadata.items() if key.startswith(prefix)}
     theirs = settings_of(config, str(said)) if to_gguf else plain_settings(config, str(said))
     is_whole = os.path.isdir(tensor_map.origin.path)
-    return Model(str(said), row.gguf, {**own, **theirs} if is_whole else {**theirs, **own})
+    return GGUFModel(str(said), row.gguf, {**own, **theirs} if is_whole else {**theirs, **own})
 
 
 def _home(path: str) -> str:
@@ -220,7 +220,9 @@ def _typed(value: Any) -> Any:
     return int(value) if value.lstrip("-").isdigit() else float(value)
 
 
-def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None) -> tuple[dict[str, Any], list[str]]:
+def _gguf_metadata(
+    tensor_map: TensorMap, model: GGUFModel, embedding: Tensor | None
+) -> tuple[dict[str, Any], list[str]]:
     """Return the metadata, and what llama.cpp will miss in them."""
     path = tensor_map.origin.path
     own = {f"{model.name}.{key}": value for key, value in model.settings.items()}
@@ -239,7 +241,7 @@ def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None
     return {ARCHITECTURE: model.name, **general, **rest, **own, **tokenizer}, [*notes, *other]
 
 
-def _divisor_tensors(tensor_map: TensorMap, model: Model) -> dict[str, Tensor]:
+def _divisor_tensors(tensor_map: TensorMap, model: GGUFModel) -> dict[str, Tensor]:
     """Return the tensors that stand in GGUF for a rule of config.json."""
     config = flattened(_config(tensor_map.origin.path))
     if "rope.freq_base" not in model.settings:

@@ -11,7 +11,8 @@ import numpy as np
 
 from weighttools.core.dtypes import DType
 from weighttools.core.readers import Positioned, aligned_read
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.transforms.cast import cast_block
@@ -19,7 +20,7 @@ from weighttools.transforms.counting import widened
 from weighttools.transforms.editing import replaced
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,16 +13,27 @@ import numpy as np
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.random_numbers import Numbers
 from weighttools.core.readers import Positioned
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counted_report import CountedReport
-from weighttools.transforms.counting import DIGIT, Chosen, Job, Key, Ranking, is_finite, over, planning_bytes, smallest
+from weighttools.transforms.counting import (
+    DIGIT,
+    Chosen,
+    ElementRun,
+    Key,
+    Ranking,
+    is_finite,
+    over,
+    planning_bytes,
+    smallest,
+)
 from weighttools.transforms.editing import finite, replaced, whole
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 DropFn = Callable[[int, "Array"], "Array"]
 """Takes the position of a block's first element and the block; returns which elements to drop, as booleans."""
@@ -48,7 +59,7 @@ class Magnitude:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RandomKey:
     """31 random bits for each element; NaN and Inf come last."""
 
     numbers: Numbers
@@ -123,7 +134,7 @@ def _n_dropped(zeroed: Sequence[Tensor]) -> int:
     return sum(over(_n_false, [_mask(tensor) for tensor in zeroed]))
 
 
-def _n_false(job: Job) -> int:
+def _n_false(job: ElementRun) -> int:
     block = job.read()
     return block.size - int(np.count_nonzero(block))
 
@@ -218,7 +229,7 @@ def draw(
     head = {"transform": "prune", "by": "random", "seed": seed, **says, "names": list(names)}
 
     def ranking(tensor_map: TensorMap, scope_names: Sequence[str]) -> Ranking:
-        return Ranking(tuple(Drawn(Numbers(seed, name, "prune")) for name in scope_names), 32, 0x8000)
+        return Ranking(tuple(RandomKey(Numbers(seed, name, "prune")) for name in scope_names), 32, 0x8000)
 
     return _ranked(names, checked(sparsity), scope, head, ranking, progress)
 

@@ -18,14 +18,14 @@ from weighttools.errors import SpecError
 from weighttools.families.axes import TORCH, Axes
 from weighttools.families.kernels import Layouts
 from weighttools.io.progress import Progress, silent
-from weighttools.transforms.counting import Job, Key, is_finite, over, planning_bytes, widened
+from weighttools.transforms.counting import ElementRun, Key, is_finite, over, planning_bytes, widened
 from weighttools.transforms.editing import whole
 from weighttools.transforms.heads import attentions
 from weighttools.transforms.prune import by_magnitude, checked, pruned
 from weighttools.transforms.units import OfUnits, Units
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Says = Mapping[str, Any]
 LARGEST_GROUP = 32
@@ -227,7 +227,7 @@ def _scores(tensor: Tensor, units: Units, p: float, progress: Progress) -> Array
     return scores
 
 
-def _score(units: Units, p: float, job: Job) -> Array:
+def _score(units: Units, p: float, job: ElementRun) -> Array:
     wide = np.abs(widened(job.read()))
     wide[~np.isfinite(wide)] = np.inf
     at = units.at(job.start, job.stop)

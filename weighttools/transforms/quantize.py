@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from weighttools.core.encodings import QUANTIZED
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.encodings.quantized import Encoder
 from weighttools.errors import SpecError

@@ -14,11 +14,11 @@ from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, option
 from weighttools.io.progress import Progress, silent
-from weighttools.transforms.counting import Job, over, planning_bytes, widened
+from weighttools.transforms.counting import ElementRun, over, planning_bytes, widened
 from weighttools.transforms.editing import edited, finite, whole
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Says = Mapping[str, Any]
 
@@ -188,7 +188,7 @@ def norm_of(tensor: Tensor, progress: Progress = silent) -> float:
     return math.sqrt(math.fsum(over(_squares, [tensor], progress)))
 
 
-def _squares(job: Job) -> float:
+def _squares(job: ElementRun) -> float:
     wide = widened(job.read())
     wide[~np.isfinite(wide)] = 0
     return float(np.dot(wide, wide))

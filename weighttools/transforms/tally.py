@@ -15,10 +15,10 @@ from weighttools.transforms.counted_report import known
 from weighttools.transforms.prune import ORDERED, Magnitude, Zeroed, common
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
-class Count(NamedTuple):
+class ZeroCount(NamedTuple):
     """What some elements are, and how many of them were set to 0 here, whatever they were."""
 
     n_elements: int
@@ -32,11 +32,13 @@ class Count(NamedTuple):
 class Tally:
     """Counts by tensor and position, so that a block read twice counts once."""
 
-    counts: dict[str, dict[int, Count]] = field(default_factory=dict)
+    counts: dict[str, dict[int, ZeroCount]] = field(default_factory=dict)
 
-    def total(self, name: str) -> Count:
+    def total(self, name: str) -> ZeroCount:
         """Return the counts of a tensor."""
-        return Count(*(sum(column) for column in zip(Count(0, 0, 0, 0), *self.counts[name].values(), strict=True)))
+        return ZeroCount(
+            *(sum(column) for column in zip(ZeroCount(0, 0, 0, 0), *self.counts[name].values(), strict=True))
+        )
 
     def record(self, names: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
         """Return the counts of some tensors as a report has them."""
@@ -63,7 +65,9 @@ class Watched:
         n_other = int(np.count_nonzero(keys >= infinite))
         n_nan = _n_nan(block) if n_other else 0
         n_zero = block.size - int(np.count_nonzero(keys))
-        self.tally.counts.setdefault(self.name, {})[start] = Count(block.size, n_zero, n_nan, n_other - n_nan, n_pruned)
+        self.tally.counts.setdefault(self.name, {})[start] = ZeroCount(
+            block.size, n_zero, n_nan, n_other - n_nan, n_pruned
+        )
         return block
 
 

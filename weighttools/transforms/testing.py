@@ -20,7 +20,8 @@ import numpy as np
 
 from weighttools.core import testing as strategies
 from weighttools.core.dtypes import DTYPES, DType, from_numpy
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.core.testing import assert_same, bits_of
 from weighttools.errors import MissingDependencyError, SpecError

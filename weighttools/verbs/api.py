@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from weighttools.core.engine import collector_paused
@@ -19,7 +19,7 @@ from weighttools.verbs.stats import stats
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.transforms.changes import Changes
     from weighttools.transforms.layout_change import Layout
 
@@ -89,7 +89,7 @@ def convert(
         Compress the values, where the format can: ``"gzip"`` for HDF5.
     store
         ``"bitmask"`` stores tensors with many zeros as a bit for each element and the other values, in safetensors;
-        see `weighttools.formats.safetensors.bitmask`. The values are read twice.
+        see `weighttools.encodings.bitmask`. The values are read twice.
     dry_run
         Plan only: write nothing.
     force
@@ -104,7 +104,10 @@ def convert(
     layout_rule
         ``PATTERN=RULE``: what tensors are where the names do not tell; see `transforms.layout.layout`.
     verify
-        Open what was written with another layout, take every tensor back and compare it bit for bit.
+        Before the target gets its name, read what was written back with the format's reference reader (safetensors,
+        NumPy, h5py, gguf, PyTorch), where it is installed, else with our own, and compare each tensor bit for bit with
+        what was to be written; with `layout` also take every tensor back to the source's. If that fails, the target
+        stays as it was.
     beside
         Files to put into a target directory, by name; they take the place of the source's. By default, with ``names``
         ``"hf"`` from a GGUF file, config.json and the tokenizer's files that its metadata stand for.
@@ -119,7 +122,13 @@ def convert(
     dict
         A ``weighttools.convert/1`` record: what was (or would be) written, planned peak memory, notes. With
         `layout` also `layout` (source, target, evidence), `layout_log` (a row for each tensor: src, dst, rule, why,
-        shape_src, shape_dst) and `n_verified`.
+        shape_src, shape_dst) and `n_verified`. With `verify` also `n_verified`, how many tensors were compared, and
+        `verified_with`, a row for each reader: reader, n_tensors, and why it was our own, if it was.
+
+    Raises
+    ------
+    CorruptFileError
+        What `verify` read back is not what was to be written.
     """
     from weighttools.transforms.changes import recodings, taken
     from weighttools.write import writing as conversion
@@ -132,7 +141,7 @@ def convert(
         tensor_map = taken(opened, changes)
         tensor_map = tensor_map.noted(*lacking) if lacking else tensor_map
         changed = tensor_map.pipe(*recodings(changes, _is_for_llama_cpp(tensor_map, os.fspath(dst), format)))
-        change = _layout(tensor_map, os.fspath(dst), layout, layout_from, layout_rule, verify)
+        change = _layout(tensor_map, os.fspath(dst), layout, layout_from, layout_rule)
     record = conversion.write(
         change.apply(changed) if change else changed,
         os.fspath(dst),
@@ -147,8 +156,10 @@ def convert(
         force=force,
         npz_bf16=npz_bf16,
         progress=progress,
+        verify=verify,
+        further=_taken_back(change, changed) if change else None,
     )
-    return record | _laid_out(change, changed, os.fspath(dst), verify and not dry_run) if change else record
+    return record | _laid_out(change, record) if change else record
 
 
 def _is_for_llama_cpp(tensor_map: TensorMap, dst: str, format: str | None) -> bool:
@@ -171,28 +182,30 @@ def gguf_companions(
 
 
 def _layout(
-    tensor_map: TensorMap, dst: str, target: str | None, source: str | None, rules: Sequence[str], verify: bool
+    tensor_map: TensorMap, dst: str, target: str | None, source: str | None, rules: Sequence[str]
 ) -> Layout | None:
     """Plan the change of layout that the options ask for, if any."""
     if target is None:
-        if source or rules or verify:
-            raise SpecError("--layout-from, --layout-rule and --verify need --layout", expected="the target's layout")
+        if source or rules:
+            raise SpecError("--layout-from and --layout-rule need --layout", expected="the target's layout")
         return None
-    if verify and dst == "-":
-        raise SpecError("--verify reads what was written", subject=dst, expected="a file or directory as target")
     from weighttools.transforms.layout import layout
     from weighttools.transforms.layout_keras import structure_for
 
     return layout(tensor_map, target, source, rules, structure_for(dst) if target == "keras" else None)
 
 
-def _laid_out(change: Layout, before: TensorMap, dst: str, verify: bool) -> Record:
-    """Return what a record says of a change of layout, proven if asked for."""
-    from weighttools.transforms.layout_verify import verify as proven
-
+def _laid_out(change: Layout, record: Record) -> Record:
+    """Return what a record says of a change of layout."""
     where = {"source": change.source, "target": change.target, "evidence": list(change.evidence)}
-    n_verified = proven(before, open(dst), change) if verify else 0
-    return {"layout": where, "layout_log": change.log(), "n_verified": n_verified}
+    return {"layout": where, "layout_log": change.log(), "n_verified": record.get("n_verified", 0)}
+
+
+def _taken_back(change: Layout, before: TensorMap) -> Callable[[TensorMap], int]:
+    """Return what proves of a map of what was written that a change of layout lost nothing."""
+    from weighttools.transforms.layout_verify import verify
+
+    return lambda after: verify(before, after, change)
 
 
 def inspect(

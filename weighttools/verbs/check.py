@@ -11,7 +11,7 @@ from pathlib import Path
 from weighttools.core.engine import collector_paused
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.patterns import listed
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SourceError, UnsupportedError, few
 from weighttools.formats.base import ReadOptions

@@ -16,7 +16,7 @@ from weighttools.io.progress import Progress, silent
 from weighttools.verbs.records import Record, packed_notes
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.estimate import Cache
+    from weighttools.analyzers.estimate import CacheShape
 
 
 def estimate(
@@ -80,7 +80,7 @@ def estimate(
     }
 
 
-def _cache_shape(tensor_map: TensorMap) -> Cache | str:
+def _cache_shape(tensor_map: TensorMap) -> CacheShape | str:
     from weighttools.analyzers import configuration
     from weighttools.analyzers.estimate import cache_shape, gguf_cache_shape
 
@@ -139,9 +139,9 @@ def spectrum(
     from weighttools.analyzers import spectrum as spectra
     from weighttools.core import blas
 
-    request = spectra.Request(tuple(ranks), exact_limit, values)
+    request = spectra.SpectrumRequest(tuple(ranks), exact_limit, values)
     tensor_map = chosen(path, include, exclude, ReadOptions(assume, root))
-    names = spectra.chosen(list(tensor_map), tensor_map.specs())
+    names = spectra.matrix_names(list(tensor_map), tensor_map.specs())
     tensors = [tensor_map[name] for name in names]
     rows: list[Record] = []
     with planned_reading(tensors, planned, progress) as told:

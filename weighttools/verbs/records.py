@@ -8,13 +8,13 @@ from itertools import islice
 from typing import Any
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.alike import Family, families
+from weighttools.analyzers.alike import TensorFamily, families
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
 from weighttools.families.of_maps import roles, wordings
-from weighttools.families.roles import Told
+from weighttools.families.role_types import Told
 from weighttools.formats.base import plain
 
 Record = dict[str, Any]
@@ -85,7 +85,7 @@ def _shown(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else plain(value)
 
 
-def packed_notes(tensor_map: TensorMap, found: Iterable[Family]) -> list[str]:
+def packed_notes(tensor_map: TensorMap, found: Iterable[TensorFamily]) -> list[str]:
     """Say that counts of packed weights are of what is stored."""
     from weighttools.families.packed import counted_as_stored, recognise
 
@@ -134,7 +134,7 @@ def _dtype_record(count: counts.Count) -> Record:
     return {"n_tensors": count.n_tensors, "n_elements": count.n_elements, "stored_bytes": count.stored_bytes}
 
 
-def _bitmasks(found: Iterable[Family]) -> Record:
+def _bitmasks(found: Iterable[TensorFamily]) -> Record:
     """Return how many tensors are stored as bitmasks, in how many bytes, and what they would take; if there are any."""
     masked = [family for family in found if family.spec.encoding == BITMASK]
     sizes = {

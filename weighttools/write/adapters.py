@@ -21,7 +21,7 @@ from weighttools.analyzers.checks.adapter import layouts, n_groups, pairs
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
-from weighttools.families.module_tables import Table
+from weighttools.families.module_tables import ModuleTable
 from weighttools.formats.opening import PathLike, located, open
 from weighttools.io.beside import LEAVES, is_link_out
 from weighttools.io.text import read_json_beside
@@ -114,7 +114,7 @@ def _adapter(tensor_map: TensorMap, config: Mapping[str, Any], path: str) -> Ada
     if not found:
         raise UnsupportedError("holds no LoRA factors", subject=path, expected="names with lora_A and lora_B")
     factors = {name for pair in found.values() for name, _ in pair.values()}
-    ranks, alphas = (Table(config.get(key), key, path) for key in ("rank_pattern", "alpha_pattern"))
+    ranks, alphas = (ModuleTable(config.get(key), key, path) for key in ("rank_pattern", "alpha_pattern"))
     updates = {}
     for module, pair in found.items():
         if set(pair) != {"A", "B"}:

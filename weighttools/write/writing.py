@@ -36,6 +36,7 @@ from weighttools.write.plan import (
     structure_notes,
     tie_notes,
 )
+from weighttools.write.verify import Verification
 
 if TYPE_CHECKING:
     from weighttools.io.source import LocalFile
@@ -74,10 +75,13 @@ def write(
     beside: Mapping[str, bytes] | None = None,
     progress: Progress = silent,
     last: Callable[[], object] | None = None,
+    verify: bool = False,
+    further: Callable[[TensorMap], object] | None = None,
 ) -> dict[str, Any]:
     """Plan, check and write; return a ``weighttools.convert/1`` record.
 
-    `last` is called when all is written and nothing has its name yet; if it fails, nothing gets it.
+    `last` is called when all is written and nothing has its name yet; if it fails, nothing gets it. So it is with
+    `verify`, which compares what the format's reference reader reads back, and with what `further` then makes of it.
     """
     dst = path_of_url(dst) if dst.startswith("file://") else dst
     if npz_bf16 not in ("keep", "float32"):
@@ -85,6 +89,8 @@ def write(
     compression = None if compression == "none" else compression
     if single and max_shard_size is not None:
         raise SpecError("--single and --max-shard-size exclude each other")
+    if verify and dst == "-":
+        raise SpecError("--verify reads what was written", subject=dst, expected="a file or directory as target")
     planned = plan_target(tensor_map, dst, format_name, max_shard_size, single)
     planned.replaced = _replaced(planned)
     _refuse_nesting(tensor_map, planned)
@@ -95,31 +101,38 @@ def write(
     refuse_encodings(tensor_map, planned.format)
     check_compression(planned, compression)
     check_store(planned, store)
-    planned.notes += [
-        *shard_notes(tensor_map, planned, max_shard_size, beside or {}),
-        *tie_notes(tensor_map, planned),
-        *structure_notes(tensor_map, planned),
-        *names_notes(tensor_map, planned),
-    ]
-    planned.notes += [
-        *tensor_map.origin.notes,
-        *load(planned.format).losses(tensor_map),
-    ]
+    planned.notes += _known_before(tensor_map, planned, max_shard_size, beside or {})
     changed, reported = _watched(tensor_map)
     _refuse_loss(tensor_map, planned)
     options = WriteOptions(None, compression, _bitmasks(changed, planned, store, progress), beside or {})
     lost = _lost(tensor_map, planned, options.beside)
+    proof = Verification(tensor_map, planned, options.bitmasks, progress, further) if verify else None
     if not dry_run:
         with keep_pages():
-            _execute(changed, planned, options, force, progress, last or (lambda: None))
+            _execute(changed, planned, options, force, progress, last or (lambda: None), proof)
     sizes = stored_sizes(tensor_map, options)
     record = _record(tensor_map, planned, original or tensor_map, sizes, written=not dry_run) | {"replaced": lost}
+    record |= proof.record() if proof else {}
     if not tensor_map.origin.reports:
         return record
     from weighttools.transforms.tally import emptied
 
     transforms = reported(not dry_run)
     return record | {"transforms": transforms, "notes": [*record["notes"], *emptied(transforms[-1])]}
+
+
+def _known_before(
+    tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None, beside: Mapping[str, bytes]
+) -> list[str]:
+    """Return what should be known before a byte is written."""
+    return [
+        *shard_notes(tensor_map, planned, max_shard_size, beside),
+        *tie_notes(tensor_map, planned),
+        *structure_notes(tensor_map, planned),
+        *names_notes(tensor_map, planned),
+        *tensor_map.origin.notes,
+        *load(planned.format).losses(tensor_map),
+    ]
 
 
 def _without_tokenizer(tensor_map: TensorMap) -> TensorMap:
@@ -215,7 +228,7 @@ def _bitmasks(tensor_map: TensorMap, planned: Plan, store: str | None, progress:
     """Count what bitmasks would keep, if they are asked for; it reads all values."""
     if store is None:
         return {}
-    from weighttools.formats.safetensors.bitmask import counted
+    from weighttools.encodings.bitmask import counted
 
     found = counted(tensor_map, progress=progress)
     if found:
@@ -244,15 +257,19 @@ def _execute(
     force: bool,
     progress: Progress,
     last: Callable[[], object],
+    proof: Verification | None,
 ) -> None:
     if planned.is_directory:
-        _write_directory(tensor_map, planned, options, force, progress, last)
+        _write_directory(tensor_map, planned, options, force, progress, last, proof)
         return
     writer = load(planned.format).write
     assert writer is not None
     with atomic_file(planned.target, force=force, progress=progress) as sink:
         writer(tensor_map, sink, options)
         _confirm(tensor_map)
+        if proof and sink.path:
+            sink.finish()
+            proof.check(sink.path)
         last()
 
 
@@ -269,11 +286,14 @@ def _write_directory(
     force: bool,
     progress: Progress,
     last: Callable[[], object],
+    proof: Verification | None,
 ) -> None:
     old = Path(planned.target)
     with atomic_directory(planned.target, force=force) as new:
         huggingface.write(tensor_map, new, planned.files, options, progress)
         _confirm(tensor_map)
+        if proof:
+            proof.check(new)
         found = {name: why for name, why in _copy_companions(tensor_map, new).items() if name not in options.beside}
         for name, content in options.beside.items():
             (new / name).write_bytes(content)

@@ -13,7 +13,7 @@ WORTH_BYTES = 10**9
 """From this size on, what compiled code saves is more than the time that loading it takes."""
 
 
-def chosen(kernel: str, n_bytes: int) -> str:
+def choose_kernel(kernel: str, n_bytes: int) -> str:
     """Return ``"numpy"`` or ``"numba"`` for an input of `n_bytes`.
 
     Raises

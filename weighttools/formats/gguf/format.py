@@ -15,23 +15,26 @@ from weighttools.core import budgets, plan
 from weighttools.core.encodings import QUANTIZED
 from weighttools.core.engine import collector_paused, run, threads
 from weighttools.core.findings import Finding
-from weighttools.core.readers import Raw
-from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
-from weighttools.core.tensormap import Origin, Row, TensorMap
-from weighttools.encodings.quantized import BlockReader, Quantized
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
+from weighttools.core.tensormap import TensorMap
+from weighttools.encodings.quantized import BlockReader
 from weighttools.errors import SpecError, few, printable
 from weighttools.formats import trailing
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, instead, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, instead, refuse_shapes
 from weighttools.formats.gguf import header as gguf_header
-from weighttools.formats.gguf.header import ALIGNMENT, DEFAULT_ALIGNMENT, MAX_DIMENSIONS, MAX_ELEMENTS, Header, Info
+from weighttools.formats.gguf.header import ALIGNMENT, DEFAULT_ALIGNMENT, MAX_DIMENSIONS, MAX_ELEMENTS
 from weighttools.formats.gguf.numbers import UInt32
+from weighttools.formats.gguf.tensors import NAME, tensor_map
 from weighttools.formats.gguf.values import Piece, encoded, encoded_text
 from weighttools.formats.raw import raw_block
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from weighttools.io.sink import Sink
 
-NAME = "gguf"
 VERSION = 3
 LONGEST_NAME = 63
 """ggml's GGML_MAX_NAME is 64, the final zero included; files with longer names are legal, llama.cpp refuses them."""
@@ -60,21 +63,6 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
         if gguf_split.n_parts(header.metadata) > 1:
             return gguf_split.joined(source, header)
         return tensor_map(source, header)
-
-
-def tensor_map(source: Source, header: Header) -> TensorMap:
-    """Return the map of one file."""
-    rows: dict[str, Tensor | Row] = {name: _row(source, info, header.order) for name, info in header.tensors.items()}
-    return TensorMap(rows, header.metadata, origin=Origin(source.name, NAME, (source.name,)))
-
-
-def _row(source: Source, info: Info, order: str) -> Tensor | Row:
-    spec, span = info.spec, Span(source, info.offset, info.length)
-    if spec.is_quantized:
-        return Tensor(spec, Quantized(span, spec.encoding), span)
-    if spec.encoding != "raw":
-        return Tensor(spec, Raw(span, spec.dtype, order), span)
-    return spec, source, info.offset, info.length
 
 
 def losses(tensor_map: TensorMap) -> list[str]:
@@ -239,4 +227,11 @@ def check(source: Source) -> Iterator[Finding]:
     yield from trailing.behind(source, _padded(end, header.alignment), "the last tensor")
 
 
-FORMAT = Format(matches, read, write, losses, check, frozenset(QUANTIZED))
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.gguf.readback import read_back as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches, read, write, losses, check, frozenset(QUANTIZED), read_back)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from weighttools.errors import CorruptFileError, UnsupportedError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000
 MOST_EXPANSION = 1032

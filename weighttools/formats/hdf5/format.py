@@ -11,21 +11,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weighttools.core import budgets
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Span, Tensor
+from weighttools.core.spec import Source, Span
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, counted, few
 from weighttools.formats import trailing
-from weighttools.formats.base import Format, ReadOptions, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, refuse_shapes
 from weighttools.formats.hdf5 import keras_layout
 from weighttools.formats.hdf5 import names as hdf5_names
 from weighttools.formats.hdf5 import tensors as hdf5_tensors
 from weighttools.formats.hdf5.process import end_of_file, listing, user_block
 from weighttools.formats.hdf5.write import write
 from weighttools.formats.left_out import LeftOut
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
 
 Json = dict[str, Any]
 MAX_AXES = 32
@@ -214,4 +219,11 @@ def check(source: Source) -> Iterator[Finding]:
         yield from trailing.behind(source, end, "the end that its superblock gives")
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check)
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.hdf5.readback import read_back as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)

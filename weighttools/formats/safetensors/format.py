@@ -15,13 +15,17 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.engine import collector_paused
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.findings import Finding
+from weighttools.core.spec import Source, Spec
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, few
-from weighttools.formats.base import Format, ReadOptions, WriteOptions, instead, text_metadata
+from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, instead, text_metadata
 from weighttools.formats.safetensors.header import BITMASKS, CODES, MAX_HEADER, METADATA, NAMES, parse
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     from weighttools.io.sink import Sink
 
 _RANK = {ours.name: rank for rank, ours in enumerate(NAMES.values())}
@@ -44,7 +48,7 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
         metadata, rows = parse(source)
     found = TensorMap(rows, metadata, origin=Origin(source.name, "safetensors", (source.name,)))
     if BITMASKS in metadata:
-        from weighttools.formats.safetensors.bitmask import expanded
+        from weighttools.formats.safetensors.bitmask_entry import expanded
 
         found = expanded(found, source)
         found = found.replace(tensors={name: found[name] for name in stored_specs(found, {})})  # as if it were plain
@@ -110,7 +114,7 @@ def stored_specs(tensor_map: TensorMap, bitmasks: Mapping[str, Any]) -> dict[str
     """Return what a header says of each tensor, in the reference writer's order: descending dtype rank, then name."""
     specs = dict(zip(tensor_map, tensor_map.specs(), strict=True))
     if bitmasks:
-        from weighttools.formats.safetensors.bitmask import as_bytes
+        from weighttools.encodings.bitmask import as_bytes
 
         specs |= {name: as_bytes(specs[name], bitmasks[name]) for name in specs if name in bitmasks}
     names = sorted(specs, key=lambda name: (-_RANK[specs[name].dtype.name], name.encode("utf-8")))
@@ -142,7 +146,7 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
     bitmasks = {name: how.bitmasks[name] for name in tensor_map if name in how.bitmasks}
     specs = stored_specs(tensor_map, bitmasks)
     if bitmasks:
-        from weighttools.formats.safetensors.bitmask import entry
+        from weighttools.formats.safetensors.bitmask_entry import entry
 
         metadata[BITMASKS] = entry(tensor_map, bitmasks)
     header = encode_header(specs, metadata)
@@ -160,10 +164,24 @@ def _write_values(
         if not is_masked:
             write_raw((tensor_map[name] for name in group), sink, how)
             continue
-        from weighttools.formats.safetensors.bitmask import write_blocks
+        from weighttools.encodings.bitmask import write_blocks
 
         for name in group:
             write_blocks(tensor_map[name], bitmasks[name], sink, how.threads)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses)
+def check(source: Source) -> Iterable[Finding]:
+    """Return what the reference library says against the file."""
+    from weighttools.formats.safetensors.reference import check as by_reference
+
+    return by_reference(source)
+
+
+def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
+    """Open what was written with the reference reader."""
+    from weighttools.formats.safetensors.readback import read_back as opened
+
+    return opened(path, tensor_map)
+
+
+FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)

@@ -15,7 +15,8 @@ from weighttools.core import budgets
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, printable
-from weighttools.formats.pickles.machine import Machine, entries
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.objects import entries
 from weighttools.formats.torch import notes as torch_notes
 from weighttools.formats.torch.tensors import Shelf, refuse_repetition
 from weighttools.formats.torch.walk import Leaf, Walk

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError, few
 from weighttools.formats.base import WriteOptions, instead, refuse_shapes

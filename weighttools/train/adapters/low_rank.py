@@ -21,9 +21,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array, Variable, operation
-from weighttools.train.autograd.variable import StandIn
-from weighttools.train.ops.basic import Result
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.autograd.variable import StandIn, Variable, operation
 from weighttools.train.ops.dense import check_weights, column_sums
 from weighttools.train.ops.dropout import dropout
 from weighttools.train.ops.product import product

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import StandIn, Tape, Variable
+from weighttools.train.autograd.tape import Tape
+from weighttools.train.autograd.variable import StandIn, Variable
 
 
 def checkpoint(f: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from weighttools.errors import SpecError
 from weighttools.families.model_family import ScoringHead
 from weighttools.families.models import FAMILIES
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.checkpoints.pooling import POOLINGS
 from weighttools.train.models.settings import ACTIVATIONS
 from weighttools.train.ops import dropout, linear, normalize
@@ -118,7 +118,7 @@ def form_of(family: str, kind: str, pooling: str | None) -> ScoringHead:
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class HeadLayers:
     """A head fitted to a model.
 
     Parameters

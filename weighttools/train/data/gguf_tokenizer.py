@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from weighttools.core.panics import panics_as_errors
 from weighttools.errors import CorruptFileError, MissingDependencyError, install
 from weighttools.families.gguf.tokenizer_json import KEY as KEY
 from weighttools.families.gguf.tokenizer_json import has_tokenizer as has_tokenizer
 from weighttools.families.gguf.tokenizer_json import merges_by_score as merges_by_score
 from weighttools.families.gguf.tokenizer_json import tokenizer_json
-from weighttools.train.data.panics import told
 
 
 def gguf_tokenizer(metadata: Mapping[str, Any], subject: str = "the GGUF file") -> Any:
@@ -29,5 +29,5 @@ def gguf_tokenizer(metadata: Mapping[str, Any], subject: str = "the GGUF file") 
         from tokenizers import Tokenizer
     except ImportError:
         raise MissingDependencyError("text needs the package tokenizers", remedy=install("text")) from None
-    with told("its tokens and merges make no tokenizer", CorruptFileError, subject):
+    with panics_as_errors("its tokens and merges make no tokenizer", CorruptFileError, subject):
         return Tokenizer.from_str(json.dumps(data))

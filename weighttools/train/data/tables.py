@@ -14,7 +14,7 @@ from weighttools.core.budgets import data_values, samples
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows
@@ -186,7 +186,10 @@ def table(
         raise SpecError("there is no column to predict from", subject=rows.name, expected="features beside the target")
     x = np.ascontiguousarray(np.array([rows.singles(name) for name in chosen]).T)
     y, classes = _targets(rows, targets, task, names)
-    notes = [f"{rows.name}: {len(rows):,} rows, {len(chosen):,} features ({_listed(chosen)})", told(y, classes)]
+    notes = [
+        f"{rows.name}: {len(rows):,} rows, {len(chosen):,} features ({_listed(chosen)})",
+        describe_target(y, classes),
+    ]
     return Table(x, y, classes, tuple(chosen), None, weights(rows, weight), tuple(notes))
 
 
@@ -203,7 +206,7 @@ def _targets(
     return labelling.classes(rows, targets[0], names)
 
 
-def told(target: Array, names: Sequence[str]) -> str:
+def describe_target(target: Array, names: Sequence[str]) -> str:
     """Return what there is to predict, as a line."""
     if names:
         return labelling.counted(target, names)
@@ -230,7 +233,7 @@ def npz(path: str | os.PathLike[str], *, task: str = "classify", names: Sequence
     if weight is not None and weight.min() < 0:
         raise SpecError(f"sample_weight of {weight.min():g}", subject=subject, expected="0 or more")
     x = _finite(held["x"], "x", subject)
-    notes = (f"{subject}: {len(x):,} samples of shape {x.shape[1:]}", told(y, classes))
+    notes = (f"{subject}: {len(x):,} samples of shape {x.shape[1:]}", describe_target(y, classes))
     return Table(x, y, classes, (), None, weight, notes)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError, counted, few
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting import saving, watching
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed
@@ -20,7 +20,6 @@ from weighttools.train.fitting.freezing import trained
 from weighttools.train.fitting.held import held
 from weighttools.train.fitting.history import History
 from weighttools.train.fitting.loop import Progress, Session, check_measuring, own_schedule, train
-from weighttools.train.fitting.model import Model, check_model, weights
 from weighttools.train.fitting.recipe import Options, Recipe, optimizer_words
 from weighttools.train.fitting.resume import Fingerprint, Store, check_place, fingerprint
 from weighttools.train.fitting.sides import divided
@@ -29,6 +28,7 @@ from weighttools.train.optim.averages import Average
 from weighttools.train.optim.chains import Optimizer, adamw
 from weighttools.train.optim.transforms import ClipNorm
 from weighttools.train.parallel import threads_for
+from weighttools.train.tasks.model import Model, check_model, weights
 from weighttools.train.tasks.task import Task, check_task, shown
 
 if TYPE_CHECKING:

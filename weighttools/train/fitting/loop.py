@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from weighttools.errors import SpecError, TrainingError, few
-from weighttools.train.autograd.tape import Array, value_and_grad
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.autograd.tape import value_and_grad
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting import watching
 from weighttools.train.fitting.evaluation import measured
 from weighttools.train.fitting.feeding import Feed, Given, cast, n_units
-from weighttools.train.fitting.held import Held
+from weighttools.train.fitting.held import ZeroMasks
 from weighttools.train.fitting.history import History
 from weighttools.train.optim.averages import Accumulation, Average
 from weighttools.train.optim.chains import Optimizer, State
@@ -33,7 +34,7 @@ SECONDS = 10.0
 """Between lines that tell of the progress inside an epoch."""
 
 
-class Store(Protocol):
+class StateStore(Protocol):
     """Where checkpoints go."""
 
     def save(self, session: Session, progress: Progress) -> None:
@@ -93,7 +94,7 @@ class Session:
     every: int | None
     log: Callable[[str], object]
     notes: Sequence[str] = ()
-    store: Store | None = None
+    store: StateStore | None = None
 
     def saved(self) -> str:
         """Say where the last good checkpoint is."""
@@ -142,7 +143,7 @@ class Progress:
     """
 
     state: State
-    held: Held
+    held: ZeroMasks
     average: Average | None = None
     step: int = 0
     epoch: int = 0

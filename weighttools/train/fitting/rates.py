@@ -13,12 +13,12 @@ from weighttools.errors import TrainingError
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.fit import progress_of, session_of
 from weighttools.train.fitting.loop import Session, update
-from weighttools.train.fitting.model import Model, weights
 from weighttools.train.fitting.recipe import Options, Recipe
 from weighttools.train.memory import keep_pages
 from weighttools.train.optim.chains import Optimizer, adamw
 from weighttools.train.optim.schedules import RangeTest, range_test
 from weighttools.train.parallel import threads_for
+from weighttools.train.tasks.model import Model, weights
 from weighttools.train.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting.held import Gradual
 from weighttools.train.optim.averages import Average
 from weighttools.train.optim.chains import Optimizer

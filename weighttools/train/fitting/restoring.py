@@ -18,7 +18,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError
 from weighttools.formats.opening import open as open_checkpoint
 from weighttools.io.text import read_json
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting import watching
 from weighttools.train.fitting.history import STEPS
 from weighttools.train.fitting.loop import Best, Progress, Session

@@ -20,8 +20,8 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.io.directory import atomic_directory
 from weighttools.io.text import read_json
-from weighttools.train.autograd.tape import Array
-from weighttools.train.data.arrays import Columns
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.data.arrays import ArrayColumns
 from weighttools.train.fitting import restoring, watching
 from weighttools.train.fitting.feeding import Given
 from weighttools.train.fitting.loop import Progress, Session
@@ -207,7 +207,7 @@ def _data_words(data: Any) -> dict[str, str]:
     """Tell data by its length and values: of arrays all, of other data targets and some rows, of batches none."""
     if data is None or isinstance(data, (int, float)):
         return {"share": repr(data)}
-    if isinstance(data, Columns):
+    if isinstance(data, ArrayColumns):
         return {"samples": str(len(data)), "values": digest(data.columns)}
     if isinstance(data, Given):
         return {"samples": "in batches made elsewhere"}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Data
 from weighttools.train.fitting.feeding import Given, Subset, as_data, column, split
 from weighttools.train.fitting.recipe import Recipe

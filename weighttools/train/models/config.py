@@ -13,7 +13,7 @@ from weighttools.train.models.bert import first_pool
 from weighttools.train.models.decoding import soft_cap
 from weighttools.train.models.families import FAMILIES, FUNCTIONS, Options, function_of, names_of, options_of
 from weighttools.train.models.scope import Scope
-from weighttools.train.models.settings import Settings
+from weighttools.train.models.settings import ModelSettings
 from weighttools.train.ops import linear
 
 HEAD = "lm_head.weight"
@@ -41,7 +41,7 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Architecture
     if kind is None or kind not in FAMILIES:
         raise unknown(f"no function for model_type {kind!r}", known, ", ".join(FAMILIES))
     family, anchor = FAMILIES[kind], FAMILIES[kind].tensors.anchor
-    settings = Settings(kind, config, family.defaults)
+    settings = ModelSettings(kind, config, family.defaults)
     options = options_of(family, settings)
     prefix = next((n.removesuffix(anchor) for n in known if n.endswith(anchor)), None)
     if prefix is None:
@@ -76,7 +76,7 @@ def unknown(fact: str, names: list[str], expected: str | None = None) -> Unsuppo
     )
 
 
-def _assembled(family: ModelFamily, s: Settings, options: Options, prefix: str, known: list[str]) -> Architecture:
+def _assembled(family: ModelFamily, s: ModelSettings, options: Options, prefix: str, known: list[str]) -> Architecture:
     required, optional = ([prefix + name for name in part] for part in names_of(family, options))
     function, output, pooler = function_of(family), None, None
     if family.kind == "decoder":

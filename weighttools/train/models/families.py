@@ -14,7 +14,7 @@ from weighttools.train.models.bert import bert
 from weighttools.train.models.gpt2 import gpt2_hidden
 from weighttools.train.models.kin import decoder_options
 from weighttools.train.models.llama import decoder
-from weighttools.train.models.settings import Settings
+from weighttools.train.models.settings import ModelSettings
 
 Options = dict[str, Any]
 Names = tuple[list[str], list[str]]
@@ -35,7 +35,7 @@ def function_of(family: ModelFamily) -> ModelFunction:
     return family.function
 
 
-def options_of(family: ModelFamily, settings: Settings) -> Options:
+def options_of(family: ModelFamily, settings: ModelSettings) -> Options:
     """Return the options of a family's function that config.json gives.
 
     Raises
@@ -58,7 +58,7 @@ def options_of(family: ModelFamily, settings: Settings) -> Options:
     return options if function.how is None else {**options, "names": function.how}
 
 
-def _read(entry: ConfigEntry, settings: Settings, options: Options) -> Any:
+def _read(entry: ConfigEntry, settings: ModelSettings, options: Options) -> Any:
     if entry.kind == "activation":
         return settings.activation(*entry.keys)
     if entry.kind == "number":

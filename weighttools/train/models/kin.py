@@ -9,12 +9,12 @@ from weighttools.errors import UnsupportedError
 from weighttools.families.model_family import DecoderStyle
 from weighttools.train.models.llama import Layers
 from weighttools.train.models.rotary import Rotary, rotary
-from weighttools.train.models.settings import Settings
+from weighttools.train.models.settings import ModelSettings
 
 MOST_LAYERS = 4096
 
 
-def decoder_options(style: DecoderStyle, s: Settings) -> dict[str, Any]:
+def decoder_options(style: DecoderStyle, s: ModelSettings) -> dict[str, Any]:
     """Return the options of `weighttools.train.models.llama.decoder`.
 
     Raises
@@ -48,7 +48,7 @@ def decoder_options(style: DecoderStyle, s: Settings) -> dict[str, Any]:
 _ACTIVATIONS = ("hidden_activation", "hidden_act")
 
 
-def _layer_types(style: DecoderStyle, s: Settings, layers: int) -> list[str]:
+def _layer_types(style: DecoderStyle, s: ModelSettings, layers: int) -> list[str]:
     """Return ``"sliding_attention"`` or ``"full_attention"`` for every layer."""
     kinds, said = ("full_attention", "sliding_attention"), s.get("layer_types")
     none = [kinds[0]] * layers
@@ -67,7 +67,7 @@ def _layer_types(style: DecoderStyle, s: Settings, layers: int) -> list[str]:
     return [kinds[bool((i + 1) % every)] for i in range(layers)]
 
 
-def _rotaries(style: DecoderStyle, s: Settings, head_size: int, slides: Sequence[bool]) -> tuple[Rotary, ...]:
+def _rotaries(style: DecoderStyle, s: ModelSettings, head_size: int, slides: Sequence[bool]) -> tuple[Rotary, ...]:
     said = dict(s.part("rope_parameters"))
     base = {key: s.get(key) for key in ("rope_theta", "partial_rotary_factor")}
     base["original_max_position_embeddings"] = s.get("original_max_position_embeddings", "max_position_embeddings")
@@ -80,7 +80,7 @@ def _rotaries(style: DecoderStyle, s: Settings, head_size: int, slides: Sequence
     return tuple(found["sliding_attention" if slide else "full_attention"] for slide in slides)
 
 
-def _turned(parameters: Mapping[str, Any], style: DecoderStyle, s: Settings) -> Mapping[str, Any]:
+def _turned(parameters: Mapping[str, Any], style: DecoderStyle, s: ModelSettings) -> Mapping[str, Any]:
     """Return what `rotary` is asked: for a part of each head in families that have it so; else plain kinds ignore it.
 
     Source: transformers, ``compute_default_rope_parameters`` of each family; with a scaling its Llama fails.

@@ -11,7 +11,7 @@ import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.families.gguf.rope import is_divisors
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.ops import concat, rope
 
 _NUMBERS = {

@@ -1,24 +1,24 @@
 """The operations: fused, with hand-written pullbacks. Each works on plain arrays and on a tape's variables alike."""
 
+from weighttools.train.autograd.variable import absolute as absolute
+from weighttools.train.autograd.variable import add as add
+from weighttools.train.autograd.variable import div as div
+from weighttools.train.autograd.variable import matmul as matmul
+from weighttools.train.autograd.variable import mean as mean
+from weighttools.train.autograd.variable import mul as mul
+from weighttools.train.autograd.variable import power as power
+from weighttools.train.autograd.variable import reshape as reshape
+from weighttools.train.autograd.variable import sub as sub
+from weighttools.train.autograd.variable import sum as sum
+from weighttools.train.autograd.variable import take as take
+from weighttools.train.autograd.variable import transpose as transpose
 from weighttools.train.ops.attention import attention as attention
 from weighttools.train.ops.attention import rope as rope
 from weighttools.train.ops.attention import rope_tables as rope_tables
-from weighttools.train.ops.basic import absolute as absolute
-from weighttools.train.ops.basic import add as add
 from weighttools.train.ops.basic import concat as concat
-from weighttools.train.ops.basic import div as div
 from weighttools.train.ops.basic import exp as exp
 from weighttools.train.ops.basic import log as log
-from weighttools.train.ops.basic import matmul as matmul
-from weighttools.train.ops.basic import mean as mean
-from weighttools.train.ops.basic import mul as mul
-from weighttools.train.ops.basic import power as power
-from weighttools.train.ops.basic import reshape as reshape
 from weighttools.train.ops.basic import sqrt as sqrt
-from weighttools.train.ops.basic import sub as sub
-from weighttools.train.ops.basic import sum as sum
-from weighttools.train.ops.basic import take as take
-from weighttools.train.ops.basic import transpose as transpose
 from weighttools.train.ops.conv import avg_pool as avg_pool
 from weighttools.train.ops.conv import conv as conv
 from weighttools.train.ops.conv import max_pool as max_pool

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from weighttools.errors import SpecError, counted, few
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 
 _MANY = 0.1
 """A trained matrix with this share of zeros was pruned; what training leaves, or a ReLU's dead unit, has fewer."""

@@ -1,4 +1,4 @@
-"""What the package ``tokenizers`` raises, its panics included, as one line."""
+"""What a package written in Rust raises (``tokenizers``, ``safetensors``), its panics included, as one line."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from weighttools.errors import SpecError, WeighttoolsError
 
 
 @contextlib.contextmanager
-def told(fact: str, kind: type[WeighttoolsError] = SpecError, subject: object = None) -> Iterator[None]:
+def panics_as_errors(fact: str, kind: type[WeighttoolsError] = SpecError, subject: object = None) -> Iterator[None]:
     """Turn what the package raises within into an error of ours, its first line after `fact`.
 
     Notes
     -----
-    A panic is no Exception, and the package writes it to the standard error before it raises it: see `_Diverted`. What
-    is known to make it panic is refused beforehand, by `tokenizer_bounds`.
+    A panic is no Exception, and the package writes it to the standard error before it raises it: see `_Diverted`.
     """
     try:
         with _DIVERTED:

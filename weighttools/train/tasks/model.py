@@ -8,7 +8,7 @@ from typing import Any
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 
 Run = Callable[[Mapping[str, Any], Batch], Any]

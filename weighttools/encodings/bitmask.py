@@ -1,19 +1,14 @@
 """Tensors with many zeros, stored as a bit for each element and the values that are not zero.
 
-The file is a safetensors file. A tensor that takes less room so is stored under its own name as U8 of one axis, and
-the metadata entry ``weighttools.bitmask`` is JSON that says what it is::
-
-    {"version": 1, "tensors": {"fc.weight": {"dtype": "F32", "shape": [256, 1024]}}}
-
-with dtype and shape as a safetensors header has them. Other tensors are stored as ever. The bytes are, all numbers
-little-endian, for n elements of w bytes in blocks of 65,536 (the last one may be shorter):
+The bytes are, all numbers little-endian, for n elements of w bytes in blocks of 65,536 (the last one
+may be shorter):
 
 1. an index: for each block, as unsigned integer of 64 bits, how many values the blocks before it keep;
 2. block after block: its mask, bit i % 8 of byte i // 8 set where element i of the block is kept (bits beyond the
    last element are 0), and right behind it the kept values, w bytes each, in order.
 
 An element is kept unless all its bits are 0. So -0.0, NaN with any payload and subnormals are kept, and what is read
-back is what was stored, bit for bit. Elements narrower than a byte are never stored so. A file is read in a few lines:
+back is what was stored, bit for bit. Elements narrower than a byte are never stored so. They are read in a few lines:
 
 >>> def expanded(data, dtype, n):  # of one tensor: its bytes, as numpy.uint8
 ...     import numpy as np
@@ -28,35 +23,33 @@ back is what was stored, bit for bit. Elements narrower than a byte are never st
 
 Because of the index, a run of elements is read with two reads, of a few words of the index and of the blocks that hold
 it; memory is that of the run. Writing takes two passes over the values, one to count and one to write, since a
-safetensors header comes first and states every length; memory is that of a few blocks, and 8 bytes for each 65,536
+header that comes first states every length; memory is that of a few blocks, and 8 bytes for each 65,536
 elements of the checkpoint.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weighttools.core import plan
 from weighttools.core.dtypes import DTYPES, DType
-from weighttools.core.encodings import BITMASK, BITMASK_BLOCK, bitmask_bytes
+from weighttools.core.encodings import BITMASK_BLOCK, bitmask_bytes
 from weighttools.core.engine import run, threads
-from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError
-from weighttools.formats.safetensors.header import BITMASKS, CODES, spec_of
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
-VERSION = 1
 _MASK_BYTES = BITMASK_BLOCK // 8
 
 Counts = Mapping[str, "Array"]
@@ -133,61 +126,6 @@ class Masked:
         )
 
 
-def expanded(tensor_map: TensorMap, source: Source) -> TensorMap:
-    """Return a safetensors file's map with the tensors that its metadata entry names as what they are.
-
-    Raises
-    ------
-    CorruptFileError
-        The entry is not as documented, or does not fit the tensors.
-    """
-    known: dict[Spec, Spec] = {}
-    found = {
-        name: _masked(name, record, tensor_map, source, known)
-        for name, record in _records(tensor_map.metadata[BITMASKS], source).items()
-    }
-    metadata = {key: value for key, value in tensor_map.metadata.items() if key != BITMASKS}
-    return tensor_map.map(lambda name, tensor: found.get(name, tensor)).replace(metadata=metadata)
-
-
-def _records(text: str, source: Source) -> dict[str, Any]:
-    try:
-        entry = json.loads(text)
-    except (ValueError, RecursionError):
-        entry = None
-    version = entry.get("version") if isinstance(entry, dict) else None
-    if type(version) is int and version > VERSION:
-        raise CorruptFileError(
-            f"its bitmasks are of version {version}", subject=source.name, expected=f"{VERSION}",
-            remedy="read it with a newer weighttools",
-        )  # fmt: skip
-    tensors = entry.get("tensors") if isinstance(entry, dict) and type(version) is int and version == VERSION else None
-    if not isinstance(tensors, dict):
-        want = f'{{"version": {VERSION}, "tensors": {{name: {{"dtype", "shape"}}}}}}'
-        raise CorruptFileError(f"its metadata entry {BITMASKS} is not well formed", subject=source.name, expected=want)
-    return tensors
-
-
-def _masked(name: str, record: Any, tensor_map: TensorMap, source: Source, known: dict[Spec, Spec]) -> Tensor:
-    """Return a tensor as it is read, its length held against its elements."""
-    held = tensor_map[name] if name in tensor_map and name not in tensor_map.aliases else None
-    if held is None or held.stored is None or held.dtype.name != "uint8" or len(held.shape) != 1:
-        raise CorruptFileError(f"tensor {name!r} holds no bitmask", subject=source.name, expected="U8 of one axis")
-    if not isinstance(record, dict) or set(record) != {"dtype", "shape"} or not isinstance(record["shape"], list):
-        raise CorruptFileError(f"the {BITMASKS} of tensor {name!r} is not well formed", subject=source.name)
-    raw, _ = spec_of(name, record["dtype"], record["shape"], source)
-    rest, width = held.stored.length - bitmask_bytes(raw.n_elements, 0, raw.dtype.bits), raw.dtype.bits // 8
-    if not width or not 0 <= rest <= raw.n_elements * width or rest % width:
-        raise CorruptFileError(
-            f"{held.stored.length:,} bytes are no bitmask of tensor {name!r}, {raw.dtype} of shape {list(raw.shape)}",
-            subject=source.name, offset=held.stored.offset,
-        )  # fmt: skip
-    spec = Spec(raw.dtype, raw.shape, BITMASK)
-    return Tensor(
-        known.setdefault(spec, spec), Masked(held.stored, spec.dtype, spec.n_elements, rest // width), held.stored
-    )
-
-
 def counted(tensor_map: TensorMap, n_threads: int | None = None, progress: Progress = silent) -> dict[str, Array]:
     """Choose the tensors that take less room as bitmask and values, by reading them all.
 
@@ -215,13 +153,6 @@ def counted(tensor_map: TensorMap, n_threads: int | None = None, progress: Progr
 def as_bytes(spec: Spec, counts: Array) -> Spec:
     """Return what a tensor is as bitmask and values: bytes."""
     return Spec(DTYPES["uint8"], (bitmask_bytes(spec.n_elements, int(counts.sum()), spec.dtype.bits),))
-
-
-def entry(tensor_map: TensorMap, counts: Counts) -> str:
-    """Return the text of the metadata entry."""
-    specs = {name: tensor_map[name].spec for name in sorted(counts)}
-    tensors = {name: {"dtype": CODES[spec.dtype.name], "shape": list(spec.shape)} for name, spec in specs.items()}
-    return json.dumps({"version": VERSION, "tensors": tensors}, ensure_ascii=False, separators=(",", ":"))
 
 
 def write_blocks(tensor: Tensor, counts: Array, sink: Sink, n_threads: int | None = None) -> None:
