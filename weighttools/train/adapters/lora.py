@@ -28,6 +28,7 @@ import numpy as np
 from weighttools.core import patterns
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
+from weighttools.families.kernels import CONV1D
 from weighttools.families.models import FAMILIES
 from weighttools.train.adapters.low_rank import LowRank, Seed
 from weighttools.train.autograd.gradients import Array
@@ -55,8 +56,6 @@ TARGETS = tuple(
     for modules in dict.fromkeys((*(row.adapted for row in FAMILIES.values() if row.adapted), *_OTHERS))
 )
 """What is adapted unless told otherwise: the first row of which the model has every pattern (as peft's table)."""
-_CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")
-"""Modules of GPT-2 that store (in, out)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +259,7 @@ def module_of(name: str) -> str:
 
 
 def _is_conv1d(name: str) -> bool:
-    return module_of(name).rpartition(".")[2] in _CONV1D
+    return module_of(name).rpartition(".")[2] in CONV1D
 
 
 def place_of(name: str, scale: float, is_turned: bool) -> AdaptedWeight:
