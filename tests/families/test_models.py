@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.families.test_shapes import CONFIGS
 from tests.formats.gguf_golden import golden_write
 from tests.test_imports import RUN, loaded
 from weighttools.families.model_family import DecoderStyle, EncoderParts, ModelFamily
-from weighttools.families.models import FAMILIES, GGUF_FAMILIES
+from weighttools.families.models import FAMILIES, gguf_families
 from weighttools.families.shapes import always
 
 NOT_KNOWN = {
@@ -116,7 +116,7 @@ def test_gguf_has_a_name_for_every_tensor_that_all_models_of_a_family_have(row: 
     needed = {f"{inner}{stem}" for stem in stems(name for name, one in row.tensors.body.items() if one.when is always)}
     heads = {row.gguf.head[0].removesuffix(".weight")} if row.gguf.head else {"pooler.dense"}
     assert set(ours) - heads == needed
-    assert GGUF_FAMILIES[row.gguf.architecture].class_name is not None
+    assert gguf_families()[row.gguf.architecture].class_name is not None
 
 
 def outputs(module: Any) -> np.ndarray:
@@ -163,9 +163,15 @@ def test_every_module_of_families_is_in_the_table() -> None:
     from weighttools.families import models
 
     here = {path.stem for path in Path(str(models.__file__)).parent.glob("*.py")} - {"__init__"}
-    assert here == {module.__name__.rpartition(".")[2] for module in models._MODULES}
-    rows: Iterator[ModelFamily] = (row for module in models._MODULES for row in module.FAMILIES)
-    assert len(list(rows)) == len(FAMILIES)
+    rows = {name: import_module(f"{models.__name__}.{name}").FAMILIES for name in here}
+    assert {name: tuple(row.model_type for row in found) for name, found in rows.items()} == models._MODULES
+
+
+def test_a_check_loads_the_module_of_its_family_only(tmp_path: Path) -> None:
+    transformers.AutoModelForCausalLM.from_config(CONFIGS["qwen2"]()).save_pretrained(tmp_path / "m")
+    modules = loaded(RUN, tmp_path, "check", "--headers", tmp_path / "m")
+    begin = "weighttools.families.models."
+    assert {name.removeprefix(begin) for name in modules if name.startswith(begin)} == {"qwen", "llama"}
 
 
 def test_a_gguf_file_becomes_a_directory_without_training_code(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.train.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, referen
 from weighttools import train
 from weighttools.cli.main import main
 from weighttools.errors import SpecError, UnsupportedError, WeighttoolsError
-from weighttools.families.models import GGUF_FAMILIES
+from weighttools.families.models import gguf_families
 from weighttools.train import models
 from weighttools.transforms.gguf_names import to_gguf
 from weighttools.verbs import api
@@ -200,7 +200,7 @@ def test_what_gguf_says_and_is_not_known_is_refused(tmp_path: Path) -> None:
     golden_write(tmp_path / "c.gguf", arrays, "llama", **{f"llama.{key}": n for key, n in sizes.items()})
     with pytest.raises(UnsupportedError, match=r"rope\.dimension_count is 4, of heads of 8"):
         models.load(tmp_path / "c.gguf")
-    assert {row.model_type for row in GGUF_FAMILIES.values()} <= set(models.FAMILIES)
+    assert {row.model_type for row in gguf_families().values()} <= set(models.FAMILIES)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"model_type": 3}', '{"model_type": "bert", "num_hidden_layers": -1}'])

@@ -20,7 +20,7 @@ from weighttools.families.gguf.rope import divisors
 from weighttools.families.gguf.settings import flattened, settings_of
 from weighttools.families.gguf.special import carried_tokenizer
 from weighttools.families.gguf.tokenizer_files import tokenizer_files
-from weighttools.families.models import GGUF_FAMILIES
+from weighttools.families.models import gguf_families
 
 JUNK = st.sampled_from(
     [None, True, -1, 0, 3, 10**30, 1.5, float("nan"), "", "▁", "x" * 70, [], [[]], {}, {"id": []}, [1, "a"], [None]]
@@ -77,7 +77,7 @@ def test_files_beside_a_model_are_errors_or_metadata(files: tuple[Path, dict[str
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(sorted(GGUF_FAMILIES)), st.sampled_from(places(CONFIG)[1:]), JUNK)
+@given(st.sampled_from(sorted(gguf_families())), st.sampled_from(places(CONFIG)[1:]), JUNK)
 def test_configurations_are_errors_or_settings(architecture: str, place: tuple[Any, ...], junk: Any) -> None:
     config = spoilt(CONFIG, place, junk)
     try:

@@ -17,7 +17,7 @@ from weighttools.families.gguf.settings import flattened, lacking, plain_setting
 from weighttools.families.gguf.special import carried_tokenizer
 from weighttools.families.gguf.tokenizer_json import has_tokenizer
 from weighttools.families.model_family import GgufArchitecture
-from weighttools.families.models import FAMILIES, GGUF_FAMILIES
+from weighttools.families.models import FAMILIES, gguf_families
 from weighttools.io.beside import CONFIGURATIONS, LEAVES, is_link_out, not_taken
 from weighttools.io.text import read_json_beside
 from weighttools.transforms.gguf_layout import full, heads, is_full, shifted, transposed
@@ -186,7 +186,7 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> GGUFModel:
     config = _config(tensor_map.origin.path)
     named = FAMILIES.get(str(config.get("model_type")))
     said = tensor_map.metadata.get(ARCHITECTURE) or (named and named.gguf and named.gguf.architecture)
-    row = GGUF_FAMILIES.get(str(said))
+    row = gguf_families().get(str(said))
     if row is None or row.gguf is None:
         what, path = said or config.get("model_type"), tensor_map.origin.path
         why = f": config.json is {LEAVES}" if path and is_link_out(_home(path), "config.json") else ""
@@ -195,7 +195,7 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> GGUFModel:
             if what
             else f"the architecture is not known{why}",
             subject=tensor_map.origin.path or None,
-            expected=f"one of {', '.join(GGUF_FAMILIES)}",
+            expected=f"one of {', '.join(gguf_families())}",
             remedy="put the model's config.json beside its weights" if not what else None,
         )
     prefix = f"{said}."

@@ -10,7 +10,7 @@ from weighttools.errors import UnsupportedError
 from weighttools.families.gguf.rope import DIVISORS, llama3_of
 from weighttools.families.gguf.settings import CAPS, SETTINGS, style_of
 from weighttools.families.model_family import GgufArchitecture, ModelFamily, Pairs
-from weighttools.families.models import GGUF_FAMILIES
+from weighttools.families.models import gguf_families
 from weighttools.formats.gguf.numbers import Float32
 
 ARCHITECTURE = "general.architecture"
@@ -48,9 +48,9 @@ def configuration(tensor_map: TensorMap) -> dict[str, Any]:
         that do.
     """
     name = str(tensor_map.metadata.get(ARCHITECTURE))
-    family = GGUF_FAMILIES.get(name)
+    family = gguf_families().get(name)
     if family is None or family.gguf is None:
-        raise UnsupportedError(f"no table for GGUF's {name!r}", expected=", ".join(GGUF_FAMILIES))
+        raise UnsupportedError(f"no table for GGUF's {name!r}", expected=", ".join(gguf_families()))
     begin = f"{name}."
     own = {key.removeprefix(begin): value for key, value in tensor_map.metadata.items() if key.startswith(begin)}
     config: dict[str, Any] = {"architectures": [family.plain_class], "model_type": family.model_type}

@@ -12,7 +12,7 @@ from typing import Any
 from weighttools.errors import SpecError, UnsupportedError, brief
 from weighttools.families.gguf.rope import float32, scaling
 from weighttools.families.model_family import DecoderStyle, GgufArchitecture, ModelFamily
-from weighttools.families.models import FAMILIES, GGUF_FAMILIES
+from weighttools.families.models import FAMILIES, gguf_families
 
 SETTINGS: tuple[tuple[str, str], ...] = (
     ("num_hidden_layers", "block_count"),
@@ -56,7 +56,7 @@ def flattened(config: Json) -> dict[str, Any]:
 
 def plain_settings(config: Json, architecture: str) -> dict[str, Any]:
     """Return the numbers of config.json by GGUF's keys, as they stand there."""
-    return dict(_numbers(flattened(config), (*SETTINGS, *_gguf(GGUF_FAMILIES[architecture]).entries)))
+    return dict(_numbers(flattened(config), (*SETTINGS, *_gguf(gguf_families()[architecture]).entries)))
 
 
 def settings_of(config: Json, architecture: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _family(config: Json, architecture: str) -> ModelFamily:
     kind = config.get("model_type")
     named = FAMILIES.get(kind) if isinstance(kind, str) else None
     is_of = named is not None and named.gguf is not None and named.gguf.architecture == architecture
-    return named if named is not None and is_of else GGUF_FAMILIES[architecture]
+    return named if named is not None and is_of else gguf_families()[architecture]
 
 
 def _gguf(family: ModelFamily) -> GgufArchitecture:
@@ -107,7 +107,7 @@ def style_of(family: ModelFamily) -> DecoderStyle:
 
 def lacking(settings: Json, architecture: str) -> list[str]:
     """Return the keys that llama.cpp reads no model without, and that are not there."""
-    return [key for key in (*_NEEDED, _gguf(GGUF_FAMILIES[architecture]).epsilon) if key not in settings]
+    return [key for key in (*_NEEDED, _gguf(gguf_families()[architecture]).epsilon) if key not in settings]
 
 
 def unsaid(config: Json, architecture: str) -> list[str]:
