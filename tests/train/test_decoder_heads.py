@@ -58,7 +58,7 @@ def test_a_text_that_ends_in_the_padding_token_gives_transformers_scores(family:
     home = saved(tmp_path, family)
     texts = [text for text, _ in ROWS]
     model = train.model(home)
-    data = train.text(texts, tokenizer=home, label=None)
+    data = train.data.text(texts, tokenizer=home, label=None)
     for size in (1, 3, len(texts)):  # the batch's own filling makes no difference
         ours = np.concatenate(
             [model.run(model.params, data.batch(np.arange(i, min(i + size, 16)))) for i in range(0, 16, size)]
@@ -69,7 +69,7 @@ def test_a_text_that_ends_in_the_padding_token_gives_transformers_scores(family:
 def test_null_means_the_very_last_token(tmp_path: Path) -> None:
     home = saved(tmp_path, "llama", pad_token_id=None)
     texts = [text for text, _ in ROWS[:4]]
-    ours = train.predict(train.model(home), train.text(texts, tokenizer=home, label=None), batch_size=1)
+    ours = train.predict(train.model(home), train.data.text(texts, tokenizer=home, label=None), batch_size=1)
     np.testing.assert_allclose(ours, theirs(home, texts).numpy(), rtol=1e-4, atol=1e-6)
 
 

@@ -24,7 +24,7 @@ TASK = train.Classification(10)
 
 
 def numbered(n: int) -> Any:
-    return train.arrays(np.arange(n, dtype=np.float64)[:, None], np.arange(n) % 3)
+    return train.data.arrays(np.arange(n, dtype=np.float64)[:, None], np.arange(n) % 3)
 
 
 def samples(feed: Any, epoch: int, start: int = 0) -> list[list[int]]:
@@ -51,7 +51,7 @@ def test_every_sample_comes_at_every_place() -> None:
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=60), st.floats(0.05, 0.95), st.integers(0, 99))
 def test_a_stratified_split_takes_each_label_by_its_share(y: list[int], share: float, seed: int) -> None:
     labels, n = np.array(y), len(y)
-    data = train.arrays(np.arange(n, dtype=float)[:, None], labels)
+    data = train.data.arrays(np.arange(n, dtype=float)[:, None], labels)
     if not 0 < round(n * share) < n:
         with pytest.raises(SpecError, match="on both sides"):
             feeding.split(data, share, seed, labels)
@@ -79,7 +79,7 @@ class Ragged:
     def __len__(self) -> int:
         return 300
 
-    def batch(self, indices: np.ndarray) -> train.Batch:
+    def batch(self, indices: np.ndarray) -> train.data.Batch:
         return {"ids": indices[:, None], "target": np.tile(indices[:, None], (1, int(indices[0] > 0) + 1))}
 
 
@@ -90,14 +90,14 @@ def test_columns_are_gathered_where_data_have_none() -> None:
         def __len__(self) -> int:
             return len(y)
 
-        def batch(self, indices: np.ndarray) -> train.Batch:
+        def batch(self, indices: np.ndarray) -> train.data.Batch:
             return {"inputs": x[indices], "target": y[indices]}
 
     assert (feeding.column(Bare(), "target") == y).all() and feeding.column(Bare(), "sample_weight") is None
     assert feeding.column(Ragged(), "target").shape == (256 + 2 * 44,)
     results = [
         train.fit(model(), data, task=train.Classification(10, "balanced"), validation=0.2, log=None)
-        for data in (Bare(), train.arrays(x, y))
+        for data in (Bare(), train.data.arrays(x, y))
     ]
     assert results[0].history.json() == results[1].history.json()
 
@@ -131,7 +131,7 @@ def test_what_arrays_refuse() -> None:
         ({"x": [1, 2], "sample_weight": [1, -1]}, "from -1 to 1"), ({"x": [1, 2], "ids": [1]}, "different length"),
     ):  # fmt: skip
         with pytest.raises(SpecError, match=message):
-            train.arrays(**options)
+            train.data.arrays(**options)
 
 
 def test_history_as_csv_and_json(tmp_path: Path) -> None:

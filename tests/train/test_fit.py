@@ -19,6 +19,7 @@ from tests.train.digits import digits, model, run, start
 from weighttools import train
 from weighttools.errors import SpecError
 from weighttools.train.fitting import loop, recipe
+from weighttools.train.fitting.options import OPTIONS
 
 CLASS_WEIGHT = {0: 3.0, 7: 0.25}
 Maker = Callable[[list[torch.Tensor]], torch.optim.Optimizer]
@@ -33,7 +34,7 @@ class Recorded:
     def __len__(self) -> int:
         return len(self.data)
 
-    def batch(self, indices: np.ndarray) -> train.Batch:
+    def batch(self, indices: np.ndarray) -> train.data.Batch:
         self.asked.append(indices)
         return self.data.batch(indices)
 
@@ -75,10 +76,10 @@ def by_torch(
     return losses, {name: a.detach().numpy() for name, a in p.items()}
 
 
-PAIRS: dict[str, tuple[Callable[[], train.Optimizer], Maker]] = {
-    "sgd": (lambda: train.sgd(0.2, momentum=0.9), lambda p: torch.optim.SGD(p, 0.2, momentum=0.9)),
-    "adamw": (lambda: train.adamw(3e-3, rule=lambda n, a: True), lambda p: torch.optim.AdamW(p, 3e-3)),
-    "rmsprop": (lambda: train.rmsprop(1e-3, eps=1e-6), lambda p: torch.optim.RMSprop(p, 1e-3, eps=1e-6)),
+PAIRS: dict[str, tuple[Callable[[], train.optim.Optimizer], Maker]] = {
+    "sgd": (lambda: train.optim.sgd(0.2, momentum=0.9), lambda p: torch.optim.SGD(p, 0.2, momentum=0.9)),
+    "adamw": (lambda: train.optim.adamw(3e-3, rule=lambda n, a: True), lambda p: torch.optim.AdamW(p, 3e-3)),
+    "rmsprop": (lambda: train.optim.rmsprop(1e-3, eps=1e-6), lambda p: torch.optim.RMSprop(p, 1e-3, eps=1e-6)),
 }
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
@@ -96,7 +97,7 @@ TASKS = {"all at once": train.Classification(10, CLASS_WEIGHT, label_smoothing=0
 def test_same_batches_same_training(name: str, case: str, dtype: Any) -> None:
     ours, theirs = PAIRS[name]
     options, expected = CASES[case]
-    data = Recorded(train.arrays(*digits()))
+    data = Recorded(train.data.arrays(*digits()))
     m = model(dtype)
     task = TASKS.get(case, TASK)
     result = train.fit(m, data, task=task, optimizer=ours(), epochs=2, batch_size=40, log=None, **options)
@@ -115,9 +116,9 @@ def test_sample_weights_and_a_schedule_as_by_hand() -> None:
     x, y = digits()
     own = np.random.default_rng(3).uniform(0, 2, len(y))
     own[:20] = 0
-    data, schedule = Recorded(train.arrays(x, y, own)), train.warmup_cosine(0.3, warmup=3)
+    data, schedule = Recorded(train.data.arrays(x, y, own)), train.schedules.warmup_cosine(0.3, warmup=3)
     m = model(np.float64)
-    result = train.fit(m, data, task=TASK, optimizer=train.sgd(schedule), steps=10, batch_size=50, log=None)
+    result = train.fit(m, data, task=TASK, optimizer=train.optim.sgd(schedule), steps=10, batch_size=50, log=None)
     rates = schedule.with_steps(10)
     assert result.history.steps["lr"] == [rates(t) for t in range(10)]
     groups = [[at] for at in data.asked[:10]]
@@ -128,7 +129,7 @@ def test_sample_weights_and_a_schedule_as_by_hand() -> None:
 
 def test_a_seed_decides_everything_and_an_epoch_has_its_own_order() -> None:
     def orders(seed: int) -> tuple[list[list[int]], bytes]:
-        data = Recorded(train.arrays(*digits()))
+        data = Recorded(train.data.arrays(*digits()))
         m = train.Model(run, start())
         train.fit(m, data, task=TASK, epochs=2, batch_size=64, seed=seed, log=None)
         return [at.tolist() for at in data.asked], m.params["fc1.weight"].tobytes()
@@ -143,7 +144,9 @@ def test_best_weights_are_kept_and_early_stopping_stops() -> None:
     data, held_out = (x[:200], y[:200]), (x[200:], y[200:])
     m = model()
     options: dict[str, Any] = {"task": TASK, "validation": held_out, "batch_size": 20, "log": None}
-    result = train.fit(m, data, optimizer=train.adam(0.2), epochs=30, patience=3, monitor="val_accuracy", **options)
+    result = train.fit(
+        m, data, optimizer=train.optim.adam(0.2), epochs=30, patience=3, monitor="val_accuracy", **options
+    )
     scores = [record["val_accuracy"] for record in result.history]
     best = scores.index(max(scores))
     assert len(scores) == best + 4 < 30 and "not improved" in result.stopped
@@ -154,14 +157,16 @@ def test_best_weights_are_kept_and_early_stopping_stops() -> None:
     )
 
     last = model()
-    kept = train.fit(last, data, optimizer=train.adam(0.2), epochs=best + 4, keep="last", **options)
+    kept = train.fit(last, data, optimizer=train.optim.adam(0.2), epochs=best + 4, keep="last", **options)
     assert kept.metrics == kept.history[-1]
     assert (last.params["fc1.weight"] != m.params["fc1.weight"]).any()
 
 
 def test_a_plateau_watches_the_monitor_and_stays_the_callers() -> None:
-    schedule = train.Plateau(0.0625, factor=0.5, patience=1, threshold=0.9)  # hardly anything counts as a fall
-    optimizer = train.sgd(schedule)
+    schedule = train.schedules.Plateau(
+        0.0625, factor=0.5, patience=1, threshold=0.9
+    )  # hardly anything counts as a fall
+    optimizer = train.optim.sgd(schedule)
     result = train.fit(model(), digits(), task=TASK, optimizer=optimizer, epochs=6, batch_size=100, log=None)
     torch_lr = torch.optim.SGD([torch.zeros(1)], 0.0625)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(torch_lr, factor=0.5, patience=1, threshold=0.9)
@@ -175,13 +180,13 @@ def test_a_plateau_watches_the_monitor_and_stays_the_callers() -> None:
 
 @pytest.mark.parametrize("kind", ["ema", "swa"])
 def test_averages_are_measured_and_kept(kind: str) -> None:
-    data, trail = train.arrays(*digits()), []
-    average = train.ema(0.9) if kind == "ema" else train.swa()
+    data, trail = train.data.arrays(*digits()), []
+    average = train.optim.ema(0.9) if kind == "ema" else train.optim.swa()
 
-    def trained(average: train.Average | None) -> tuple[train.Result, np.ndarray]:
+    def trained(average: train.optim.Average | None) -> tuple[train.Result, np.ndarray]:
         m = model()
         rate = lambda step: trail.append((step, m.params["fc1.weight"].copy())) or 0.2  # noqa: E731
-        optimizer = replace(train.sgd(), lr=rate)
+        optimizer = replace(train.optim.sgd(), lr=rate)
         options: dict[str, Any] = {"validation": data, "batch_size": 100, "average": average, "keep": "last"}
         return train.fit(m, data, task=TASK, optimizer=optimizer, epochs=4, log=None, **options), m.params["fc1.weight"]
 
@@ -204,21 +209,21 @@ def test_learning_from_batches_made_elsewhere() -> None:
     x, y = digits()
     batches = [(x[i : i + 50], y[i : i + 50]) for i in range(0, 300, 50)]
     m = model(np.float64)
-    result = train.fit(m, batches, task=TASK, optimizer=train.sgd(0.2), epochs=2, log=None)
+    result = train.fit(m, batches, task=TASK, optimizer=train.optim.sgd(0.2), epochs=2, log=None)
     groups = [[np.arange(i, i + 50)] for i in range(0, 300, 50)] * 2
     losses, _ = by_torch(groups, lambda p: torch.optim.SGD(p, 0.2), torch.float64)
     np.testing.assert_allclose(result.history.steps["loss"], losses, rtol=1e-10)
     once = (batch for batch in batches)
     with pytest.raises(SpecError, match="generator ends after one epoch"):
         train.fit(model(), once, task=TASK, epochs=2, log=None)
-    found = train.fit(model(), (b for b in batches), task=TASK, steps=4, optimizer=train.sgd(0.1), log=None)
+    found = train.fit(model(), (b for b in batches), task=TASK, steps=4, optimizer=train.optim.sgd(0.1), log=None)
     assert len(found.history.steps["loss"]) == 4 and found.history[-1]["step"] == 4
 
 
 def test_the_weighted_sampler_draws_by_weight_and_leaves_the_loss_alone() -> None:
     x, y = digits()
     own = np.where(y == 3, 9.0, 1.0)
-    data = Recorded(train.arrays(x, y, own))
+    data = Recorded(train.data.arrays(x, y, own))
     lines: list[str] = []
     train.fit(model(), data, task=TASK, epochs=20, sampler="weighted", batch_size=100, log=lines.append)
     drawn = np.concatenate(data.asked)
@@ -226,10 +231,10 @@ def test_the_weighted_sampler_draws_by_weight_and_leaves_the_loss_alone() -> Non
     assert n == 20 * 300
     assert abs((y[drawn] == 3).mean() - share) < 4 * np.sqrt(share * (1 - share) / n)
 
-    balanced = Recorded(train.arrays(x, y))
+    balanced = Recorded(train.data.arrays(x, y))
     result = train.fit(
         model(np.float64), balanced, task=train.Classification(10, CLASS_WEIGHT), sampler="weighted", batch_size=100,
-        optimizer=train.sgd(0.2), log=None,
+        optimizer=train.optim.sgd(0.2), log=None,
     )  # fmt: skip
     losses, _ = by_torch([[at] for at in balanced.asked[:3]], lambda p: torch.optim.SGD(p, 0.2), torch.float64)
     np.testing.assert_allclose(result.history.steps["loss"], losses, rtol=1e-10)
@@ -239,7 +244,7 @@ def test_batches_in_which_nothing_counts_are_passed_over() -> None:
     x, y = digits()
     own = (np.arange(300) < 30).astype(float)  # most batches of 10 have samples of weight 0 alone
     m = model()
-    data = Recorded(train.arrays(x, y, own))
+    data = Recorded(train.data.arrays(x, y, own))
     result = train.fit(m, data, task=TASK, epochs=1, batch_size=10, log=None)
     empty = [not own[at].any() for at in data.asked]
     assert any(empty)
@@ -250,7 +255,7 @@ def test_batches_in_which_nothing_counts_are_passed_over() -> None:
 def test_the_model_gets_a_seed_only_while_training() -> None:
     seeds: list[Any] = []
 
-    def watched(p: Any, batch: train.Batch) -> Any:
+    def watched(p: Any, batch: train.data.Batch) -> Any:
         seeds.append(batch.get("seed"))
         return run(p, batch)
 
@@ -280,10 +285,10 @@ def test_binary_labels_are_split_by_their_share_and_balanced() -> None:
     yes = (y < 2).astype(np.float64)
     lines: list[str] = []
     m = train.Model(lambda p, b: run(p, b)[:, 0], start(np.float64))
-    data = Recorded(train.arrays(x, yes))
+    data = Recorded(train.data.arrays(x, yes))
     task = train.Binary("balanced")
     result = train.fit(
-        m, data, task=task, validation=0.2, epochs=1, batch_size=240, optimizer=train.sgd(0.1), log=lines.append
+        m, data, task=task, validation=0.2, epochs=1, batch_size=240, optimizer=train.optim.sgd(0.1), log=lines.append
     )
     learnt, held_out = data.asked[1], np.concatenate(data.asked[2:])  # first, one batch is tried
     assert yes[held_out].sum() == round(0.2 * yes.sum()) and len(held_out) == 60
@@ -297,7 +302,7 @@ def test_binary_labels_are_split_by_their_share_and_balanced() -> None:
         train.Binary("balanced").loss(logits.numpy(), {"target": yes})
     with pytest.raises(SpecError, match="0 yes in a column"):
         train.fit(m, (x, 0 * yes), task=train.Binary("balanced"), log=None)
-    drawn = Recorded(train.arrays(x, yes))
+    drawn = Recorded(train.data.arrays(x, yes))
     train.fit(m, drawn, task=task, sampler="weighted", epochs=10, batch_size=300, log=None)
     assert abs(yes[np.concatenate(drawn.asked)].mean() - 0.5) < 4 * 0.5 / np.sqrt(3000)
 
@@ -310,7 +315,9 @@ def test_progress_is_told_inside_an_epoch(unit: str, monkeypatch: pytest.MonkeyP
     x, y = digits(60)
     ids = {"ids": np.zeros((60, 5), int), "mask": np.arange(5) < 3 + np.zeros((60, 1), int)} if unit == "tokens" else {}
     lines: list[str] = []
-    result = train.fit(model(), train.arrays(x, y, **ids), task=TASK, batch_size=20, accumulate=2, log=lines.append)
+    result = train.fit(
+        model(), train.data.arrays(x, y, **ids), task=TASK, batch_size=20, accumulate=2, log=lines.append
+    )
     inside = [line for line in lines if line.startswith("step ")]
     assert len(inside) == 2 and inside[0].startswith("step 1/2: loss ") and inside[0].endswith(f" {unit}/s")
     assert f"loss {result.history.steps['loss'][0]:.4g}," in inside[0]
@@ -324,7 +331,7 @@ def test_finding_a_rate_leaves_the_model_alone() -> None:
     found = train.find_rate(m, digits(), task=TASK, low=1e-5, high=10.0, n_steps=40)
     assert all((m.params[n] == p).all() for n, p in start().items())
     assert 1e-4 < found.suggestion < 1.0 and len(found.rates) <= 40
-    good = train.fit(m, digits(), task=TASK, optimizer=train.adamw(found.suggestion), epochs=5, log=None)
+    good = train.fit(m, digits(), task=TASK, optimizer=train.optim.adamw(found.suggestion), epochs=5, log=None)
     assert good.history[-1]["loss"] < 0.5 * good.history[0]["loss"]
 
 
@@ -334,12 +341,12 @@ def classes() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     x = rng.normal(size=(400, 10)).astype("f4")
     y = (x @ rng.normal(size=10) > 0).astype(int)
     shapes = {"fc1.weight": (32, 10), "fc2.weight": (2, 32)}
-    return x, y, {n: train.he_normal().draw(shape, seed=0, name=n) for n, shape in shapes.items()}
+    return x, y, {n: train.init.he_normal().draw(shape, seed=0, name=n) for n, shape in shapes.items()}
 
 
 def suggested(**options: Any) -> float:
     def net(p: Any, b: Any) -> Any:
-        return train.linear(train.relu(train.linear(b["inputs"], p["fc1.weight"])), p["fc2.weight"])
+        return train.ops.linear(train.ops.relu(train.ops.linear(b["inputs"], p["fc1.weight"])), p["fc2.weight"])
 
     x, y, p = classes()
     return train.find_rate(train.Model(net, p), (x, y), task=train.Classification(2), **options).suggestion
@@ -368,8 +375,8 @@ def trained_by_torch(make: Any, rate: float, batch_size: int) -> float:
 def test_the_rate_found_trains_nearly_as_well_as_the_best_of_a_grid(name: str, batch_size: int) -> None:
     """Oracle: torch, 50 steps at each of six rates; the suggestion's fall is 8/10 of the best one's, or more."""
     ours, theirs = {
-        "adamw": (train.adamw(), torch.optim.AdamW),
-        "momentum": (train.sgd(momentum=0.9), functools.partial(torch.optim.SGD, momentum=0.9)),
+        "adamw": (train.optim.adamw(), torch.optim.AdamW),
+        "momentum": (train.optim.sgd(momentum=0.9), functools.partial(torch.optim.SGD, momentum=0.9)),
     }[name]
     before = trained_by_torch(theirs, 0.0, batch_size)
     best = min(trained_by_torch(theirs, 10 ** (k / 2), batch_size) for k in range(-5, 1))
@@ -384,33 +391,36 @@ def test_rates_too_low_to_matter_suggest_none() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "batch size": ({"batch_size": 0}, "batch size 0; expected a whole number, 1 or more"),
+    "batch size": ({"batch_size": 0}, "batch_size 0 is out of range; expected a whole number, 1 or more"),
     "epochs": ({"epochs": 1.5}, "epochs 1.5"),
     "accumulation": ({"accumulate": -1}, "accumulate -1"),
-    "endless accumulation": ({"accumulate": 10**20}, r"1 or more, below 2\*\*31"),
+    "endless accumulation": ({"accumulate": 10**20}, "1 or more, below 2,147,483,648"),
     "endless epochs": ({"epochs": 10**400}, "epochs 1000"),
     "freezing by number": ({"freeze": 3}, "freeze 3; expected name patterns"),
     "seed": ({"seed": -1}, "seed -1"),
-    "clip": ({"clip_norm": 0.0}, "clip norm 0.0"),
+    "clip": ({"clip_norm": 0.0}, "clip_norm 0.0"),
     "sampler": ({"sampler": "best"}, "sampler 'best'"),
     "keep": ({"keep": "all"}, "keep 'all'"),
     "sampler without weights": ({"sampler": "weighted"}, "no weights"),
     "share": ({"validation": 1.0}, "a share of 1"),
     "tiny share": ({"validation": 1e-9}, "samples on both sides"),
     "monitor": ({"monitor": "val_accuracy"}, "no figure 'val_accuracy'.*loss"),
-    "resume": ({"resume": True}, "without a checkpoint"),
-    "a rate for an optimizer": ({"optimizer": 0.1}, r"the optimizer: 0\.1; expected .*train\.adamw\(1e-3\)"),
+    "resume": ({"resume": True}, "resume goes with state"),
+    "a rate for an optimizer": ({"optimizer": 0.1}, r"the optimizer: 0\.1; expected .*train\.optim\.adamw\(1e-3\)"),
     "no rate for an optimizer": ({"optimizer": 0}, "the optimizer: 0; expected"),
-    "an optimizer's function": ({"optimizer": train.adamw}, "the optimizer: the function adamw; expected"),
-    "average": ({"average": 0.99}, r"fit: average 0\.99; expected train\.ema\(0\.999\) or train\.swa\(\)"),
-    "average's function": ({"average": train.swa}, "average the function swa"),
+    "an optimizer's function": ({"optimizer": train.optim.adamw}, "the optimizer: the function adamw; expected"),
+    "average": (
+        {"average": 0.99},
+        r"fit: average 0\.99; expected train\.optim\.ema\(0\.999\) or train\.optim\.swa\(\)",
+    ),
+    "average's function": ({"average": train.optim.swa}, "average the function swa"),
     "prune": ({"prune": 0.5}, r"fit: prune 0\.5; expected train\.gradual\(0\.5\)"),
     "masks": ({"masks": [True]}, "masks a list; expected a mapping"),
-    "clip text": ({"clip_norm": "1"}, "clip norm '1'"),
-    "near option": ({"epoch": 2}, "^fit: there is no option 'epoch'; near names: epochs$"),
-    "near other": ({"validate": 0.2}, "near names: validation"),
-    "unknown option": ({"lr": 0.1}, "there is no option 'lr'; expected one of epochs, steps, .*optimizer"),
-    "unmade schedule": ({"optimizer": train.sgd(train.one_cycle(0.1)), "data": iter([()])}, "batch 0|how many steps"),
+    "clip text": ({"clip_norm": "1"}, "clip_norm '1'"),
+    "unmade schedule": (
+        {"optimizer": train.optim.sgd(train.schedules.one_cycle(0.1)), "data": iter([()])},
+        "batch 0|how many steps",
+    ),
 }
 
 
@@ -442,9 +452,28 @@ def test_what_is_no_model_is_one_clear_line() -> None:
             train.predict(given, digits())  # type: ignore[arg-type]
 
 
-def test_near_names_know_all_that_fit_takes() -> None:
-    taken = [p.name for p in inspect.signature(train.fit).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    assert sorted(taken) == sorted(recipe._BESIDE)
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"epoch": 2}, r"^fit\(\) has no parameter 'epoch'; did you mean epochs"),
+        ({"validate": 0.2}, "did you mean validation"),
+        ({"lr": 0.1}, "has no parameter 'lr'; it has model, data, task, .*optimizer, epochs, steps"),
+    ],
+)
+def test_an_unknown_option_is_a_type_error_that_names_near_ones(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        train.fit(model(), digits(), task=TASK, log=None, **given)
+    with pytest.raises(TypeError, match=r"find_rate\(\) has no parameter"):
+        train.find_rate(model(), digits(), task=TASK, **given)
+
+
+def test_what_fit_takes_is_what_is_declared() -> None:
+    taken = inspect.signature(train.fit).parameters
+    declared = {one.name: one.default for one in OPTIONS}
+    assert {name: taken[name].default for name in declared} == declared
+    assert set(taken) - set(declared) == {"model", "data", "task", "validation", "optimizer", "log"}
+    assert set(recipe.Recipe.__dataclass_fields__) == set(declared) - {"state", "resume"}
+    assert not [name for name in taken if name not in str(train.fit.__doc__)], "all are explained"
 
 
 def test_arrays_without_a_gradient_are_told_once() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.train.gradcheck import gradcheck
 from weighttools.train import losses, ops
-from weighttools.train.autograd.recompute import checkpoint
+from weighttools.train.autograd.recomputation import recompute
 
 Rng = np.random.Generator
 Case = tuple[Callable[..., Any], list[np.ndarray], dict[str, Any]]
@@ -268,12 +268,12 @@ def dropout(r: Rng, n: Callable[[], int]) -> Case:
 
 
 @case
-def checkpointed(r: Rng, n: Callable[[], int]) -> Case:
+def recomputed(r: Rng, n: Callable[[], int]) -> Case:
     def layer(x: Any, p: Any) -> Any:
         return ops.gelu(ops.linear(x, p["w"])) + ops.dropout(x, rate=0.5, seed=3)
 
     k = n()
-    return lambda x, w: checkpoint(layer, checkpoint(layer, x, {"w": w}), {"w": w}), [
+    return lambda x, w: recompute(layer, recompute(layer, x, {"w": w}), {"w": w}), [
         r.standard_normal((n(), k)), r.standard_normal((k, k))], {}  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def masks(seed: int = 4) -> dict[str, np.ndarray]:
 def test_held_weights_stay_exactly_zero(name: str) -> None:
     options: dict[str, Any] = {"momentum": 0.9} if name == "sgd" else {}
     kept = masks()
-    result = fitted(optimizer=getattr(train, name)(1e-2, **options), masks=kept, epochs=2, accumulate=2)
+    result = fitted(optimizer=getattr(train.optim, name)(1e-2, **options), masks=kept, epochs=2, accumulate=2)
     for n, mask in kept.items():
         p = result.model.params[n]
         assert (p[~mask].view(np.uint32) == 0).all(), "+0.0, to the bit"
@@ -68,7 +68,7 @@ def test_as_torch_prunes_and_trains() -> None:
             optimizer.step()
     batches = [(x[i : i + 100], y[i : i + 100]) for i in range(0, 300, 100)]
     m = model(np.float64)
-    result = fitted(m, data=batches, optimizer=train.sgd(0.2, momentum=0.9), epochs=8, masks=kept, clip_norm=0.5)
+    result = fitted(m, data=batches, optimizer=train.optim.sgd(0.2, momentum=0.9), epochs=8, masks=kept, clip_norm=0.5)
     assert result.history.steps["loss"][-1] == pytest.approx(loss.item(), rel=1e-9)
     theirs = (net[0].weight_orig * net[0].weight_mask).detach().numpy()
     np.testing.assert_allclose(m.params["fc1.weight"], theirs, atol=1e-11)
@@ -155,17 +155,17 @@ def test_averages_are_pruned_as_the_weights_are(kind: str) -> None:
     options: dict[str, Any] = {"prune": train.gradual(0.6, every=2, stop=1.0), "epochs": 4, "batch_size": 100}
     options |= {"validation": digits(), "keep": "last"}
 
-    def trained(average: train.Average | None) -> train.Result:
+    def trained(average: train.optim.Average | None) -> train.Result:
         m = model()
         rate = lambda step: trail.update({step: m.params["fc1.weight"].astype(np.float64)}) or 0.2  # noqa: E731
-        return fitted(m, optimizer=replace(train.sgd(), lr=rate), average=average, **options)
+        return fitted(m, optimizer=replace(train.optim.sgd(), lr=rate), average=average, **options)
 
     last = trained(None).model.params["fc1.weight"]
     after = [trail[step] for step in range(1, 12)] + [last.astype(np.float64)]
     expected = after[0] if kind == "ema" else (after[8] + after[11]) / 2  # of epochs of the last quarter
     for w in after[1:] if kind == "ema" else ():
         expected = 0.9 * expected + 0.1 * w
-    result = trained(train.ema(0.9) if kind == "ema" else train.swa())
+    result = trained(train.optim.ema(0.9) if kind == "ema" else train.optim.swa())
     p = result.model.params["fc1.weight"]
     assert (p == 0).sum() == round(0.6 * p.size) and ((p == 0) == (last == 0)).all()
     np.testing.assert_allclose(p, np.where(last == 0, 0, expected), atol=1e-6)
@@ -180,7 +180,7 @@ def noise(n: int = 60) -> Any:
 
 @pytest.mark.parametrize(("stop", "first"), [(1.0, 24), (18, 18)])
 def test_epochs_before_the_last_pruning_are_not_the_best(stop: float, first: int) -> None:
-    options: dict[str, Any] = {"data": noise(), "epochs": 12, "validation": 0.3, "optimizer": train.adamw(0.05)}
+    options: dict[str, Any] = {"data": noise(), "epochs": 12, "validation": 0.3, "optimizer": train.optim.adamw(0.05)}
     prune = train.gradual(0.9, every=1, stop=stop)
     result = fitted(prune=prune, **options)
     losses = {record["step"]: record["val_loss"] for record in result.history}
@@ -245,7 +245,7 @@ def test_the_smallest_go_exactly_as_many_as_asked(values: list[int], sparsity: f
 
 
 def test_proximal_l1_makes_exact_zeros_and_they_survive_saving(tmp_path: Path) -> None:
-    result = fitted(optimizer=train.sgd(0.1, proximal_l1=0.02), epochs=10, keep="last")
+    result = fitted(optimizer=train.optim.sgd(0.1, proximal_l1=0.02), epochs=10, keep="last")
     wt.save(tmp_path / "m.safetensors", result.tensor_map)
     saved = wt.open(tmp_path / "m.safetensors")["fc1.weight"].read()
     assert 0.2 < (saved == 0).mean() < 1 and (result.model.params["fc1.bias"] != 0).any()
@@ -262,7 +262,7 @@ def test_frozen_arrays_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optim.Optimizer, "init", watched)
     wanted: list[str] = []
 
-    @train.operation
+    @train.autograd.operation
     def watch(x: np.ndarray, /, *, name: str) -> Any:
         return x, lambda dy, need: (wanted.append(name), (dy,))[1]
 
@@ -295,10 +295,10 @@ def test_patterns() -> None:
 def test_layerwise_rates_reach_the_weights() -> None:
     m, base = model(), start()
     names = list(SHAPES)
-    optimizer = train.sgd(0.1, rates={"fc1.weight": 0.5, "fc1.bias": 0.0})
+    optimizer = train.optim.sgd(0.1, rates={"fc1.weight": 0.5, "fc1.bias": 0.0})
     fitted(m, optimizer=optimizer, steps=1)
     plain = model()
-    fitted(plain, optimizer=train.sgd(0.1), steps=1)
+    fitted(plain, optimizer=train.optim.sgd(0.1), steps=1)
     moved = {n: (m.params[n] - base[n], plain.params[n] - base[n]) for n in names}
     np.testing.assert_allclose(moved["fc1.weight"][0], 0.5 * moved["fc1.weight"][1], atol=1e-7)
     assert (moved["fc1.bias"][0] == 0).all() and (moved["fc2.weight"][0] == moved["fc2.weight"][1]).all()

@@ -210,7 +210,7 @@ def test_a_model_knows_its_arrays_by_either_name_of_a_tied_one(tmp_path: Path) -
     before = model.params["lm_head.weight"].copy()
     result = train.fit(
         model,
-        train.Sequences(tuple(ids[:, :-1]), tuple(ids[:, 1:])),
+        train.data.Sequences(tuple(ids[:, :-1]), tuple(ids[:, 1:])),
         task=model.task(),
         steps=2,
         batch_size=2,

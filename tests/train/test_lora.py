@@ -20,20 +20,17 @@ from tests.train.gradcheck import gradcheck
 from tests.train.test_models import CONFIGS, IDS, MASK, arrays, errors, outputs, reference
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train import (
-    adamw,
     adapter_of,
-    embedding,
-    linear,
     load_lora,
     lora,
     merge_lora,
     models,
     save_lora,
-    tanh,
-    transpose,
     value_and_grad,
 )
 from weighttools.train.adapters.low_rank import LowRank, low_rank_linear
+from weighttools.train.ops import embedding, linear, tanh, transpose
+from weighttools.train.optim import adamw
 from weighttools.train.tasks.model import Model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # peft's own

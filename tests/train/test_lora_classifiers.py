@@ -65,11 +65,11 @@ def logits_of(home: Path, adapter: Path, batch: dict[str, Any]) -> Any:
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_trained_adapter_in_peft(tmp_path: Path, kind: str, with_head: bool) -> None:
     home = saved(tmp_path / "base", kind, with_head)
-    data = train.text(ROWS, tokenizer=home)
+    data = train.data.text(ROWS, tokenizer=home)
     base = train.model(home, Classifier(2, names=data.names))
     result = train.fit(
         train.lora(base, r=3, alpha=6), data, task=train.Classification(2), epochs=3, batch_size=4,
-        optimizer=train.adamw(0.05), log=None,
+        optimizer=train.optim.adamw(0.05), log=None,
     )  # fmt: skip
     train.save_lora(tmp_path / "adapter", result.model, prefix=adapter_prefix(base), task_type="SEQ_CLS")
     batch = data.batch(np.arange(len(data)))

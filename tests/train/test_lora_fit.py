@@ -29,14 +29,14 @@ def tuned(**options: Any) -> Model:
 
 
 def fitted(model: Model, **options: Any) -> train.Result:
-    data = train.arrays(ids=IDS, target=np.roll(IDS, -1, 1))
+    data = train.data.arrays(ids=IDS, target=np.roll(IDS, -1, 1))
     return train.fit(model, data, task=train.Classification(50), batch_size=5, log=None, **options)
 
 
 def test_only_factors_learn_and_the_result_is_peft_s_file(tmp_path: Path) -> None:
     model = tuned()
     frozen = {n: a.copy() for n, a in model.run.frozen.items()}
-    result = fitted(model, epochs=6, optimizer=train.adamw(lr=0.02), freeze=["*layers.0.*"])
+    result = fitted(model, epochs=6, optimizer=train.optim.adamw(lr=0.02), freeze=["*layers.0.*"])
     losses = [record["loss"] for record in result.history.epochs]
     assert losses[-1] < losses[0] - 0.2
     assert all(model.run.frozen[n].tobytes() == a.tobytes() for n, a in frozen.items())
@@ -55,15 +55,15 @@ def test_only_factors_learn_and_the_result_is_peft_s_file(tmp_path: Path) -> Non
 
 def test_both_factors_decay_as_with_torch() -> None:
     model = tuned()
-    assert [line.partition(":")[0] for line in train.adamw().describe(model.params).splitlines()] == [
+    assert [line.partition(":")[0] for line in train.optim.adamw().describe(model.params).splitlines()] == [
         "decay 0.01, rate x 1"
     ]
 
 
 def test_resuming_with_dropout_continues_to_the_bit(tmp_path: Path) -> None:
     whole = fitted(tuned(), epochs=4)
-    fitted(tuned(), epochs=2, checkpoint=tmp_path / "state")
-    resumed = fitted(tuned(), epochs=4, checkpoint=tmp_path / "state", resume=True)
+    fitted(tuned(), epochs=2, state=tmp_path / "state")
+    resumed = fitted(tuned(), epochs=4, state=tmp_path / "state", resume=True)
     assert all(resumed.model.params[n].tobytes() == a.tobytes() for n, a in whole.model.params.items())
     assert any(np.abs(a).max() > 1e-4 for n, a in whole.model.params.items() if "lora_B" in n)
     other = fitted(tuned(seed=7), epochs=4)
@@ -101,9 +101,9 @@ def test_tied_tensors_stay_tied(kind: str, suffix: str, tmp_path: Path) -> None:
     params = {n: a for n, a in origin.read().items() if n in names}
     assert len(origin.aliases) == (suffix == "bin") and "lm_head.weight" not in params
     model = Model(lambda p, batch: run(p, batch["ids"]), params, origin)
-    data = train.arrays(ids=IDS[:, :-1], target=IDS[:, 1:])
+    data = train.data.arrays(ids=IDS[:, :-1], target=IDS[:, 1:])
     result = train.fit(
-        model, data, task=train.Classification(50), batch_size=12, steps=2, optimizer=train.sgd(0.1), log=None
+        model, data, task=train.Classification(50), batch_size=12, steps=2, optimizer=train.optim.sgd(0.1), log=None
     )
     optimizer = torch.optim.SGD(module.parameters(), 0.1)
     for _ in range(2):

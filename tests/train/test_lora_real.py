@@ -99,7 +99,7 @@ def test_smollm2_learns_as_with_torch_and_peft(tmp_path: Path) -> None:
 
     task, data = train.LanguageModel(), batches(held)
     before = train.evaluate(model, data, task)["perplexity"]
-    train.fit(model, batches(texts), task=task, optimizer=train.adamw(**RECIPE), log=None)
+    train.fit(model, batches(texts), task=task, optimizer=train.optim.adamw(**RECIPE), log=None)
     after = train.evaluate(model, data, task)["perplexity"]
     torch_before, torch_after = torch_run(values, tmp_path / "begun", texts, held)
     print(

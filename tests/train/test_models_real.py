@@ -56,7 +56,7 @@ def test_minilm_is_that_of_transformers(minilm: Path) -> None:
     assert np.abs(x - theirs.last_hidden_state.numpy())[mask].max() < 5e-6
     assert model.architecture.pooler is not None
     assert np.abs(model.architecture.pooler(model.params, x) - theirs.pooler_output.numpy()).max() < 5e-6
-    pooled = train.normalize(models.mean_pool(x, mask))
+    pooled = train.ops.normalize(models.mean_pool(x, mask))
     assert np.abs(pooled[0] @ pooled[1:].T - [0.5529508, 0.0863254]).max() < 5e-7
     packed = model.architecture(model.params, ids[mask], lengths=mask.sum(1).tolist())
     assert np.abs(packed - x[mask]).max() < 5e-6

@@ -49,23 +49,24 @@ x, y, ids = draw(2048, 512), R.integers(0, 10, 2048), R.integers(0, VOCABULARY, 
 OURS = """
 from weighttools import train
 from weighttools.train import models
+from weighttools.train.memory import keep_pages
 
 shapes = {"mlp": MLP, "bert": BERT}[sys.argv[1]]
 p = {name: draw(*shape) for name, shape in shapes.items()}
-optimizer = train.adamw()
+optimizer = train.optim.adamw()
 state = optimizer.init(p)
 
 def loss(p):
     if sys.argv[1] == "mlp":
-        return train.cross_entropy(models.mlp(p, x, layers="012"), target=y)
+        return train.losses.cross_entropy(models.mlp(p, x, layers="012"), target=y)
     states = models.bert(p, ids, layers=LAYERS, heads=4)
-    return train.mean(states * states)
+    return train.ops.mean(states * states)
 
 def step():
     _, grads = train.value_and_grad(loss, p)
     optimizer.step(p, grads, state)
 
-with train.keep_pages():
+with keep_pages():
     told(step)
 """
 

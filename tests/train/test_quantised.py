@@ -76,9 +76,9 @@ def fitted(optimizer: optim.Optimizer) -> tuple[float, dict[str, np.ndarray]]:
     p = {n: (0.1 * rng.standard_normal(s)).astype("f4") for n, s in shapes.items()}
 
     def loss(p: dict[str, Any]) -> Any:
-        h = train.relu(train.linear(x, p["a.weight"], p["a.bias"]))
-        return train.cross_entropy(
-            train.linear(train.relu(train.linear(h, p["b.weight"], p["b.bias"])), p["c.weight"]), target=y
+        h = train.ops.relu(train.ops.linear(x, p["a.weight"], p["a.bias"]))
+        return train.losses.cross_entropy(
+            train.ops.linear(train.ops.relu(train.ops.linear(h, p["b.weight"], p["b.bias"])), p["c.weight"]), target=y
         )
 
     state = optimizer.init(p)

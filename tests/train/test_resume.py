@@ -25,6 +25,7 @@ from tests.train.resumed import CASES, state, trained
 from weighttools import train
 from weighttools.errors import CorruptFileError, SourceError, SpecError, WeighttoolsError
 from weighttools.train.fitting import loop
+from weighttools.train.fitting.options import FITTING
 
 TASK = train.Classification(10)
 
@@ -70,7 +71,7 @@ def test_killed_at_any_moment_it_continues_to_the_bit(tmp_path: Path) -> None:
         ) as process:  # fmt: skip
             assert process.stdout is not None
             for line in process.stdout:
-                if line.startswith(("continuing", "there is no checkpoint")):
+                if line.startswith(("continuing", "there is no state")):
                     break
             time.sleep(rng.uniform(0.01, 0.12))
             process.send_signal(signal.SIGKILL)
@@ -83,8 +84,8 @@ def test_killed_at_any_moment_it_continues_to_the_bit(tmp_path: Path) -> None:
 def checkpoint(directory: Path, **options: Any) -> train.Result:
     """Train a little, with a checkpoint."""
     m = options.pop("model", None) or model()
-    data = options.pop("data", None) or train.arrays(*digits(60))
-    return train.fit(m, data, checkpoint=directory, log=None, **{"task": TASK, "epochs": 2, **options})
+    data = options.pop("data", None) or train.data.arrays(*digits(60))
+    return train.fit(m, data, state=directory, log=None, **{"task": TASK, "epochs": 2, **options})
 
 
 def test_a_checkpoint_is_safetensors_and_json(tmp_path: Path) -> None:
@@ -117,19 +118,19 @@ def _other_weights() -> train.Model:
 
 x, y = digits(60)
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "more samples": ({"data": train.arrays(*digits(61))}, "other data: samples was 60, now it is 61"),
-    "a value": ({"data": train.arrays(np.where(np.arange(60)[:, None] == 7, 0.5, x), y)}, "other data: values"),
+    "more samples": ({"data": train.data.arrays(*digits(61))}, "other data: samples was 60, now it is 61"),
+    "a value": ({"data": train.data.arrays(np.where(np.arange(60)[:, None] == 7, 0.5, x), y)}, "other data: values"),
     "another split": ({"validation": 0.5}, "other data: validation share|other data"),
     "batch size": ({"batch_size": 16}, "another recipe: batch_size was 32, now it is 16"),
     "seed": ({"seed": 1}, "another recipe: seed was 0, now it is 1"),
-    "rate": ({"optimizer": train.adamw(1e-4)}, "learning rate was 0.001, now it is 0.0001"),
-    "schedule": ({"optimizer": train.adamw(train.warmup_linear(1e-3))}, "learning rate"),
+    "rate": ({"optimizer": train.optim.adamw(1e-4)}, "learning rate was 0.001, now it is 0.0001"),
+    "schedule": ({"optimizer": train.optim.adamw(train.schedules.warmup_linear(1e-3))}, "learning rate"),
     "schedule's rate": (
-        {"optimizer": train.adamw(train.constant(2e-3, warmup=4))},
+        {"optimizer": train.optim.adamw(train.schedules.constant(2e-3, warmup=4))},
         "learning rate was 0.001, now it is 0 at update 1; ",
     ),
-    "optimiser": ({"optimizer": train.adam()}, "optimizer was Adam"),
-    "decay rule": ({"optimizer": train.adamw(rule=lambda n, p: True)}, "decayed"),
+    "optimiser": ({"optimizer": train.optim.adam()}, "optimizer was Adam"),
+    "decay rule": ({"optimizer": train.optim.adamw(rule=lambda n, p: True)}, "decayed"),
     "clipping": ({"clip_norm": 1.0}, "optimizer was"),
     "task": ({"task": train.Classification(10, label_smoothing=0.1)}, "task was"),
     "trained": ({"freeze": ["fc1.*"]}, "another model: trained tensors was 3, now it is 2"),
@@ -148,10 +149,48 @@ def test_a_checkpoint_of_something_else_is_refused(case: str, tmp_path: Path) ->
     assert "choose another directory" in str(caught.value) and str(caught.value).isprintable()
 
 
+CHANGED: dict[str, Any] = {
+    "epochs": 3, "steps": 5, "batch_size": 16, "freeze": ["fc1.*"], "only": ["fc1.*"], "sampler": "weighted",
+    "masks": {"fc2.weight": np.ones((10, 16), bool)}, "prune": train.gradual(0.5), "clip_norm": 1.0, "accumulate": 2,
+    "average": train.optim.ema(0.9), "seed": 1, "patience": 4, "monitor": "val_accuracy", "keep": "last", "every": 1,
+    "resume": True,
+}  # fmt: skip
+"""A value of each option that is not the default."""
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_decides_tells_states_apart(name: str, tmp_path: Path) -> None:
+    """The declaration says which options a run that is resumed must have alike."""
+    x, y = digits(60)
+    options: dict[str, Any] = {"validation": 0.2, "data": train.data.arrays(x, y, np.ones(60))}
+    options["optimizer"] = train.optim.sgd(0.1)
+
+    def fingerprint(place: str, **more: Any) -> Any:
+        checkpoint(tmp_path / place, **options, **more)
+        return json.loads((tmp_path / place / "training.json").read_text())["fingerprint"]
+
+    assert (fingerprint("a") != fingerprint("b", **{name: CHANGED[name]})) == FITTING[name].decides
+
+
+def test_every_option_is_said_to_decide_or_not() -> None:
+    assert {*CHANGED, "state"} == set(FITTING)
+
+
+def test_a_state_of_the_version_before_is_continued(tmp_path: Path) -> None:
+    """The names and words that version 0.1's states tell a recipe by."""
+    checkpoint(tmp_path / "c", average=train.optim.ema(0.9), validation=0.2)
+    found = json.loads((tmp_path / "c/training.json").read_text())["fingerprint"]["recipe"]
+    told = {name: found[name] for name in found if name not in ("task", "optimizer", "decayed", "rates")}
+    assert told == {
+        "batch_size": "32", "accumulate": "1", "seed": "0", "sampler": "'shuffle'", "patience": "None", "prune": "None",
+        "monitor": "'val_loss'", "keep_best": "True", "average": "0.9", "masks": "[]", "learning rate": "0.001",
+    }  # fmt: skip
+
+
 def test_it_is_not_overwritten_unasked(tmp_path: Path) -> None:
     checkpoint(tmp_path / "c")
     before = {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()}
-    with pytest.raises(SourceError, match="holds a checkpoint; resume to continue it"):
+    with pytest.raises(SourceError, match="holds a training's state; resume continues it"):
         checkpoint(tmp_path / "c")
     assert {p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()} == before
     (tmp_path / "d").mkdir()
@@ -301,7 +340,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 EVERYTHING: dict[str, Any] = {
-    "keep": "best", "average": train.ema(0.9), "masks": {"fc1.weight": np.ones((16, 64), bool)},
+    "keep": "best", "average": train.optim.ema(0.9), "masks": {"fc1.weight": np.ones((16, 64), bool)},
     "prune": train.gradual(0.5, stop=1, every=1), "data": digits(60),
 }  # fmt: skip
 
@@ -339,14 +378,14 @@ def test_an_edited_number_is_told(value: Any, tmp_path: Path) -> None:
 def test_the_last_good_checkpoint_is_kept_and_named(tmp_path: Path) -> None:
     calls = iter(range(1000))
 
-    def fails_later(p: Any, batch: train.Batch) -> Any:
+    def fails_later(p: Any, batch: train.data.Batch) -> Any:
         logits = run(p, batch)
         return logits * float("nan") if "seed" in batch and next(calls) == 5 else logits
 
     m = train.Model(fails_later, start())
     with pytest.raises(ArithmeticError, match=r"step 6, learning rate 0\.001: the loss is nan") as caught:
-        train.fit(m, digits(60), task=TASK, epochs=9, batch_size=20, every=2, checkpoint=tmp_path / "c", log=None)
-    assert str(caught.value).endswith(f"the last good checkpoint is {tmp_path / 'c'}, after step 4")
+        train.fit(m, digits(60), task=TASK, epochs=9, batch_size=20, every=2, state=tmp_path / "c", log=None)
+    assert str(caught.value).endswith(f"the last good state is {tmp_path / 'c'}, after step 4")
     at_4 = load_file(tmp_path / "c/model.safetensors")
     again = model()
     train.fit(again, digits(60), task=TASK, steps=4, batch_size=20, keep="last", log=None)
@@ -362,6 +401,6 @@ def test_a_place_that_holds_something_else_is_refused_before_training(tmp_path: 
     lines: list[str] = []
     with pytest.raises(SpecError, match="holds 'notes.txt'; expected an empty directory"):
         train.fit(
-            train.Model(run, start()), digits(60), task=train.Classification(10), checkpoint=tmp_path, log=lines.append
+            train.Model(run, start()), digits(60), task=train.Classification(10), state=tmp_path, log=lines.append
         )
     assert not any(line.startswith("epoch") for line in lines) and (tmp_path / "notes.txt").read_text() == "mine"

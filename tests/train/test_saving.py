@@ -56,8 +56,8 @@ def test_small_updates_do_not_vanish_in_bfloat16(tmp_path: Path) -> None:
     save_file({"w": torch.ones(4, dtype=torch.bfloat16)}, tmp_path / "in.safetensors")
     origin = wt.open(tmp_path / "in.safetensors")
     m = train.Model(lambda p, batch: p["w"] * batch["inputs"], {"w": origin["w"].read().astype(np.float32)}, origin)
-    data = train.arrays(np.ones((300, 4), np.float32), np.full((300, 4), 100.0))
-    result = train.fit(m, data, task=train.Regression("mae"), optimizer=train.sgd(4e-3), batch_size=1, log=None)
+    data = train.data.arrays(np.ones((300, 4), np.float32), np.full((300, 4), 100.0))
+    result = train.fit(m, data, task=train.Regression("mae"), optimizer=train.optim.sgd(4e-3), batch_size=1, log=None)
     saved = result.tensor_map["w"].read().astype(np.float64)
     assert (4e-3 / 4 < 2**-9) and saved == pytest.approx(1 + 300 * 4e-3 / 4, abs=2**-8)
 
@@ -87,10 +87,10 @@ def test_metadata_is_kept_and_tells_what_was_done(tmp_path: Path) -> None:
     assert saving.records({"weighttools.train": "{"}) == saving.records({"weighttools.train": "1"}) == []
 
 
-def tied_run(p: Any, batch: train.Batch) -> Any:
+def tied_run(p: Any, batch: train.data.Batch) -> Any:
     """Encode and decode by one matrix; score the classes by its first ten columns."""
-    hidden = train.relu(train.linear(batch["inputs"], p["encode"]))
-    return train.matmul(hidden, p["encode"])[:, :10]
+    hidden = train.ops.relu(train.ops.linear(batch["inputs"], p["encode"]))
+    return train.ops.matmul(hidden, p["encode"])[:, :10]
 
 
 @pytest.mark.parametrize("asked", ["encode", "decode"])
@@ -116,9 +116,9 @@ def test_new_arrays_follow_and_a_replaced_head_has_its_own_shape(tmp_path: Path)
     params |= {"fc2.weight": np.zeros((12, 16), np.float32), "fc2.bias": np.zeros(12, np.float32)}
     params["gain"] = np.ones(16, np.float32)
 
-    def wider(p: Any, batch: train.Batch) -> Any:
-        hidden = train.relu(train.linear(batch["inputs"], p["fc1.weight"], p["fc1.bias"])) * p["gain"]
-        return train.linear(hidden, p["fc2.weight"], p["fc2.bias"])
+    def wider(p: Any, batch: train.data.Batch) -> Any:
+        hidden = train.ops.relu(train.ops.linear(batch["inputs"], p["fc1.weight"], p["fc1.bias"])) * p["gain"]
+        return train.ops.linear(hidden, p["fc2.weight"], p["fc2.bias"])
 
     m = train.Model(wider, params, origin, added=("gain",))
     result = train.fit(m, digits(), task=train.Classification(12), log=None)

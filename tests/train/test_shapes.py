@@ -274,7 +274,7 @@ def test_bare_names_are_told_by_their_biases() -> None:
     ("shapes", "error", "said"),
     [
         ({"a.weight": (3, 4), "lstm.weight_hh_l0": (4, 4)}, UnsupportedError, "not understood: lstm.weight_hh_l0"),
-        ({"a.weight": (3, 4), "n.running_mean": (4,)}, UnsupportedError, r"def model\(p, x\): return train.linear"),
+        ({"a.weight": (3, 4), "n.running_mean": (4,)}, UnsupportedError, r"def model\(p, x\): return train.ops.linear"),
         ({"a.weight": (3, 4), "c.bias": (3,)}, UnsupportedError, "not understood: c.bias"),
         ({}, UnsupportedError, "0 weights"),
         ({"a.weight": (3, 4), "a.bias": (4,)}, SpecError, "a bias of 4; expected 3"),

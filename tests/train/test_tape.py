@@ -18,7 +18,7 @@ from weighttools import train
 from weighttools.errors import SpecError
 from weighttools.train import losses, ops
 from weighttools.train.adapters.low_rank import LowRank
-from weighttools.train.autograd.recompute import checkpoint
+from weighttools.train.autograd.recomputation import recompute
 from weighttools.train.autograd.tape import Tape, value_and_grad
 from weighttools.train.autograd.variable import Variable, operation
 from weighttools.train.memory import keep_pages
@@ -108,21 +108,21 @@ def deep(p: dict[str, Any], x: Any, wrap: Any) -> Any:
     return ops.mean(x)
 
 
-def test_memory_of_depth_and_of_checkpoints() -> None:
-    """Each layer keeps its input and 3 derivatives; with checkpoints its input only, and one layer's 4 at a time."""
+def test_memory_of_depth_and_of_recomputation() -> None:
+    """Each layer keeps its input and 3 derivatives; recomputed its input only, and one layer's 4 at a time."""
     p, x = {"w": f32(16, 16)}, f32(4096, 16)
     plain = peak(lambda: value_and_grad(deep, p, x, lambda f, *a: f(*a)))
-    saved = peak(lambda: value_and_grad(deep, p, x, checkpoint))
+    saved = peak(lambda: value_and_grad(deep, p, x, recompute))
     forward = peak(lambda: deep(p, x, lambda f, *a: f(*a)))
     assert plain < (8 * 4 + 6) * x.nbytes
     assert saved < (8 + 4 + 6) * x.nbytes
     assert forward < 5 * x.nbytes
 
 
-def test_checkpoints_change_nothing_to_the_bit() -> None:
+def test_recomputation_changes_nothing_to_the_bit() -> None:
     p, x = {"w": f32(16, 16)}, f32(32, 16)
     value, grads = value_and_grad(deep, p, x, lambda f, *a: f(*a))
-    again, same = value_and_grad(deep, p, x, checkpoint)
+    again, same = value_and_grad(deep, p, x, recompute)
     assert value == again and grads["w"].tobytes() == same["w"].tobytes()
 
 
@@ -319,9 +319,9 @@ def test_biases_and_weights_that_would_broadcast_are_refused(call: Any, wrap: An
             call(wrap(f32(*shape) if shape else np.float32(1)))
 
 
-def test_a_checkpointed_function_need_not_use_its_variable() -> None:
+def test_a_recomputed_function_need_not_use_its_variable() -> None:
     p = {"a": f32(3), "b": f32(3)}
-    _, grads = value_and_grad(lambda p: ops.sum(checkpoint(lambda a: f32(3), p["a"]) * p["b"]), p)
+    _, grads = value_and_grad(lambda p: ops.sum(recompute(lambda a: f32(3), p["a"]) * p["b"]), p)
     assert list(grads) == ["b"]
 
 
@@ -335,7 +335,7 @@ def test_signatures_are_what_callers_see(f: Any) -> None:
 
 def test_the_package_names_all_that_it_gives() -> None:
     assert train.__doc__
-    public = {n for n, v in vars(train).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
+    public = {n for n in dir(train) if not isinstance(getattr(train, n), types.ModuleType)}
     assert {n for n in public if f"`{n}`" not in train.__doc__} == set()
 
 
@@ -392,7 +392,7 @@ def bad() -> Iterator[tuple[str, Any]]:
     yield "the loss has shape", lambda: value_and_grad(lambda p: p["z"] * 2, {"z": z})
     yield "no dependence", lambda: value_and_grad(lambda p: np.float32(1), {"z": z})
     yield "two tapes", lambda: Variable(z, Tape()) + Variable(z, Tape())
-    yield "not among its arguments", lambda: value_and_grad(lambda p: checkpoint(lambda: ops.sum(p["z"])), {"z": z})
+    yield "not among its arguments", lambda: value_and_grad(lambda p: recompute(lambda: ops.sum(p["z"])), {"z": z})
 
 
 @pytest.mark.parametrize(("message", "call"), list(bad()))

@@ -87,7 +87,7 @@ def test_sample_weights_of_answers_pairs_and_tokens(size: int) -> None:
 def test_python_measures_with_weights_too() -> None:
     x, y = digits()
     weight, m = np.linspace(0, 2, len(y)), model()
-    data = train.arrays(x, y, sample_weight=weight)
+    data = train.data.arrays(x, y, sample_weight=weight)
     given = train.predict(m, (x, y)).argmax(1)
     found = train.evaluate(m, data, train.Classification(10), 64)
     assert found["accuracy"] == pytest.approx(metrics.accuracy_score(y, given, sample_weight=weight))
@@ -282,7 +282,7 @@ def test_what_does_not_fit_is_one_line(task: Any, outputs: np.ndarray, batch: Ma
         lambda: train.Classification(2, label_smoothing=-0.1), lambda: train.LanguageModel(1.0),
         lambda: train.Classification(2.0), lambda: train.Classification(2, [1.0, 2.0, 3.0]),
         lambda: train.Classification(2, 3.0), lambda: train.Classification(2, {1.0: 2.0}),
-        lambda: train.ema(1.5), lambda: train.ema(1.0), lambda: train.ema(-0.1), lambda: train.ema("0.9"),
+        lambda: train.optim.ema(1.5), lambda: train.optim.ema(1.0), lambda: train.optim.ema(-0.1), lambda: train.optim.ema("0.9"),
         lambda: train.Regression("huber", delta=-1.0), lambda: train.Regression("huber", delta=0),
         lambda: train.Binary(-2.0), lambda: train.Binary((1.0, -2.0)), lambda: train.Binary(float("inf")),
         lambda: train.Binary("heavy"), lambda: train.Binary(focal_gamma=2.0, focal_alpha=3.0),

@@ -42,7 +42,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("pair", [None, "other"])
 @pytest.mark.parametrize("length", [None, 7])
 def test_batches_are_those_of_transformers(bert: Path, pair: str | None, length: int | None) -> None:
-    data = train.text(ROWS, tokenizer=bert, pair=pair, weight="w", max_length=length)
+    data = train.data.text(ROWS, tokenizer=bert, pair=pair, weight="w", max_length=length)
     chosen = [2, 0, 1]
     batch = data.batch(np.array(chosen))
     columns = [[ROWS[i][name] for i in chosen] for name in ("text", pair) if name]
@@ -60,7 +60,7 @@ def test_batches_are_those_of_transformers(bert: Path, pair: str | None, length:
 
 
 def test_what_was_read_is_told(bert: Path) -> None:
-    notes = train.text(ROWS, tokenizer=bert).notes
+    notes = train.data.text(ROWS, tokenizer=bert).notes
     assert notes == (
         "rows: 3 texts of 3 to 12 tokens (median 5); 1 cut to 12",
         "2 classes: 0 = neg (2), 1 = pos (1)",
@@ -69,22 +69,22 @@ def test_what_was_read_is_told(bert: Path) -> None:
 
 def test_the_tightest_bound_of_all_files_holds(tmp_path: Path) -> None:
     home = tiny_texts.bert(tmp_path)
-    assert train.tokens(home).max_length == 12
+    assert train.data.tokens(home).max_length == 12
     (home / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 9}))
-    assert train.tokens(home).max_length == 9
+    assert train.data.tokens(home).max_length == 9
     (home / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 1e30}))
     config = json.loads((home / "config.json").read_text())
     (home / "config.json").write_text(
         json.dumps(config | {"model_type": "roberta", "max_position_embeddings": 10, "pad_token_id": 1})
     )
-    assert train.tokens(home).max_length == 8  # its positions begin at 2
-    assert train.tokens(home).pad_id == 1
+    assert train.data.tokens(home).max_length == 8  # its positions begin at 2
+    assert train.data.tokens(home).pad_id == 1
 
 
 def test_blocks_are_a_stream_cut_evenly(llama: Path, tmp_path: Path) -> None:
     texts = ["the film was good .", "the end", "a very bad book !"]
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    data = train.language(tmp_path / "x.jsonl", tokenizer=llama, block=4)
+    data = train.data.language(tmp_path / "x.jsonl", tokenizer=llama, block=4)
     known = tiny_texts.fast(llama)
     stream = [i for text in texts for i in (*known(text, add_special_tokens=False)["input_ids"], 3)]
     assert np.concatenate(data.ids).tolist() == stream[:-1] and np.concatenate(data.target).tolist() == stream[1:]
@@ -92,12 +92,12 @@ def test_blocks_are_a_stream_cut_evenly(llama: Path, tmp_path: Path) -> None:
     batch = data.batch(np.array([0, 3]))
     assert batch["target"][1].tolist() == [*stream[-2:], -100, -100] and batch["mask"].sum(1).tolist() == [4, 2]
     (tmp_path / "x.txt").write_text("the film\nwas good")
-    plain = train.language(tmp_path / "x.txt", tokenizer=llama, block=8)
+    plain = train.data.language(tmp_path / "x.txt", tokenizer=llama, block=8)
     assert len(plain) == 1 and len(plain.ids[0]) == 4
 
 
 def test_the_loss_of_blocks_is_that_of_transformers(llama: Path) -> None:
-    data = train.language(
+    data = train.data.language(
         [{"text": "the film was good . the plot was bad . it is a very good book !"}], tokenizer=llama
     )
     model = train.model(llama)
@@ -113,7 +113,7 @@ def test_the_loss_of_blocks_is_that_of_transformers(llama: Path) -> None:
 
 def test_nothing_is_learnt_from_a_prompt(llama: Path) -> None:
     rows = [{"q": "it is a", "completion": "good book"}, {"q": "the", "completion": "end ."}]
-    data = train.language(rows, tokenizer=llama, prompt="q")
+    data = train.data.language(rows, tokenizer=llama, prompt="q")
     known = tiny_texts.fast(llama)
     for i, row in enumerate(rows):
         before = known(row["q"])["input_ids"]
@@ -121,7 +121,7 @@ def test_nothing_is_learnt_from_a_prompt(llama: Path) -> None:
         assert data.ids[i].tolist() == [*before, *after][:-1]
         assert data.target[i].tolist() == [*[-100] * (len(before) - 1), *after]
     with pytest.raises(SpecError, match=r"row:1: a prompt of 4 tokens leaves none .* in 3"):
-        train.language(rows, tokenizer=llama, prompt="q", block=3)
+        train.data.language(rows, tokenizer=llama, prompt="q", block=3)
 
 
 @pytest.mark.parametrize(
@@ -135,24 +135,24 @@ def test_nothing_is_learnt_from_a_prompt(llama: Path) -> None:
 )
 def test_rows_that_are_wrong(bert: Path, rows: Any, said: str) -> None:
     with pytest.raises(WeighttoolsError, match=said):
-        train.text(rows, tokenizer=bert)
+        train.data.text(rows, tokenizer=bert)
 
 
 def test_texts_without_tokens_are_refused(llama: Path) -> None:
-    known = train.tokens(llama)
+    known = train.data.tokens(llama)
     known.tokenizer.post_processor = tiny_texts.processors.TemplateProcessing(single="$A", special_tokens=[])
     with pytest.raises(SpecError, match="row:2: the text has no tokens"):
-        train.text([("good", 0), ("  ", 1)], tokenizer=known)
+        train.data.text([("good", 0), ("  ", 1)], tokenizer=known)
     with pytest.raises(SpecError, match="has 0 tokens"):
-        train.language([""], tokenizer=train.Tokens(known.tokenizer))
+        train.data.language([""], tokenizer=train.data.Tokens(known.tokenizer))
 
 
 def test_tokenizers_that_are_missing_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tiny_texts.bert(tmp_path / "bert")
     (home / "tokenizer.json").rename(tmp_path / "tokenizer.json")
-    with pytest.raises(SourceError, match=r"has no tokenizer\.json.*--tokenizer"):
-        train.tokens(home)
-    assert train.tokens(tmp_path / "tokenizer.json").pad_id == 0
+    with pytest.raises(SourceError, match=r"has no tokenizer\.json.*\(tokenizer\)"):
+        train.data.tokens(home)
+    assert train.data.tokens(tmp_path / "tokenizer.json").pad_id == 0
     for content in (
         "",
         "{}",
@@ -161,11 +161,11 @@ def test_tokenizers_that_are_missing_or_none(tmp_path: Path, monkeypatch: pytest
     ):
         (home / "tokenizer.json").write_text(content)
         with pytest.raises(CorruptFileError, match="is no tokenizer|is not valid JSON|is not a JSON object") as caught:
-            train.tokens(home)
+            train.data.tokens(home)
         assert "\n" not in str(caught.value)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(MissingDependencyError, match=r"pip install '\.\[text\]'"):
-        train.tokens(home)
+        train.data.tokens(home)
 
 
 E1000 = {"type": "Replace", "pattern": {"String": "e"}, "content": "e" * 1000}
@@ -192,7 +192,7 @@ def test_tokenizers_that_let_texts_grow_without_bound_are_refused(
     whole[part] = {"type": "Sequence", inner: steps}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(CorruptFileError) as caught:
-        train.text(ROWS, tokenizer=tmp_path / "tokenizer.json")
+        train.data.text(ROWS, tokenizer=tmp_path / "tokenizer.json")
     assert said in str(caught.value)
 
 
@@ -225,7 +225,7 @@ def test_token_numbers_beyond_int32_are_refused(bert: Path, tmp_path: Path, wher
         whole["added_tokens"].append({"id": 4_000_000_000, "content": "good"})
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(CorruptFileError, match="token 'good' has the number 4,000,000,000; expected at most"):
-        train.text(ROWS, tokenizer=tmp_path / "tokenizer.json")
+        train.data.text(ROWS, tokenizer=tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_processors_that_panic_or_add_without_bound_are_refused(
     whole["post_processor"] = json.loads(json.dumps(processor).replace('"type"', f'"{key}"'))
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(CorruptFileError) as caught:
-        train.text(ROWS, tokenizer=tmp_path / "tokenizer.json", pair="other")
+        train.data.text(ROWS, tokenizer=tmp_path / "tokenizer.json", pair="other")
     assert said in str(caught.value) and str(tmp_path) in str(caught.value) and capfd.readouterr().err == ""
 
 
@@ -306,7 +306,7 @@ def test_processors_that_the_package_runs_are_kept(bert: Path, tmp_path: Path, p
     whole = json.loads((bert / "tokenizer.json").read_text()) | {"post_processor": processor}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole | {"truncation": None, "padding": None}))
     known = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    found = train.tokens(tmp_path).encode(["good film", "bad"])
+    found = train.data.tokens(tmp_path).encode(["good film", "bad"])
     assert [one.ids.tolist() for one in found] == [one.ids for one in known.encode_batch(["good film", "bad"])]
 
 
@@ -321,7 +321,7 @@ def test_a_sound_table_of_characters_is_kept(bert: Path, tmp_path: Path) -> None
     whole = json.loads((bert / "tokenizer.json").read_text())
     whole["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap()}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
-    known = train.tokens(tmp_path)
+    known = train.data.tokens(tmp_path)
     assert known.ids(["good b"])[0].tolist() == known.ids(["good film"])[0].tolist()
 
 
@@ -350,7 +350,7 @@ def test_tables_of_characters_that_lead_nowhere_are_refused(
     whole["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": table}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(CorruptFileError) as caught:
-        train.text([("a b", 0)], tokenizer=tmp_path)
+        train.data.text([("a b", 0)], tokenizer=tmp_path)
     assert said in str(caught.value) and capfd.readouterr().err == ""
 
 
@@ -370,9 +370,9 @@ WORD_LEVEL = {"type": "WordLevel", "vocab": {"zz": 0}, "unk_token": "[UNK]"}
 def test_a_tokenizer_without_its_unknown_token_is_one_line(bert: Path, tmp_path: Path, model: Any) -> None:
     whole = json.loads((bert / "tokenizer.json").read_text()) | NOBODY | {"model": model}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
-    for read in (train.text, train.language):
+    for read in (train.data.text, train.data.language):
         with pytest.raises(SpecError, match=r"^a text cannot be tokenized: .*(?i:unk)"):
-            read([("good", 0)] if read is train.text else ["good"], tokenizer=tmp_path)  # type: ignore[operator]
+            read([("good", 0)] if read is train.data.text else ["good"], tokenizer=tmp_path)  # type: ignore[operator]
 
 
 def _panicking(bert: Path, tmp_path: Path) -> Any:
@@ -380,7 +380,7 @@ def _panicking(bert: Path, tmp_path: Path) -> Any:
     whole["decoder"] = {"type": "Strip", "content": "a", "start": 0, "stop": 9}
     whole["model"]["vocab"] = {"[UNK]": 1, "aa": 30}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
-    return train.tokens(tmp_path)
+    return train.data.tokens(tmp_path)
 
 
 def test_panics_are_errors_of_ours(bert: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -397,7 +397,7 @@ THREADS = """
 import os, sys
 from concurrent.futures import ThreadPoolExecutor
 from weighttools import train
-found = train.tokens(sys.argv[1])
+found = train.data.tokens(sys.argv[1])
 def write(i):
     for j in range(50):
         os.write(2, f"<{i}.{j}>\\n".encode())
@@ -422,7 +422,7 @@ def test_what_other_threads_write_meanwhile_is_kept(bert: Path, tmp_path: Path) 
 @pytest.mark.parametrize("backtrace", ["0", "1", "full"])
 def test_a_panic_with_a_backtrace(bert: Path, tmp_path: Path, backtrace: str) -> None:
     _panicking(bert, tmp_path)
-    code = f"from weighttools import train; t = train.tokens({str(tmp_path)!r})\ntry: t.decode([30])\nexcept Exception: pass"
+    code = f"from weighttools import train; t = train.data.tokens({str(tmp_path)!r})\ntry: t.decode([30])\nexcept Exception: pass"
     environment = {**os.environ, "RUST_BACKTRACE": backtrace}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -430,7 +430,7 @@ def test_a_panic_with_a_backtrace(bert: Path, tmp_path: Path, backtrace: str) ->
 
 def test_without_a_standard_error(bert: Path, tmp_path: Path) -> None:
     _panicking(bert, tmp_path)
-    code = f"import os; os.close(2); from weighttools import train; print(len(train.tokens({str(bert)!r}).encode(['a b'])))"
+    code = f"import os; os.close(2); from weighttools import train; print(len(train.data.tokens({str(bert)!r}).encode(['a b'])))"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "1\n"
 
@@ -460,7 +460,7 @@ def test_token_numbers_of_config_json_that_are_none_are_refused(
     config = json.loads((home / "config.json").read_text()) | {"model_type": kind, key: "HERE"}
     (home / "config.json").write_text(json.dumps(config).replace('"HERE"', value))
     with pytest.raises(CorruptFileError) as caught:
-        train.text(ROWS, tokenizer=home)
+        train.data.text(ROWS, tokenizer=home)
     assert f"{home}/config.json: {key} is {said}; expected a token's number" in str(caught.value)
 
 
@@ -469,7 +469,7 @@ def test_a_token_that_is_minus_one_is_none(tmp_path: Path, value: int | None) ->
     home = tiny_texts.bert(tmp_path)
     config = json.loads((home / "config.json").read_text()) | {"pad_token_id": value, "eos_token_id": value}
     (home / "config.json").write_text(json.dumps(config))
-    known = train.tokens(home)
+    known = train.data.tokens(home)
     assert (known.pad_id, known.end_id) == (0, 3)  # the padding's of tokenizer.json, and [SEP]
 
 
@@ -477,20 +477,20 @@ def test_settings_that_the_package_cannot_take_are_one_line(tmp_path: Path) -> N
     home = tiny_texts.bert(tmp_path)
     (home / "tokenizer_config.json").write_text('{"eos_token": "\\ud800", "model_max_length": 0.5}')
     with pytest.raises(CorruptFileError, match="its tokenizer's settings do not fit: .*surrogates"):
-        train.tokens(home)
+        train.data.tokens(home)
     (home / "tokenizer_config.json").write_text('{"model_max_length": 0.5}')
-    assert train.tokens(home).max_length == 12
+    assert train.data.tokens(home).max_length == 12
 
 
 def test_labels_that_are_no_characters_are_refused(bert: Path, tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": "a", "label": "\\ud800"}\n')
     with pytest.raises(SpecError, match=r"x\.jsonl:2: label 'label' holds half of a surrogate pair") as caught:
-        train.text(tmp_path / "x.jsonl", tokenizer=bert)
+        train.data.text(tmp_path / "x.jsonl", tokenizer=bert)
     str(caught.value).encode()
 
 
 def test_of_a_long_text_only_the_beginning_is_tokenized(bert: Path) -> None:
-    known = train.tokens(bert, 7)
+    known = train.data.tokens(bert, 7)
     seen: list[int] = []
 
     class Watched:
@@ -504,7 +504,7 @@ def test_of_a_long_text_only_the_beginning_is_tokenized(bert: Path) -> None:
             return known.tokenizer.encode_batch(texts)
 
     texts = ["it is not a good book , is it . " * 1000, " " * 2000 + "good film " * 99, "x" * 5000, "bad"]
-    found = train.Tokens(Watched(), known.pad_id, known.end_id, 7).encode(texts)
+    found = train.data.Tokens(Watched(), known.pad_id, known.end_id, 7).encode(texts)
     known.tokenizer.enable_truncation(7)
     whole = known.tokenizer.encode_batch(texts)
     known.tokenizer.no_truncation()
@@ -543,7 +543,7 @@ PAIRED = (*map(spaced, (1, 4, 12, 13, 29, 30, 60)), "", " " * 2000 + "good film 
 @pytest.mark.parametrize("length", [1, 4, 5, 7, 8])
 def test_pairs_of_long_texts_are_cut_as_the_whole_would_be(bert: Path, length: int) -> None:
     """The package's own cut of the whole pairs is the oracle: an odd token goes to the longer text."""
-    known = train.tokens(bert, length)
+    known = train.data.tokens(bert, length)
     texts, others = ([pair[side] for pair in itertools.product(PAIRED, PAIRED)] for side in (0, 1))
     found = known.encode(texts, others)
     known.tokenizer.enable_truncation(length)
@@ -556,19 +556,19 @@ def test_pairs_of_long_texts_are_cut_as_the_whole_would_be(bert: Path, length: i
 
 @pytest.mark.parametrize("length", [7, 8])
 def test_of_a_long_pair_only_the_beginning_is_tokenized(bert: Path, length: int) -> None:
-    known = train.tokens(bert, length)
+    known = train.data.tokens(bert, length)
     counting = Counting(known.tokenizer)
     pairs = ([spaced(3000), "bad", spaced(3000)], ["bad", spaced(3000), spaced(60)])
-    train.Tokens(counting, known.pad_id, known.end_id, length).encode(*pairs)
+    train.data.Tokens(counting, known.pad_id, known.end_id, length).encode(*pairs)
     assert counting.seen < len(spaced(3000))
 
 
 def test_of_prompts_and_completions_only_what_a_block_holds_is_tokenized(llama: Path) -> None:
-    known = train.tokens(llama)
+    known = train.data.tokens(llama)
     counting = Counting(known.tokenizer)
-    watched = train.Tokens(counting, known.pad_id, known.end_id)
+    watched = train.data.Tokens(counting, known.pad_id, known.end_id)
     rows = [{"prompt": "good film", "completion": text} for text in (*PAIRED, spaced(3000)) if text]
-    data = train.language(rows, tokenizer=watched, block=9, prompt="prompt")
+    data = train.data.language(rows, tokenizer=watched, block=9, prompt="prompt")
     assert counting.seen < len(spaced(3000)) / 2
     end = [known.end_id]
     before = known.tokenizer.encode("good film").ids
@@ -580,7 +580,9 @@ def test_of_prompts_and_completions_only_what_a_block_holds_is_tokenized(llama: 
     assert f"; {n_cut} cut to 9" in data.notes[0]
     n_tokens = len(known.tokenizer.encode(spaced(3000)).ids)
     with pytest.raises(SpecError, match=f"a prompt of {n_tokens:,} tokens leaves none"):
-        train.language([{"prompt": spaced(3000), "completion": "bad"}], tokenizer=watched, block=9, prompt="prompt")
+        train.data.language(
+            [{"prompt": spaced(3000), "completion": "bad"}], tokenizer=watched, block=9, prompt="prompt"
+        )
 
 
 def test_tokenizers_that_merge_across_words_get_the_whole_text() -> None:
@@ -596,7 +598,7 @@ def test_tokenizers_that_merge_across_words_get_the_whole_text() -> None:
 
 def test_many_texts_are_tokenized_some_at_a_time(bert: Path) -> None:
     """The package keeps some hundred bytes a token of what it is given at once."""
-    known = train.tokens(bert, 6)
+    known = train.data.tokens(bert, 6)
     given: list[int] = []
 
     class Watched:
@@ -608,7 +610,7 @@ def test_many_texts_are_tokenized_some_at_a_time(bert: Path) -> None:
             return known.tokenizer.encode_batch(texts, **options)
 
     texts, others = ["good film", "bad"] * 1500, ["it is not a good book"] * 3000
-    watched = train.Tokens(Watched(), known.pad_id, known.end_id, 6)
+    watched = train.data.Tokens(Watched(), known.pad_id, known.end_id, 6)
     known.tokenizer.enable_truncation(6)
     whole = [known.tokenizer.encode_batch(given) for given in (texts, list(zip(texts, others, strict=True)))]
     known.tokenizer.no_truncation()

@@ -37,7 +37,7 @@ def test_a_bad_value_in_the_data(value: float, kind: str) -> None:
     assert "drop such samples" in line
     assert all((m.params[n] == p).all() for n, p in start().items())
     with pytest.raises(SpecError, match="sample 47 holds NaN"):
-        train.arrays(spoilt, y)
+        train.data.arrays(spoilt, y)
 
 
 def test_which_sample_it_was() -> None:
@@ -52,7 +52,7 @@ def test_which_sample_it_was() -> None:
 
 def test_a_rate_that_is_too_large() -> None:
     x, y = digits()
-    line = stopped(model(), (100 * x, y), optimizer=train.sgd(1e20), epochs=5)
+    line = stopped(model(), (100 * x, y), optimizer=train.optim.sgd(1e20), epochs=5)
     assert "learning rate 1e+20" in line and "lower the learning rate, or clip" in line
 
 
@@ -95,7 +95,7 @@ def test_huge_rates_and_targets_stop_without_a_warning(name: str) -> None:
     with pytest.raises(TrainingError):
         train.fit(model(), (x, large), task=train.Regression(), validation=0.5, log=None)
     try:
-        train.fit(model(), (x, y), task=TASK, validation=0.5, optimizer=getattr(train, name)(1e308), log=None)
+        train.fit(model(), (x, y), task=TASK, validation=0.5, optimizer=getattr(train.optim, name)(1e308), log=None)
     except TrainingError as error:
         assert "learning rate" in str(error)
 
@@ -106,16 +106,16 @@ def test_a_model_that_is_not_finite_is_measured_without_a_warning() -> None:
     assert not np.isfinite(train.predict(m, digits(9)[0])).all()
 
 
-@train.operation
+@train.autograd.operation
 def fades(x: np.ndarray, /) -> Any:
     """Return x; the derivative overflows."""
     return x, lambda dy, need: (np.where(np.arange(dy.shape[-1]) == 3, np.inf, dy).astype(dy.dtype),)
 
 
 def test_a_gradient_that_overflows() -> None:
-    def overflowing(p: Any, batch: train.Batch) -> Any:
-        hidden = train.relu(fades(train.linear(batch["inputs"], p["fc1.weight"], p["fc1.bias"])))
-        return train.linear(hidden, p["fc2.weight"], p["fc2.bias"])
+    def overflowing(p: Any, batch: train.data.Batch) -> Any:
+        hidden = train.ops.relu(fades(train.ops.linear(batch["inputs"], p["fc1.weight"], p["fc1.bias"])))
+        return train.ops.linear(hidden, p["fc2.weight"], p["fc2.bias"])
 
     m = train.Model(overflowing, start())
     line = stopped(m)
@@ -125,7 +125,7 @@ def test_a_gradient_that_overflows() -> None:
     assert np.isfinite(frozen.history[-1]["loss"]), "what is frozen has no gradient to overflow"
 
 
-@train.operation
+@train.autograd.operation
 def root(x: np.ndarray, /) -> Any:
     """Return the square root, whose derivative is infinite at 0."""
     y = np.sqrt(x)
@@ -136,7 +136,7 @@ def root(x: np.ndarray, /) -> Any:
 @pytest.mark.parametrize(("factor", "kind"), [(0.0, "NaN"), (1.0, "infinite")])
 def test_a_gradient_at_the_edge_of_a_root(factor: float, kind: str) -> None:
     """An infinite derivative times 0 is NaN: nothing overflowed."""
-    m = train.Model(lambda p, b: p["w"] + train.mul(root(p["s"]), factor), {"w": np.ones(4), "s": np.zeros(4)})
+    m = train.Model(lambda p, b: p["w"] + train.ops.mul(root(p["s"]), factor), {"w": np.ones(4), "s": np.zeros(4)})
     line = stopped(m, (np.zeros((1, 4)), np.zeros((1, 4))), task=train.Regression())
     assert f"the gradient of s is {kind} in 4 of 4 elements, though the loss is finite" in line
     if kind == "NaN":
@@ -148,8 +148,8 @@ def test_a_gradient_at_the_edge_of_a_root(factor: float, kind: str) -> None:
 def test_a_blow_up_puts_the_best_weights_back() -> None:
     options: dict[str, Any] = {"task": TASK, "validation": 0.3, "log": None}  # 7 updates an epoch
     m, expected = model(), model()
-    line = stopped(m, optimizer=train.sgd(lambda step: 0.05 if step < 17 else 1e38), epochs=6, **options)
-    best = train.fit(expected, digits(), optimizer=train.sgd(0.05), epochs=2, **options)
+    line = stopped(m, optimizer=train.optim.sgd(lambda step: 0.05 if step < 17 else 1e38), epochs=6, **options)
+    best = train.fit(expected, digits(), optimizer=train.optim.sgd(0.05), epochs=2, **options)
     assert best.metrics["step"] == 14 and line.endswith("; the model in memory has its best weights again, of step 14")
     assert "step 19, learning rate 1e+38: the loss is nan: " in line
     assert all(np.array_equal(p, expected.params[n]) for n, p in m.params.items())
@@ -157,7 +157,7 @@ def test_a_blow_up_puts_the_best_weights_back() -> None:
 
 def test_without_the_best_the_line_says_what_is_left() -> None:
     m, expected = model(), model()
-    line = stopped(m, optimizer=train.sgd(lambda step: 0.05 if step < 17 else 1e38), epochs=6)
+    line = stopped(m, optimizer=train.optim.sgd(lambda step: 0.05 if step < 17 else 1e38), epochs=6)
     assert line.endswith("; the model in memory is as after step 18") and max(abs(m.params["fc2.bias"])) > 1e30
     x, y = digits(60)
     x = x.copy()
@@ -176,7 +176,7 @@ def test_weights_that_are_spoilt_are_called_so(validation: float | None) -> None
     with pytest.raises(TrainingError, match=r"fc2\.bias are .*; the model in memory is not finite: load it anew$"):
         train.fit(
             m, digits(), task=TASK, validation=validation, epochs=6, log=None, batch_size=300,
-            optimizer=train.sgd(1e38, rates={"fc2.bias": 1e10}),
+            optimizer=train.optim.sgd(1e38, rates={"fc2.bias": 1e10}),
         )  # fmt: skip
     assert not np.isfinite(m.params["fc2.bias"]).all()
 
@@ -191,7 +191,7 @@ def test_outputs_that_overflow() -> None:
 
 def test_a_loss_that_overflows() -> None:
     line_model = train.Model(
-        lambda p, b: train.linear(b["inputs"], p["fc1.weight"], None)[:, 0], {"fc1.weight": start()["fc1.weight"]}
+        lambda p, b: train.ops.linear(b["inputs"], p["fc1.weight"], None)[:, 0], {"fc1.weight": start()["fc1.weight"]}
     )
     x, y = digits()
     line = stopped(line_model, (x, 1e30 * y), task=train.Regression())
@@ -200,8 +200,8 @@ def test_a_loss_that_overflows() -> None:
 
 def test_gradients_whose_squares_overflow() -> None:
     """1e30 is fine in float32, its square is not; in float64 it is."""
-    data = train.arrays(np.full((1, 4), 1e30), np.zeros((1, 4)))
-    options: dict[str, Any] = {"task": train.Regression("mae"), "optimizer": train.sgd(1.0), "clip_norm": 1.0}
+    data = train.data.arrays(np.full((1, 4), 1e30), np.zeros((1, 4)))
+    options: dict[str, Any] = {"task": train.Regression("mae"), "optimizer": train.optim.sgd(1.0), "clip_norm": 1.0}
     run = lambda p, b: p["w"] * b["inputs"]  # noqa: E731
     line = stopped(train.Model(run, {"w": np.ones(4, np.float32)}), data, **options)
     assert "the gradient of w goes up to 2.5e+29, and its square is beyond float32" in line
@@ -212,7 +212,12 @@ def test_gradients_whose_squares_overflow() -> None:
 
 def test_a_checkpoint_never_holds_what_is_not_finite(tmp_path: Any) -> None:
     x, y = digits()
-    options: dict[str, Any] = {"task": TASK, "optimizer": train.sgd(3e37), "every": 1, "checkpoint": tmp_path / "c"}
+    options: dict[str, Any] = {
+        "task": TASK,
+        "optimizer": train.optim.sgd(3e37),
+        "every": 1,
+        "checkpoint": tmp_path / "c",
+    }
     m = model()
     with pytest.raises(TrainingError) as caught:
         train.fit(m, (x, y), epochs=3, log=None, **options)

@@ -14,7 +14,7 @@ from torch.nn.utils import prune as theirs
 import weighttools as wt
 from tests.formats.torch_arrays import to_torch
 from tests.transforms.edits import FLOATS, TORCH_FLOATS, bits, matrices, normal, read, wide
-from weighttools.verbs.edits import reading_bytes
+from weighttools.verbs.editing import reading_bytes
 
 SHARES = st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0])
 

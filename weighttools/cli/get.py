@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from weighttools.cli import options, output, targets
+from weighttools.cli import options, output
 from weighttools.errors import printable
 
 
@@ -32,7 +32,7 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
       weighttools get model.safetensors fc.weight -o fc.npy
       weighttools get model.safetensors 'fc.bias[:4]' --json
     """
-    from weighttools import TensorMap
+    from weighttools import TensorMap, save
     from weighttools.verbs import api
 
     tensor_map = api.open(path, **reading)
@@ -44,7 +44,7 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
         _show(tensor.read(), name, as_json)
         return
     _check_target(target, tensor_map.origin.files)
-    record = api.save(target, TensorMap({name: tensor}), force=force, dequantize=True)
+    record = save(target, TensorMap({name: tensor}), force=force, dequantize=True)
     output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
     output.notes(record)
 
@@ -53,8 +53,10 @@ def _check_target(target: str, read: Sequence[str]) -> None:
     """Refuse what one tensor is not saved as, and to put it in the place of the checkpoint that it is taken from."""
     if target == "-":
         return
-    targets.check_suffix(target, "get saves a tensor as a file")
-    targets.refuse_read([targets.file("the output", target)], read)
+    from weighttools.write import protection
+
+    protection.check_suffix(target, "get saves a tensor as a file")
+    protection.refuse_read([protection.file("the output", target)], read)
 
 
 def _show_value(value: Any, name: str, target: str | None, as_json: bool) -> None:

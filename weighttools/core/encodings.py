@@ -47,7 +47,7 @@ QUANTIZED: dict[str, BlockSize] = {
 """Encodings by name: ggml's type names in lower case."""
 
 BITMASK = "bitmask"
-"""Elements stored as a bit each and the values that are not zero; see `weighttools.formats.safetensors.bitmask`."""
+"""Elements stored as a bit each and the values that are not zero; see `weighttools.encodings.bitmask`."""
 BITMASK_BLOCK = 1 << 16
 """Elements of a block of a bitmask."""
 

@@ -50,6 +50,8 @@ class Option:
         Whether help prints the default.
     decides
         Whether a result depends on it, so that a run that is resumed must have it alike.
+    required
+        Whether it must be given: it has no default.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Option:
     is_path: bool = False
     shows_default: bool = False
     decides: bool = True
+    required: bool = False
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -108,7 +111,9 @@ class Option:
         import numbers
 
         is_number = isinstance(value, numbers.Integral if self.kind is int else numbers.Real)
-        if not is_number or isinstance(value, bool) or not math.isfinite(value):
+        if not is_number or isinstance(value, bool):
+            return False
+        if not isinstance(value, int) and not math.isfinite(value):  # an int may be too large to be asked
             return False
         low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
         return bool(low and (self.most is None or value <= self.most) and (self.below is None or value < self.below))

@@ -38,6 +38,12 @@ class Origin(NamedTuple):
         nothing else than looking at them keeps them.
     foreign
         What a loader of the file would import or call beside what makes tensors: name, n_calls, offset of each.
+    others
+        Files and directories that values come from too: of other checkpoints, of an adapter. They are not written over.
+    beside
+        Files to put into a directory that the map is written to, by name; they take the place of those beside `path`.
+    lacking
+        What should be among these and cannot, and why, a line each: said where a directory is written.
     """
 
     path: str = ""
@@ -47,6 +53,9 @@ class Origin(NamedTuple):
     reports: tuple[Mapping[str, Any], ...] = ()
     values: Mapping[str, Any] = {}
     foreign: tuple[Mapping[str, Any], ...] = ()
+    others: tuple[str, ...] = ()
+    beside: Mapping[str, bytes] = {}
+    lacking: tuple[str, ...] = ()
 
 
 Row = tuple[Spec, Source, int, int]

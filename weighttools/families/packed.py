@@ -327,7 +327,7 @@ def refuse(tensor_map: TensorMap, option: str | None = None, keep: Collection[st
     Parameters
     ----------
     option
-        The option that asks for it, as ``"--dtype"``.
+        The option that asks for it, as its caller spells it.
     keep
         Tensors that it leaves as they are.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from weighttools.core.patterns import matching_names
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError, counted, few
+from weighttools.errors import SpecError, counted, few, option
 from weighttools.families.of_maps import roles
 from weighttools.families.packed import packed
 from weighttools.families.role_types import Role
@@ -166,7 +166,7 @@ def _lacks(maps: Sequence[TensorMap], lacking: Sequence[str], holders: Sequence[
         fact + strangers,
         subject=subject or None,
         expected="the same tensors in all files",
-        remedy="--missing keep averages over the files that have it, --missing drop leaves it out",
+        remedy="{0} keep averages over the files that have it, {0} drop leaves it out".format(option("missing")),
     )
 
 
@@ -202,4 +202,6 @@ def result(found: AveragePlan, maps: Sequence[TensorMap], averaged: Mapping[str,
     added = {name: maps[holders[0]][name] for name, holders in found.holders.items() if name not in kept}
     tensors = {**kept, **added, **averaged}
     aliases = {alias: name for alias, name in found.first.aliases.items() if name in tensors}
-    return found.first.replace(tensors=tensors, aliases=aliases)
+    origin = found.first.origin
+    others = (*origin.others, *(file for one in maps for file in one.origin.files))
+    return found.first.replace(tensors=tensors, aliases=aliases, origin=origin._replace(others=others))

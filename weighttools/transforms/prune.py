@@ -16,7 +16,7 @@ from weighttools.core.readers import Positioned
 from weighttools.core.spec import Spec
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counted_report import CountedReport
 from weighttools.transforms.counting import (
@@ -163,7 +163,10 @@ def masks(tensor_map: TensorMap) -> TensorMap:
         if not isinstance(reader, Positioned) or not isinstance(reader.fn, Zeroed):
             raise SpecError("it was changed since it was pruned", subject=name, remedy="prune it last")
         found[name] = _mask(tensor_map[name])
-    return tensor_map.replace(tensors=found, aliases={}, metadata={}, origin=tensor_map.origin._replace(reports=()))
+    origin = tensor_map.origin
+    others = tuple(path for path in (*origin.others, origin.path, *origin.files) if path)
+    origin = origin._replace(reports=(), others=others)
+    return tensor_map.replace(tensors=found, aliases={}, metadata={}, origin=origin)
 
 
 def magnitude(
@@ -199,10 +202,12 @@ def magnitude(
         Not one of `sparsity` and `threshold` is given, or it is out of range, or there is no such scope.
     """
     if (sparsity is None) == (threshold is None):
-        raise SpecError("pruning is by target or by threshold", expected="one of --sparsity and --threshold")
+        raise SpecError(
+            "pruning is by target or by threshold", expected=f"one of {option('sparsity')} and {option('threshold')}"
+        )
     head = {"transform": "prune", "by": "magnitude", **says, "names": list(names)}
     if threshold is not None:
-        least = finite("--threshold", threshold)
+        least = finite(option("threshold"), threshold)
 
         def cut(tensor_map: TensorMap) -> TensorMap:
             drops = {name: _less(least, tensor_map[name].dtype) for name in names}
@@ -225,7 +230,7 @@ def draw(
 
     Parameters and errors are those of `magnitude`; a seed is an integer of 0 or more.
     """
-    seed = whole("--seed", seed)
+    seed = whole(option("seed"), seed)
     head = {"transform": "prune", "by": "random", "seed": seed, **says, "names": list(names)}
 
     def ranking(tensor_map: TensorMap, scope_names: Sequence[str]) -> Ranking:
@@ -236,7 +241,7 @@ def draw(
 
 def checked(sparsity: float) -> float:
     """Return a sparsity that can be asked for."""
-    return finite("--sparsity", sparsity, 0, 1)
+    return finite(option("sparsity"), sparsity, 0, 1)
 
 
 def _ranked(
@@ -248,7 +253,7 @@ def _ranked(
     progress: Progress,
 ) -> Transform:
     if scope not in SCOPES:
-        raise SpecError(f"--scope {scope!r} is not known", expected=f"one of {', '.join(SCOPES)}")
+        raise SpecError(f"{option('scope')} {scope!r} is not known", expected=f"one of {', '.join(SCOPES)}")
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         drops: dict[str, DropFn] = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from weighttools.core.patterns import matching_names
 from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.families.of_maps import roles
 from weighttools.families.role_types import Role, Told
 from weighttools.families.roles import tell_role
@@ -130,7 +130,7 @@ def _nothing(tensor_map: TensorMap, left: dict[str, list[str]]) -> SpecError:
         f"no tensor is left to change: {why or 'there is none'}",
         subject=tensor_map.origin.path or None,
         expected="floating parameters",
-        remedy="--include-all takes norms, biases and embeddings too" if optional else None,
+        remedy=f"{option('include_all')} takes norms, biases and embeddings too" if optional else None,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
+from weighttools.errors import option
 from weighttools.transforms.counted_report import known
 from weighttools.transforms.prune import ORDERED, Magnitude, Zeroed, common
 
@@ -94,10 +95,10 @@ def watched(tensor_map: TensorMap) -> tuple[TensorMap, Tally]:
     return (tensor_map.map(one), tally) if names else (tensor_map, tally)
 
 
-def reports(tensor_map: TensorMap, tally: Tally, written: bool) -> list[Mapping[str, Any]]:
+def reports(tensor_map: TensorMap, tally: Tally) -> list[Mapping[str, Any]]:
     """Return the map's reports, and with the last one what was counted in the tensors that it names."""
     found: list[Mapping[str, Any]] = [known(report) for report in tensor_map.origin.reports]
-    if not found or not written:
+    if not found:
         return found
     is_pruned = found[-1]["transform"] == "prune"
     counted = tally.record([n for n in found[-1]["names"] if n in tally.counts], COUNTS + PRUNED * is_pruned)
@@ -130,5 +131,5 @@ def emptied(report: Mapping[str, Any]) -> list[str]:
         return []
     shares = [f"{name!r} ({rows[name]['n_zero'] / rows[name]['n_elements']:.2%})" for name in names[:3]]
     listed = ", ".join(shares) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-    alike = "--scope tensor prunes all alike, " if report.get("scope") in ("global", "group") else ""
-    return [f"left almost without a weight: {listed}; {alike}-x leaves one alone"]
+    alike = f"{option('scope')} tensor prunes all alike, " if report.get("scope") in ("global", "group") else ""
+    return [f"left almost without a weight: {listed}; {alike}{option('exclude')} leaves one alone"]

@@ -1,7 +1,7 @@
 """Low-rank adapters: train a few thousand weights beside a frozen model, save them as PEFT does, load PEFT's.
 
 >>> import numpy as np
->>> from weighttools.train import linear
+>>> from weighttools.train.ops import linear
 >>> from weighttools.train.tasks.model import Model
 >>> base = Model(lambda p, batch: linear(batch["inputs"], p["q_proj.weight"]), {"q_proj.weight": np.eye(4)})
 >>> tuned = lora(base, r=2, targets="*q_proj*")

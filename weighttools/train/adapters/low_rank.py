@@ -1,7 +1,7 @@
 """A weight with a low-rank change: ``linear`` and ``transpose`` take it for the array that it stands for.
 
 >>> import numpy as np
->>> from weighttools.train import linear
+>>> from weighttools.train.ops import linear
 >>> w, a, b = np.zeros((3, 4)), np.ones((1, 4)), np.ones((3, 1))
 >>> linear(np.ones((1, 4)), LowRank(w, a, b, scale=0.5)).tolist()
 [[2.0, 2.0, 2.0]]

@@ -264,7 +264,7 @@ def _arrays(origin: TensorMap, config: Mapping[str, Any], architecture: Any, hea
         shapes |= {last.bias: (n,)} if last.bias else {}
     misfits = {name: shape for name, shape in shapes.items() if origin[name].shape != shape}
     if replaced := sorted({*origin.aliases, *origin.aliases.values()} & misfits.keys()):
-        remedy = "write the file out with tied='copy' (--tied copy) first"
+        remedy = "write the file out with tied='copy' (`weighttools convert --tied copy`) first"
         raise SpecError("a head cannot replace a layer that is tied to another", subject=replaced[0], remedy=remedy)
     ties, params = _read(origin, [n for n in architecture.required if n not in misfits], dtype)
     fresh = {n: drawn(head, n, s, last.layout).astype(dtype) for n, s in misfits.items()} if head is not None else {}

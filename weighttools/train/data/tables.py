@@ -13,7 +13,7 @@ import numpy as np
 from weighttools.core.budgets import data_values, samples
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import CorruptFileError, SpecError
+from weighttools.errors import CorruptFileError, SpecError, option
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
@@ -201,7 +201,7 @@ def _targets(
         return (columns[0] if len(targets) == 1 else np.ascontiguousarray(columns.T)), ()
     if len(targets) > 1:
         raise SpecError(
-            f"{len(targets)} columns of classes", expected="one", remedy="numbers are task='regress' (--task regress)"
+            f"{len(targets)} columns of classes", expected="one", remedy=f"numbers are {option('task')} regress"
         )
     return labelling.classes(rows, targets[0], names)
 
@@ -333,7 +333,7 @@ def _npz_target(tensor: Tensor, task: str, names: Sequence[str] | None, subject:
     if len(tensor.shape) != 1 or tensor.dtype.kind not in ("int", "uint", "bool"):
         fact = f"y is of {tensor.dtype} and shape {tensor.shape}"
         raise SpecError(
-            fact, subject=subject, expected="integers, one a row", remedy="numbers are task='regress' (--task regress)"
+            fact, subject=subject, expected="integers, one a row", remedy=f"numbers are {option('task')} regress"
         )
     y = tensor.read()
     least, most = int(y.min()), int(y.max())

@@ -20,6 +20,7 @@ from weighttools.errors import (
     SpecError,
     UnsafeFileError,
     install,
+    option,
 )
 from weighttools.formats.opening import home_of as home_of
 from weighttools.io.beside import LEAVES, OF_TEXTS, companion, is_link_out, not_taken
@@ -265,11 +266,13 @@ def _file(home: Path, is_named: bool) -> LocalFile:
     if is_named and path.exists():
         return LocalFile(path)
     if is_link_out(home, FILE):
-        raise UnsafeFileError(f"is {LEAVES}", subject=path, remedy="name what it leads to (--tokenizer)")
+        raise UnsafeFileError(f"is {LEAVES}", subject=path, remedy=f"name what it leads to ({option('tokenizer')})")
     found = companion(home, FILE)
     if found is None:
         raise SourceError(
-            f"has no {FILE}", subject=home, remedy="name the tokenizer's directory (--tokenizer), or save one there"
+            f"has no {FILE}",
+            subject=home,
+            remedy=f"name the tokenizer's directory ({option('tokenizer')}), or save one there",
         )
     return found
 

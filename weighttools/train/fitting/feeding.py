@@ -143,7 +143,7 @@ def as_data(data: Any) -> Data | Given:
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
         return Given(data)
     raise SpecError(
-        f"a {type(data).__name__}", subject="data", expected="train.arrays(x, y), data with batch(), or batches"
+        f"a {type(data).__name__}", subject="data", expected="train.data.arrays(x, y), data with batch(), or batches"
     )
 
 

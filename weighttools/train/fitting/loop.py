@@ -35,7 +35,7 @@ SECONDS = 10.0
 
 
 class StateStore(Protocol):
-    """Where checkpoints go."""
+    """Where the training's state goes."""
 
     def save(self, session: Session, progress: Progress) -> None:
         """Write one."""
@@ -69,7 +69,7 @@ class Session:
     accumulate, seed, patience, monitor, keep_best, every
         As of `fit`; `monitor` is a metric of the validation data, or the training loss.
     store
-        Where checkpoints go; None without.
+        Where the state goes; None without.
     log
         Takes lines.
     notes
@@ -97,7 +97,7 @@ class Session:
     store: StateStore | None = None
 
     def saved(self) -> str:
-        """Say where the last good checkpoint is."""
+        """Say where the last good state is."""
         return self.store.saved() if self.store else ""
 
     @property

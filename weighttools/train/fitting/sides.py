@@ -68,7 +68,7 @@ def divided(source: Data | Given, validation: Any, task: Task, options: Recipe) 
 def _given(source: Given, validation: Any, task: Task, options: Recipe) -> Sides:
     if isinstance(validation, (int, float)) or options.sampler == "weighted":
         raise SpecError(
-            "batches made elsewhere cannot be split or sampled", subject="data", remedy="give train.arrays(x, y)"
+            "batches made elsewhere cannot be split or sampled", subject="data", remedy="give train.data.arrays(x, y)"
         )
     held_out = None if validation is None else as_data(validation)
     return Sides(source, held_out, task, None, ())

@@ -70,7 +70,7 @@ def _is_old(family: ModelFamily) -> bool:
 def unknown(fact: str, names: list[str], expected: str | None = None) -> UnsupportedError:
     """Return the error for a file that no function here fits: the names, and how to write a function of them."""
     first = next((n for n in names if n.endswith(("weight", "kernel"))), names[0] if names else "fc.weight")
-    example = f"`def model(p, x): return train.linear(x, p[{first!r}])`"
+    example = f"`def model(p, x): return train.ops.linear(x, p[{first!r}])`"
     return UnsupportedError(
         fact, expected=expected, remedy=f"write one over the file's names: {few(names, 3)}; as in {example}"
     )

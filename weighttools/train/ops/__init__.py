@@ -1,4 +1,14 @@
-"""The operations: fused, with hand-written pullbacks. Each works on plain arrays and on a tape's variables alike."""
+"""The operations: fused, with hand-written pullbacks. Each works on plain arrays and on a tape's variables alike.
+
+- Layers: `linear`, `embedding`, `matmul`, `conv`, `max_pool`, `avg_pool`
+- Attention: `attention`, `rope`, `rope_tables`
+- Norms and noise: `layer_norm`, `rms_norm`, `batch_norm`, `normalize`, `softmax`, `log_softmax`, `dropout`
+- Activations: `relu`, `leaky_relu`, `elu`, `gelu`, `gelu_tanh`, `silu`, `swiglu`, `sigmoid`, `tanh`
+- Arithmetic: `add`, `sub`, `mul`, `div`, `power`, `absolute`, `exp`, `log`, `sqrt`, `sum`, `mean`
+- Shapes: `reshape`, `transpose`, `take`, `concat`
+"""
+
+from __future__ import annotations
 
 from weighttools.train.autograd.variable import absolute as absolute
 from weighttools.train.autograd.variable import add as add
@@ -40,3 +50,50 @@ from weighttools.train.ops.pointwise import sigmoid as sigmoid
 from weighttools.train.ops.pointwise import silu as silu
 from weighttools.train.ops.pointwise import swiglu as swiglu
 from weighttools.train.ops.pointwise import tanh as tanh
+
+__all__ = [
+    "absolute",
+    "add",
+    "attention",
+    "avg_pool",
+    "batch_norm",
+    "concat",
+    "conv",
+    "div",
+    "dropout",
+    "elu",
+    "embedding",
+    "exp",
+    "gelu",
+    "gelu_tanh",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max_pool",
+    "mean",
+    "mul",
+    "normalize",
+    "power",
+    "relu",
+    "reshape",
+    "rms_norm",
+    "rope",
+    "rope_tables",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "sqrt",
+    "sub",
+    "sum",
+    "swiglu",
+    "take",
+    "tanh",
+    "transpose",
+]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

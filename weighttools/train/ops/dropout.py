@@ -1,4 +1,4 @@
-"""Dropout, seeded: the same seed drops the same elements, so that a checkpointed layer can be run again."""
+"""Dropout, seeded: the same seed drops the same elements, so that a recomputed layer can be run again."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from weighttools.train.tasks.task import Labelled
 from weighttools.verbs.training.tuning import Prepared
 
 
-def check_checkpoint(directory: str) -> None:
-    """Refuse, before training, a place that no checkpoint could be kept in.
+def check_state(directory: str) -> None:
+    """Refuse, before training, a place that no state could be kept in.
 
     Raises
     ------

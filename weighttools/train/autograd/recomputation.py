@@ -1,4 +1,4 @@
-"""Gradient checkpointing: keep a layer's inputs only, and run the layer again on the way back."""
+"""Recomputation (gradient checkpointing): keep a layer's inputs only, and run the layer again on the way back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from weighttools.train.autograd.tape import Tape
 from weighttools.train.autograd.variable import StandIn, Variable
 
 
-def checkpoint(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
+def recompute(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
     """Return ``f(*args, **options)``, saving only the arguments for the backward pass, which runs `f` again.
 
     Parameters
@@ -34,7 +34,7 @@ def checkpoint(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
     values = [leaf.value if isinstance(leaf, Variable) else leaf for leaf in leaves]
     y = f(*_rebuilt(args, iter(values)), **options)
     if isinstance(y, Variable):
-        raise SpecError("the checkpointed function uses a variable that is not among its arguments", remedy="pass it")
+        raise SpecError("the recomputed function uses a variable that is not among its arguments", remedy="pass it")
     if tape is None:
         return y
 
@@ -47,7 +47,7 @@ def checkpoint(f: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return [leaf.slot.grad if wanted else None for leaf, wanted in zip(fresh, need, strict=True)]
 
     args = tuple(_outline(args))  # the closure must not keep the outer tape's variables
-    return tape.record("checkpoint", y, leaves, pullback)
+    return tape.record("recompute", y, leaves, pullback)
 
 
 def _leaves(args: Iterable[Any]) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""What a command is to write, held against what it reads and against what else it writes, before it works for long."""
+"""What is to be written, held against what is read for it and against what else is written."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.errors import SpecError
+
+if TYPE_CHECKING:
+    from weighttools.core.tensormap import Origin
 
 
 class Target(NamedTuple):
@@ -97,6 +100,33 @@ def refuse_read(targets: Iterable[Target], inputs: Iterable[str], replaced: Iter
                 subject = target.given if path == target.place else path
                 remedy = "give another name"
                 raise SpecError("is read too", subject=subject, expected="a file of its own", remedy=remedy)
+
+
+def refuse_loss(target: Target, origin: Origin) -> None:
+    """Refuse a target that would take the place of what its values come from.
+
+    One checkpoint may be replaced by what becomes of it, but as a whole: not a shard of it, whose tensors the others
+    go without; and none of several that are put together.
+
+    Parameters
+    ----------
+    target
+        What is written.
+    origin
+        Where the map that is written came from.
+
+    Raises
+    ------
+    SpecError
+        With the file that would be lost.
+    """
+    refuse_read([target._replace(files=target.files | {target.place})], origin.others)
+    read = {real(file) for file in origin.files}
+    lost = read & target.files
+    if lost and lost != read:
+        raise SpecError(
+            "is a part of what is read", subject=min(lost), expected="a place of its own", remedy="give another name"
+        )
 
 
 def refuse_shared(targets: Iterable[Target]) -> None:
