@@ -16,7 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -89,7 +89,6 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any], array: Array) 
     st.sampled_from([*STATISTICS, *NARROW]),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=60)
 def test_merge_law(array: Array, cuts: list[float], name: str, random: Any) -> None:
     """Parts merged, in order and grouped in any way, are the whole; and every state pickles on the way."""
     statistic = {**STATISTICS, **NARROW}[name]

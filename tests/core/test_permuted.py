@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.sources import CountingSource
@@ -29,7 +29,6 @@ def strided(base: Any, array: np.ndarray[Any, Any], view: np.ndarray[Any, Any]) 
 
 
 @given(st.data())
-@settings(max_examples=200)
 def test_any_permuted_and_stepped_view_is_numpys(data: st.DataObject) -> None:
     dtype = DTYPES[data.draw(st.sampled_from(["float32", "bfloat16", "int8", "complex128"]))]
     array = random_array(dtype, data.draw(shapes(max_dims=4, max_side=6)), 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -111,7 +111,6 @@ def write(path: Path, arrays: Arrays, metadata: dict[str, str] | None = None) ->
     return wt.open(path)
 
 
-@settings(max_examples=40)
 @given(
     st.sampled_from([d for d in CODES.values() if DTYPES[d].bits >= 8]), st.integers(0, 3 * BLOCK), st.floats(0, 1),
     st.integers(0, 2**32 - 1), st.data(),

@@ -11,12 +11,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance
 from tests.formats.refusals import refusal
+from tests.refused import refused
 from tests.sources import CountingSource
 from tests.strategies import same_bits
 from weighttools.core.dtypes import DTYPES, dtype
@@ -107,7 +108,7 @@ def test_rewriting_gives_numpys_bytes_for_the_plain_array(tmp_path: Path, name: 
 )
 def test_bare_void_elements_need_to_be_told(name: str, assume: str) -> None:
     path = FIXTURES / f"{name}.npy"
-    with pytest.raises(UnsupportedError, match=r"elements whose type it does not name; say what .* --assume"):
+    with refused(UnsupportedError, "unsupported", "whose type it does not name", "--assume"):
         wt.open(path)
     expected = np.load(path).view(dtype(assume).numpy)
     assert same_bits(wt.open(path, assume=assume)[name].read(), expected)
@@ -115,9 +116,9 @@ def test_bare_void_elements_need_to_be_told(name: str, assume: str) -> None:
 
 def test_assumption_must_fit() -> None:
     data = made(described("'|V2'"), b"12")
-    with pytest.raises(SpecError, match="float32 does not take 2 bytes"):
+    with refused(SpecError, "spec", "float32", "2 bytes"):
         read(data, "float32")
-    with pytest.raises(SpecError, match="unknown dtype 'nonsense'"):
+    with refused(SpecError, "unknown-dtype", "'nonsense'"):
         read(data, "nonsense")
     assert read(made(described(), b"1234"), "nonsense")["bad"].dtype.name == "float32"  # nothing was left to assume
 
@@ -226,7 +227,6 @@ TOKENS = [*"{}()[]'\",:# 01", "<f4", ">f4", "|V2", "|O", "True", "None", "L", "9
 
 
 @given(st.lists(st.tuples(st.integers(0, 70), st.sampled_from(TOKENS), st.booleans()), min_size=1, max_size=3))
-@settings(max_examples=300)
 @example(edits=[(11, '"', False)])
 @example(edits=[(59, "\n", False), (60, " ", False)])
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")  # it is read
@@ -335,5 +335,5 @@ def test_a_stream_that_is_cut_short_is_refused(tmp_path: Path) -> None:
         np.save(file, np.ones(3))
         np.save(file, np.ones(300))
         file.truncate(file.tell() - 5)
-    with pytest.raises(CorruptFileError, match="truncated: 5 bytes are missing"):
+    with refused(CorruptFileError, "truncated", "5 bytes"):
         wt.open(tmp_path / "a.eqx")

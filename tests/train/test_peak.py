@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.thorough import first
+
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 
 COMMON = """
@@ -116,7 +118,7 @@ def peak(who: str, model: str) -> tuple[int, int]:
     return int(first), int(second)
 
 
-@pytest.mark.parametrize("model", ["mlp", "bert"])
+@pytest.mark.parametrize("model", first(["mlp", "bert"]))
 def test_a_step_needs_less_memory_than_torchs(model: str) -> None:
     """All that the process held at its peak, and what the steps added to imports and weights.
 

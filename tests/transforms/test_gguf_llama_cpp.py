@@ -22,6 +22,7 @@ from transformers.tokenization_utils_base import generate_merges
 
 import weighttools as wt
 from tests.llama_cpp import LlamaCpp
+from tests.thorough import chosen
 from weighttools.cli.main import main
 
 CORPUS = [
@@ -157,7 +158,11 @@ def saved(name: str, folder: Path) -> tuple[Any, Any]:
     return module, tokenizer
 
 
-@pytest.mark.parametrize("name", MODELS)
+SEVERAL = ("llama", "llama3", "qwen2", "phi3-long", "gemma3", "gpt2")
+"""For the quick run: each kind of tokenizer, of norm and of rotary positions."""
+
+
+@pytest.mark.parametrize("name", chosen(MODELS, SEVERAL))
 def test_llama_cpp_writes_what_transformers_does(name: str, tmp_path: Path) -> None:
     module, tokenizer = saved(name, tmp_path / "hf")
     record = wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
@@ -235,7 +240,7 @@ def test_a_directory_has_the_tokenizer_that_transformers_takes_from_the_file(nam
     assert (said.bos_token_id, said.eos_token_id, said.pad_token_id) == (1, 2, 3)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", chosen(MODELS, SEVERAL[::2]))
 def test_there_and_back_transformers_computes_the_same(name: str, tmp_path: Path) -> None:
     """Short texts and, for rotary positions that depend on it, texts beyond the original length."""
     module, _ = saved(name, tmp_path / "hf")

@@ -43,8 +43,8 @@ def test_a_signature_has_what_is_declared(name: str) -> None:
     assert not [p for p in parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD], "signatures are explicit"
 
 
-WITHOUT = {"save", "predict"}
-"""Verbs without a command of their own: what `save` takes, commands that write do; only Python predicts so far."""
+WITHOUT = {"open", "save", "predict"}
+"""Verbs without a command of their own: commands that read or write take what these do; only Python predicts so far."""
 
 
 @pytest.mark.parametrize("name", sorted(declared().keys() - WITHOUT))

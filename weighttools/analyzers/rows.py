@@ -43,9 +43,9 @@ class Means:
 
     def __post_init__(self) -> None:
         if not self.eps >= 0:
-            raise SpecError(f"eps {self.eps}", expected="a magnitude, 0 or more")
+            raise SpecError(f"eps {self.eps}", expected="a magnitude, 0 or more", code="out-of-range")
         if self.threads is not None and self.threads < 1:
-            raise SpecError(f"{self.threads} threads", expected="1 or more")
+            raise SpecError(f"{self.threads} threads", expected="1 or more", code="out-of-range")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,11 @@ def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False)
         There is no such grouping.
     """
     if (by != "tensor" and by not in _GROUPINGS) or depth < 1:
-        raise SpecError(f"cannot group by {by!r} at depth {depth}", expected="tensor, dtype, module, or depth from 1")
+        raise SpecError(
+            f"cannot group by {by!r} at depth {depth}",
+            expected="tensor, dtype, module, or depth from 1",
+            code="unknown-option-value",
+        )
     told = asides(tensor_map)
     if by == "tensor":
         axes = _axes(tensor_map) if with_axes else {}
@@ -143,9 +147,9 @@ def selection(request: Request, by: str, where: str | None, sort: str | None, to
     """
     names = [*(("name", "dtype", "shape") if by == "tensor" else ("group", "n_tensors")), *columns(request, by)]
     if sort is not None and sort not in names:
-        raise SpecError(f"cannot sort by {sort!r}", expected="one of " + ", ".join(names))
+        raise SpecError(f"cannot sort by {sort!r}", expected="one of " + ", ".join(names), code="unknown-option-value")
     if top is not None and top < 0:
-        raise SpecError(f"cannot show {top} rows", expected="0 or more")
+        raise SpecError(f"cannot show {top} rows", expected="0 or more", code="out-of-range")
     return RowSelection(condition(where, names) if where else None, sort, top)
 
 

@@ -70,7 +70,11 @@ class SpectrumRequest:
 
     def __post_init__(self) -> None:
         if any(rank < 1 for rank in self.ranks) or self.exact_limit < 0:
-            raise SpecError(f"ranks {list(self.ranks)}, exact limit {self.exact_limit}", expected="ranks from 1 on")
+            raise SpecError(
+                f"ranks {list(self.ranks)}, exact limit {self.exact_limit}",
+                expected="ranks from 1 on",
+                code="out-of-range",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,12 @@ from weighttools.core.dtypes import DTYPES, from_numpy
 from weighttools.core.readers import Held
 from weighttools.core.spec import Spec
 from weighttools.core.tensor import Tensor
+from weighttools.core.testing import at_most
 from weighttools.errors import MissingDependencyError
 
 try:
     import pytest
-    from hypothesis import given, settings
+    from hypothesis import given
     from hypothesis import strategies as st
 except ImportError:
     raise MissingDependencyError(
@@ -107,7 +108,7 @@ class AnalyzerConformance:
 
     def test_the_other_implementation_gives_the_same(self) -> None:
         @given(self.arrays())
-        @settings(deadline=None)
+        @at_most(100)
         def check(array: Array) -> None:
             before = array.tobytes()
             with np.errstate(all="ignore"):
@@ -132,7 +133,7 @@ class AnalyzerConformance:
 
     def test_parts_merged_in_any_grouping_are_the_whole(self) -> None:
         @given(self.arrays(), st.lists(st.floats(0, 1), max_size=4), st.randoms(use_true_random=False))
-        @settings(deadline=None)
+        @at_most(100)
         def check(array: Array, cuts: list[float], random: Any) -> None:
             ends = sorted({0, array.size, *(int(c * array.size) // self.unit * self.unit for c in cuts)})
             parts = [self.of(array, a, b) for a, b in itertools.pairwise(ends)] or [self.of(array)]
@@ -147,7 +148,7 @@ class AnalyzerConformance:
 
     def test_nothing_merged_changes_nothing(self) -> None:
         @given(self.arrays())
-        @settings(deadline=None)
+        @at_most(100)
         def check(array: Array) -> None:
             spec, whole = spec_of(array), self.of(array)
             self.alike(self.of(array).merge(self.of(array, array.size)).finish(spec), whole.finish(spec))

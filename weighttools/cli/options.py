@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 FORMATS = ("table", "json", "jsonl", "csv", "markdown")
 
@@ -39,33 +40,64 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def declared(*options: Option) -> Callable[[F], F]:
+def declared(*options: Option, **completing: Completer) -> Callable[[F], F]:
     """Add options as they are declared, in order; what they may be is checked by who uses them.
 
     Parameters
     ----------
     options
         Declarations; those of patterns complete the names of tensors.
+    completing
+        What completes the values of others, by name.
     """
 
     def add(command: F) -> F:
         for one in reversed(options):
-            command = _made(one)(command)
+            command = _made(one, completing.get(one.name))(command)
         return command
 
     return add
 
 
-def _made(one: Option) -> Callable[[F], F]:
-    how: dict[str, Any] = {"help": one.help, "show_default": one.shows_default, "required": one.required}
+def _made(one: Option, complete: Completer | None) -> Callable[[F], F]:
+    how: dict[str, Any] = {"help": one.help, "show_default": _shown(one), "required": one.required}
     if one.kind is bool:
         return click.option(*one.spellings, one.name, is_flag=True, **how)
-    kind = click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
-    if one.metavar == "PATTERN":
-        how["shell_complete"] = complete_names
+    how["shell_complete"] = complete_names if one.metavar == "PATTERN" else complete
     if not one.many and not one.required:
         how["default"] = one.default
-    return click.option(*one.spellings, one.name, type=kind, multiple=one.many, metavar=one.metavar, **how)
+    if one.alone is not None:
+        how |= {"is_flag": False, "flag_value": one.alone}
+    return click.option(*one.spellings, one.name, type=_kind(one), multiple=one.many, metavar=one.metavar, **how)
+
+
+def _shown(one: Option) -> bool | str:
+    """Return how help shows the default: as it would be given."""
+    return ",".join(map(str, one.default)) if one.shows_default and one.by_commas else one.shows_default
+
+
+def _kind(one: Option) -> Any:
+    if one.by_commas:
+        return _Separated(one)
+    return click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
+
+
+class _Separated(click.ParamType[Any]):
+    """Items separated by commas, each of an option's kind."""
+
+    name = "text"
+
+    def __init__(self, one: Option) -> None:
+        self._one = one
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        kind = self._one.kind or str
+        try:
+            return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not {self._one.range}, or several separated by commas", param, ctx)
 
 
 def patterns(command: F) -> F:

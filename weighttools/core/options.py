@@ -44,6 +44,10 @@ class Option:
         What stands for the value in help.
     many
         Whether it may be given repeatedly, and is a sequence.
+    by_commas
+        Whether it is a sequence that is given at once, its items separated by commas.
+    alone
+        What the flag stands for where no value follows it; None: one must.
     is_path
         Whether it is a path, which a shell completes.
     shows_default
@@ -66,6 +70,8 @@ class Option:
     choices: tuple[str, ...] = ()
     metavar: str | None = None
     many: bool = False
+    by_commas: bool = False
+    alone: Any = None
     is_path: bool = False
     shows_default: bool = False
     decides: bool = True
@@ -101,10 +107,16 @@ class Option:
         """
         if value is None or value is self.default or self.many:
             return
+        for one in value if self.by_commas else (value,):
+            self._check(one)
+
+    def _check(self, value: Any) -> None:
         if self.choices and value not in self.choices:
-            raise SpecError(f"{option(self.name)} {value!r} is not known", expected=f"one of {', '.join(self.choices)}")
+            known = f"one of {', '.join(self.choices)}"
+            raise SpecError(f"{option(self.name)} {value!r} is not known", expected=known, code="unknown-option-value")
         if self.kind in (int, float) and not self._holds(value):
-            raise SpecError(f"{option(self.name)} {value!r} is out of range", expected=self.range)
+            fact = f"{option(self.name)} {value!r} is out of range"
+            raise SpecError(fact, expected=self.range, code="out-of-range")
 
     def _holds(self, value: Any) -> bool:
         import math

@@ -37,7 +37,9 @@ def _axis(part: str, whole: str) -> object:
     if re.fullmatch(r"([-+]?\d{1,18})?:([-+]?\d{1,18})?(:([-+]?\d{1,18})?)?", part):
         return slice(*(int(end) if end else None for end in part.split(":")))
     raise SpecError(
-        f"cannot read slice [{whole}]", expected="integers, start:stop:step and ... separated by commas, as in [0, :10]"
+        f"cannot read slice [{whole}]",
+        expected="integers, start:stop:step and ... separated by commas, as in [0, :10]",
+        code="slice",
     )
 
 
@@ -63,7 +65,9 @@ def _expand(key: tuple[object, ...], shape: tuple[int, ...]) -> list[Axis]:
     dots = [i for i, part in enumerate(key) if part is Ellipsis]
     n_given = len(key) - len(dots)
     if len(dots) > 1 or n_given > len(shape):
-        raise SpecError(f"{n_given} indices for a tensor of shape {shape}", expected=f"at most {len(shape)}")
+        raise SpecError(
+            f"{n_given} indices for a tensor of shape {shape}", expected=f"at most {len(shape)}", code="slice"
+        )
     at = dots[0] if dots else len(key)
     fill: list[object] = [slice(None)] * (len(shape) - n_given)
     return [_checked(part) for part in [*key[:at], *fill, *key[at + 1 :]]]
@@ -77,7 +81,7 @@ def _checked(part: object) -> Axis:
 
 def _step(part: slice) -> object:
     if part.step == 0:
-        raise SpecError("slice step is 0", expected="a step other than 0")
+        raise SpecError("slice step is 0", expected="a step other than 0", code="slice")
     return part.step
 
 
@@ -88,7 +92,7 @@ def _whole(part: object) -> int:
             return operator.index(part)  # type: ignore[arg-type]
     except TypeError:
         pass
-    raise SpecError(f"cannot index with {part!r}", expected="integers, slices and ...")
+    raise SpecError(f"cannot index with {part!r}", expected="integers, slices and ...", code="slice")
 
 
 def _position(index: int, length: int) -> int:
@@ -96,5 +100,6 @@ def _position(index: int, length: int) -> int:
         raise SpecError(
             f"index {index} is out of range",
             expected=f"{-length} to {length - 1}" if length else "an axis that is not empty",
+            code="slice",
         )
     return index % length

@@ -203,7 +203,9 @@ class TensorMap(Mapping[str, Tensor]):
         tensors = {new(name): tensor for name, tensor in self._tensors.items()}
         if len(tensors) != len(self._tensors):
             twice = next(name for name, n in Counter(map(new, self._tensors)).items() if n > 1)
-            raise SpecError(f"two tensors would be called {twice!r}", remedy="choose names that differ")
+            raise SpecError(
+                f"two tensors would be called {twice!r}", remedy="choose names that differ", code="names-collide"
+            )
         return self.replace(tensors=tensors, aliases={new(a): new(kept) for a, kept in self._aliases.items()})
 
     def _by_table(self, table: Mapping[str, str]) -> Callable[[str], str]:

@@ -344,6 +344,7 @@ def refuse(tensor_map: TensorMap, option: str | None = None, keep: Collection[st
         subject=tensor_map.origin.path or None,
         expected="weights that are floats by themselves",
         remedy=f"leave {option} out to copy them as they are" if option else "give the checkpoint as it was before",
+        code="packed",
     )
 
 

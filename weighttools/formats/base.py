@@ -159,7 +159,9 @@ def refuse_shapes(tensor_map: TensorMap, format_name: str, most_axes: int, most_
             fact, most = f"the sides of the empty tensor {name!r}", f"a product of at most {most_bytes:,} bytes"
         else:
             continue
-        raise SpecError(f"{format_name} cannot hold {fact}", expected=most, remedy="leave it out with -x")
+        raise SpecError(
+            f"{format_name} cannot hold {fact}", expected=most, remedy="leave it out with -x", code="cannot-hold"
+        )
 
 
 def text_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:

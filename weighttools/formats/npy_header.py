@@ -148,7 +148,7 @@ def element_type(header: NpyHeader, subject: str, assume: str | None = None) -> 
     if code == "O" or "'O'" in descr or "|O" in descr:
         raise UnsafeFileError(
             "holds Python objects, which only unpickling could read", subject=subject, expected="numbers",
-            remedy="save it again as plain arrays: numpy.savez(path, **arrays)",
+            remedy="save it again as plain arrays: numpy.savez(path, **arrays)", code="python-objects",
         )  # fmt: skip
     if code in _NAMES:
         native = "<" if sys.byteorder == "little" else ">"
@@ -190,7 +190,7 @@ def layout(header: NpyHeader, subject: str, available: int, assume: str | None) 
     if needed > available:
         raise CorruptFileError(
             f"truncated: {needed - available:,} bytes are missing of {header.length + needed:,}",
-            subject=subject, offset=header.length + available, remedy="fetch the file again",
+            subject=subject, offset=header.length + available, remedy="fetch the file again", code="truncated",
         )  # fmt: skip
     scattered = header.fortran and sum(n > 1 for n in header.shape) > 1
     raw = element.bits >= 8 and order == "<" and not scattered

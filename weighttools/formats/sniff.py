@@ -22,7 +22,9 @@ def refuse_stranger(head: bytes, source: Source, named: str | None) -> str:
         The content is something else (named, where it is known), or nothing known.
     """
     if not head:
-        raise CorruptFileError("is empty (0 bytes)", subject=source.name, remedy="fetch the file again")
+        raise CorruptFileError(
+            "is empty (0 bytes)", subject=source.name, remedy="fetch the file again", code="empty-file"
+        )
     if (kind := other_kinds.of_content(head, source)) is not None:
         raise UnknownFormatError(kind.fact, subject=source.name, remedy=kind.remedy)
     for guess, remedy in REMEDIES.items():

@@ -88,7 +88,7 @@ def inside(directory: Path, name: str, subject: object) -> LocalFile:
         info = _info(directory, _there(path, subject))
         if info is not None:
             return LocalFile(path, info=info)
-    raise UnsafeFileError(f"is {LEAVES}", subject=path, expected="a file in the directory")
+    raise UnsafeFileError(f"is {LEAVES}", subject=path, expected="a file in the directory", code="leaves-directory")
 
 
 def companion(directory: str | os.PathLike[str], name: str) -> LocalFile | None:
@@ -177,7 +177,9 @@ def check_name(name: str, subject: object) -> None:
     pure = PurePosixPath(name)
     absolute = pure.is_absolute() or PureWindowsPath(name).drive
     if not name or absolute or ".." in pure.parts or "\\" in name or "\0" in name:
-        raise UnsafeFileError(f"names the file {name!r}", subject=subject, expected="a plain relative name")
+        raise UnsafeFileError(
+            f"names the file {name!r}", subject=subject, expected="a plain relative name", code="leaves-directory"
+        )
 
 
 def _there(path: Path, subject: object) -> Path:
@@ -186,8 +188,10 @@ def _there(path: Path, subject: object) -> Path:
     named = f"is named by {os.path.basename(str(subject))}, but "
     dangling = dangles(path)
     if dangling:
-        raise SourceError(f"{named}{dangling[0]}", subject=path, remedy=dangling[1])
-    raise SourceError(f"{named}there is no such file", subject=path, remedy="fetch the missing file")
+        raise SourceError(f"{named}{dangling[0]}", subject=path, remedy=dangling[1], code="dangling-link")
+    raise SourceError(
+        f"{named}there is no such file", subject=path, remedy="fetch the missing file", code="no-such-file"
+    )
 
 
 def leaves(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:

@@ -171,6 +171,7 @@ def damaged(source: Source, name: str, offset: int, found: int, stored: int) -> 
         offset=offset,
         expected=f"{stored:08x}, as the archive says",
         remedy="fetch the file again, or take a backup: some of its values are not those that were stored",
+        code="damaged-member",
     )
 
 

@@ -52,6 +52,7 @@ class Window:
                 subject=self.source.name,
                 offset=self.source.size,
                 remedy="fetch the file again",
+                code="truncated",
             )
         wanted = max(length, WINDOW_BYTES)
         self._start, self._data = at, self.source.read(at, min(wanted, self.source.size - at))

@@ -50,6 +50,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from weighttools.train import autograd as autograd
     from weighttools.train import data as data
+    from weighttools.train import init as init
     from weighttools.train import losses as losses
     from weighttools.train import models as models
     from weighttools.train import ops as ops
@@ -86,7 +87,6 @@ if TYPE_CHECKING:
     from weighttools.train.tasks.regression import Regression as Regression
     from weighttools.train.tasks.task import Task as Task
     from weighttools.train.writing import write as write
-    from weighttools.transforms import initializers as init
 
 _HOMES = {
     "adapter_of": "weighttools.train.adapters.adapting",

@@ -46,6 +46,12 @@ READING = (
 )  # fmt: skip
 """How to read a file."""
 
+OPENING = (*TAKING, *READING)
+"""What opening a checkpoint takes, and with it every verb that reads one."""
+
+THREADS = (Option("threads", int, least=1, help="Worker threads. [default: one a CPU]", decides=False),)
+"""How many workers there are."""
+
 WRITING = (
     Option("format", flags=("--to",), metavar="FORMAT", help="The target's format, if its suffix does not say it."),
     Option("max_shard_size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]"),

@@ -24,7 +24,9 @@ def choose_kernel(kernel: str, n_bytes: int) -> str:
         ``"numba"`` is asked for, and not installed.
     """
     if kernel not in KERNELS:
-        raise SpecError(f"unknown kernel {kernel!r}", expected="one of " + ", ".join(KERNELS))
+        raise SpecError(
+            f"unknown kernel {kernel!r}", expected="one of " + ", ".join(KERNELS), code="unknown-option-value"
+        )
     if kernel == "numba" and find_spec("numba") is None:
         need("numba", "the compiled kernel", "fast")
     if kernel == "auto":

@@ -1,7 +1,7 @@
 """The families of models that are known: a module for each, or for kin, with a row of `ModelFamily` for each.
 
 To add one, write a module with ``FAMILIES``, name it in `_MODULES`, and give it a configuration in
-``tests/families/test_shapes.py`` and, if training computes it, in ``tests/train/test_models.py``.
+``tests/families/test_shapes.py`` and, if training computes it, in ``tests/train/models/test_models.py``.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     left_out = LeftOut()
     for name, leaf in _leaves(root, source):
         if name in tensors or name in metadata:
-            raise CorruptFileError(f"two leaves are called {name!r}", subject=source.name)
+            raise CorruptFileError(f"two leaves are called {name!r}", subject=source.name, code="names-collide")
         if isinstance(leaf, (Record, list)):
             tensor = _tensor(name, leaf, source)
             if tensor is None:

@@ -83,7 +83,9 @@ def losses(tensor_map: TensorMap) -> list[str]:
 
 def _check_writable(name: str, spec: Spec) -> None:
     if _type_name(spec) not in _CODES:
-        raise SpecError(f"GGUF has no dtype {spec.label} (tensor {name!r})", remedy=instead(name, spec))
+        raise SpecError(
+            f"GGUF has no dtype {spec.label} (tensor {name!r})", remedy=instead(name, spec), code="cannot-hold"
+        )
     if len(spec.shape) > MAX_DIMENSIONS:
         raise SpecError(
             f"tensor {name!r} has {len(spec.shape)} dimensions", expected=f"at most {MAX_DIMENSIONS} in GGUF"

@@ -80,6 +80,7 @@ def unsupported(step: Filter) -> UnsupportedError:
         f"is compressed with the HDF5 filter {step.name or step.code}",
         expected="gzip, lzf, shuffle or fletcher32",
         remedy="repack it with: h5repack -f GZIP=4",
+        code="unsupported-compression",
     )
 
 

@@ -96,6 +96,7 @@ def _bounded(entry: Json, span: Span, needed: int, stored: int) -> None:
             f"data set {entry['path']!r} claims {needed:,} bytes, of which {stored:,} are stored",
             subject=span.source.name,
             expected=f"at most {MOST_EXPANSION} for each stored byte",
+            code="inflates-without-measure",
         )
 
 

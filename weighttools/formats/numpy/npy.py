@@ -99,7 +99,9 @@ def losses(tensor_map: TensorMap) -> list[str]:
     """
     if len(tensor_map) != 1:
         raise SpecError(
-            f"an NPY file holds one array, not {len(tensor_map):,}", remedy="choose one with -i, or write .npz"
+            f"an NPY file holds one array, not {len(tensor_map):,}",
+            remedy="choose one with -i, or write .npz",
+            code="cannot-hold",
         )
     refuse_shapes(tensor_map, "NPY", MAX_AXES)
     lost = [("metadata", tensor_map.metadata), ("tied names", tensor_map.aliases)]

@@ -85,7 +85,7 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
             continue
         key = name.removesuffix(".npy")
         if key in tensors:
-            raise CorruptFileError(f"two members are the tensor {key!r}", subject=source.name)
+            raise CorruptFileError(f"two members are the tensor {key!r}", subject=source.name, code="names-collide")
         tensors[key] = tensor
     if skipped and not tensors:
         raise UnsupportedError(f"holds no array of numbers: {skipped[0]}", subject=source.name)
@@ -134,7 +134,10 @@ def _sidecar(member: Member, tensors: Mapping[str, Tensor]) -> tuple[dict[str, A
     subject = f"{member.span.source.name}: {member.name}"
     if member.deflated and member.size > budgets.SIDECAR_BYTES:
         raise UnsafeFileError(
-            f"would inflate to {member.size:,} bytes", subject=subject, expected=f"at most {budgets.SIDECAR_BYTES:,}"
+            f"would inflate to {member.size:,} bytes",
+            subject=subject,
+            expected=f"at most {budgets.SIDECAR_BYTES:,}",
+            code="inflates-without-measure",
         )
     header = npy_header.parse_header(member.head, subject)
     record = parse_json(bytes(member.content()[header.length :]), subject)
@@ -162,7 +165,7 @@ def losses(tensor_map: TensorMap) -> list[str]:
         except UnicodeEncodeError:
             encoded = b"\0"
         if name == SIDECAR or b"\0" in encoded or len(encoded) > 65_000:
-            raise SpecError(f"NPZ cannot hold a tensor called {name[:80]!r}", remedy="rename it")
+            raise SpecError(f"NPZ cannot hold a tensor called {name[:80]!r}", remedy="rename it", code="cannot-hold")
     return []
 
 

@@ -93,9 +93,13 @@ def _texts(tensor_map: TensorMap) -> dict[str, str]:
 
 def _check_writable(name: str, spec: Spec) -> None:
     if name == METADATA or not _encodable(name):
-        raise SpecError(f"safetensors cannot hold a tensor called {name!r}", remedy="rename it")
+        raise SpecError(f"safetensors cannot hold a tensor called {name!r}", remedy="rename it", code="cannot-hold")
     if spec.dtype.name not in CODES:
-        raise SpecError(f"safetensors has no dtype {spec.dtype} (tensor {name!r})", remedy=instead(name, spec, "NPZ"))
+        raise SpecError(
+            f"safetensors has no dtype {spec.dtype} (tensor {name!r})",
+            remedy=instead(name, spec, "NPZ"),
+            code="cannot-hold",
+        )
     if spec.n_elements * spec.dtype.bits % 8:
         raise SpecError(
             f"tensor {name!r} has {spec.n_elements:,} elements of {spec.dtype.bits} bits", expected="whole bytes"

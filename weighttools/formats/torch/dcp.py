@@ -199,6 +199,7 @@ def _read_chunk(file: LocalFile, place: ChunkPlace) -> Tensor:
         raise CorruptFileError(
             f"truncated: {place.offset + place.length - file.size:,} bytes are missing",
             subject=file.name, offset=file.size, remedy="fetch the file again",
+            code="truncated",
         )  # fmt: skip
     found = pytorch.read(SourceWindow(file, place.offset, place.length), ReadOptions(root="."))
     if len(found) != 1:

@@ -105,6 +105,7 @@ def _truncated(source: Source, needed: int) -> CorruptFileError:
         subject=source.name,
         offset=source.size,
         remedy="fetch the file again",
+        code="truncated",
     )
 
 

@@ -51,6 +51,7 @@ def _check(name: str, spec: Spec) -> None:
         raise UnsupportedError(
             f"torch has no dtype {spec.dtype}, which tensor {name!r} has",
             remedy=instead(name, spec, "NPZ"),
+            code="cannot-hold",
         )
     if spec.dtype.bits < 8 and (not spec.shape or spec.shape[-1] % 2):
         raise SpecError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.train.test_gradients import CASES
+from tests.train.ops.test_gradients import CASES
 from weighttools.train import models, ops
 from weighttools.train.autograd.tape import Tape, value_and_grad
 from weighttools.train.autograd.variable import Variable

@@ -12,12 +12,12 @@ import numpy as np
 import peft
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
 from tests.train.gradcheck import gradcheck
-from tests.train.test_models import CONFIGS, IDS, MASK, arrays, errors, outputs, reference
+from tests.train.models.test_models import CONFIGS, IDS, MASK, arrays, errors, outputs, reference
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train import (
     adapter_of,
@@ -156,7 +156,6 @@ def test_a_new_adapter_changes_nothing_and_trains_only_itself(kind: str) -> None
     assert all(base.params[n].tobytes() == a.tobytes() for n, a in before.items())
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(1, 5), min_size=5, max_size=5), st.booleans(), st.sampled_from([0.0, 0.4]), st.integers(0, 99)
 )

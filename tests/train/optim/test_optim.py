@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.train import test_models
-from tests.train.test_models import CONFIGS, DECODER, ENCODER, T
+from tests.train.models import test_models
+from tests.train.models.test_models import CONFIGS, DECODER, ENCODER, T
 from weighttools.errors import SpecError, WeighttoolsError
 from weighttools.train.optim import averages, groups, matrices, schedules, transforms
 from weighttools.train.optim import chains as optim

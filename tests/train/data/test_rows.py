@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import at_most
 from tests.work import Counted, bounded
 from weighttools.core.tensor import Tensor
 from weighttools.errors import WeighttoolsError
@@ -28,7 +29,7 @@ def written(path: Path, content: str | bytes) -> Path:
     return path
 
 
-@settings(max_examples=40)
+@at_most(100)
 @given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), delimiter=st.sampled_from(",\t"))
 def test_csv_is_read_as_the_standard_library_writes_it(
     rows: list[tuple[str, str]], delimiter: str, tmp_path_factory: Any
@@ -178,7 +179,6 @@ def test_an_archive_of_far_more_than_its_bytes_is_refused_unread(tmp_path: Path)
     assert len(npz(tmp_path / "x.npz").target) == 400_000
 
 
-@settings(max_examples=60)
 @given(content=NOISE, suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".npz"]))
 def test_whatever_is_in_a_file_is_data_or_one_line(content: bytes, suffix: str, tmp_path_factory: Any) -> None:
     path = written(tmp_path_factory.mktemp("noise") / f"x{suffix}", content)

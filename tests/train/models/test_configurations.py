@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.train.test_models import CONFIGS, arrays, reference
+from tests.train.models.test_models import CONFIGS, arrays, reference
 from weighttools.errors import WeighttoolsError
 from weighttools.train import models
 
@@ -41,7 +41,6 @@ def held(kind: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numbers may overflow
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(CONFIGS)), st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=4))
 def test_any_configuration_gives_a_function_or_one_line(kind: str, changed: dict[str, Any]) -> None:
     config = {**PLAIN[kind], **changed, "model_type": PLAIN[kind]["model_type"]}

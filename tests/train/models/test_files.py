@@ -12,16 +12,16 @@ import torch
 import transformers
 from click.testing import CliRunner
 
+import weighttools as api
 import weighttools as wt
 from tests.formats.gguf_golden import golden_write
-from tests.train.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, reference
+from tests.train.models.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, reference
 from weighttools import train
 from weighttools.cli.main import main
 from weighttools.errors import SpecError, UnsupportedError, WeighttoolsError
 from weighttools.families.models import gguf_families
 from weighttools.train import models
 from weighttools.transforms.gguf_names import to_gguf
-from weighttools.verbs import api
 
 EXACT = 2e-5
 

@@ -53,15 +53,15 @@ def accuracy(scores: np.ndarray, data: train.data.Texts) -> float:
     return float((scores.argmax(1) == data.target).mean())
 
 
-def ours(minilm: Path, news: Any, seed: int) -> tuple[float, train.Loaded]:
+def ours(minilm: Path, news: Any, seed: int) -> tuple[float, train.Loaded, list[float]]:
     learn, held = news
     model = train.model(minilm, train.Classifier(5, names=TOPICS, seed=seed))
     optimizer = train.optim.adamw(train.schedules.warmup_linear(RATE, warmup=WARMUP))
-    train.fit(
+    result = train.fit(
         model, learn, task=train.Classification(5), optimizer=optimizer, epochs=EPOCHS, batch_size=BATCH,
         freeze=FROZEN, clip_norm=1.0, seed=seed, log=None,
     )  # fmt: skip
-    return accuracy(train.predict(model, held), held), model
+    return accuracy(train.predict(model, held), held), model, result.history.steps["loss"]
 
 
 def inputs(batch: Any) -> dict[str, torch.Tensor]:
@@ -69,7 +69,7 @@ def inputs(batch: Any) -> dict[str, torch.Tensor]:
     return {"input_ids": torch.tensor(batch["ids"]).long(), "attention_mask": torch.tensor(mask).long()}
 
 
-def theirs(minilm: Path, news: Any, seed: int) -> float:
+def theirs(minilm: Path, news: Any, seed: int) -> tuple[float, list[float]]:
     """The recipe in torch and transformers: the same first head, batches, groups, schedule and clipping."""
     learn, held = news
     load = transformers.AutoModelForSequenceClassification.from_pretrained
@@ -88,6 +88,7 @@ def theirs(minilm: Path, news: Any, seed: int) -> float:
     optimizer = torch.optim.AdamW(groups, lr=RATE)
     n_steps = EPOCHS * -(-len(learn) // BATCH)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, WARMUP, n_steps)
+    losses = []
     for epoch in range(EPOCHS):
         for batch in Feed(learn, BATCH, seed).batches(epoch):
             loss = torch.nn.functional.cross_entropy(module(**inputs(batch)).logits, torch.tensor(batch["target"]))
@@ -96,9 +97,10 @@ def theirs(minilm: Path, news: Any, seed: int) -> float:
             torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
             optimizer.step()
             schedule.step()
+            losses.append(loss.item())
     with torch.no_grad():
         scores = [module(**inputs(batch)).logits.numpy() for batch in Feed(held, 32).batches(0)]
-    return accuracy(np.concatenate(scores), held)
+    return accuracy(np.concatenate(scores), held), losses
 
 
 def frozen(minilm: Path, news: Any) -> float:
@@ -126,8 +128,12 @@ def test_the_recipe_in_torch_gives_the_same_accuracy_and_a_frozen_model_less(
     minilm: Path, news: Any, tmp_path: Path
 ) -> None:
     found = [ours(minilm, news, seed) for seed in SEEDS]
-    mine = [score for score, _ in found]
-    same = [theirs(minilm, news, seed) for seed in SEEDS]
+    mine = [score for score, *_ in found]
+    same = []
+    for seed, (_, _, losses) in zip(SEEDS, found, strict=True):
+        score, expected = theirs(minilm, news, seed)
+        same.append(score)
+        np.testing.assert_allclose(losses, expected, atol=2e-3)
     assert abs(np.mean(mine) - np.mean(same)) <= 0.01, (mine, same)
     assert np.mean(mine) > frozen(minilm, news) + 0.02 and min(mine) > 0.8
     model = found[0][1]

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("numba")
 
-from tests.train.test_optim import PAIRS, UNIT, distance, ours, start, theirs
+from tests.train.optim.test_optim import PAIRS, UNIT, distance, ours, start, theirs
 from weighttools.train.optim import chains as optim
 from weighttools.train.optim import fused, transforms
 

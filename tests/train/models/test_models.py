@@ -123,7 +123,9 @@ def test_outputs_and_gradients_are_those_of_transformers(kind: str) -> None:
     assert max(errors(in32, truth).values()) <= 3 * theirs
 
 
+@pytest.mark.thorough
 def test_gradients_through_gpt2_of_its_real_depth_and_width_are_as_good_as_those_of_torch() -> None:
+    """Of the thorough run: 86 million weights; the quick one has the gradients of a small one."""
     torch.manual_seed(0)
     config = T.GPT2Config(vocab_size=2048, attn_implementation="eager")
     module = T.GPT2LMHeadModel(config).eval()

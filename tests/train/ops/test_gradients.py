@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.thorough import at_most
 from tests.train.gradcheck import gradcheck
 from weighttools.train import losses, ops
 from weighttools.train.autograd.recomputation import recompute
@@ -337,7 +338,7 @@ def contrastive(r: Rng, n: Callable[[], int]) -> Case:
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=25, deadline=None)
+@at_most(100)
 @given(seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_pullback_agrees_with_differences(name: str, seed: int, data: st.DataObject) -> None:
     f, arrays, options = CASES[name](np.random.default_rng(seed), lambda: data.draw(st.integers(1, 5)))

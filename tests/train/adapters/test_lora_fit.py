@@ -13,8 +13,8 @@ import transformers
 from safetensors.numpy import load_file
 
 import weighttools as wt
-from tests.train.test_lora import ours
-from tests.train.test_models import CONFIGS, arrays, reference
+from tests.train.adapters.test_lora import ours
+from tests.train.models.test_models import CONFIGS, arrays, reference
 from weighttools import train
 from weighttools.train.tasks.model import Model
 

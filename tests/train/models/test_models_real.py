@@ -12,7 +12,7 @@ import transformers
 from click.testing import CliRunner
 
 from tests.real import beside, real_file
-from tests.train.test_models import errors
+from tests.train.models.test_models import errors
 from weighttools import train
 from weighttools.cli.main import main
 from weighttools.train import losses, models, value_and_grad

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -39,7 +39,6 @@ def quiet() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_scaled_frequencies_are_those_of_transformers(kind: str, data: Any) -> None:
     drawn = data.draw(st.fixed_dictionaries(KINDS[kind]))
@@ -66,7 +65,6 @@ def test_divisors_that_do_not_fit_are_refused(divisors: Any) -> None:
         rotary({"rope_type": "divided", "divisors": divisors}, 8)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     factor=st.sampled_from([8.0, 16.0, 32.0]), theta=st.sampled_from([1e4, 5e5]), size=st.sampled_from([32, 64, 128])
 )
