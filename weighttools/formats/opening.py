@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from weighttools.core.patterns import listed
 from weighttools.core.tensormap import TensorMap
@@ -91,21 +90,6 @@ def located(path: str) -> str:
             code="no-such-file",
         )
     return path
-
-
-def home_of(base: PathLike | TensorMap) -> Path:
-    """Return the directory that a checkpoint lies in, where its configuration and tokenizer are looked for.
-
-    Raises
-    ------
-    SourceError
-        An open map came from no file.
-    """
-    place = base.origin.path if isinstance(base, TensorMap) else os.fspath(base)
-    if not place or place == "-":
-        raise SourceError("comes from no file, so that nothing lies beside it", subject="the checkpoint")
-    path = Path(located(place))
-    return path if path.is_dir() else path.parent
 
 
 def name_of(path: PathLike | TensorMap) -> str:

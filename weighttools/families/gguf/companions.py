@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, WeighttoolsError
+from weighttools.errors import WeighttoolsError
 from weighttools.families.gguf.configuration import configuration, is_gguf
 from weighttools.families.gguf.tokenizer_files import tokenizer_files as carried_files
 from weighttools.families.gguf.tokenizer_json import has_tokenizer
-from weighttools.formats.opening import home_of
-from weighttools.io.beside import companion, why_not_copied
+from weighttools.io.home import Home, home_of
 
 CONFIG = "config.json"
 TOKENIZER = (
@@ -58,8 +55,11 @@ def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
     why
         Empty if there are any.
     """
-    opened = {path.name: companion(path.parent, path.name) for path, why in found_beside(origin).items() if not why}
-    files = {name: file.read(0, file.size) for name, file in opened.items() if file is not None}
+    home = home_of(origin.origin)
+    read = {
+        name: home.read(name, MAX_COMPANION_BYTES) for name, why in _why_not_copied(home).items() if home and not why
+    }
+    files = {name: data for name, data in read.items() if data is not None}
     if files.keys() & VOCABULARIES:
         return files, ""
     carried, why = _carried(origin)
@@ -103,14 +103,20 @@ def unloadable(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def found_beside(origin: TensorMap) -> dict[Path, str]:
+def is_directory(origin: TensorMap) -> bool:
+    """Return whether a checkpoint is a whole directory, whose files are copied when it is written."""
+    home = home_of(origin.origin)
+    return home is not None and home.is_whole
+
+
+def found_beside(origin: TensorMap) -> dict[str, str]:
     """Return the files of the tokenizer beside a checkpoint, each with why it is not copied, or nothing if it is."""
-    try:
-        home = home_of(origin)
-    except SourceError:
-        return {}
-    paths = [home / name for name in TOKENIZER]
-    return {path: why_not_copied(home, path, MAX_COMPANION_BYTES) for path in paths if os.path.lexists(path)}
+    return _why_not_copied(home_of(origin.origin))
+
+
+def _why_not_copied(home: Home | None) -> dict[str, str]:
+    there = [name for name in TOKENIZER if home.lies(name)] if home else []
+    return {name: home.why_not_copied(name, MAX_COMPANION_BYTES) for name in there if home}
 
 
 def _carried(origin: TensorMap) -> tuple[dict[str, bytes], str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from weighttools.families.gguf.companions import as_json, found_beside, tokenizer_files, unloadable
+from weighttools.families.gguf.companions import as_json, found_beside, is_directory, tokenizer_files, unloadable
 from weighttools.families.models import FAMILIES
 from weighttools.io.beside import not_copied
 from weighttools.train.adapters.adapting import peft_config
@@ -36,7 +35,7 @@ def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
     """
     if not model.config or model.origin is None:
         return {}
-    files = {} if os.path.isdir(model.origin.origin.path) else tokenizer_files(model.origin)[0]
+    files = {} if is_directory(model.origin) else tokenizer_files(model.origin)[0]
     return files | {CONFIG: as_json(config_with_head(model, pad_id))}
 
 
@@ -50,9 +49,9 @@ def left_out(model: Loaded, beside: Mapping[str, bytes]) -> list[str]:
     beside
         What is written beside the weights after all.
     """
-    if not model.config or model.origin is None or os.path.isdir(model.origin.origin.path):
+    if not model.config or model.origin is None or is_directory(model.origin):
         return []
-    reasons = {path.name: why for path, why in found_beside(model.origin).items() if why and path.name not in beside}
+    reasons = {name: why for name, why in found_beside(model.origin).items() if why and name not in beside}
     return [*not_copied(reasons), *(unloadable(model.config) if CONFIG in beside else ())]
 
 
