@@ -60,20 +60,15 @@ def declared(*options: Option, **completing: Completer) -> Callable[[F], F]:
 
 
 def _made(one: Option, complete: Completer | None) -> Callable[[F], F]:
-    how: dict[str, Any] = {"help": one.help, "show_default": _shown(one), "required": one.required}
+    how: dict[str, Any] = {"help": one.help, "show_default": one.shows_default, "required": one.required}
     if one.kind is bool:
         return click.option(*one.spellings, one.name, is_flag=True, **how)
     how["shell_complete"] = complete_names if one.metavar == "PATTERN" else complete
     if not one.many and not one.required:
-        how["default"] = one.default
+        how["default"] = ",".join(map(str, one.default)) if one.by_commas else one.default
     if one.alone is not None:
         how |= {"is_flag": False, "flag_value": one.alone}
     return click.option(*one.spellings, one.name, type=_kind(one), multiple=one.many, metavar=one.metavar, **how)
-
-
-def _shown(one: Option) -> bool | str:
-    """Return how help shows the default: as it would be given."""
-    return ",".join(map(str, one.default)) if one.shows_default and one.by_commas else one.shows_default
 
 
 def _kind(one: Option) -> Any:

@@ -23,6 +23,6 @@ def resolve_grouping(by: str, depth: int | None, usual: str) -> tuple[str, int]:
     if depth is None:
         return by, 1
     if by not in (usual, "depth"):
-        fact = f"{option('depth')} groups by parts of the name, {option('by')} by {by}"
+        fact = f"{option('depth')} groups by parts of the name, and {option('by')} is {by}"
         raise SpecError(fact, expected="one of the two", code="options-exclude")
     return "depth", depth
