@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 import weighttools
 from tests import real
 from tests.thorough import chosen
-from weighttools.families import tables
+from weighttools.families.models import FAMILIES
 
 CODES = {"config-shape", "config-layers", "config-tensors"}
 ENCODER = {
@@ -67,7 +67,7 @@ HEADS = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModel
 def auto(head: str, config: Any) -> bool:
     """Whether transformers has a class of that head for the model; encoders as decoders are another thing."""
     return type(config) in getattr(t, head)._model_mapping and not (
-        head == "AutoModelForCausalLM" and config.model_type in tables.ENCODERS
+        head == "AutoModelForCausalLM" and FAMILIES[config.model_type].kind == "encoder"
     )
 
 
@@ -98,7 +98,7 @@ def saved(kind: str, head: str, home: Path) -> Path:
 
 
 def test_every_family_is_tried() -> None:
-    assert {kind.split()[0] for kind in CONFIGS} | {"gemma3"} == set(tables.FAMILIES)
+    assert {kind.split()[0] for kind in CONFIGS} | {"gemma3"} == set(FAMILIES)
 
 
 @pytest.mark.parametrize(("kind", "head"), [(k, h) for k in CONFIGS for h in HEADS if auto(h, CONFIGS[k]())])
@@ -162,7 +162,7 @@ def test_classes_and_ties(kind: str, tmp_path: Path) -> None:
         assert not stored(home, {**config, "id2label": {"0": "no", "1": "yes"}})
         assert stored(home, {**config, "id2label": {"0": "no", "1": "yes", "2": "maybe"}}) == {"config-shape"}
         assert stored(home, {**config, "num_labels": 3}) == {"config-shape"}
-    head = "AutoModelForMaskedLM" if CONFIGS[kind]().model_type in tables.ENCODERS else "AutoModelForCausalLM"
+    head = "AutoModelForMaskedLM" if FAMILIES[CONFIGS[kind]().model_type].kind == "encoder" else "AutoModelForCausalLM"
     home = saved(kind, head, tmp_path / "words")
     config = json.loads((home / "config.json").read_text())
     flipped = not config["tie_word_embeddings"]
@@ -228,14 +228,14 @@ def rows(names: list[str]) -> set[str]:
 
 
 def test_training_and_check_know_the_same_tensors() -> None:
-    from weighttools.train.models.families import FAMILIES
+    from weighttools.train.models.families import FAMILIES, names_of, options_of
     from weighttools.train.models.settings import ModelSettings
 
     for kind, family in FAMILIES.items():
         config = CONFIGS["gemma3_text" if kind == "gemma3" else kind]().to_dict()
-        settings = ModelSettings(kind, config)
-        required, optional = family.tensors(family.options(settings), settings)
-        musts = {row for row, one in tables.family(kind).body.items() if one.when(config)}
+        settings = ModelSettings(kind, config, family.defaults)
+        required, optional = names_of(family, options_of(family, settings))
+        musts = {row for row, one in family.tensors.body.items() if one.when(config)}
         assert rows(required) <= musts <= rows([*required, *optional]), kind
 
 

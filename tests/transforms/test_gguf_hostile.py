@@ -17,9 +17,10 @@ from tests.transforms.test_gguf_llama_cpp import byte_level, fast, sentencepiece
 from weighttools.core.budgets import MAX_PIECE, MAX_TOKENS
 from weighttools.errors import CorruptFileError, WeighttoolsError
 from weighttools.families.gguf.rope import divisors
-from weighttools.families.gguf.settings import ROWS, flattened, settings_of
+from weighttools.families.gguf.settings import flattened, settings_of
 from weighttools.families.gguf.special import carried_tokenizer
 from weighttools.families.gguf.tokenizer_files import tokenizer_files
+from weighttools.families.models import gguf_families
 from weighttools.io.home import LocalHome
 
 JUNK = st.sampled_from(
@@ -75,7 +76,7 @@ def test_files_beside_a_model_are_errors_or_metadata(files: tuple[Path, dict[str
     assert len(found["tokenizer.ggml.tokens"]) == len(found["tokenizer.ggml.token_type"]) == 330
 
 
-@given(st.sampled_from(sorted(ROWS)), st.sampled_from(places(CONFIG)[1:]), JUNK)
+@given(st.sampled_from(sorted(gguf_families())), st.sampled_from(places(CONFIG)[1:]), JUNK)
 def test_configurations_are_errors_or_settings(architecture: str, place: tuple[Any, ...], junk: Any) -> None:
     config = spoilt(CONFIG, place, junk)
     try:

@@ -19,7 +19,7 @@ from tests.formats.gguf_golden import golden_read, golden_write
 from tests.strategies import assert_same
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
-from weighttools.families.gguf.names import FAMILIES
+from weighttools.families.models import gguf_families
 from weighttools.transforms.gguf_names import translate
 
 SMALL = {
@@ -252,4 +252,4 @@ def test_a_window_that_gguf_has_no_place_for_is_said(window: Any, tmp_path: Path
 
 
 def test_every_family_is_tested() -> None:
-    assert {name.partition("-")[0] for name in MODELS} - {"mistral"} == set(FAMILIES)
+    assert {name.partition("-")[0] for name in MODELS} - {"mistral"} == set(gguf_families())

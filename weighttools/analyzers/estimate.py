@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from weighttools.analyzers.alike import TensorFamily
 from weighttools.analyzers.configuration import text_part, whole
 from weighttools.core.dtypes import DTYPES, DType
-from weighttools.families.tables import ENCODERS
 
 Record = dict[str, Any]
 
@@ -102,7 +101,7 @@ class CacheShape(NamedTuple):
 def cache_shape(config: Mapping[str, Any]) -> CacheShape | str:
     """Return the shape of the cache that config.json tells of, or why there is none."""
     part = text_part(config)
-    if part.get("model_type") in ENCODERS and part.get("is_decoder") is not True:
+    if _is_encoder(part.get("model_type")) and part.get("is_decoder") is not True:
         return f"{part.get('model_type')} is an encoder: it has no cache"
     if part.get("kv_lora_rank"):
         return "latent attention: what is cached depends on the implementation"
@@ -113,6 +112,13 @@ def cache_shape(config: Mapping[str, Any]) -> CacheShape | str:
     if not (layers and heads and head_dim):
         return "config.json does not tell layers, heads and hidden size"
     return CacheShape(layers, whole(part, "num_key_value_heads") or heads, head_dim)
+
+
+def _is_encoder(model_type: Any) -> bool:
+    from weighttools.families.models import FAMILIES
+
+    row = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    return row is not None and row.kind == "encoder"
 
 
 def gguf_cache_shape(metadata: Mapping[str, Any]) -> CacheShape | str:

@@ -24,7 +24,9 @@ _TRANSPOSED = re.compile(r"conv\dd_?transpose", re.IGNORECASE)
 _DEPTHWISE = re.compile(r"depthwise", re.IGNORECASE)
 _ATTENTION_IN = re.compile(r"(?:^|_)(?:query|key|value)(?:_|$)")
 _ATTENTION_OUT = re.compile(r"^(?:out|(?:attention_)?output(?:_dense)?)$")
-_GPT2 = re.compile(r"(?:^|[./])(?:c_attn|c_proj|c_fc|q_attn)\.weight$")
+CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")
+"""Modules of GPT-2 that store (in, out)."""
+_GPT2 = re.compile(rf"(?:^|[./])(?:{'|'.join(CONV1D)})\.weight$")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
-"""What tensors a family's models have, and what config.json says of their shapes: one description a family.
+"""What tensors a family's models have, and what config.json says of their shapes: one table a family.
 
-A family is a table of rows: a name (``{}`` stands for a number), which of weight and bias it has, the axes, and when
-it is there. `tables` holds the rows; this module reads them and answers for a configuration.
+A row of it is a name (``{}`` stands for a number), which of weight and bias it has, the axes, and when it is there.
+`weighttools.families.models` holds the tables; this module reads them and answers for a configuration.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -34,29 +35,46 @@ class Expected(NamedTuple):
     reason: str = ""
 
 
-class Family(NamedTuple):
+class TensorTable:
     """The tensors of a family of models, by their names without prefix, each number in a name as ``{}``.
 
     Parameters
     ----------
-    kind
-        ``"encoder"`` or ``"decoder"``.
     anchor
         A tensor that every whole model has; what precedes it in a file's name is the prefix.
+    body, heads
+        The tensors of the model, and of what may stand on it: tables, as `rows` takes them apart when they are asked
+        for.
+    sizes, conditions
+        What the tables call lengths, and when tensors are there.
     counts
         Of each ``{}`` in a layer's name, the entry that says how many there are; their default, 0 for none.
-    body, heads
-        The tensors of the model, and of what may stand on it.
     whole_heads
         The entries of a length and of heads that must divide it, if any.
     """
 
-    kind: str
-    anchor: str
-    counts: tuple[tuple[str, int], ...]
-    body: Mapping[str, Expected]
-    heads: Mapping[str, Expected]
-    whole_heads: tuple[str, str] | None = None
+    def __init__(
+        self,
+        anchor: str,
+        body: str,
+        heads: str,
+        sizes: Mapping[str, Length],
+        conditions: Mapping[str, Condition],
+        counts: tuple[tuple[str, int], ...] = (("num_hidden_layers", 0),),
+        whole_heads: tuple[str, str] | None = None,
+    ) -> None:
+        self.anchor, self.counts, self.whole_heads = anchor, counts, whole_heads
+        self._tables, self._words = (body, heads), (sizes, conditions)
+
+    @functools.cached_property
+    def body(self) -> Mapping[str, Expected]:
+        """The tensors of the model."""
+        return rows(self._tables[0], *self._words)
+
+    @functools.cached_property
+    def heads(self) -> Mapping[str, Expected]:
+        """The tensors of what may stand on it."""
+        return rows(self._tables[1], *self._words)
 
     def n_layers(self, place: int, config: Config) -> int | None:
         """Return how many layers the configuration says that there are."""

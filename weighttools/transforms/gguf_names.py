@@ -10,16 +10,19 @@ from typing import Any
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, brief, few
-from weighttools.families.gguf.names import ARCHITECTURES, DERIVED, FAMILIES, ArchitectureNames
+from weighttools.families.gguf.configuration import ARCHITECTURE
 from weighttools.families.gguf.rope import divisors
 from weighttools.families.gguf.settings import flattened, lacking, plain_settings, settings_of, unsaid
 from weighttools.families.gguf.special import carried_tokenizer
 from weighttools.families.gguf.tokenizer_json import has_tokenizer
+from weighttools.families.model_family import GgufArchitecture
+from weighttools.families.models import FAMILIES, gguf_families
 from weighttools.io.beside import CONFIGURATIONS, LEAVES
 from weighttools.io.home import Home, home_of
 from weighttools.transforms.gguf_layout import full, heads, is_full, shifted, transposed
 
-ARCHITECTURE = "general.architecture"
+DERIVED = (r"rope_freqs\.weight", r"rope_factors_(long|short)\.weight", r"blk\.\d+\.attn_rot_embd\.weight")
+"""GGUF's tensors that Hugging Face's configuration holds instead: regular expressions."""
 _SUFFIX = re.compile(r"\.(weight|bias)\Z")
 _LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
 _NUMBER = re.compile(r"-?\d{1,18}(\.\d+)?(e[-+]?\d{1,3})?")
@@ -32,7 +35,7 @@ class GGUFModel:
     """An architecture's name, what is known of it, and its settings by GGUF's keys, without its name before them."""
 
     name: str
-    family: ArchitectureNames
+    family: GgufArchitecture
     settings: Settings
 
     def n_heads(self, which: str, layer: int) -> int:
@@ -101,9 +104,9 @@ def to_gguf(tensor_map: TensorMap) -> TensorMap:
         raise SpecError("two tensors would have one name without their prefixes", remedy="choose one model with -i")
     renamed = {name: _renamed(name, dict(model.family.pairs), model) for name in plain}
     tensors = {new: _changed(plain[old], new, model, to_gguf=True) for old, new in renamed.items()}
-    if model.name in ("gemma", "gemma2") and "output.weight" in tensors:
+    if model.family.is_always_tied and "output.weight" in tensors:
         del tensors["output.weight"]
-        dropped.append("lm_head.weight")  # these are tied always, and llama.cpp wants it left out
+        dropped.append("lm_head.weight")
     head = model.family.head or ("", "")
     aliases = {a: k for a, k in tensor_map.aliases.items() if _unwrapped(a, model.family) != head[0]}
     metadata, notes = _gguf_metadata(tensor_map, model, tensors.get("token_embd.weight"))
@@ -131,7 +134,7 @@ def _parted(tensor_map: TensorMap, derived: tuple[str, ...]) -> tuple[dict[str, 
     return {name: tensor for name, tensor in tensor_map.items() if name not in set(dropped)}, dropped
 
 
-def _head(family: ArchitectureNames, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _head(family: GgufArchitecture, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the tie that GGUF says by leaving out the output layer."""
     if family.head is None or family.head[0] in tensors or family.head[1] not in tensors:
         return {}
@@ -151,7 +154,7 @@ def _renamed(name: str, table: Mapping[str, str], model: GGUFModel) -> str:
     return pattern.format(layer[0] if layer else "") + suffix[0]
 
 
-def _unwrapped(name: str, family: ArchitectureNames) -> str:
+def _unwrapped(name: str, family: GgufArchitecture) -> str:
     """Return a name without what an outer class puts before it, and with what an inner one leaves off."""
     for prefix, instead in family.wrappers:
         if name.startswith(prefix):
@@ -181,9 +184,10 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> GGUFModel:
     """
     home = home_of(tensor_map.origin)
     config = _config(home)
-    said = tensor_map.metadata.get(ARCHITECTURE) or ARCHITECTURES.get(str(config.get("model_type")))
-    family = FAMILIES.get(str(said))
-    if family is None:
+    named = FAMILIES.get(str(config.get("model_type")))
+    said = tensor_map.metadata.get(ARCHITECTURE) or (named and named.gguf and named.gguf.architecture)
+    row = gguf_families().get(str(said))
+    if row is None or row.gguf is None:
         what = said or config.get("model_type")
         why = f": config.json is {LEAVES}" if home and home.is_elsewhere("config.json") else ""
         raise SpecError(
@@ -191,14 +195,14 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> GGUFModel:
             if what
             else f"the architecture is not known{why}",
             subject=tensor_map.origin.path or None,
-            expected=f"one of {', '.join(FAMILIES)}",
+            expected=f"one of {', '.join(gguf_families())}",
             remedy="put the model's config.json beside its weights" if not what else None,
         )
     prefix = f"{said}."
     own = {key.removeprefix(prefix): _typed(v) for key, v in tensor_map.metadata.items() if key.startswith(prefix)}
-    theirs = settings_of(config, str(said)) if to_gguf else plain_settings(config)
+    theirs = settings_of(config, str(said)) if to_gguf else plain_settings(config, str(said))
     is_whole = home is not None and home.is_whole
-    return GGUFModel(str(said), family, {**own, **theirs} if is_whole else {**theirs, **own})
+    return GGUFModel(str(said), row.gguf, {**own, **theirs} if is_whole else {**theirs, **own})
 
 
 def _config(home: Home | None) -> Mapping[str, Any]:

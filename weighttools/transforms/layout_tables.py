@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from weighttools.families.kernels import CONV1D
+
 FRAMEWORKS = ("torch", "keras", "flax", "mlx")
 SEPARATORS = {"torch": ".", "keras": "/", "flax": "/", "mlx": "."}
 METADATA_FORMATS = {"torch": "pt", "keras": "tf", "flax": "flax", "mlx": "mlx"}
@@ -103,4 +105,4 @@ RECURRENT = re.compile(
     r"(^|/)\w*(LSTM|GRU|RNN)\w*Cell|^(weight|bias)_(ih|hh)|^recurrent_kernel$|^in_proj_(weight|bias)$"
     r"|(^|/)(\w+_)?cell(_\d+)?/"  # Keras's layers of recurrent cells: gru/cell/vars/0, gru_cell/kernel
 )
-GPT2 = re.compile(r"^(c_attn|c_proj|c_fc|q_attn)$")
+GPT2 = re.compile(rf"^({'|'.join(CONV1D)})$")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.spec import Source
@@ -19,7 +19,9 @@ from weighttools.formats.opening import PathLike, chosen, located, name_of, open
 from weighttools.io.home import home_of
 from weighttools.io.progress import Progress
 from weighttools.io.source import open_source
-from weighttools.verbs.record_types import AgainstRecord, FixedIndex
+
+if TYPE_CHECKING:
+    from weighttools.verbs.record_types import AgainstRecord, FixedIndex
 
 
 class CheckSubject(NamedTuple):
@@ -119,7 +121,7 @@ def against_other(tensor_map: TensorMap, other: PathLike | TensorMap) -> tuple[A
     from weighttools.analyzers.alignment import align
 
     found = align(tensor_map, chosen(other, (), (), ReadOptions()))
-    record = cast(AgainstRecord, {"path": name_of(other), **found.record()})
+    record = cast("AgainstRecord", {"path": name_of(other), **found.record()})
     if not (found.rules or found.left or found.right or found.shapes):
         return record, []
     from weighttools.transforms.renaming import command_for

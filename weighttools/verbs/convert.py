@@ -218,7 +218,7 @@ def _with_companions(opened: TensorMap, dst: str, format: str | None) -> TensorM
 
     if not means_directory(dst, format):
         return opened
-    from weighttools.train.checkpoints.companions import gguf_files
+    from weighttools.families.gguf.companions import gguf_files
 
     files, lacking = gguf_files(opened)
     return opened.replace(origin=opened.origin._replace(beside=files, lacking=tuple(lacking)))

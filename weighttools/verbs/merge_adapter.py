@@ -62,7 +62,7 @@ def _companions(base: TensorMap, adapter: PathLike, names: str | None) -> tuple[
     """Return the files that go into a directory with the merged weights, and what is lacking of them."""
     if names is None:
         return _configuration(base, adapter), []
-    from weighttools.train.checkpoints.companions import gguf_files
+    from weighttools.families.gguf.companions import gguf_files
 
     return gguf_files(base)
 

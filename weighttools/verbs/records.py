@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from weighttools.analyzers import counts
 from weighttools.analyzers.alike import TensorFamily, families
@@ -16,16 +16,18 @@ from weighttools.errors import SpecError, few
 from weighttools.families.of_maps import roles, wordings
 from weighttools.families.role_types import Told
 from weighttools.formats.base import plain
-from weighttools.verbs.record_types import (
-    Bitmasks,
-    Counts,
-    FormatRow,
-    GroupRow,
-    InspectRecord,
-    ParamsRecord,
-    Sizes,
-    TensorRow,
-)
+
+if TYPE_CHECKING:
+    from weighttools.verbs.record_types import (
+        Bitmasks,
+        Counts,
+        FormatRow,
+        GroupRow,
+        InspectRecord,
+        ParamsRecord,
+        Sizes,
+        TensorRow,
+    )
 
 Record = dict[str, Any]
 
@@ -55,7 +57,7 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Inspec
         "notes": [*tensor_map.origin.notes, *not_taken(tensor_map.origin)],
         "tensors": [_tensor_record(name, tensor) for name, tensor in tensor_map.items()] if tensors else [],
     }
-    record = cast(InspectRecord, said)
+    record = cast("InspectRecord", said)
     if masked := _bitmasks(found):
         record["bitmasks"] = masked
     return record
@@ -209,4 +211,4 @@ def format_records() -> list[FormatRow]:
 
     rows = [described(row, writes=load(row.name).write is not None) for row in ROWS]
     index = described(DIRECTORY, writes=True)
-    return [*rows[:1], index, *rows[1:], *cast(list[FormatRow], plugins.records(FORMATS))]
+    return [*rows[:1], index, *rows[1:], *cast("list[FormatRow]", plugins.records(FORMATS))]

@@ -19,9 +19,8 @@ from tests.train.models.test_models import CONFIGS, IDS, LLAMA3, MASK, outputs, 
 from weighttools import train
 from weighttools.cli.main import main
 from weighttools.errors import SpecError, UnsupportedError, WeighttoolsError
+from weighttools.families.models import gguf_families
 from weighttools.train import models
-from weighttools.train.models.classes import CLASSES, class_of
-from weighttools.train.models.gguf import MODEL_TYPES
 from weighttools.transforms.gguf_names import to_gguf
 
 EXACT = 2e-5
@@ -155,9 +154,10 @@ def test_gguf_files_become_directories_that_transformers_runs(
     assert np.abs(outputs(module.eval()).detach().numpy() - theirs)[MASK].max() < EXACT * np.abs(theirs).max()
 
 
-@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("kind", [kind for kind, row in models.FAMILIES.items() if row.class_name])
 def test_classes_are_those_of_transformers(kind: str) -> None:
-    for name in (class_of(kind, models.FAMILIES[kind].kind), f"{CLASSES[kind]}ForSequenceClassification"):
+    row = models.FAMILIES[kind]
+    for name in (row.plain_class, f"{row.class_name}ForSequenceClassification"):
         assert hasattr(transformers, name)
 
 
@@ -200,7 +200,7 @@ def test_what_gguf_says_and_is_not_known_is_refused(tmp_path: Path) -> None:
     golden_write(tmp_path / "c.gguf", arrays, "llama", **{f"llama.{key}": n for key, n in sizes.items()})
     with pytest.raises(UnsupportedError, match=r"rope\.dimension_count is 4, of heads of 8"):
         models.load(tmp_path / "c.gguf")
-    assert set(MODEL_TYPES.values()) <= set(models.FAMILIES)
+    assert {row.model_type for row in gguf_families().values()} <= set(models.FAMILIES)
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"model_type": 3}', '{"model_type": "bert", "num_hidden_layers": -1}'])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from weighttools.errors import SpecError
-from weighttools.train.models.rotary import llama3_of, rotary, rotated
+from weighttools.families.gguf.rope import llama3_of
+from weighttools.train.models.rotary import rotary, rotated
 
 THETA = {"rope_theta": st.sampled_from([100.0, 1e4, 1e6])}
 FACTOR = {"factor": st.floats(1, 64)}

@@ -1,6 +1,6 @@
 """config.json against the tensors: their shapes, the number of layers, and what is missing or read by nobody.
 
-What a family's tensors are stands in `weighttools.families.tables`. A length that the configuration does not tell is
+What a family's tensors are stands in `weighttools.families.models`. A length that the configuration does not tell is
 not looked at. What a file lacks is told of a whole model that is stored as plain floats only: quantised modules have
 other tensors, ONNX files other names, and a shard is no model.
 """
@@ -16,8 +16,8 @@ from weighttools.analyzers import configuration
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
-from weighttools.families import tables
-from weighttools.families.shapes import Config, Expected, Family, number
+from weighttools.families.models import FAMILIES
+from weighttools.families.shapes import Config, Expected, TensorTable, number
 
 _WHOLE = ("safetensors", "huggingface", "pytorch")
 _SHARD = re.compile(r"-\d{1,9}-of-\d{1,9}\.\w+$")
@@ -73,9 +73,9 @@ def check(tensor_map: TensorMap) -> Iterator[Finding]:
         yield Finding(WARNING, "broken-config", str(error))
         return
     kind = config.get("model_type") if config else None
-    if not config or not isinstance(kind, str) or kind not in tables.FAMILIES:
+    if not config or not isinstance(kind, str) or kind not in FAMILIES:
         return
-    family, text = tables.family(kind), config.get("text_config")
+    family, text = FAMILIES[kind].tensors, config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
     model = recognize(tensor_map, family)
     if model is None:
@@ -89,7 +89,7 @@ def check(tensor_map: TensorMap) -> Iterator[Finding]:
             yield from _tied(tensor_map, model, family, config)
 
 
-def recognize(tensor_map: TensorMap, family: Family) -> FamilyTensors | None:
+def recognize(tensor_map: TensorMap, family: TensorTable) -> FamilyTensors | None:
     """Return a file's tensors as a family's; None where it has none of them, as under another framework's names."""
     specs = dict(zip(tensor_map, tensor_map.specs(), strict=True))
     specs |= {alias: specs[kept] for alias, kept in tensor_map.aliases.items() if kept in specs}
@@ -114,7 +114,7 @@ def recognize(tensor_map: TensorMap, family: Family) -> FamilyTensors | None:
     return FamilyTensors(prefix, body, heads, frozenset(others))
 
 
-def _seen(parts: list[str], family: Family, shape: tuple[int, ...] | None) -> tuple[str, FamilyTensor] | None:
+def _seen(parts: list[str], family: TensorTable, shape: tuple[int, ...] | None) -> tuple[str, FamilyTensor] | None:
     """Return a name's prefix and what it is to a family; the longest end that is a row's counts."""
     is_number = [part.isascii() and part.isdigit() and len(part) < 8 for part in parts]
     words = ["{}" if digits else part for part, digits in zip(parts, is_number, strict=True)]
@@ -136,14 +136,14 @@ def _prefix(counts: Counter[str], anchored: set[str]) -> str | None:
     return max(known, key=lambda prefix: known[prefix], default=None)
 
 
-def _heads(family: Family, config: Config) -> Iterator[Finding]:
+def _heads(family: TensorTable, config: Config) -> Iterator[Finding]:
     size, heads = (number(config, key) for key in family.whole_heads or ("", ""))
     if size and heads and size % heads:
         told = " and ".join(f"{key} {config[key]}" for key in family.whole_heads or ())
         yield Finding(ERROR, "config-shape", f"config.json says {told}: heads of no whole length")
 
 
-def _shapes(model: FamilyTensors, family: Family, config: Config) -> Iterator[Finding]:
+def _shapes(model: FamilyTensors, family: TensorTable, config: Config) -> Iterator[Finding]:
     for row, seen in (*model.body.items(), *model.heads.items()):
         expected = (family.body if row in family.body else family.heads)[row]
         lengths = [length(config) for length in expected.lengths]
@@ -168,7 +168,7 @@ def _named(names: list[str], what: str) -> str:
     return f"{names[0]!r} is {what}" if len(names) == 1 else f"{names[0]!r} and {len(names) - 1:,} like it are {what}"
 
 
-def _layers(model: FamilyTensors, family: Family, config: Config) -> Iterator[Finding]:
+def _layers(model: FamilyTensors, family: TensorTable, config: Config) -> Iterator[Finding]:
     for place, (key, _) in enumerate(family.counts):
         claimed = family.n_layers(place, config)
         found = {seen.numbers[place] for group in model.body.values() for seen in group if len(seen.numbers) > place}
@@ -180,7 +180,7 @@ def _layers(model: FamilyTensors, family: Family, config: Config) -> Iterator[Fi
             yield Finding(ERROR, "config-layers", message)
 
 
-def _presence(model: FamilyTensors, family: Family, config: Config) -> Iterator[Finding]:
+def _presence(model: FamilyTensors, family: TensorTable, config: Config) -> Iterator[Finding]:
     """Yield what is missing, and what is there although the configuration says that it is not."""
     layers = sorted({seen.numbers for group in model.body.values() for seen in group if seen.numbers})
     for row, expected in family.body.items():
@@ -217,7 +217,7 @@ def _said(expected: Expected, config: Config) -> str:
     return f"config.json says {expected.reason} {str(config[expected.reason]).lower()}"
 
 
-def _tied(tensor_map: TensorMap, model: FamilyTensors, family: Family, config: Config) -> Iterator[Finding]:
+def _tied(tensor_map: TensorMap, model: FamilyTensors, family: TensorTable, config: Config) -> Iterator[Finding]:
     """Yield a finding for an output layer that is missing, or stored although it is the embedding."""
     for row, expected in family.heads.items():
         stored = [seen.name for seen in model.heads.get(row, ()) if seen.name not in tensor_map.aliases]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weighttools.errors import SpecError, UnsupportedError, brief
@@ -17,6 +17,8 @@ DIVISORS = "rope_freqs.weight"
 """A tensor that every rotary frequency is divided by: how GGUF has Llama 3's scaling."""
 _MOST = 1 << 16
 """Elements of a head; known models have up to 512."""
+_ALL_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+"""What all of Llama 3 are stretched by, but for ``factor``."""
 _LONG, _SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 _YARN = (("attention_factor", "attn_factor"), ("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow"))
 
@@ -31,15 +33,15 @@ def _rule(flat: Json) -> tuple[str, Json]:
     return "default", {}
 
 
-def scaling(flat: Json, architecture: str, settings: Json) -> dict[str, Any]:
+def scaling(flat: Json, turns_part: bool, settings: Json) -> dict[str, Any]:
     """Return the metadata of rotary positions beyond their base, by GGUF's keys.
 
     Parameters
     ----------
     flat
         config.json, flattened.
-    architecture
-        GGUF's name.
+    turns_part
+        Whether the family's heads may turn in part.
     settings
         What is known of the model, by GGUF's keys.
 
@@ -54,7 +56,7 @@ def scaling(flat: Json, architecture: str, settings: Json) -> dict[str, Any]:
     size = head_size(settings)
     turned = int(size * _number(flat, "partial_rotary_factor", 1.0))
     found: dict[str, Any] = {"rope.dimension_count": turned} if turned else {}
-    if turned != size and architecture != "phi3":
+    if turned != size and not turns_part:
         raise UnsupportedError(f"{turned} of a head's {size} elements turn", subject="config.json", expected="all")
     if kind in ("linear", "yarn"):
         found |= {"rope.scaling.type": kind, "rope.scaling.factor": float32("factor", _number(rule, "factor"))}
@@ -151,6 +153,30 @@ def divisors(flat: Json, settings: Json) -> dict[str, list[float]]:
         return {}
     turned = int(settings.get("rope.dimension_count", head_size(settings)))
     return {name: _factors(rule, key, turned // 2) for name, key in ((_LONG, "long_factor"), (_SHORT, "short_factor"))}
+
+
+def llama3_of(divisors: Sequence[float], theta: Any) -> dict[str, Any]:
+    """Return the ``rope_parameters`` of Llama 3's rule that give these divisors; nothing where no such rule does.
+
+    Parameters
+    ----------
+    divisors
+        One for each frequency, (head size / 2,), as GGUF stores them in float32.
+    theta
+        The base of the frequencies, ``rope_theta``.
+    """
+    is_theta = isinstance(theta, (int, float)) and 1 < theta < 1e12
+    if not is_theta or not is_divisors(divisors) or not 1e-3 < max(divisors) < 1e9:
+        return {}
+    rule = {"rope_type": "llama3", "factor": round(max(divisors), 4), **_ALL_LLAMA3}
+    made = _llama3(rule, 2 * len(divisors), float(theta))
+    is_rule = all(math.isclose(ours, theirs, rel_tol=1e-5) for ours, theirs in zip(made, divisors, strict=True))
+    return rule if is_rule else {}
+
+
+def is_divisors(said: Any) -> bool:
+    """Return whether a value is a list of numbers that rotary frequencies can be divided by."""
+    return isinstance(said, list) and bool(said) and all(isinstance(n, (int, float)) and 0 < n < 1e12 for n in said)
 
 
 def _factors(rule: Json, key: str, n: int) -> list[float]:

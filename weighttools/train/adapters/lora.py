@@ -28,6 +28,8 @@ import numpy as np
 from weighttools.core import patterns
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
+from weighttools.families.kernels import CONV1D
+from weighttools.families.models import FAMILIES
 from weighttools.train.adapters.low_rank import LowRank, Seed
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
@@ -40,18 +42,20 @@ from weighttools.write.adapters import WRAPPER
 M = TypeVar("M", bound=Model)
 
 ALL_LINEAR = "all-linear"
-TARGETS = (
-    ("*q_proj.weight", "*v_proj.weight"),
-    ("*.query.weight", "*.value.weight"),
-    ("*.q_lin.weight", "*.v_lin.weight"),
-    ("*c_attn.weight",),
-    ("*query_key_value.weight",),
-    ("*qkv_proj.weight",),
-    ("*Wqkv.weight",),
+_OTHERS = (("query_key_value",), ("Wqkv",))
+"""Modules of families that have no row: BLOOM, Falcon and GPT-NeoX; MPT and DBRX."""
+
+
+def _pattern(module: str) -> str:
+    """Return the pattern of a module's weight; a bare word, such as query, ends other names too."""
+    return f"*{module}.weight" if "_" in module or module != module.lower() else f"*.{module}.weight"
+
+
+TARGETS = tuple(
+    tuple(map(_pattern, modules))
+    for modules in dict.fromkeys((*(row.adapted for row in FAMILIES.values() if row.adapted), *_OTHERS))
 )
 """What is adapted unless told otherwise: the first row of which the model has every pattern (as peft's table)."""
-_CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")
-"""Modules of GPT-2 that store (in, out)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +259,7 @@ def module_of(name: str) -> str:
 
 
 def _is_conv1d(name: str) -> bool:
-    return module_of(name).rpartition(".")[2] in _CONV1D
+    return module_of(name).rpartition(".")[2] in CONV1D
 
 
 def place_of(name: str, scale: float, is_turned: bool) -> AdaptedWeight:

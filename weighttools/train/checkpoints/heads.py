@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from weighttools.errors import SpecError
+from weighttools.families.model_family import ScoringHead
+from weighttools.families.models import FAMILIES
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.checkpoints.pooling import POOLINGS
-from weighttools.train.ops import dropout, gelu, linear, normalize, relu, tanh
+from weighttools.train.models.settings import ACTIVATIONS
+from weighttools.train.ops import dropout, linear, normalize
 from weighttools.transforms.initializer_choice import initializer
 from weighttools.transforms.initializers import Initializer
 
@@ -101,57 +104,17 @@ def _check(head: Head) -> None:
         initializer(head.init)
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """How a family's class for sequences is built: a pooled state, perhaps a dense layer, and the scores.
-
-    Parameters
-    ----------
-    pooling
-        As of `Classifier`.
-    out
-        The name of the last weighted sum.
-    dense
-        The name of the one before it, ``{}`` standing for the file's prefix; empty for none.
-    activation
-        What follows it.
-    has_bias
-        Whether the last weighted sum has a bias.
-    """
-
-    pooling: str
-    out: str
-    dense: str = ""
-    activation: Callable[[Any], Any] = tanh
-    has_bias: bool = True
+_POOLED = ScoringHead("mean", "classifier")
+"""Of a family that has no class for sequences, or none that is known."""
 
 
-_ROBERTA = Form("cls", "classifier.out_proj", "classifier.dense")
-_DECODER = Form("last", "score", has_bias=False)
-_POOLED = Form("mean", "classifier")
-
-FORMS: Mapping[str, Form] = {
-    "albert": Form("cls", "classifier", "{}pooler"),
-    "bert": Form("cls", "classifier", "{}pooler.dense"),
-    "camembert": _ROBERTA,
-    "distilbert": Form("cls", "classifier", "pre_classifier", relu),
-    "electra": Form("cls", "classifier.out_proj", "classifier.dense", gelu),
-    "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-}
-"""By ``model_type``: ``…ForSequenceClassification`` of Hugging Face; decoders have `_DECODER`."""
-
-
-def form_of(family: str, kind: str, pooling: str | None) -> Form:
+def form_of(family: str, kind: str, pooling: str | None) -> ScoringHead:
     """Return the form of a family's head; with a `pooling` of one's own, the scores follow on it at once."""
-    own = _DECODER if kind == "decoder" else FORMS.get(family, _POOLED)
-    if pooling is None:
+    row = FAMILIES.get(family)
+    own = (row.head if row is not None else None) or _POOLED
+    if pooling is None or (kind == "decoder" and pooling == own.pooling):
         return own
-    return (
-        own
-        if kind == "decoder" and pooling == own.pooling
-        else Form(pooling, own.out.partition(".")[0], "", tanh, own.has_bias)
-    )
+    return ScoringHead(pooling, own.out.partition(".")[0], has_bias=own.has_bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +133,7 @@ class HeadLayers:
         Of an `Embedder`: whether the state is brought to length 1.
     """
 
-    form: Form
+    form: ScoringHead
     prefix: str
     dropout: float = 0.0
     is_scored: bool = True
@@ -194,7 +157,7 @@ class HeadLayers:
     def __call__(self, p: Mapping[str, Any], x: Any, seed: Any = None) -> Any:
         """Return scores (n, n_outputs), or states (n, size), from pooled states (n, size)."""
         if self.dense:
-            x = self.form.activation(linear(x, p[f"{self.dense}.weight"], p[f"{self.dense}.bias"]))
+            x = ACTIVATIONS[self.form.activation](linear(x, p[f"{self.dense}.weight"], p[f"{self.dense}.bias"]))
         if self.dropout and seed is not None:
             x = dropout(x, rate=self.dropout, seed=seed)
         if not self.is_scored:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.families.models import FAMILIES
 from weighttools.train.autograd.arithmetic import Result
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.autograd.variable import operation
@@ -16,9 +17,6 @@ from weighttools.train.ops import embedding
 
 POOLINGS = ("cls", "last", "mean")
 """The first token's state, the last real token's, or the mean over the real tokens."""
-
-_PADS = {"gemma": 0, "gemma2": 0, "gemma3": 0, "gemma3_text": 0, "phi3": 32000}
-"""What fills texts up where config.json does not say: transformers' defaults; other families have none."""
 
 
 @operation
@@ -34,7 +32,8 @@ def pad_of(config: Mapping[str, Any], family: str) -> int | None:
     text = config.get("text_config")
     whole = {**config, **text} if isinstance(text, Mapping) else config
     if "pad_token_id" not in whole:
-        return _PADS.get(family)
+        row = FAMILIES.get(family)
+        return row.defaults.get("pad_token_id") if row is not None else None
     return next(iter(token_ids(whole, "pad_token_id")), None)
 
 

@@ -3,54 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from weighttools.families.model_family import EncoderParts
 from weighttools.train.models.scope import Scope, stacked
 from weighttools.train.ops import attention, gelu, mul, sum, tanh
 
-
-@dataclass(frozen=True, slots=True)
-class LayerNames:
-    """What a family calls the parts of a layer, and where its layers lie."""
-
-    layer: str = "encoder.layer.{}"
-    qkv: tuple[str, str, str] = ("attention.self.query", "attention.self.key", "attention.self.value")
-    attended: str = "attention.output.dense"
-    attention_norm: str = "attention.output.LayerNorm"
-    up: str = "intermediate.dense"
-    down: str = "output.dense"
-    norm: str = "output.LayerNorm"
-    widened: str = ""
-    """The weighted sum after the embeddings, where those are narrower than the layers."""
-    pooler: str = "pooler.dense"
-
-
-BERT = LayerNames()
-ELECTRA = LayerNames(widened="embeddings_project", pooler="")
-DISTILBERT = LayerNames(
-    "transformer.layer.{}",
-    ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-    "attention.out_lin",
-    "sa_layer_norm",
-    "ffn.lin1",
-    "ffn.lin2",
-    "output_layer_norm",
-    pooler="",
-)
-ALBERT = LayerNames(
-    "encoder.albert_layer_groups.{}.albert_layers.{}",
-    ("attention.query", "attention.key", "attention.value"),
-    "attention.dense",
-    "attention.LayerNorm",
-    "ffn",
-    "ffn_output",
-    "full_layer_layer_norm",
-    "encoder.embedding_hidden_mapping_in",
-    "pooler",
-)
+_BERT = EncoderParts()
 
 
 def bert(
@@ -65,7 +26,7 @@ def bert(
     prefix: str = "",
     segments: Any = 0,
     lengths: Sequence[int] | None = None,
-    names: LayerNames = BERT,
+    names: EncoderParts = _BERT,
     groups: int | None = None,
     inner: int = 1,
     padding: int | None = None,
@@ -130,7 +91,7 @@ def positions(ids: Any, lengths: Sequence[int] | None, padding: int | None = Non
     return real.cumsum(-1) * real + padding
 
 
-def _places(names: LayerNames, layers: int, groups: int | None, inner: int) -> list[str]:
+def _places(names: EncoderParts, layers: int, groups: int | None, inner: int) -> list[str]:
     """Return where the layers lie, in the order in which they are run; a shared one more than once."""
     if groups is None:
         return [names.layer.format(i) for i in range(layers)]

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from weighttools.errors import SpecError, UnsupportedError, few
+from weighttools.families.model_family import ModelFamily
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.bert import first_pool
 from weighttools.train.models.decoding import soft_cap
-from weighttools.train.models.families import FAMILIES, ModelFamily, Options
+from weighttools.train.models.families import FAMILIES, FUNCTIONS, Options, function_of, names_of, options_of
 from weighttools.train.models.scope import Scope
 from weighttools.train.models.settings import ModelSettings
 from weighttools.train.ops import linear
@@ -39,12 +40,12 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Architecture
     kind = kind_of(config, known)
     if kind is None or kind not in FAMILIES:
         raise unknown(f"no function for model_type {kind!r}", known, ", ".join(FAMILIES))
-    family, settings = FAMILIES[kind], ModelSettings(kind, config)
-    family.refuse(settings)
-    options = family.options(settings)
-    prefix = next((n.removesuffix(family.anchor) for n in known if n.endswith(family.anchor)), None)
+    family, anchor = FAMILIES[kind], FAMILIES[kind].tensors.anchor
+    settings = ModelSettings(kind, config, family.defaults)
+    options = options_of(family, settings)
+    prefix = next((n.removesuffix(anchor) for n in known if n.endswith(anchor)), None)
     if prefix is None:
-        raise SpecError(f"no tensor ends in {family.anchor}", subject=kind)
+        raise SpecError(f"no tensor ends in {anchor}", subject=kind)
     return _assembled(family, settings, options, prefix, known)
 
 
@@ -58,11 +59,12 @@ def kind_of(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
         return "gpt2"
     if "encoder" in begin and config.get("type_vocab_size") == 2:  # RoBERTa has 1
         return "bert"
-    return next((kind for kind in _OLD if kind in begin), None)
+    return next((kind for kind, family in FAMILIES.items() if _is_old(family) and kind in begin), None)
 
 
-_OLD = ("albert", "bert", "distilbert", "electra", "roberta")
-"""Families of encoders whose classes with heads put the family's name before every tensor."""
+def _is_old(family: ModelFamily) -> bool:
+    """Whether its classes put the family's own name before every tensor, so that files tell it: BERT and its kin."""
+    return family.kind == "encoder" and family.prefix == f"{family.model_type}."
 
 
 def unknown(fact: str, names: list[str], expected: str | None = None) -> UnsupportedError:
@@ -75,12 +77,12 @@ def unknown(fact: str, names: list[str], expected: str | None = None) -> Unsuppo
 
 
 def _assembled(family: ModelFamily, s: ModelSettings, options: Options, prefix: str, known: list[str]) -> Architecture:
-    required, optional = ([prefix + name for name in part] for part in family.tensors(options, s))
-    output = pooler = None
+    required, optional = ([prefix + name for name in part] for part in names_of(family, options))
+    function, output, pooler = function_of(family), None, None
     if family.kind == "decoder":
         head = next((n for n in known if n == HEAD or n.endswith(f".{HEAD}")), HEAD)
-        cap = s.maybe("final_logit_softcapping", family.final_cap)
-        output = functools.partial(logits, head=head, table=prefix + family.anchor, cap=cap)
+        cap = s.maybe("final_logit_softcapping")
+        output = functools.partial(logits, head=head, table=prefix + family.tensors.anchor, cap=cap)
         optional.append(head)
     elif options["names"].pooler and f"{prefix}{options['names'].pooler}.weight" in set(known):
         pooler = functools.partial(first_pool, name=prefix + options["names"].pooler)
@@ -88,9 +90,9 @@ def _assembled(family: ModelFamily, s: ModelSettings, options: Options, prefix: 
         family=s.kind,
         kind=family.kind,
         prefix=prefix,
-        size=s.count(family.size, "hidden_size"),
+        size=s.count(function.size, "hidden_size"),
         n_layers=options["layers"],
-        body=functools.partial(family.body, **options, prefix=prefix),
+        body=functools.partial(FUNCTIONS[function.name], **options, prefix=prefix),
         output=output,
         pooler=pooler,
         required=tuple(required),

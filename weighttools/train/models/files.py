@@ -10,6 +10,7 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, UnsafeFileError
+from weighttools.families.gguf.configuration import configuration, is_gguf
 from weighttools.families.packed import refuse
 from weighttools.formats.opening import PathLike, open
 from weighttools.io.beside import LEAVES
@@ -17,10 +18,10 @@ from weighttools.io.home import home_of
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.config import from_config, kind_of
-from weighttools.train.models.gguf import from_gguf, is_gguf
 from weighttools.train.models.keras_config import activation_of, geometry_of
 from weighttools.train.models.shapes import from_shapes
 from weighttools.transforms.dequantize import dequantize
+from weighttools.transforms.gguf_names import to_hugging_face
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
         config.json is a link that leaves the weights' directory: without it the function would be another, or none.
     """
     if is_gguf(tensor_map):
-        return from_gguf(tensor_map)
+        config = configuration(tensor_map)
+        return to_hugging_face(tensor_map), config
     refuse(tensor_map)
     home = home_of(tensor_map.origin)
     if home is None:

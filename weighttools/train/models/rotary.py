@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
+from weighttools.families.gguf.rope import is_divisors
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.ops import concat, rope
 
@@ -17,11 +18,6 @@ _NUMBERS = {
     "attention_factor", "beta_fast", "beta_slow", "factor", "high_freq_factor", "low_freq_factor", "mscale",
     "mscale_all_dim", "original_max_position_embeddings", "partial_rotary_factor", "rope_theta",
 }  # fmt: skip
-
-PARTIAL = ("phi3",)
-"""Models of whose heads a part alone turns where config.json says so; by ``model_type``."""
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-"""What all of Llama 3 are stretched by, but for ``factor``."""
 
 Frequencies = Callable[[Array, Mapping[str, Any]], Array]
 
@@ -107,7 +103,7 @@ def _linear(frequencies: Array, o: Mapping[str, Any]) -> Array:
 def _divided(frequencies: Array, o: Mapping[str, Any]) -> Array:
     """Divide by a number a frequency: what GGUF stores in place of Llama 3's rule."""
     said = o["divisors"]
-    if not _is_divisors(said) or len(said) != len(frequencies):
+    if not is_divisors(said) or len(said) != len(frequencies):
         raise SpecError("the divisors of rotary frequencies do not fit", expected=f"{len(frequencies)} numbers above 0")
     found: Array = frequencies / np.asarray(said, np.float64)
     return found
@@ -122,27 +118,6 @@ def _llama3(frequencies: Array, o: Mapping[str, Any]) -> Array:
     kept = np.clip((turns - low) / (high - low), 0, 1)
     found: Array = frequencies * (kept + (1 - kept) / o["factor"])
     return found
-
-
-def llama3_of(divisors: Sequence[float], theta: Any) -> dict[str, Any]:
-    """Return the ``rope_parameters`` of Llama 3's rule that give these divisors; nothing where no such rule does.
-
-    Parameters
-    ----------
-    divisors
-        One for each frequency, (head size / 2,), as GGUF stores them in float32.
-    theta
-        The base of the frequencies, ``rope_theta``.
-    """
-    if not _is_divisors(divisors) or not isinstance(theta, (int, float)) or not 1 < theta < 1e12:
-        return {}
-    rule = {"rope_type": "llama3", "factor": round(max(divisors), 4), **_LLAMA3}
-    before = plain(float(theta), 2 * len(divisors))
-    return rule if np.allclose(before / _llama3(before, rule), divisors, rtol=1e-5, atol=0) else {}
-
-
-def _is_divisors(said: Any) -> bool:
-    return isinstance(said, list) and bool(said) and all(isinstance(n, (int, float)) and 0 < n < 1e12 for n in said)
 
 
 def _yarn(frequencies: Array, o: Mapping[str, Any]) -> Array:

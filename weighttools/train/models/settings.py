@@ -32,10 +32,13 @@ class ModelSettings:
     ----------
     kind
         Its ``model_type``.
+    defaults
+        What its family takes where an entry is missing, by any of its names.
     """
 
-    def __init__(self, kind: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, kind: str, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         text = config.get("text_config")
+        self.defaults = defaults or {}
         self.kind, self.values = kind, {**config, **text} if isinstance(text, Mapping) else dict(config)
 
     def get(self, *keys: str) -> Any:
@@ -50,9 +53,7 @@ class ModelSettings:
         SpecError
             It is missing, or no such number.
         """
-        value = self.get(*keys)
-        if value is None:
-            value = default
+        value = self._known(keys, default)
         if value is None:
             raise SpecError(f"config.json lacks {keys[0]}", subject=self.kind)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
@@ -61,7 +62,13 @@ class ModelSettings:
             )
         return value
 
-    def number(self, *keys: str, default: float) -> float:
+    def _known(self, keys: tuple[str, ...], default: Any = None) -> Any:
+        value = self.get(*keys)
+        if value is not None:
+            return value
+        return next((self.defaults[key] for key in keys if key in self.defaults), default)
+
+    def number(self, *keys: str) -> float:
         """Return a number above 0.
 
         Raises
@@ -69,19 +76,20 @@ class ModelSettings:
         SpecError
             It is no such number.
         """
-        value = self.get(*keys)
-        value = default if value is None else value
+        value = self._known(keys)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e30:
             raise SpecError(f"{keys[0]} is {value!r}", subject=self.kind, expected="a number above 0")
         return float(value)
 
-    def maybe(self, key: str, default: float | None = None) -> float | None:
-        """Return a number above 0, or None where the key is null; `default` where it is missing."""
-        if key not in self.values:
-            return default
-        return None if self.values[key] is None else self.number(key, default=0)
+    def stated(self, key: str) -> Any:
+        """Return an entry's value, null too; the family's default where it is missing."""
+        return self.values[key] if key in self.values else self.defaults.get(key)
 
-    def activation(self, *keys: str, default: str) -> Callable[..., Any]:
+    def maybe(self, key: str) -> float | None:
+        """Return a number above 0, or None where the entry is null, or missing without a default."""
+        return None if self.stated(key) is None else self.number(key)
+
+    def activation(self, *keys: str) -> Callable[..., Any]:
         """Return the operation that config.json names.
 
         Raises
@@ -89,7 +97,7 @@ class ModelSettings:
         UnsupportedError
             There is none of that name.
         """
-        name = self.get(*keys) or default
+        name = self._known(keys)
         if not isinstance(name, str) or name not in ACTIVATIONS:
             raise UnsupportedError(f"activation {name!r}", subject=self.kind, expected=", ".join(ACTIVATIONS))
         return ACTIVATIONS[name]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from weighttools.core.options import Option
 from weighttools.train.fitting.options import FITTING
 
@@ -59,7 +57,7 @@ FINETUNE = (
         "validation", None, metavar="FILE|SHARE",
         help="Data to measure by after each epoch: a file, or the share of --data to hold out, such as 0.2.",
     ),
-    replace(FITTING["epochs"], default=None, shows_default=False, help=f"Passes over the data. [default: {EPOCHS}]"),
+    FITTING["epochs"]._replace(default=None, shows_default=False, help=f"Passes over the data. [default: {EPOCHS}]"),
     FITTING["steps"],
     FITTING["accumulate"],
     Option(
@@ -85,15 +83,15 @@ FINETUNE = (
         "layer_decay", float, 1.0, shows_default=True, metavar="SHARE", above=0, most=1,
         help="Each layer's learning rate is this share of that of the one above.",
     ),
-    replace(
-        FITTING["clip_norm"], default=1.0, shows_default=True, above=None, least=0,
+    FITTING["clip_norm"]._replace(
+        default=1.0, shows_default=True, above=None, least=0,
         help="The largest norm of the gradients; 0: any.",
     ),
     FITTING["freeze"],
     FITTING["only"],
     FITTING["masks"],
     Option("hold_zeros", bool, False, "Hold the zeros that a pruned checkpoint has."),
-    replace(FITTING["prune"], kind=float, above=0, below=1),
+    FITTING["prune"]._replace(kind=float, above=0, below=1),
     FITTING["sampler"],
     Option(
         "ema", float, metavar="DECAY", least=0, below=1,
@@ -125,7 +123,7 @@ FINETUNE = (
         help="The weights that the adapter changes, or all-linear. Repeatable. [default: queries and values]",
     ),
     Option("merge", bool, False, "With --lora: write the checkpoint, the change added."),
-    replace(FITTING["seed"], help="Of the order, the split and the new head."),
+    FITTING["seed"]._replace(help="Of the order, the split and the new head."),
     FITTING["patience"],
     FITTING["monitor"],
     FITTING["state"],
