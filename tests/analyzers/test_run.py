@@ -24,10 +24,10 @@ import weighttools as wt
 from tests.analyzers import oracles
 from tests.strategies import arrays, random_array, shapes
 from weighttools.analyzers import extremes, histogram, moments, quantiles, shape, sparsity
-from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.run import Block, Recipe, Statistic, fold, merged
 from weighttools.core.dtypes import DTYPES, from_numpy
 from weighttools.core.readers import Elementwise, Held, Joined, Raw, Whole
+from weighttools.core.scratch import Scratch
 from weighttools.core.tensor import Spec, Tensor
 from weighttools.io.source import Bytes
 
