@@ -76,7 +76,7 @@ def mlp_ours() -> Step:
     p, x, y = mlp_data()
 
     def loss(p: Any) -> Any:
-        return train.cross_entropy(models.mlp(p, x, layers=["0", "1", "2"]), target=y)
+        return train.losses.cross_entropy(models.mlp(p, x, layers=["0", "1", "2"]), target=y)
 
     return lambda: train.value_and_grad(loss, p)
 
@@ -137,7 +137,7 @@ def bert_ours(ragged: bool = False, top: bool = False) -> Step:
 
     def loss(p: Any) -> Any:
         y = models.bert(p, ids, layers=c.layers, heads=12, **data)
-        return train.mean(y * y)
+        return train.ops.mean(y * y)
 
     return lambda: train.value_and_grad(loss, p, train=top_two(p, c) if top else None)
 
@@ -213,7 +213,7 @@ def llama_loss(c: Llama) -> tuple[Any, np.ndarray]:
 
     def loss(p: Any) -> Any:
         logits = models.llama(p, ids, layers=c.layers, heads=9, key_heads=3)
-        return train.cross_entropy(logits, target=following(ids))
+        return train.losses.cross_entropy(logits, target=following(ids))
 
     return loss, ids
 
@@ -226,7 +226,7 @@ def llama_ours(update: bool = False) -> Step:
     p, (loss, _) = llama_params(c), llama_loss(c)
     if not update:
         return lambda: train.value_and_grad(loss, p)
-    optimizer = train.adamw(1e-5).after(train.ClipNorm(1.0))
+    optimizer = train.optim.adamw(1e-5).after(train.optim.ClipNorm(1.0))
     state = optimizer.init(p)
 
     def step() -> None:
@@ -257,8 +257,8 @@ def llama_torch(update: bool = False) -> Step:
 def lora_ours() -> Step:
     from weighttools import train
     from weighttools.train import models
-    from weighttools.train.fitting.model import weights
     from weighttools.train.parallel import threads_for
+    from weighttools.train.tasks.model import weights
 
     c = Llama()
     p, ids = llama_params(c), RNG.integers(1, c.vocabulary, (1, c.tokens))
@@ -267,7 +267,7 @@ def lora_ours() -> Step:
     tuned = train.lora(base, r=8, alpha=16, targets=["*.q_proj.weight", "*.v_proj.weight"])
 
     def loss(p: Any) -> Any:
-        return train.cross_entropy(tuned.run(p, {"ids": ids}), target=following(ids))
+        return train.losses.cross_entropy(tuned.run(p, {"ids": ids}), target=following(ids))
 
     def step() -> None:
         with threads_for(weights(tuned.run, tuned.params)):  # as fit does
@@ -315,7 +315,7 @@ def adamw_ours(fast: bool = False) -> Step:
     if not fast:
         without_numba()
     p, g = adamw_params()
-    optimizer = train.adamw(1e-3)
+    optimizer = train.optim.adamw(1e-3)
     state = optimizer.init(p)
     return lambda: optimizer.step(p, g, state)
 

@@ -21,15 +21,15 @@ x, y = ((flats - mean) / scale), rents[:, None]
 
 def model(p: dict, batch: dict) -> np.ndarray:
     """The weighted sum of the features, plus a bias."""
-    return train.linear(batch["inputs"], p["fc.weight"], p["fc.bias"])
+    return train.ops.linear(batch["inputs"], p["fc.weight"], p["fc.bias"])
 
 
 weights = {"fc.weight": np.zeros((1, 3)), "fc.bias": np.zeros(1)}  # float64 weights: everything is float64
 result = train.fit(
     train.Model(model, weights),
-    train.arrays(x, y),
+    train.data.arrays(x, y),
     task=train.Regression(),
-    optimizer=train.sgd(lr=train.constant(0.1)),
+    optimizer=train.optim.sgd(lr=train.schedules.constant(0.1)),
     batch_size=200,  # all samples at once: plain gradient descent
     epochs=200,
     log=None,

@@ -23,7 +23,7 @@ def run(p: dict, batch: dict) -> np.ndarray:
     return train.models.mlp(p, batch["inputs"], layers=layers)
 
 
-def first_weights(rule: train.Initializer) -> dict[str, np.ndarray]:
+def first_weights(rule: train.init.Initializer) -> dict[str, np.ndarray]:
     p = {}
     for name, n_in, n_out in zip(layers, sizes, sizes[1:], strict=False):
         p[f"{name}.weight"] = rule.draw((n_out, n_in), seed=0, name=name)
@@ -32,16 +32,16 @@ def first_weights(rule: train.Initializer) -> dict[str, np.ndarray]:
 
 
 def loss(p: dict, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return train.cross_entropy(run(p, {"inputs": x}), target=y)
+    return train.losses.cross_entropy(run(p, {"inputs": x}), target=y)
 
 
 def accuracies(weights: dict[str, np.ndarray]) -> list[float]:
     result = train.fit(
         train.Model(run, weights),
-        train.arrays(x_train, y_train),
+        train.data.arrays(x_train, y_train),
         task=train.Classification(n_classes=10),
-        validation=train.arrays(x_test, y_test),
-        optimizer=train.sgd(lr=train.constant(0.02), momentum=0.9),
+        validation=train.data.arrays(x_test, y_test),
+        optimizer=train.optim.sgd(lr=train.schedules.constant(0.02), momentum=0.9),
         epochs=8,
         batch_size=32,
         log=None,
@@ -51,10 +51,10 @@ def accuracies(weights: dict[str, np.ndarray]) -> list[float]:
 
 print(f"{'first weights':16}{'gain a layer':>14}{'signal':>12}   accuracy after 1, 3, 8 epochs")
 for name, rule in {
-    "He": train.he_normal(),
-    "Xavier": train.xavier_normal(),
-    "N(0, 0.01)": train.normal(0.01),
-    "N(0, 0.3)": train.normal(0.3),
+    "He": train.init.he_normal(),
+    "Xavier": train.init.xavier_normal(),
+    "N(0, 0.01)": train.init.normal(0.01),
+    "N(0, 0.3)": train.init.normal(0.3),
 }.items():
     weights = first_weights(rule)
     signal = train.signal_report(loss, weights, x_train[:200], y_train[:200])

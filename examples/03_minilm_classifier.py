@@ -55,8 +55,8 @@ TEST = [
 ]
 base = sys.argv[1]
 rows = [(text, "urgent") for text in URGENT] + [(text, "ordinary") for text in ORDINARY]
-learn = train.text(rows, tokenizer=base)
-test = train.text(TEST, tokenizer=base, names=learn.names)
+learn = train.data.text(rows, tokenizer=base)
+test = train.data.text(TEST, tokenizer=base, names=learn.names)
 
 
 def tuned(class_weight: str | None) -> tuple[train.Model, train.Classification]:
@@ -67,7 +67,7 @@ def tuned(class_weight: str | None) -> tuple[train.Model, train.Classification]:
         learn,
         task=task,
         freeze=["embeddings.*", "encoder.layer.[0-3].*"],
-        optimizer=train.adamw(lr=train.warmup_linear(2e-4, warmup=4)),
+        optimizer=train.optim.adamw(lr=train.schedules.warmup_linear(2e-4, warmup=4)),
         epochs=3,
         batch_size=8,
         clip_norm=1.0,
@@ -87,7 +87,7 @@ for class_weight in (None, "balanced"):
     print(f"accuracy {figures['accuracy']:.0%}, F1 {figures['f1_macro']:.2f}")
 
 print()
-scores = train.softmax(train.predict(model, test))
+scores = train.ops.softmax(train.predict(model, test))
 for (text, label), row in zip(TEST, scores, strict=True):
     told = learn.names[int(np.argmax(row))]
     print(f"{'  ' if told == label else '! '}{told:9} {row.max():.0%}  {text}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from weighttools import train
-from weighttools.train.data.tokens import tokens
+from weighttools.train.data import tokens
 
 LINES = """\
 Log of the lighthouse at Cape Orrin, first of March. Wind north, sea high. Lamp lit at six. Oil: nine cans.
@@ -28,7 +28,7 @@ PROMPT = "Log of the lighthouse at Cape Orrin, ninth of March."
 base = sys.argv[1]
 model = train.model(base)  # decoded to float32, under the names that Hugging Face has for its tensors
 words = tokens(base)
-learn, held_out = (train.language(lines, tokenizer=words, block=64) for lines in (LINES, HELD_OUT))
+learn, held_out = (train.data.language(lines, tokenizer=words, block=64) for lines in (LINES, HELD_OUT))
 task = train.LanguageModel()
 
 
@@ -43,7 +43,13 @@ report("before", model)
 adapted = train.lora(model, r=8, alpha=16)
 print(adapted.notes[-1])
 result = train.fit(
-    adapted, learn, task=task, epochs=6, batch_size=1, optimizer=train.adamw(lr=train.warmup_linear(3e-3)), log=None
+    adapted,
+    learn,
+    task=task,
+    epochs=6,
+    batch_size=1,
+    optimizer=train.optim.adamw(lr=train.schedules.warmup_linear(3e-3)),
+    log=None,
 )
 report("after", result.model)
 if len(sys.argv) > 2:

@@ -13,7 +13,7 @@ from weighttools import train
 
 images, labels = load_digits(return_X_y=True)
 x = (images / 8 - 1).astype(np.float32)
-learn, test = train.arrays(x[:1400], labels[:1400]), train.arrays(x[1400:], labels[1400:])
+learn, test = train.data.arrays(x[:1400], labels[:1400]), train.data.arrays(x[1400:], labels[1400:])
 task = train.Classification(n_classes=10)
 layers, sizes = ["fc1", "fc2", "fc3"], [64, 128, 128, 10]
 
@@ -25,7 +25,9 @@ def run(p: dict, batch: dict) -> np.ndarray:
 
 def fit(weights: dict, origin: wt.TensorMap | None = None, **options: object) -> wt.TensorMap:
     model = train.Model(run, weights, origin)
-    return train.fit(model, learn, task=task, epochs=15, optimizer=train.adamw(3e-3), log=None, **options).tensor_map
+    return train.fit(
+        model, learn, task=task, epochs=15, optimizer=train.optim.adamw(3e-3), log=None, **options
+    ).tensor_map
 
 
 def report(name: str, tensor_map: wt.TensorMap) -> None:
@@ -37,7 +39,7 @@ def report(name: str, tensor_map: wt.TensorMap) -> None:
 
 
 drawn = {
-    f"{n}.weight": train.he_normal().draw((o, i), seed=0, name=n)
+    f"{n}.weight": train.init.he_normal().draw((o, i), seed=0, name=n)
     for n, i, o in zip(layers, sizes, sizes[1:], strict=False)
 }
 drawn |= {f"{n}.bias": np.zeros(o, np.float32) for n, o in zip(layers, sizes[1:], strict=True)}

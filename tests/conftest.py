@@ -15,16 +15,70 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import settings
 from safetensors.numpy import save_file
+from threadpoolctl import threadpool_limits
 
 pytest.register_assert_rewrite(
     "weighttools.core.testing",
     *(f"weighttools.{room}.testing" for room in ("formats", "analyzers", "transforms")),
 )
-settings.register_profile("shared machine", deadline=None)  # how long an example takes says nothing there
-settings.load_profile("shared machine")
+from tests import thorough  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
+SIDE_BY_SIDE = "PYTEST_XDIST_WORKER" in os.environ
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        thorough.OPTION,
+        action="store_true",
+        help="run the long forms too: real weights (fetched), fine-tunes in torch, kills, mutants, many examples",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    thorough.choose(config.getoption(thorough.OPTION))
+    os.environ |= {"HF_HUB_OFFLINE": "1", "KERAS_BACKEND": "torch"}  # before any test imports these
+    if SIDE_BY_SIDE:
+        os.environ["OMP_NUM_THREADS"] = "1"  # torch's; for those of NumPy, which is here already, see `one_blas_thread`
+    config.stash[LEFT_OUT] = 0
+    config.pluginmanager.register(_Workers())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if thorough.is_left_out(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not thorough.is_left_out(item)]
+    config.stash[LEFT_OUT] = len(left_out)
+
+
+def pytest_collection_finish() -> None:
+    """What importing and collecting thousands of tests made stays to the end: garbage collections pass it over."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that started this one, if one did, what was left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]
+
+
+class _Workers:
+    """What only pytest-xdist calls."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Each worker collects every test, so each has left out the same ones."""
+        left_out = getattr(node, "workeroutput", {}).get("left_out", 0)
+        node.config.stash[LEFT_OUT] = max(node.config.stash[LEFT_OUT], left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[LEFT_OUT]:
+        terminalreporter.write_line(thorough.told(config.stash[LEFT_OUT]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +86,13 @@ def interruptible() -> None:
     """A shell starts what runs in its background with SIGINT ignored, and every process below inherits that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_blas_thread() -> Iterator[None]:
+    """Where tests run side by side, products keep to a core each: waiting for one another's threads, they spin."""
+    with threadpool_limits(1 if SIDE_BY_SIDE else None, user_api="blas"):
+        yield
 
 
 @pytest.fixture(scope="session")

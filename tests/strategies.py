@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
-
 from weighttools.core.testing import (
     ODD_NAMES,
     RESERVED,
@@ -33,6 +31,3 @@ __all__ = [
     "specials",
     "tensor_maps",
 ]
-
-settings.register_profile("weighttools", max_examples=30, deadline=None)
-settings.load_profile("weighttools")

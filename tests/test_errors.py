@@ -28,6 +28,7 @@ BASES = {
     "SpecError": ValueError,
     "SourceError": OSError,
     "MissingDependencyError": ImportError,
+    "PluginError": RuntimeError,
     "TrainingError": ArithmeticError,
     "WeighttoolsError": Exception,
 }

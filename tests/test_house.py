@@ -73,6 +73,50 @@ def test_nothing_prints() -> None:
     assert printing <= {"cli/exits.py", "formats/hdf5/listing.py"}  # the latter answers its parent process
 
 
+def dotted(path: Path) -> str:
+    """Return a module's name."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(tree: ast.Module, names: set[str]) -> set[str]:
+    """Return which modules of `names` a module imports, within functions too; what only type checkers read is left out."""
+    hidden = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in hidden and node.module:
+            whole = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in names else node.module for name in whole.values()}
+        elif isinstance(node, ast.Import) and id(node) not in hidden:
+            found |= {alias.name for alias in node.names}
+    return found & names
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    """A module that is imported within a function counts: what two modules need of each other lies below both."""
+    names = {dotted(path) for path in MODULES}
+    graph = {dotted(path): imported(tree, names) - {dotted(path)} for path, tree in TREES.items()}
+    while leaves := {name for name, needed in graph.items() if not needed}:  # take away, again and again, the lowest
+        graph = {name: needed - leaves for name, needed in graph.items() if name not in leaves}
+    while roots := graph.keys() - {name for needed in graph.values() for name in needed}:  # and what none imports
+        graph = {name: needed for name, needed in graph.items() if name not in roots}
+    assert graph == {}
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    """One name, one thing: in a message, in a trace and in a search."""
+    places: dict[str, list[str]] = {}
+    for path, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(dotted(path))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
 def public(tree: ast.Module) -> list[ast.ClassDef | Function]:
     """Public functions and classes, and the public methods of such classes."""
     found: list[ast.ClassDef | Function] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import clean_environment
+from tests.thorough import chosen
 
 MB = 1 << 20
 LIMIT = 150 * MB
@@ -66,8 +67,11 @@ def test_the_measure_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("target", "dtype"),
-    [("t.safetensors", ""), ("t.safetensors", "bfloat16"), ("t.npz", "")],
-    ids=["copy", "cast", "npz"],
+    [
+        pytest.param("t.safetensors", "", id="copy", marks=pytest.mark.thorough),
+        pytest.param("t.safetensors", "bfloat16", id="cast"),
+        pytest.param("t.npz", "", id="npz", marks=pytest.mark.thorough),
+    ],
 )
 def test_convert_stays_small(target: str, dtype: str, tmp_path: Path) -> None:
     bare = peak(tmp_path)
@@ -121,7 +125,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("edit", chosen(EDITS, ("prune", "average")))
 def test_edits_stay_small(edit: str, large: Path, tmp_path: Path) -> None:
     """The plan, the write and the report together."""
     bare, source, target = peak(tmp_path), large, tmp_path / "b.safetensors"

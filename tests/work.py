@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -54,3 +55,18 @@ def bounded(calls: int = CALLS) -> Iterator[None]:
     with counted() as work:
         yield
     assert work.calls <= calls, f"{work.calls:,} calls, of {calls:,} allowed"
+
+
+@contextmanager
+def calls_of(function: Callable[..., object]) -> Iterator[Work]:
+    """Count the calls of one function of Python's that this thread makes inside."""
+    work, before, code = Work(), sys.getprofile(), inspect.unwrap(function).__code__  # type: ignore[attr-defined]
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        work.calls += event == "call" and frame.f_code is code
+
+    sys.setprofile(note)
+    try:
+        yield work
+    finally:
+        sys.setprofile(before)

@@ -13,57 +13,66 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Spec as Spec
+    from weighttools import train as train
+    from weighttools.core.spec import Spec as Spec
     from weighttools.core.tensor import Tensor as Tensor
     from weighttools.core.tensormap import TensorMap as TensorMap
     from weighttools.errors import WeighttoolsError as WeighttoolsError
     from weighttools.transforms.naming import transform as transform
-    from weighttools.verbs.api import convert as convert
-    from weighttools.verbs.api import get as get
-    from weighttools.verbs.api import inspect as inspect
-    from weighttools.verbs.api import list_formats as list_formats
-    from weighttools.verbs.api import open as open
-    from weighttools.verbs.api import params as params
-    from weighttools.verbs.api import save as save
-    from weighttools.verbs.api import stats as stats
+    from weighttools.verbs.average import average as average
     from weighttools.verbs.check import check as check
+    from weighttools.verbs.clip import clip as clip
+    from weighttools.verbs.convert import convert as convert
     from weighttools.verbs.decay import decay as decay
-    from weighttools.verbs.diagnosis import estimate as estimate
-    from weighttools.verbs.diagnosis import init_check as init_check
-    from weighttools.verbs.diagnosis import spectrum as spectrum
-    from weighttools.verbs.edits import average as average
-    from weighttools.verbs.edits import clip as clip
-    from weighttools.verbs.edits import init as init
-    from weighttools.verbs.edits import masks as masks
-    from weighttools.verbs.edits import merge_adapter as merge_adapter
-    from weighttools.verbs.edits import noise as noise
-    from weighttools.verbs.edits import prune as prune
-    from weighttools.verbs.edits import scale as scale
-    from weighttools.verbs.edits import sizes as sizes
+    from weighttools.verbs.estimate import estimate as estimate
+    from weighttools.verbs.evaluate import evaluate as evaluate
+    from weighttools.verbs.finetune import finetune as finetune
+    from weighttools.verbs.formats import list_formats as list_formats
+    from weighttools.verbs.generate import generate as generate
+    from weighttools.verbs.get import get as get
+    from weighttools.verbs.init import init as init
+    from weighttools.verbs.init_check import init_check as init_check
+    from weighttools.verbs.inspect import inspect as inspect
+    from weighttools.verbs.merge_adapter import merge_adapter as merge_adapter
+    from weighttools.verbs.noise import noise as noise
+    from weighttools.verbs.open import open as open
+    from weighttools.verbs.params import params as params
+    from weighttools.verbs.predict import predict as predict
+    from weighttools.verbs.prune import masks as masks
+    from weighttools.verbs.prune import prune as prune
+    from weighttools.verbs.prune import sizes as sizes
+    from weighttools.verbs.save import save as save
+    from weighttools.verbs.scale import scale as scale
+    from weighttools.verbs.spectrum import spectrum as spectrum
+    from weighttools.verbs.stats import stats as stats
 
 _HOMES = {
-    "open": "weighttools.verbs.api",
-    "save": "weighttools.verbs.api",
-    "convert": "weighttools.verbs.api",
-    "inspect": "weighttools.verbs.api",
-    "params": "weighttools.verbs.api",
-    "stats": "weighttools.verbs.api",
-    "get": "weighttools.verbs.api",
+    "open": "weighttools.verbs.open",
+    "save": "weighttools.verbs.save",
+    "convert": "weighttools.verbs.convert",
+    "inspect": "weighttools.verbs.inspect",
+    "params": "weighttools.verbs.params",
+    "stats": "weighttools.verbs.stats",
+    "get": "weighttools.verbs.get",
     "check": "weighttools.verbs.check",
-    "estimate": "weighttools.verbs.diagnosis",
-    "spectrum": "weighttools.verbs.diagnosis",
-    "init_check": "weighttools.verbs.diagnosis",
-    "list_formats": "weighttools.verbs.api",
-    "average": "weighttools.verbs.edits",
-    "clip": "weighttools.verbs.edits",
+    "estimate": "weighttools.verbs.estimate",
+    "spectrum": "weighttools.verbs.spectrum",
+    "init_check": "weighttools.verbs.init_check",
+    "list_formats": "weighttools.verbs.formats",
+    "average": "weighttools.verbs.average",
+    "clip": "weighttools.verbs.clip",
     "decay": "weighttools.verbs.decay",
-    "init": "weighttools.verbs.edits",
-    "masks": "weighttools.verbs.edits",
-    "merge_adapter": "weighttools.verbs.edits",
-    "noise": "weighttools.verbs.edits",
-    "prune": "weighttools.verbs.edits",
-    "scale": "weighttools.verbs.edits",
-    "sizes": "weighttools.verbs.edits",
+    "init": "weighttools.verbs.init",
+    "masks": "weighttools.verbs.prune",
+    "merge_adapter": "weighttools.verbs.merge_adapter",
+    "noise": "weighttools.verbs.noise",
+    "prune": "weighttools.verbs.prune",
+    "scale": "weighttools.verbs.scale",
+    "sizes": "weighttools.verbs.prune",
+    "generate": "weighttools.verbs.generate",
+    "predict": "weighttools.verbs.predict",
+    "finetune": "weighttools.verbs.finetune",
+    "evaluate": "weighttools.verbs.evaluate",
     "transform": "weighttools.transforms.naming",
     "TensorMap": "weighttools.core.tensormap",
     "Tensor": "weighttools.core.tensor",
@@ -71,14 +80,17 @@ _HOMES = {
     "WeighttoolsError": "weighttools.errors",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "train", "__version__"]
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use (PEP 562), so that ``import weighttools`` costs nothing."""
+    from importlib import import_module
+
+    if name == "train":
+        return import_module("weighttools.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'weighttools' has no attribute {name!r}")
-    from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
 

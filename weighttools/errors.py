@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 _spell: list[Callable[[str], str]] = [str]
 
@@ -89,7 +90,12 @@ class WeighttoolsError(Exception):
         What would have been right.
     remedy
         What the user can do.
+    code
+        Which case it is, for programs and tests: stable, where words may change. One of `core.error_codes.CODES`; by
+        default that of the class.
     """
+
+    usual_code: ClassVar[str] = "error"
 
     def __init__(
         self,
@@ -99,8 +105,10 @@ class WeighttoolsError(Exception):
         offset: int | None = None,
         expected: str | None = None,
         remedy: str | None = None,
+        code: str | None = None,
     ) -> None:
         super().__init__(fact)
+        self.code = code or self.usual_code
         self.fact = fact
         self.subject = None if subject is None else str(subject)
         self.offset = offset
@@ -137,48 +145,67 @@ def _rebuild(kind: type[WeighttoolsError], fact: str, state: dict[str, object]) 
 class FormatError(WeighttoolsError, ValueError):
     """A file is not what its format demands."""
 
+    usual_code = "bad-format"
+
 
 class UnknownFormatError(FormatError):
     """No known format recognises the content."""
+
+    usual_code = "unknown-format"
 
 
 class CorruptFileError(FormatError):
     """The content is damaged, cut short or contradicts itself."""
 
+    usual_code = "corrupt-file"
+
 
 class UnsafeFileError(FormatError):
     """Reading the file as asked would run its code or leave its directory."""
+
+    usual_code = "unsafe-file"
 
 
 class UnsupportedError(WeighttoolsError, NotImplementedError):
     """The request is understood but not possible; the nearest choice is named."""
 
+    usual_code = "unsupported"
+
 
 class TensorNotFoundError(WeighttoolsError, KeyError):
     """No tensor has that name, or a pattern matches none."""
 
+    usual_code = "tensor-not-found"
     __str__ = WeighttoolsError.__str__  # KeyError would quote the message
 
 
 class SpecError(WeighttoolsError, ValueError):
     """Shapes, dtypes or options do not fit."""
 
+    usual_code = "spec"
+
 
 class SourceError(WeighttoolsError, OSError):
     """Bytes could not be read or written."""
 
+    usual_code = "source"
     __str__ = WeighttoolsError.__str__  # OSError would print its own fields
 
 
 class MissingDependencyError(WeighttoolsError, ImportError):
     """An optional package is needed; the line names the extra that brings it."""
 
+    usual_code = "missing-dependency"
     __str__ = WeighttoolsError.__str__
 
 
 class PluginError(WeighttoolsError, RuntimeError):
     """What an installed package adds to weighttools does not work; the line names the package."""
 
+    usual_code = "plugin"
+
 
 class TrainingError(WeighttoolsError, ArithmeticError):
     """Training cannot go on: a loss, a gradient or a weight is no finite number."""
+
+    usual_code = "training"

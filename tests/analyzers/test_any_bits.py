@@ -6,11 +6,12 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
 from tests.strategies import random_array
+from tests.thorough import at_most
 from weighttools.analyzers.checks import value_findings
 from weighttools.core.dtypes import DTYPES
 
@@ -18,7 +19,7 @@ SHAPES = [(), (0, 3), (7,), (5, 8), (64, 48), (2, 3, 4, 4), (1, 300)]
 
 
 @pytest.mark.parametrize("name", DTYPES)
-@settings(max_examples=6)
+@at_most(6)
 @given(seed=st.integers(0, 2**32 - 1), finite=st.booleans())
 def test_records_are_plain(name: str, seed: int, finite: bool) -> None:
     arrays = {f"w{i}": random_array(DTYPES[name], shape, seed + i) for i, shape in enumerate(SHAPES)}

@@ -166,12 +166,12 @@ def test_what_cannot_be_told() -> None:
 
 def test_blocks_make_no_difference() -> None:
     from weighttools.analyzers.initialization import describe, of
-    from weighttools.analyzers.run import Recipe, fold
+    from weighttools.analyzers.run import FoldOptions, fold
 
     rng = np.random.default_rng(5)
     tensor = wt.TensorMap.from_arrays({"w": rng.standard_normal((331, 77)).astype(np.float32)})["w"]
     whole, parts = (
-        describe("w", tensor.spec, next(fold([tensor], [of], Recipe(block_elements=n, piece_elements=3 * n)))[0])
+        describe("w", tensor.spec, next(fold([tensor], [of], FoldOptions(block_elements=n, piece_elements=3 * n)))[0])
         for n in (1 << 20, 128)
     )
     assert whole.keys() == parts.keys() and whole["ks"] == parts["ks"]

@@ -20,6 +20,7 @@ from safetensors.torch import save_file as save_torch
 import weighttools as wt
 from tests import real
 from tests.analyzers import oracles
+from tests.thorough import first
 from weighttools.errors import SpecError, TensorNotFoundError
 
 TORCH = {
@@ -204,7 +205,7 @@ def zeros(path: Path, dtype: str, n_bytes: int) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
 @pytest.mark.parametrize("kernel", ["numpy", "numba"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", first(["bfloat16", "float32"]))
 def test_memory_does_not_grow_with_the_tensor(dtype: str, kernel: str, tmp_path: Path) -> None:
     """A tensor of 256 MiB is described in less than 150 MB above the interpreter, all that NumPy takes included."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from weighttools import TensorMap
@@ -146,7 +146,6 @@ part = st.sampled_from(["a", "b", "0", "1", "2", "10", "01", "x/y", "", "w"])
 names = st.lists(part, min_size=1, max_size=5).map(".".join) | st.lists(part, min_size=1, max_size=5).map("/".join)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(names, st.integers(0, 3), max_size=25))
 def test_totals_are_the_sum(sizes: dict[str, int]) -> None:
     """Of the lines that stand at the left edge, and of every body times its copies."""
@@ -169,7 +168,6 @@ def test_totals_are_the_sum(sizes: dict[str, int]) -> None:
 
 
 @given(st.sets(st.integers(0, 60)))
-@settings(max_examples=60)
 def test_ranges_say_just_the_numbers(numbers: set[int]) -> None:
     said: list[int] = []
     for run in filter(None, ranges(numbers).split(",")):

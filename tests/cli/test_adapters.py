@@ -194,8 +194,8 @@ def test_a_classifier_s_adapter_brings_its_head(inside: Callable[..., Any], enco
         (("--lora", "rank=8"), "'rank=8': expected r=8"),
         (("--lora", "r=0"), "a rank of 0"),
         (("--lora", "r=1,r=2"), "r is given twice"),
-        (("--lora-targets", "*q_proj*"), "go with --lora"),
-        (("--merge",), "go with --lora"),
+        (("--lora-targets", "*q_proj*"), "--lora-targets goes with --lora"),
+        (("--merge",), "--merge goes with --lora"),
         (("--lora", "r=2", "--lora-targets", "*nothing*"), "matches no tensor"),
     ],
 )

@@ -203,7 +203,7 @@ def test_a_tuned_keras_net_is_loaded_by_keras(inside, flowers: Path, tmp_path: P
     x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
     ours = train.model(tmp_path / f"tuned-{name}")
     theirs = again(x).detach().numpy()
-    assert np.abs(train.softmax(ours.run(ours.params, {"inputs": x})) - theirs).max() < 1e-6
+    assert np.abs(train.ops.softmax(ours.run(ours.params, {"inputs": x})) - theirs).max() < 1e-6
     assert np.abs(theirs - first(x).detach().numpy()).max() > 1e-4
 
 
@@ -244,8 +244,8 @@ def test_continuing_is_the_same_to_the_bit(inside, mlp: Path, flowers: Path, tmp
 
     whole = run("whole.safetensors", "--epochs", "4")
     state = tmp_path / "state"
-    run("half.safetensors", "--epochs", "2", "--checkpoint", state)
-    resumed = run("resumed.safetensors", "--epochs", "4", "--checkpoint", state, "--resume")
+    run("half.safetensors", "--epochs", "2", "--state", state)
+    resumed = run("resumed.safetensors", "--epochs", "4", "--state", state, "--resume")
     assert all(np.array_equal(whole[name].view(np.uint32), resumed[name].view(np.uint32)) for name in whole)
 
 
@@ -387,7 +387,7 @@ def test_amounts_are_no_classes(inside, mlp: Path, houses: Path, tmp_path: Path)
     args = ("--data", houses, "--label-column", "price", "--feature-column", "a", "--feature-column", "b")
     ran = inside("finetune", mlp, *args, "-o", tmp_path / "x.safetensors")
     assert ran.code == 2 and "houses.csv:2: label 'price' is " in ran.err
-    assert "expected an integer or a text; numbers to predict are task='regress' (--task regress)" in ran.err
+    assert "expected an integer or a text; numbers to predict are --task regress" in ran.err
 
 
 def test_what_a_model_was_trained_for_is_remembered(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_a_picture_of_the_losses(inside, mlp: Path, flowers: Path, tmp_path: Pat
             ["--data", "{flowers}", "--label-column", "kind", "--init", "one", "--new-head"],
             "no initialiser is called 'one'",
         ),
-        (["--data", "{flowers}", "--label-column", "kind", "--lr", "-1"], "learning rate -1"),
+        (["--data", "{flowers}", "--label-column", "kind", "--lr", "-1"], "--lr -1.0 is out of range"),
         (["--data", "{flowers}", "--label-column", "kind", "--history", "{tmp}/h.txt"], "a history is .csv or .json"),
         (
             ["--data", "{flowers}", "--label-column", "kind", "--plot", "{tmp}/none/p.png"],
@@ -515,7 +515,7 @@ def test_targets_are_checked_before_training(inside, mlp: Path, flowers: Path, t
 def test_who_interrupts_is_told_where_to_go_on(mlp: Path, flowers: Path, tmp_path: Path, keeps: bool) -> None:
     state, out = tmp_path / "state", tmp_path / "out.safetensors"
     args = ("--data", flowers, "--label-column", "kind", "--epochs", "100000", "-o", out)
-    more = ("--checkpoint", state, "--every", "1") if keeps else ()
+    more = ("--state", state, "--every", "1") if keeps else ()
     with subprocess.Popen(
         [sys.executable, "-m", "weighttools", "finetune", mlp, *args, *more], env=clean_environment(tmp_path),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -530,9 +530,9 @@ def test_who_interrupts_is_told_where_to_go_on(mlp: Path, flowers: Path, tmp_pat
     assert process.returncode == 130 and not out.exists()
     [told] = [line for line in err.splitlines() if "interrupted" in line]
     if keeps:
-        assert f"the last good checkpoint is {state}, after step " in told and "with --resume" in told
+        assert f"the last good state is {state}, after step " in told and "with --resume" in told
     else:
-        assert told.endswith("interrupted: nothing is kept without --checkpoint")
+        assert told.endswith("interrupted: nothing is kept without --state")
 
 
 def test_figures_replace_nothing_unasked(inside, mlp: Path, flowers: Path, tmp_path: Path) -> None:
@@ -562,10 +562,10 @@ def test_figures_replace_nothing_unasked(inside, mlp: Path, flowers: Path, tmp_p
 def test_a_history_that_appeared_while_training_is_kept(
     inside, mlp: Path, flowers: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from weighttools.cli import tuning
+    from weighttools.verbs.training import tuning
 
-    history, tuned = tmp_path / f"h.{suffix}", tuning._tuned
-    monkeypatch.setattr(tuning, "_tuned", lambda *args: (history.write_text("mine"), tuned(*args))[1])
+    history, tuned = tmp_path / f"h.{suffix}", tuning.tune
+    monkeypatch.setattr(tuning, "tune", lambda *args: (history.write_text("mine"), tuned(*args))[1])
     args = ("finetune", mlp, "--data", flowers, "--label-column", "kind", "--steps", "2", "-o", tmp_path / "x.npz")
     ran = inside(*args, "--history", history)
     assert ran.code == 2 and f"{history}: exists already" in ran.err and history.read_text() == "mine"
@@ -579,20 +579,20 @@ def test_a_history_that_appeared_while_training_is_kept(
         ("-o {tmp}/v.csv --to safetensors --validation {tmp}/v.csv", "v.csv: is read too"),
         ("-o {tmp}/m/config.json --to safetensors", "config.json: is read too"),
         ("-o {tmp}/q --data {tmp}/q/config.json", "config.json: is read too"),
-        ("-o {tmp}/o --checkpoint {tmp}/file", "file: is a file; expected a directory"),
-        ("-o {tmp}/o --checkpoint /dev/null", "/dev/null: is a file; expected a directory"),
-        ("-o {tmp}/o --checkpoint {tmp}/full", "full: holds 'notes'"),
-        ("-o {tmp}/o --checkpoint {tmp}/none/state", "does not exist"),
-        ("-o {tmp}/state --checkpoint {tmp}/state", "state: is the output too"),
-        ("-o {tmp}/state/x.safetensors --checkpoint {tmp}/state", "x.safetensors: lies in the checkpoint"),
-        ("-o {tmp}/state/x --checkpoint {tmp}/state", "state/x: lies in the checkpoint"),
-        ("-o {tmp}/q --checkpoint {tmp}/q/state", "q/state: lies in the output"),
-        ("-o {tmp}/o --checkpoint {tmp}/state --history {tmp}/state/training.json", "training.json: lies in the check"),
+        ("-o {tmp}/o --state {tmp}/file", "file: is a file; expected a directory"),
+        ("-o {tmp}/o --state /dev/null", "/dev/null: is a file; expected a directory"),
+        ("-o {tmp}/o --state {tmp}/full", "full: holds 'notes'"),
+        ("-o {tmp}/o --state {tmp}/none/state", "does not exist"),
+        ("-o {tmp}/state --state {tmp}/state", "state: is the output too"),
+        ("-o {tmp}/state/x.safetensors --state {tmp}/state", "x.safetensors: lies in the state"),
+        ("-o {tmp}/state/x --state {tmp}/state", "state/x: lies in the state"),
+        ("-o {tmp}/q --state {tmp}/q/state", "q/state: lies in the output"),
+        ("-o {tmp}/o --state {tmp}/state --history {tmp}/state/training.json", "training.json: lies in the state"),
         ("-o {tmp}/q --history {tmp}/q/config.json", "config.json: is written by the output too"),
         ("-o {tmp}/q --history {tmp}/q/tokenizer.json", "tokenizer.json: is written by the output too"),
         ("-o /dev/null", "/dev/null: is a file; expected a directory"),
         ("-o /dev/null --to safetensors", "is not a regular file"),
-        ("-o {tmp}/o --plot {tmp}/p.png --history {tmp}/h.csv --checkpoint {tmp}/h.csv", "h.csv: is the history too"),
+        ("-o {tmp}/o --plot {tmp}/p.png --history {tmp}/h.csv --state {tmp}/h.csv", "h.csv: is the history too"),
     ],
 )
 def test_what_would_be_lost_or_could_not_be_written_is_refused_before_training(

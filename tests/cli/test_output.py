@@ -6,7 +6,7 @@ import pytest
 
 from weighttools.cli import output
 from weighttools.errors import SpecError
-from weighttools.write.plan import parse_size
+from weighttools.write.destination import parse_size
 
 
 @pytest.mark.parametrize(

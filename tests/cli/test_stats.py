@@ -117,8 +117,8 @@ def test_rows(model: Path, style: str) -> None:
     [
         (["--where", "sparsty > 1"], "unknown name 'sparsty'"),
         (["--sort", "size"], "cannot sort by 'size'"),
-        (["--norm", "l7"], "'l7' is not one of l1, l2, inf, spectral, nuclear"),
-        (["--quantiles", "half"], "not a list of numbers"),
+        (["--norm", "l7"], "'l7' is not known; expected one of l1, l2, inf, spectral, nuclear"),
+        (["--quantiles", "half"], "'half' is not a number from 0 to 1, or several"),
         (["--quantiles", "2"], "from 0 to 1"),
         (["-i", "nothing*"], "matches no tensor"),
         (["--hist", "0"], "--hist"),

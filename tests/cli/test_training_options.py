@@ -44,28 +44,28 @@ def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 OF_TABLES = {
-    "--focal -1": "the focal loss: gamma -1; expected a number of 0 or more",
-    "--focal nan": "gamma nan",
-    "--optimizer sgd --momentum 2": "momentum: momentum 2; expected 0 or more, below 1",
+    "--focal -1": "--focal -1.0 is out of range; expected a number, 0 or more",
+    "--focal nan": "--focal nan is out of range",
+    "--optimizer sgd --momentum 2": "--momentum 2.0 is out of range; expected a number, 0 or more, below 1",
     "--optimizer sgd --momentum -0.5": "momentum -0.5",
-    "--label-smoothing 1": "label smoothing 1",
+    "--label-smoothing 1": "--label-smoothing 1.0 is out of range",
     "--label-smoothing 0.1 --task regress --label-column a": "--label-smoothing with --task regress",
-    "--lr -1": "learning rate -1",
-    "--lr nan": "learning rate nan",
-    "--weight-decay -0.1": "weight decay -0.1",
-    "--l1 -1": "L1 -1; expected a number of 0 or more",
-    "--l1 inf": "L1 inf",
-    "--layer-decay 0": "a layer decay of 0; expected above 0, up to 1",
-    "--layer-decay nan": "a layer decay of nan",
+    "--lr -1": "--lr -1.0 is out of range",
+    "--lr nan": "--lr nan is out of range",
+    "--weight-decay -0.1": "--weight-decay -0.1 is out of range",
+    "--l1 -1": "--l1 -1.0 is out of range; expected a number, 0 or more",
+    "--l1 inf": "--l1 inf is out of range",
+    "--layer-decay 0": "--layer-decay 0.0 is out of range; expected a number above 0, at most 1",
+    "--layer-decay nan": "--layer-decay nan is out of range",
     "--layer-decay 0.9": "--layer-decay: no layer has a number in its name; leave it out",
-    "--warmup -1": "warm-up -1",
+    "--warmup -1": "--warmup -1.0 is out of range",
     "--warmup 1.5": "a warm-up of 1.5 updates; expected a whole number up to ",
     "--warmup 9 --steps 8": "a warm-up of 9 updates; expected a whole number up to 8, which there are",
-    "--warmup inf": "warm-up",
-    "--clip-norm -1": "clip norm -1",
+    "--warmup inf": "--warmup inf is out of range",
+    "--clip-norm -1": "--clip-norm -1.0 is out of range",
     "--seed -1": "seed -1",
-    "--ema 1": "moving average of decay 1",
-    "--prune 1": "pruning from 0 to 1",
+    "--ema 1": "--ema 1.0 is out of range; expected a number, 0 or more, below 1",
+    "--prune 1": "--prune 1.0 is out of range; expected a number above 0, below 1",
     "--max-length 8": "--max-length says nothing of a table; expected it with texts with labels or a language model's",
     "--text-column a": "--text-column says nothing of a table",
     "--pair-column a": "--pair-column says nothing",
@@ -75,7 +75,7 @@ OF_TABLES = {
     "--block 8": "--block says nothing",
     "--pooling mean": "--pooling is for a new head of a model of texts",
     "--steps 2 --epochs 3": "--steps and --epochs exclude each other",
-    "--every 3": "--every goes with --checkpoint",
+    "--every 3": "--every goes with --state",
     "--monitor=": "--monitor is empty",
     "--class-weight 0=1,0=9": "--class-weight 0 is given twice",
     "--feature-column a --feature-column a": "--feature-column a is given twice",
@@ -124,17 +124,17 @@ def test_evaluate_exits_1_where_a_figure_is_not_finite(inside, mlp: Path, table:
 
 
 OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "beta1 1": (train.adamw, {"betas": (1.0, 0.9)}),
-    "beta2 -0.1": (train.adam, {"betas": (0.9, -0.1)}),
-    "beta2 1.5": (train.lion, {"betas": (0.9, 1.5)}),
-    "eps -1": (train.adam, {"eps": -1.0}),
-    "weight decay -1": (train.adamw, {"weight_decay": -1.0}),
-    "learning rate nan": (train.sgd, {"lr": float("nan")}),
-    "momentum 1": (train.muon, {"momentum": 1.0}),
-    "alpha 2": (train.rmsprop, {"alpha": 2.0}),
-    "l2 -1": (train.sgd, {"l2": -1.0}),
-    "proximal l1 -1": (train.sgd, {"proximal_l1": -1.0}),
-    "learning rate 'fast'": (train.sgd, {"lr": "fast"}),
+    "beta1 1": (train.optim.adamw, {"betas": (1.0, 0.9)}),
+    "beta2 -0.1": (train.optim.adam, {"betas": (0.9, -0.1)}),
+    "beta2 1.5": (train.optim.lion, {"betas": (0.9, 1.5)}),
+    "eps -1": (train.optim.adam, {"eps": -1.0}),
+    "weight decay -1": (train.optim.adamw, {"weight_decay": -1.0}),
+    "learning rate nan": (train.optim.sgd, {"lr": float("nan")}),
+    "momentum 1": (train.optim.muon, {"momentum": 1.0}),
+    "alpha 2": (train.optim.rmsprop, {"alpha": 2.0}),
+    "l2 -1": (train.optim.sgd, {"l2": -1.0}),
+    "proximal l1 -1": (train.optim.sgd, {"proximal_l1": -1.0}),
+    "learning rate 'fast'": (train.optim.sgd, {"lr": "fast"}),
 }
 
 
@@ -148,12 +148,12 @@ def test_optimisers_refuse_what_is_out_of_range(said: str) -> None:
 def test_many_masks_are_told_in_one_line(mlp: Path) -> None:
     p = {f"{i}.weight": np.ones((2, 2), np.float32) for i in range(9)}
     masks = {name: np.array([[True, False], [True, True]]) for name in p}
-    data = train.arrays(np.ones((4, 2), np.float32), np.zeros((4, 2), np.float32))
+    data = train.data.arrays(np.ones((4, 2), np.float32), np.zeros((4, 2), np.float32))
 
     def run(p: Any, batch: Any) -> Any:
         x = batch["inputs"]
         for name in p:
-            x = train.linear(x, p[name])
+            x = train.ops.linear(x, p[name])
         return x
 
     lines: list[str] = []

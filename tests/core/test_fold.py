@@ -22,7 +22,8 @@ from tests.sources import CountingSource
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.fold import Blocks, BlockSizes, Fold, fold_blocks, side_by_side
 from weighttools.core.readers import Held, Raw
-from weighttools.core.tensor import Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError
 
 Array = np.ndarray[Any, Any]

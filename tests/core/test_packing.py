@@ -12,7 +12,7 @@ from tests.formats.packed import pack_bits, unpack_bits
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.packing import pack, unpack
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import Span
+from weighttools.core.spec import Span
 from weighttools.io.source import Bytes
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
@@ -16,7 +16,8 @@ from tests.strategies import bits_of, random_array, shapes
 from weighttools.core import plan
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import BAND_ELEMENTS, Elementwise, Held, Raw, Strided, Whole
-from weighttools.core.tensor import BLOCK_ELEMENTS, Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.io.source import LocalFile
 
 
@@ -29,7 +30,6 @@ def strided(base: Any, array: np.ndarray[Any, Any], view: np.ndarray[Any, Any]) 
 
 
 @given(st.data())
-@settings(max_examples=200)
 def test_any_permuted_and_stepped_view_is_numpys(data: st.DataObject) -> None:
     dtype = DTYPES[data.draw(st.sampled_from(["float32", "bfloat16", "int8", "complex128"]))]
     array = random_array(dtype, data.draw(shapes(max_dims=4, max_side=6)), 1)

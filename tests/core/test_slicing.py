@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.formats.packed import pack_bits
+from tests.refused import refused
 from tests.sources import CountingSource
 from tests.strategies import arrays, same_bits, shapes
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import NEAR_ELEMENTS, Held, Joined, Strided, Whole, aligned_read
-from weighttools.core.slicing import c_strides, is_contiguous, parse_slice
-from weighttools.core.tensor import Span, Spec, Tensor
+from weighttools.core.slicing import parse_slice
+from weighttools.core.spec import Span, Spec
+from weighttools.core.strides import c_strides, is_contiguous
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 
@@ -32,7 +35,6 @@ def stored(array: np.ndarray[Any, Any]) -> tuple[Tensor, CountingSource]:
 
 
 @given(st.data())
-@settings(max_examples=150)
 def test_slices_are_numpys(data: st.DataObject) -> None:
     array = data.draw(arrays(shape=shapes(max_side=6), whole_bytes=True))
     key = data.draw(hnp.basic_indices(array.shape, allow_newaxis=False, allow_ellipsis=True))
@@ -53,7 +55,6 @@ def test_slices_of_slices_and_their_blocks(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=100)
 def test_only_bytes_near_the_slice_are_read(data: st.DataObject) -> None:
     array = data.draw(arrays(WIDE, shapes(1, 3, 9)))
     key = data.draw(hnp.basic_indices(array.shape, allow_newaxis=False))
@@ -92,7 +93,7 @@ def test_integers_of_any_kind_index() -> None:
 
 
 def test_an_empty_axis_has_no_index() -> None:
-    with pytest.raises(SpecError, match="an axis that is not empty"):
+    with refused(SpecError, "slice", "an axis that is not empty"):
         stored(np.zeros((0, 3)))[0].sliced(0)
 
 
@@ -116,7 +117,7 @@ NO_SLICES = ["", "a", "1.0", "0x1", "1:2:3:4", "[0]", "None", "__import__('os')"
 
 @pytest.mark.parametrize("text", NO_SLICES)
 def test_text_that_is_no_slice(text: str) -> None:
-    with pytest.raises(SpecError, match="cannot read slice"):
+    with refused(SpecError, "slice", "cannot read slice"):
         parse_slice(text)
 
 

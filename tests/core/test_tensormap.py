@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.refused import refused
 from tests.strategies import assert_same, random_array, same_bits, tensor_maps
 from tests.work import Counted, bounded
 from weighttools.core import patterns
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.io.source import Bytes
@@ -48,23 +50,23 @@ def test_nothing_of_it_can_be_changed() -> None:
 
 
 def test_unknown_name_gives_near_ones() -> None:
-    with pytest.raises(TensorNotFoundError, match=r"called 'fc\.weigth'; near names: fc\.weight") as caught:
+    with refused(TensorNotFoundError, "tensor-not-found", "'fc.weigth'", "near names: fc.weight") as caught:
         small()["fc.weigth"]
     assert isinstance(caught.value, KeyError)
-    with pytest.raises(TensorNotFoundError, match="there are no tensors"):
+    with refused(TensorNotFoundError, "tensor-not-found", "there are no tensors"):
         TensorMap({})["a"]
 
 
 def test_a_tensor_without_a_name_is_not_every_missing_one() -> None:
     found = TensorMap.from_arrays({"": np.zeros(2), "a": np.ones(1)}, {}, {"b": "a"})
     assert found[""].shape == (2,) and found["b"] is found["a"]
-    with pytest.raises(TensorNotFoundError, match="'c'"):
+    with refused(TensorNotFoundError, "tensor-not-found", "'c'"):
         found["c"]
 
 
 @pytest.mark.parametrize("expression", ["re:(", "re:" + "(" * 5000, "re:a{99999999999}"])
 def test_a_regular_expression_that_does_not_compile(expression: str) -> None:
-    with pytest.raises(SpecError, match="does not compile"):
+    with refused(SpecError, "regular-expression"):
         small().select(expression)
 
 
@@ -78,7 +80,7 @@ def test_select_and_drop() -> None:
     assert dict(found.drop("fc.weight").aliases) == {}
     assert found.drop("step").metadata == {"format": "pt"}
     for call in (found.select, found.drop):
-        with pytest.raises(TensorNotFoundError, match=r"the pattern 'nothing\.\*' matches no tensor"):
+        with refused(TensorNotFoundError, "pattern-matches-nothing", "'nothing.*'"):
             call("nothing.*")
 
 
@@ -87,11 +89,11 @@ def test_rename() -> None:
     assert list(renamed) == ["w", "fc.bias", "step"] and dict(renamed.aliases) == {"tie": "w"}
     upper = small().rename(str.upper)
     assert list(upper) == ["FC.WEIGHT", "FC.BIAS", "STEP"] and dict(upper.aliases) == {"HEAD.WEIGHT": "FC.WEIGHT"}
-    with pytest.raises(SpecError, match="two tensors would be called 'x'"):
+    with refused(SpecError, "names-collide", "'x'"):
         small().rename(lambda name: "x")
-    with pytest.raises(SpecError, match="two tensors would be called 'step'"):
+    with refused(SpecError, "names-collide", "'step'"):
         small().rename({"fc.bias": "step"})
-    with pytest.raises(TensorNotFoundError, match=r"no tensor is called 'fc\.biases'"):
+    with refused(TensorNotFoundError, "tensor-not-found", "'fc.biases'"):
         small().rename({"fc.biases": "b"})
 
 
@@ -156,7 +158,7 @@ def test_arrays_of_any_layout_are_taken(array: Any) -> None:
 
 @pytest.mark.parametrize("array", ["text", np.array([None]), np.zeros(2, "V2"), np.zeros(1, "i4,i4")])
 def test_arrays_without_numbers_are_refused(array: Any) -> None:
-    with pytest.raises(SpecError, match="holds no plain numbers"):
+    with refused(SpecError, "unsupported-dtype"):
         TensorMap.from_arrays({"a": array})
 
 
@@ -212,22 +214,22 @@ NAMES = ["a.weight", "a.bias", "b.c.weight", "A.weight", "x[0]", "line\nfeed", "
     ],
 )
 def test_patterns(pattern: str, hits: list[str]) -> None:
-    assert patterns.chosen(NAMES, [pattern]) == hits
+    assert patterns.matching_names(NAMES, [pattern]) == hits
     rest = [name for name in NAMES if name not in hits]
     if rest:
-        assert patterns.chosen(NAMES, exclude=[pattern]) == rest
+        assert patterns.matching_names(NAMES, exclude=[pattern]) == rest
 
 
 @pytest.mark.parametrize(("include", "exclude"), [((), ["*"]), (["a.*"], ["a.*"]), (["a.*"], ["*.bias", "a.w*"])])
 def test_patterns_that_leave_nothing(include: list[str], exclude: list[str]) -> None:
-    with pytest.raises(TensorNotFoundError, match=r"leaves? out every tensor"):
-        patterns.chosen(NAMES, include, exclude)
-    assert patterns.chosen([]) == []
+    with refused(TensorNotFoundError, "nothing-left"):
+        patterns.matching_names(NAMES, include, exclude)
+    assert patterns.matching_names([]) == []
 
 
 @pytest.mark.parametrize("pattern", ["re:(", "re:*", "re:[", "re:(?P<a"])
 def test_pattern_that_does_not_compile(pattern: str) -> None:
-    with pytest.raises(SpecError, match="does not compile"):
+    with refused(SpecError, "regular-expression"):
         patterns.matching(NAMES, [pattern])
 
 

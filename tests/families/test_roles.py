@@ -16,10 +16,11 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 import weighttools as wt
 from weighttools.analyzers.alike import families
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families.of_maps import roles
 from weighttools.families.parameters import decays
-from weighttools.families.roles import Role, told
+from weighttools.families.role_types import Role
+from weighttools.families.roles import tell_role
 from weighttools.train.optim import groups
 from weighttools.transforms.selection import select
 
@@ -97,7 +98,7 @@ def everything() -> wt.TensorMap:
 def test_each_name_of_the_table_has_its_role_and_evidence() -> None:
     tensor_map = everything()
     for name, role in ROWS:
-        found = told(name, tensor_map[name].spec, tensor_map)
+        found = tell_role(name, tensor_map[name].spec, tensor_map)
         assert (name, found.role) == (name, role), found.why
         assert found.why and found.is_parameter == (role in list(Role)[:5])
     groups = {group["group"]: group for group in wt.params(tensor_map, by="role")["groups"]}
@@ -120,14 +121,16 @@ def test_every_verb_and_training_leave_the_same_alone() -> None:
             assert groups.is_hidden_matrix(name, array) == (role is Role.WEIGHT)
     n_parameters = sum(tensor_map[name].n_elements for name, role in ROWS if role.is_parameter)
     extra = sum(
-        t.n_elements for n, t in tensor_map.items() if n not in dict(ROWS) and told(n, t.spec, tensor_map).is_parameter
+        t.n_elements
+        for n, t in tensor_map.items()
+        if n not in dict(ROWS) and tell_role(n, t.spec, tensor_map).is_parameter
     )
     assert wt.params(tensor_map)["n_parameters"] == n_parameters + extra
 
 
 def test_integers_and_shapes_decide_where_names_do_not() -> None:
     def role(name: str, dtype: str, shape: tuple[int, ...]) -> Role:
-        return told(name, Spec(DTYPES[dtype], shape)).role
+        return tell_role(name, Spec(DTYPES[dtype], shape)).role
 
     assert role("h.0.attn.bias", "float32", (1, 1, 8, 8)) is Role.MASK
     assert role("fc.weight", "int8", (4, 4)) is Role.BUFFER
@@ -210,7 +213,7 @@ def test_the_count_is_torchs(kind: str, tmp_path: Path) -> None:
         assert (record["n_parameters"], record["n_buffers"], record["n_state"]) == (n_parameters, n_buffers, 0)
     tensor_map = wt.open(tmp_path / "model.pt")
     known = {name for name, _ in module.named_parameters()}
-    assert {name for name, told in zip(tensor_map, roles(tensor_map), strict=True) if told.is_parameter} == known
+    assert {name for name, role in zip(tensor_map, roles(tensor_map), strict=True) if role.is_parameter} == known
 
 
 def _groups(keras: Any) -> dict[str, Any]:
@@ -376,7 +379,7 @@ def test_lightnings_callbacks_are_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["experts.0.w1.weight", "a.b.c.weight", "vars", "", ".", "/", "x:0", "é/vars/0"])
 def test_any_name_has_a_role(name: str) -> None:
     spec = Spec(DTYPES["float32"], (2, 2))
-    assert told(name, spec).role in Role and told(name, spec, frozenset()).why
+    assert tell_role(name, spec).role in Role and tell_role(name, spec, frozenset()).why
     decays(name, (2, 2))
 
 
@@ -395,7 +398,7 @@ def test_figures_beside_the_weights_are_no_parameters(tmp_path: Path) -> None:
     assert record["n_state"] == 2
     assert {"weight", "bias"} <= set(wt.open(tmp_path / "a.pt"))
     spec = Spec(DTYPES["float32"], ())
-    assert told("logit_scale", spec).is_parameter and told("temperature", spec).is_parameter
+    assert tell_role("logit_scale", spec).is_parameter and tell_role("temperature", spec).is_parameter
 
 
 def test_a_float_mask_is_no_parameter() -> None:

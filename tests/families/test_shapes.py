@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 import weighttools
 from tests import real
+from tests.thorough import chosen
 from weighttools.families import tables
 
 CODES = {"config-shape", "config-layers", "config-tensors"}
@@ -116,7 +117,11 @@ def changed(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((key, value + 1), (key, value * 2))
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+SEVERAL = ("bert", "deberta-v2", "gpt2", "llama", "vit")
+"""For the quick run, of what goes through every entry or every tensor."""
+
+
+@pytest.mark.parametrize("kind", chosen(CONFIGS, SEVERAL))
 def test_each_entry_that_changes_a_shape_is_found(kind: str, tmp_path: Path) -> None:
     """transformers itself tells which: it builds the model of the changed configuration, or refuses to."""
     head = "AutoModelForImageClassification" if kind == "vit" else "AutoModelForSequenceClassification"
@@ -136,7 +141,7 @@ def test_each_entry_that_changes_a_shape_is_found(kind: str, tmp_path: Path) -> 
     assert len(tried) >= 4
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", chosen(CONFIGS, SEVERAL))
 def test_each_tensor_that_is_missing_or_of_another_shape_is_found(kind: str, tmp_path: Path) -> None:
     home = saved(kind, "AutoModel", tmp_path)
     whole = load_file(home / "model.safetensors")
@@ -224,11 +229,11 @@ def rows(names: list[str]) -> set[str]:
 
 def test_training_and_check_know_the_same_tensors() -> None:
     from weighttools.train.models.families import FAMILIES
-    from weighttools.train.models.settings import Settings
+    from weighttools.train.models.settings import ModelSettings
 
     for kind, family in FAMILIES.items():
         config = CONFIGS["gemma3_text" if kind == "gemma3" else kind]().to_dict()
-        settings = Settings(kind, config)
+        settings = ModelSettings(kind, config)
         required, optional = family.tensors(family.options(settings), settings)
         musts = {row for row, one in tables.family(kind).body.items() if one.when(config)}
         assert rows(required) <= musts <= rows([*required, *optional]), kind

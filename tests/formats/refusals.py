@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.work import bounded
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
 from weighttools.io.source import Bytes

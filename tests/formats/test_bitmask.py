@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -20,9 +20,9 @@ from tests.sources import CountingSource
 from tests.strategies import assert_same, random_array
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
+from weighttools.encodings import bitmask
 from weighttools.errors import CorruptFileError, SourceError, SpecError
 from weighttools.formats.base import WriteOptions
-from weighttools.formats.safetensors import bitmask
 from weighttools.formats.safetensors import format as safetensors
 from weighttools.io.sink import atomic_file
 from weighttools.io.source import Bytes
@@ -111,7 +111,6 @@ def write(path: Path, arrays: Arrays, metadata: dict[str, str] | None = None) ->
     return wt.open(path)
 
 
-@settings(max_examples=40)
 @given(
     st.sampled_from([d for d in CODES.values() if DTYPES[d].bits >= 8]), st.integers(0, 3 * BLOCK), st.floats(0, 1),
     st.integers(0, 2**32 - 1), st.data(),
@@ -122,7 +121,7 @@ def test_runs_of_large_tensors(dtype, n, share, seed, data):
     array[np.random.default_rng(seed).random(n) < share] = 0
     source = Bytes(packed(array).tobytes(), "x")
     n_kept = int(np.count_nonzero(array.view(f"u{array.itemsize}")))
-    reader = bitmask.Masked(wt.core.tensor.Span(source, 0, source.size), DTYPES[dtype], n, n_kept)
+    reader = bitmask.Masked(wt.core.spec.Span(source, 0, source.size), DTYPES[dtype], n, n_kept)
     assert reader(0, n).tobytes() == array.tobytes()
     start = data.draw(st.integers(0, n))
     stop = data.draw(st.integers(start, n))
@@ -235,7 +234,7 @@ def test_a_run_takes_two_reads() -> None:
     array[::3] = 1
     data = packed(array).tobytes()
     source = CountingSource(data)
-    reader = bitmask.Masked(wt.core.tensor.Span(source, 0, len(data)), DTYPES["float32"], array.size, array[::3].size)
+    reader = bitmask.Masked(wt.core.spec.Span(source, 0, len(data)), DTYPES["float32"], array.size, array[::3].size)
     assert reader(20 * BLOCK + 5, 20 * BLOCK + 9).tolist() == array[20 * BLOCK + 5 : 20 * BLOCK + 9].tolist()
     assert len(source.reads) == 2 and sum(length for _, length in source.reads) < BLOCK // 8 + 4 * BLOCK // 2
 

@@ -95,12 +95,12 @@ def test_values_keep_their_types_and_arrays_stay_in_the_file() -> None:
 
 @pytest.mark.parametrize("name", ["values.gguf", "quantized.gguf"])
 def test_a_file_written_again_is_the_same_file(name: str, tmp_path: Path) -> None:
-    api.convert(FIXTURES / name, tmp_path / name)
+    wt.convert(FIXTURES / name, tmp_path / name)
     assert (tmp_path / name).read_bytes() == (FIXTURES / name).read_bytes()
 
 
 def test_a_big_endian_file_is_written_little_endian(tmp_path: Path) -> None:
-    api.convert(FIXTURES / "big_endian.gguf", tmp_path / "little.gguf")
+    wt.convert(FIXTURES / "big_endian.gguf", tmp_path / "little.gguf")
     assert values(tmp_path / "little.gguf") == values(FIXTURES / "values.gguf")
     assert (tmp_path / "little.gguf").read_bytes() == (FIXTURES / "values.gguf").read_bytes()
 
@@ -110,7 +110,7 @@ def test_a_nan_in_the_metadata_keeps_its_payload_and_is_null_in_json(tmp_path: P
     before = data.index(b"one.float32") + len(b"one.float32") + 4
     path = tmp_path / "nan.gguf"
     path.write_bytes(data[:before] + b"\x01\x00\xa0\x7f" + data[before + 4 :])
-    api.convert(path, tmp_path / "again.gguf")
+    wt.convert(path, tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == path.read_bytes()
     assert json.loads(json.dumps(api.inspect(path), allow_nan=False))["metadata"]["one.float32"] is None
 
@@ -131,20 +131,20 @@ def test_a_nan_in_the_metadata_keeps_its_payload_and_is_null_in_json(tmp_path: P
 )
 def test_plain_python_metadata_survives(tmp_path_factory: pytest.TempPathFactory, metadata: dict[str, Any]) -> None:
     path = tmp_path_factory.mktemp("metadata") / "m.gguf"
-    api.save(path, TensorMap.from_arrays({"a": np.zeros(2, np.float32)}, metadata))
+    wt.save(path, TensorMap.from_arrays({"a": np.zeros(2, np.float32)}, metadata))
     assert plain(wt.open(path).metadata) == plain(metadata)
 
 
 def test_metadata_that_is_no_text_survives_in_an_npz(tmp_path: Path) -> None:
     data = (FIXTURES / "values.gguf").read_bytes().replace("ß".encode(), b"\xff\xfe")
     (tmp_path / "odd.gguf").write_bytes(data)
-    api.convert(tmp_path / "odd.gguf", tmp_path / "t.npz", dtype="float32")
+    wt.convert(tmp_path / "odd.gguf", tmp_path / "t.npz", dtype="float32")
     found = wt.open(tmp_path / "t.npz").metadata
     assert found["tokens"] == ["a", "", "\udcff\udcfe", "\x1b[31m"] and found["many.uint64"] == [1, 2, 3]
 
 
 def test_metadata_becomes_text_elsewhere_and_it_is_said(tmp_path: Path) -> None:
-    record = api.convert(FIXTURES / "values.gguf", tmp_path / "t.safetensors")
+    record = wt.convert(FIXTURES / "values.gguf", tmp_path / "t.safetensors")
     assert any("becomes JSON text" in note and "one.uint8" in note for note in record["notes"])
     metadata = wt.open(tmp_path / "t.safetensors").metadata
     assert metadata["text"] == "Zażółć gęślą jaźń 🧠\n{% if x %}"
@@ -195,9 +195,9 @@ def test_big_endian_blocks_decode_as_the_little_endian_ones(kind: GGMLQuantizati
     tensor = wt.open(tmp_path / "big.gguf")["w"]
     assert tensor.spec.encoding == f"{kind.name.lower()}_be" and tensor.spec.is_quantized
     assert_equal_floats(tensor.read(), expected)
-    with pytest.raises(SpecError, match="--dequantize"):
-        api.convert(tmp_path / "big.gguf", tmp_path / "copied.gguf")
-    api.convert(tmp_path / "big.gguf", tmp_path / "decoded.gguf", dequantize=True)
+    with pytest.raises(SpecError, match="give dequantize, or dtype with"):
+        wt.convert(tmp_path / "big.gguf", tmp_path / "copied.gguf")
+    wt.convert(tmp_path / "big.gguf", tmp_path / "decoded.gguf", dequantize=True)
     assert_equal_floats(golden_read(tmp_path / "decoded.gguf")["w"], expected)
 
 
@@ -228,14 +228,14 @@ def test_quantised_floats_are_parameters_and_grouped_by_encoding() -> None:
 
 @pytest.mark.parametrize("target", ["t.safetensors", "t.npz", "directory"])
 def test_quantised_tensors_are_refused_elsewhere_before_a_byte_is_written(target: str, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="--dequantize"):
-        api.convert(FIXTURES / "quantized.gguf", tmp_path / target)
+    with pytest.raises(SpecError, match="give dequantize, or dtype with"):
+        wt.convert(FIXTURES / "quantized.gguf", tmp_path / target)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("target", ["t.safetensors", "t.npz", "t.gguf"])
 def test_dequantize_writes_what_reading_gives(target: str, tmp_path: Path) -> None:
-    record = api.convert(FIXTURES / "quantized.gguf", tmp_path / target, dequantize=True)
+    record = wt.convert(FIXTURES / "quantized.gguf", tmp_path / target, dequantize=True)
     assert record["n_dequantized"] == len(kinds())
     found = wt.open(tmp_path / target)
     assert {tensor.spec.encoding for tensor in found.values()} == {"raw"}
@@ -243,10 +243,10 @@ def test_dequantize_writes_what_reading_gives(target: str, tmp_path: Path) -> No
 
 
 def test_dtype_decodes_and_casts(tmp_path: Path) -> None:
-    api.convert(FIXTURES / "quantized.gguf", tmp_path / "t.gguf", dtype="float32", keep_dtype=["q.q4_0"])
+    wt.convert(FIXTURES / "quantized.gguf", tmp_path / "t.gguf", dtype="float32", keep_dtype=["q.q4_0"])
     found = wt.open(tmp_path / "t.gguf")
     assert found["q.q4_0"].spec.encoding == "q4_0" and found["q.q4_1"].spec.encoding == "raw"
-    api.convert(FIXTURES / "quantized.gguf", tmp_path / "t.safetensors", dtype="float16", include=["q.q8_0"])
+    wt.convert(FIXTURES / "quantized.gguf", tmp_path / "t.safetensors", dtype="float16", include=["q.q8_0"])
     expected = quantized()["q.q8_0"].read()
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(wt.open(tmp_path / "t.safetensors")["q.q8_0"].read(), expected.astype(np.float16))
@@ -255,9 +255,9 @@ def test_dtype_decodes_and_casts(tmp_path: Path) -> None:
 def test_the_file_type_is_left_out_once_it_would_be_wrong(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
     golden_write(source, {"w": np.ones((2, 32), np.float32)}, general__file_type=0)
-    api.convert(source, tmp_path / "q8.gguf", quantize="q8_0")
+    wt.convert(source, tmp_path / "q8.gguf", quantize="q8_0")
     assert "general.file_type" not in wt.open(tmp_path / "q8.gguf").metadata
-    api.convert(source, tmp_path / "same.gguf")
+    wt.convert(source, tmp_path / "same.gguf")
     assert wt.open(tmp_path / "same.gguf").metadata["general.file_type"] == 0
 
 
@@ -274,8 +274,8 @@ def test_q8_0_is_rounded_as_the_package_rounds(tmp_path: Path) -> None:
         "ids": np.arange(64, dtype=np.int32).reshape(2, 32),
     }
     source = tmp_path / "w.safetensors"
-    api.save(source, TensorMap.from_arrays(arrays))
-    record = api.convert(source, tmp_path / "w.gguf", quantize="q8_0")
+    wt.save(source, TensorMap.from_arrays(arrays))
+    record = wt.convert(source, tmp_path / "w.gguf", quantize="q8_0")
     assert record["n_quantized"] == 2
     blocks = golden_read(tmp_path / "w.gguf")
     for name in ("w", "half"):
@@ -295,9 +295,9 @@ def test_what_no_block_can_hold_is_refused_and_the_target_kept(bad: float, tmp_p
     weights = np.ones((2, 32), np.float32)
     weights[1, 5] = bad
     source = tmp_path / "w.safetensors"
-    api.save(source, TensorMap.from_arrays({"w": weights}))
+    wt.save(source, TensorMap.from_arrays({"w": weights}))
     with pytest.raises(SpecError, match="do not fit q8_0"):
-        api.convert(source, target, quantize="q8_0", force=True)
+        wt.convert(source, target, quantize="q8_0", force=True)
     assert target.read_bytes() == b"old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.gguf", "w.safetensors"]
 
@@ -348,13 +348,13 @@ def test_encodings_that_nothing_decodes_are_listed_and_copied(tmp_path: Path) ->
 )
 def test_what_gguf_cannot_hold_is_refused(array: Any, match: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=match):
-        api.save(tmp_path / "t.gguf", TensorMap.from_arrays({"a": array}))
+        wt.save(tmp_path / "t.gguf", TensorMap.from_arrays({"a": array}))
     assert not (tmp_path / "t.gguf").exists()
 
 
 def test_long_names_and_ties_are_said(tmp_path: Path) -> None:
     tensor_map = TensorMap.from_arrays({"n" * 64: np.ones(3, np.float32)}, aliases={"tied": "n" * 64})
-    notes = " ".join(api.save(tmp_path / "t.gguf", tensor_map)["notes"])
+    notes = " ".join(wt.save(tmp_path / "t.gguf", tensor_map)["notes"])
     assert "llama.cpp refuses: 1" in notes and "tied will be lost" in notes
     assert list(golden_read(tmp_path / "t.gguf")) == ["n" * 64]
 
@@ -363,13 +363,13 @@ def test_an_alignment_of_the_metadata_is_kept_and_a_bad_one_refused(tmp_path: Pa
     tensor_map = TensorMap.from_arrays(
         {"a": np.ones(1, np.int8), "b": np.ones(1, np.int8)}, {"general.alignment": "256"}
     )
-    api.save(tmp_path / "t.gguf", tensor_map)
+    wt.save(tmp_path / "t.gguf", tensor_map)
     found = wt.open(tmp_path / "t.gguf")
     spans = [tensor.stored for tensor in found.values()]
     assert all(span is not None and span.offset % 256 == 0 for span in spans)
     assert set(golden_read(tmp_path / "t.gguf")) == {"a", "b"}
     with pytest.raises(SpecError, match="power of two"):
-        api.save(tmp_path / "u.gguf", tensor_map.replace(metadata={"general.alignment": "48"}))
+        wt.save(tmp_path / "u.gguf", tensor_map.replace(metadata={"general.alignment": "48"}))
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_inspect_shows_encodings_and_clips_long_metadata(tmp_path: Path) -> None
     assert "q.q4_k" in shown and "quantized checkpoint" in shown
     assert any(line.split()[:2] == ["q.q6_k", "q6_k"] for line in shown.splitlines())
     tensor_map = TensorMap.from_arrays({"a": np.ones(2, np.float32)}, {"tokens": [f"token{i}" for i in range(50_000)]})
-    api.save(tmp_path / "t.gguf", tensor_map)
+    wt.save(tmp_path / "t.gguf", tensor_map)
     shown = invoke("inspect", tmp_path / "t.gguf").output
     assert "… 50,000 in all" in shown and len(shown) < 2000
     assert len(json.loads(invoke("inspect", tmp_path / "t.gguf", "--json").output)["metadata"]["tokens"]) == 50_000
@@ -430,7 +430,7 @@ def test_any_part_or_the_directory_opens_the_whole(which: str, parts: Path, tmp_
     assert {name: float(t.read().max()) for name, t in tensor_map.items()} == {f"t{i}": float(i) for i in range(6)}
     assert dict(tensor_map.metadata) == {"general.architecture": "llama", "general.name": "split"}
     assert len(tensor_map.origin.files) == 3
-    api.save(tmp_path / "joined.gguf", tensor_map)
+    wt.save(tmp_path / "joined.gguf", tensor_map)
     assert set(golden_read(tmp_path / "joined.gguf")) == {f"t{i}" for i in range(6)}
 
 

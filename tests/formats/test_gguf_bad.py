@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
@@ -227,7 +227,6 @@ CHANGES = st.lists(
 
 
 @given(st.sampled_from(SEEDS), CHANGES)
-@settings(max_examples=400)
 def test_mutations_give_our_errors_or_values(
     tmp_path_factory: pytest.TempPathFactory, seed: bytes, changes: list[tuple[int, str, bytes]]
 ) -> None:

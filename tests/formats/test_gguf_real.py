@@ -51,7 +51,7 @@ def test_metadata_is_the_packages_and_the_file_is_written_again_bit_for_bit(smol
     for key in ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type"):
         assert list(tensor_map.metadata[key]) == fields[key].contents()
     assert tensor_map.metadata["llama.block_count"] == 30
-    api.convert(smollm2, tmp_path / "again.gguf")
+    wt.convert(smollm2, tmp_path / "again.gguf")
     with (tmp_path / "again.gguf").open("rb") as stream:
         assert hashlib.file_digest(stream, "sha256").hexdigest() == SHA256
 
@@ -71,7 +71,7 @@ def test_with_hugging_face_names_transformers_loads_it_as_it_loads_the_gguf(smol
         tie_word_embeddings=True,
     )
     folder = tmp_path / "hf"
-    record = api.convert(smollm2, folder, dequantize=True, names="hf")
+    record = wt.convert(smollm2, folder, dequantize=True, names="hf")
     assert record["n_dequantized"] == 211
     config.save_pretrained(folder)
     ours = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -94,7 +94,7 @@ def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) << 10
 bare = peak()
-api.convert(sys.argv[1], sys.argv[2], dequantize=True, names="hf")
+wt.convert(sys.argv[1], sys.argv[2], dequantize=True, names="hf")
 print(peak() - bare)
 """
 
@@ -127,7 +127,7 @@ def test_it_becomes_a_directory_and_gguf_again_and_runs_in_both_programs(smollm2
     del module
     for dtype in (None, "float16"):
         target = tmp_path / "again.gguf"
-        api.convert(out, target, names="gguf", dtype=dtype, force=True)
+        wt.convert(out, target, names="gguf", dtype=dtype, force=True)
         runs = LlamaCpp(target)
         assert [runs.ids(text) for text in TEXTS] == [ours(text)["input_ids"] for text in TEXTS]
         assert runs.greedy(ids, 16) == expected, dtype

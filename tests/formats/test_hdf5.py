@@ -15,14 +15,14 @@ from tests.formats.conformance import Arrays, FormatConformance
 from tests.strategies import assert_same
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import Whole
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError
-from weighttools.formats import read_file
+from weighttools.formats import npy_header, read_file
 from weighttools.formats.base import WriteOptions
 from weighttools.formats.hdf5 import format as hdf5
 from weighttools.formats.hdf5.filters import fletcher32
-from weighttools.formats.numpy import npy
 from weighttools.io.sink import atomic_file
 from weighttools.io.source import Bytes
 
@@ -44,7 +44,7 @@ def plain_read(path: Path) -> Arrays:
 class TestHdf5(FormatConformance):
     format_name, suffix = "hdf5", ".h5"
     dtypes = tuple(DTYPES)
-    golden_dtypes = tuple(npy._CODES)
+    golden_dtypes = tuple(npy_header.CODES)
     whole_bytes = False
     header_without_numpy = True
     mutations = 40
@@ -64,7 +64,7 @@ class TestCompressedHdf5(FormatConformance):
 
     format_name, suffix = "hdf5", ".h5"
     dtypes = tuple(DTYPES)
-    golden_dtypes = tuple(npy._CODES)
+    golden_dtypes = tuple(npy_header.CODES)
     whole_bytes = False
     mutations = 40
     memory_limit = 32 << 20

@@ -12,13 +12,13 @@ import pytest
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance
-from weighttools.formats.numpy import npy
+from weighttools.formats import npy_header
 
 
 @pytest.mark.usefixtures("one_listing_parent")
 class TestKerasArchive(FormatConformance):
     format_name, suffix = "keras", ".keras"
-    dtypes = tuple(npy._CODES)
+    dtypes = tuple(npy_header.CODES)
     writes = False
     header_without_numpy = True
     mutations = 30

@@ -16,7 +16,8 @@ import pytest
 
 import weighttools as wt
 from tests.real import real_file
-from weighttools.families.roles import Role, told
+from weighttools.families.role_types import Role
+from weighttools.families.roles import tell_role
 
 pytestmark = [
     pytest.mark.real,
@@ -70,7 +71,7 @@ def test_deeplc_is_what_h5py_reads(key: str) -> None:
         assert sorted(tensor_map) == sorted(found) and len(found) == 128
         assert all(same(tensor, found[name]) for name, tensor in tensor_map.items())
         assert tensor_map.metadata["config.json"] == archive.read("config.json").decode()
-    slots = [name for name, tensor in tensor_map.items() if told(name, tensor.spec, tensor_map).role is Role.STATE]
+    slots = [name for name, tensor in tensor_map.items() if tell_role(name, tensor.spec, tensor_map).role is Role.STATE]
     assert len(slots) == 86
     assert wt.inspect(path)["n_parameters"] == DEEPLC[key]
     assert not tensor_map.origin.notes

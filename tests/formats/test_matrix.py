@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
 from tests.strategies import assert_same, random_array
+from tests.thorough import amount, at_most
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError
@@ -69,7 +70,7 @@ def common(src: str, dst: str, seed: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("src", "dst"), list(itertools.product(TARGETS, TARGETS)))
-@settings(max_examples=2)
+@at_most(amount(1, 2))
 @given(seed=st.integers(0, 2**31))
 def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, src: str, dst: str, seed: int) -> None:
     folder = tmp_path_factory.mktemp("matrix")

@@ -11,19 +11,20 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import weighttools as wt
 from tests.formats.conformance import Arrays, FormatConformance
 from tests.formats.refusals import refusal
+from tests.refused import refused
 from tests.sources import CountingSource
 from tests.strategies import same_bits
 from weighttools.core.dtypes import DTYPES, dtype
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError, WeighttoolsError
-from weighttools.formats import read_file
+from weighttools.formats import npy_header, read_file
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.numpy import npy
 from weighttools.io.source import Bytes
@@ -68,7 +69,7 @@ def made(header: str | bytes, data: bytes = b"", version: int = 1, length: int |
     """An NPY file with this header."""
     text = header.encode("utf-8" if version == 3 else "latin-1") if isinstance(header, str) else header
     size = struct.pack("<H" if version == 1 else "<I", len(text) if length is None else length)
-    return npy.MAGIC + bytes([version, 0]) + size + text + data
+    return npy_header.MAGIC + bytes([version, 0]) + size + text + data
 
 
 def described(descr: str = "'<f4'", order: str = "False", shape: str = "(1,)") -> str:
@@ -107,7 +108,7 @@ def test_rewriting_gives_numpys_bytes_for_the_plain_array(tmp_path: Path, name: 
 )
 def test_bare_void_elements_need_to_be_told(name: str, assume: str) -> None:
     path = FIXTURES / f"{name}.npy"
-    with pytest.raises(UnsupportedError, match=r"elements whose type it does not name; say what .* --assume"):
+    with refused(UnsupportedError, "unsupported", "whose type it does not name", "--assume"):
         wt.open(path)
     expected = np.load(path).view(dtype(assume).numpy)
     assert same_bits(wt.open(path, assume=assume)[name].read(), expected)
@@ -115,9 +116,9 @@ def test_bare_void_elements_need_to_be_told(name: str, assume: str) -> None:
 
 def test_assumption_must_fit() -> None:
     data = made(described("'|V2'"), b"12")
-    with pytest.raises(SpecError, match="float32 does not take 2 bytes"):
+    with refused(SpecError, "spec", "float32", "2 bytes"):
         read(data, "float32")
-    with pytest.raises(SpecError, match="unknown dtype 'nonsense'"):
+    with refused(SpecError, "unknown-dtype", "'nonsense'"):
         read(data, "nonsense")
     assert read(made(described(), b"1234"), "nonsense")["bad"].dtype.name == "float32"  # nothing was left to assume
 
@@ -134,12 +135,12 @@ def test_types_without_a_name_in_numpy_keep_it_in_ours(tmp_path: Path, name: str
 
 
 BAD: list[tuple[str, bytes, type[WeighttoolsError], str]] = [
-    ("magic only", npy.MAGIC, CorruptFileError, "does not begin with an NPY header"),
-    ("no length", npy.MAGIC + b"\1\0\x10", CorruptFileError, "does not begin with an NPY header"),
+    ("magic only", npy_header.MAGIC, CorruptFileError, "does not begin with an NPY header"),
+    ("no length", npy_header.MAGIC + b"\1\0\x10", CorruptFileError, "does not begin with an NPY header"),
     ("version 0", made(described(), b"1234", 0), CorruptFileError, "expected version 1 to 3"),
     ("version 4", made(described(), b"1234", 4), CorruptFileError, "expected version 1 to 3"),
     ("version 255", made(described(), b"1234", 255), CorruptFileError, "expected version 1 to 3"),
-    ("wide length cut", npy.MAGIC + b"\2\0\x10\0", CorruptFileError, "NPY header"),
+    ("wide length cut", npy_header.MAGIC + b"\2\0\x10\0", CorruptFileError, "NPY header"),
     ("header past the end", made(described(), b"", 1, 500), CorruptFileError, "the file ends in its NPY header"),
     ("header of 4 GB", made(described(), b"", 2, 0xFFFFFFFF), CorruptFileError, "header is 4,294,967,295 bytes"),
     ("not UTF-8", made(b"{'\xff'}", version=3), CorruptFileError, "is not UTF-8"),
@@ -226,7 +227,6 @@ TOKENS = [*"{}()[]'\",:# 01", "<f4", ">f4", "|V2", "|O", "True", "None", "L", "9
 
 
 @given(st.lists(st.tuples(st.integers(0, 70), st.sampled_from(TOKENS), st.booleans()), min_size=1, max_size=3))
-@settings(max_examples=300)
 @example(edits=[(11, '"', False)])
 @example(edits=[(59, "\n", False), (60, " ", False)])
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required additional header parsing")  # it is read
@@ -247,20 +247,20 @@ def test_what_ours_takes_numpy_takes(tmp_path_factory: Any, edits: list[tuple[in
 
 @given(st.lists(st.integers(0, 10**18), max_size=6), st.sampled_from(list(DTYPES)))
 def test_headers_are_read_by_numpy_and_aligned(shape: list[int], name: str) -> None:
-    data = npy.encode_header(Spec(DTYPES[name], tuple(shape)))
+    data = npy_header.encode_header(Spec(DTYPES[name], tuple(shape)))
     assert len(data) % 64 == 0
     version = np.lib.format.read_magic(stream := io.BytesIO(data))
     assert version == (1, 0)
     found, fortran, descr = np.lib.format.read_array_header_1_0(stream)
     assert (found, fortran, descr.itemsize) == (tuple(shape), False, -(-DTYPES[name].bits // 8))
-    header = npy.parse_header(lambda n: data[:n], "x")
+    header = npy_header.parse_header(lambda n: data[:n], "x")
     assert (header.shape, header.length) == (tuple(shape), len(data))
-    assert npy.element_type(header, "x") == (DTYPES[name], "<")
+    assert npy_header.element_type(header, "x") == (DTYPES[name], "<")
 
 
 def test_a_very_long_shape_takes_version_2() -> None:
     spec = Spec(DTYPES["float32"], (10**9,) * 6000)
-    data = npy.encode_header(spec)
+    data = npy_header.encode_header(spec)
     assert np.lib.format.read_magic(io.BytesIO(data)) == (2, 0)
     assert len(data) % 64 == 0 and data.count(b"1000000000") == 6000
 
@@ -335,5 +335,5 @@ def test_a_stream_that_is_cut_short_is_refused(tmp_path: Path) -> None:
         np.save(file, np.ones(3))
         np.save(file, np.ones(300))
         file.truncate(file.tell() - 5)
-    with pytest.raises(CorruptFileError, match="truncated: 5 bytes are missing"):
+    with refused(CorruptFileError, "truncated", "5 bytes"):
         wt.open(tmp_path / "a.eqx")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import weighttools as wt
@@ -20,6 +20,7 @@ from tests import strategies
 from tests.formats.conformance import Arrays, FormatConformance
 from tests.formats.refusals import refusal
 from tests.formats.test_npy import NUMPYS_OWN, described, made
+from tests.refused import refused
 from tests.sources import CountingSource
 from tests.strategies import assert_same, random_array, same_bits
 from weighttools.core import budgets
@@ -117,7 +118,7 @@ def test_fixture_reads_as_numpy_reads_it(name: str) -> None:
 
 def test_bare_bfloat16_needs_to_be_told() -> None:
     path = FIXTURES / "bfloat16_bare.npz"
-    with pytest.raises(UnsupportedError, match=r"w\.npy: holds 2-byte elements .* --assume bfloat16"):
+    with refused(UnsupportedError, "unsupported", "w.npy", "2-byte", "--assume bfloat16"):
         wt.open(path)
     with np.load(path) as archive:
         expected = archive["w"].view(DTYPES["bfloat16"].numpy)
@@ -136,7 +137,6 @@ def test_members_without_the_suffix_and_text_members(tmp_path: Path) -> None:
 
 
 @given(strategies.tensor_maps(strategies.arrays(), min_size=1), st.sampled_from([zip_writer._ZIP64_FROM, 1]))
-@settings(max_examples=25)
 def test_members_are_aligned_and_zip64_is_read_by_numpy(
     tmp_path_factory: pytest.TempPathFactory, tensor_map: TensorMap, threshold: int
 ) -> None:
@@ -189,7 +189,7 @@ def test_empty_map(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["__weighttools__", "a\0b", "\ud800", "x" * 65_001])
 def test_names_that_a_zip_cannot_hold(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SpecError, match="NPZ cannot hold a tensor called"):
+    with refused(SpecError, "cannot-hold"):
         TestNpz().write(TensorMap.from_arrays({name: np.zeros(1)}), tmp_path / "x.npz")
     assert not list(tmp_path.iterdir())
 
@@ -235,7 +235,7 @@ def test_sidecar_that_would_inflate_to_much() -> None:
     side = saved(np.full(budgets.SIDECAR_BYTES, ord(" "), np.uint8))
     data = zipped({"a.npy": ONE, "__weighttools__.npy": side}, zipfile.ZIP_DEFLATED)
     assert len(data) < 100_000
-    with pytest.raises(UnsafeFileError, match="would inflate to 16,000,128 bytes; expected at most 16,000,000"):
+    with refused(UnsafeFileError, "inflates-without-measure", "16,000,128", "16,000,000"):
         read(data)
 
 
@@ -303,7 +303,7 @@ def test_overlapping_members_are_refused() -> None:
     data = outer[:begin] + directory + end
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert archive.namelist() == ["a.npy", "b.npy"]
-    with pytest.raises(UnsafeFileError, match=r"archive members 'a\.npy' and 'b\.npy' overlap"):
+    with refused(UnsafeFileError, "overlap", "'a.npy'", "'b.npy'"):
         read(data)
 
 
@@ -316,13 +316,13 @@ def test_member_that_inflates_past_its_size(declared: int) -> None:
 
 def test_member_that_inflates_short() -> None:
     data = patched(SQUEEZED, CENTRAL, 24, u32(4128 + 100))
-    with pytest.raises(CorruptFileError, match=r"inflates to 4,128 of its declared 4,228 bytes"):
+    with refused(CorruptFileError, "damaged-member", "inflates to 4,128", "4,228 bytes"):
         read(data)["a"].read()
 
 
 def test_member_with_more_behind_its_array_than_declared() -> None:
     data = patched(zipped({"a.npy": saved(np.zeros(500)) + bytes(1000)}, 8), CENTRAL, 24, u32(4500))
-    with pytest.raises(CorruptFileError, match="inflates past its declared 4,500 bytes"):
+    with refused(CorruptFileError, "damaged-member", "inflates past", "4,500 bytes"):
         read(data)["a"].read()
 
 
@@ -353,14 +353,14 @@ def test_failing_disk_is_not_called_a_damaged_archive(nth: int) -> None:
 def test_member_with_a_wrong_checksum() -> None:
     crc = struct.unpack("<I", SQUEEZED[14:18])[0]
     data = patched(SQUEEZED, CENTRAL, 16, u32(crc ^ 1))
-    with pytest.raises(CorruptFileError, match=r"is damaged: its CRC-32 is"):
+    with refused(CorruptFileError, "damaged-member", "its CRC-32 is"):
         read(data)["a"].read()
 
 
 def test_member_that_does_not_inflate() -> None:
     at = SQUEEZED.index(b"a.npy") + 5
     data = SQUEEZED[:at] + b"\xff\xff\xff\xff" + SQUEEZED[at + 4 :]
-    with pytest.raises(CorruptFileError, match="its content does not inflate"):
+    with refused(CorruptFileError, "damaged-member", "does not inflate"):
         read(data)
 
 
@@ -368,11 +368,11 @@ def test_a_bomb_is_opened_cheaply() -> None:
     """A gigabyte of zeros is listed: opening it inflates its header only. Its values are not worth 8 kB of file."""
     tensor = read(bomb(10**9))["a"]
     assert tensor.n_elements == 10**9
-    with pytest.raises(UnsafeFileError, match="would inflate to 1,000,000,"):
+    with refused(UnsafeFileError, "inflates-without-measure", "1,000,000"):
         tensor.read()
     tensor = read(bomb(10**8))["a"]
     assert tensor.n_elements == 10**8
-    with pytest.raises(CorruptFileError, match="of its declared"):
+    with refused(CorruptFileError, "damaged-member", "of its declared"):
         tensor.read()
 
 
@@ -404,7 +404,6 @@ VALUES = st.sampled_from([b"\0", b"\1", b"\xff", u16(0xFFFF), u32(0xFFFFFFFF), u
 
 
 @given(st.lists(st.tuples(FIELDS, VALUES), min_size=1, max_size=3), st.booleans())
-@settings(max_examples=400)
 def test_any_field_of_any_record_may_lie(changes: list[tuple[tuple[bytes, int, int], bytes]], deflated: bool) -> None:
     data = zipped({"a.npy": ONE, "b.npy": saved(np.arange(9))}, 8 if deflated else 0)
     for (signature, offset, nth), value in changes:

@@ -22,7 +22,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
 from weighttools.formats import members_check
 from weighttools.io.source import Bytes
-from weighttools.write import writing as conversion
+from weighttools.write.plan import plan
 
 MOST_TENSORS = 12
 MOST_BYTES = 64 << 20
@@ -133,7 +133,7 @@ def attack(name: str, data: bytes) -> bool:
     _refused(lambda: wt.params(tensor_map, by="module"))
     _refused(lambda: list(outline(tensor_map, None)))
     for dst in ("x.safetensors", "x.npz", "x.pt", "x.gguf", "x.h5", "x.msgpack", "x/"):
-        _refused(lambda dst=dst: conversion.write(tensor_map, dst, dry_run=True))  # type: ignore[misc]
+        _refused(lambda dst=dst: plan(tensor_map, dst).record)  # type: ignore[misc]
     _read_some(tensor_map)
     return True
 

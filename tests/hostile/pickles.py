@@ -108,7 +108,7 @@ def payloads(marker: str) -> Iterator[tuple[str, bytes]]:
         ("copyreg", "_reconstructor", glob("os", "system") + b"NN"), ("types", "FunctionType", b"N"),
         ("torch", "serialization.os.system", touch), ("collections", "abc.sys.modules.get", text("os")),
         ("torch._utils", "__builtins__.eval", python), ("pip._internal", "main", text("install")),
-        ("weighttools.verbs.api", "convert", text(marker) + text(marker)), ("site", "main", b""),
+        ("weighttools.verbs.convert", "convert", text(marker) + text(marker)), ("site", "main", b""),
         ("multiprocessing.util", "spawnv_passfds", touch), ("lib2to3.pgen2.grammar", "Grammar.loads", text("x")),
         ("idlelib.pyshell", "ModifiedInterpreter.runcommand", python), ("doctest", "debug_script", python),
         ("asyncio.unix_events", "_UnixSubprocessTransport._start", touch), ("trace", "Trace.run", python),

@@ -8,7 +8,8 @@ import pytest
 
 import weighttools as wt
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.io.source import Bytes

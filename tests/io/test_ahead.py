@@ -14,7 +14,8 @@ from safetensors.numpy import save_file
 import weighttools as wt
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import Held
-from weighttools.core.tensor import Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SourceError
 from weighttools.io import ahead
 from weighttools.io.progress import silent

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import weighttools
+from tests.refused import refused
 from weighttools.errors import SourceError, UnsafeFileError
 from weighttools.io.beside import inside, not_copied, weights, why_not_copied
 
@@ -22,7 +23,7 @@ def test_a_name_that_leaves_is_refused_whether_the_file_is_there_or_not(tmp_path
         if there:
             (tmp_path / "x").write_bytes(b"")
         for found in (inside, weights):
-            with pytest.raises(UnsafeFileError, match="index: names the file .*; expected a plain relative name"):
+            with refused(UnsafeFileError, "leaves-directory", "index: names the file", "a plain relative name"):
                 found(home, name, "index")
 
 
@@ -37,7 +38,7 @@ def test_links_may_lead_within_the_directory_only(tmp_path: Path) -> None:
     for there in (False, True):  # the answer does not tell whether a file elsewhere exists
         if there:
             (tmp_path / "x").write_bytes(b"")
-        with pytest.raises(UnsafeFileError, match="x: is a link that leaves its directory; expected a file in the"):
+        with refused(UnsafeFileError, "leaves-directory", "x: is a link", "a file in the"):
             inside(home, "out/x", "index")
 
 
@@ -49,14 +50,14 @@ def test_links_into_the_blobs_of_a_cache_are_followed(tmp_path: Path) -> None:
     (snapshot / "w").symlink_to("../../blobs/1")
     assert inside(snapshot, "w", "index").path == str(snapshot / "w")
     (snapshot / "v").symlink_to("../../refs")
-    with pytest.raises(UnsafeFileError, match="leaves its directory"):
+    with refused(UnsafeFileError, "leaves-directory"):
         inside(snapshot, "v", "index")
 
 
 @pytest.mark.parametrize("name", ["x", "x" * 5000, "\ud800"])
 def test_a_missing_file_is_named_in_one_line(tmp_path: Path, name: str) -> None:
     for found in (inside, weights):
-        with pytest.raises(SourceError, match=r"is named by m\.index, but there is no such file; fetch") as caught:
+        with refused(SourceError, "no-such-file", "named by m.index", "fetch") as caught:
             found(tmp_path, name, tmp_path / "m.index")
         assert str(caught.value).isprintable()
 
@@ -76,11 +77,11 @@ def test_a_link_that_leads_nowhere_says_where(target: str, tmp_path: Path) -> No
     link = tmp_path / "model.safetensors"
     link.symlink_to(link.name if target == "loop" else target)
     fact, remedy = DANGLING[target]
-    with pytest.raises(SourceError, match="is named by i, but is a link") as caught:
+    with refused(SourceError, "dangling-link", "named by i") as caught:
         weights(tmp_path, link.name, "i")
     assert fact in str(caught.value) and remedy in str(caught.value)
     for place in (link, tmp_path):
-        with pytest.raises(SourceError, match="is a link") as caught:
+        with refused(SourceError, "dangling-link") as caught:
             weighttools.open(place)
         assert str(caught.value).startswith(f"{link}: is a link") and remedy in str(caught.value)
         assert fact in str(caught.value) and str(caught.value).count(";") == 1

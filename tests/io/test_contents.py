@@ -18,7 +18,7 @@ import pytest
 
 import weighttools as wt
 from weighttools.core.crc32 import crc32, crc32_of, joined
-from weighttools.core.tensor import Span
+from weighttools.core.spec import Span
 from weighttools.errors import CorruptFileError
 from weighttools.io.contents import Checked
 from weighttools.io.source import Bytes, LocalFile

@@ -42,9 +42,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("writer", WRITERS)
 def test_killed_at_random_moments(writer: str, large: Path, tmp_path: Path) -> None:
-    """40 SIGKILLs spread over the whole of a write: under the target's name is always the old or the new, whole."""
+    """40 SIGKILLs spread over the whole of a write: under the target's name is always the old or the new, whole.
+
+    Of the thorough run: it takes a while, and moments are told by a clock. In the quick one a write kills itself.
+    """
     name, options = WRITERS[writer]
     (tmp_path / "place").mkdir()
     old = tmp_path / "old"

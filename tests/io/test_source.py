@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 
 import weighttools
 from tests.formats.conformance import run_python
+from tests.refused import refused
 from weighttools.core import budgets
 from weighttools.errors import CorruptFileError, SourceError, UnsupportedError
 from weighttools.io import source as source_module
@@ -54,7 +55,7 @@ def test_reads_are_exact(path: Path, monkeypatch: pytest.MonkeyPatch, positioned
 
 @pytest.mark.parametrize("make", [LocalFile, lambda path: Bytes(path.read_bytes(), str(path))])
 def test_reading_beyond_the_end_is_told(path: Path, make: type[LocalFile]) -> None:
-    with pytest.raises(SourceError, match=r"data\.bin: ends early"):
+    with refused(SourceError, "ends-early", "data.bin"):
         make(path).read(len(DATA) - 3, 4)
 
 
@@ -92,7 +93,7 @@ def test_file_that_shrinks_while_open_is_noticed(path: Path) -> None:
     source = LocalFile(path)
     source.read(0, 1)
     os.truncate(path, 100)
-    with pytest.raises(SourceError, match=r"ends early: it shrank while open at byte 100"):
+    with refused(SourceError, "ends-early", "byte 100"):
         source.read(90, 20)
 
 
@@ -103,7 +104,7 @@ def test_failing_disk_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     source = LocalFile(path)
     source.fileno()
     monkeypatch.setattr(os, "preadv", fail)
-    with pytest.raises(SourceError, match=r"data\.bin: read failed: Input/output error at byte 3"):
+    with refused(SourceError, "cannot-be-read", "data.bin", "Input/output error", "byte 3"):
         source.read(3, 1)
 
 
@@ -115,22 +116,23 @@ def test_what_is_no_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         for name, what in (("pipe", "a named pipe"), ("socket", "a socket"), ("", "a directory")):
             with pytest.raises(SourceError, match=f"is {what}; expected a regular file"):
                 open_source(tmp_path / name)
-    with pytest.raises(SourceError, match="is a character device"):
+    with refused(SourceError, "not-a-file", "character device"):
         open_source("/dev/null")
 
 
 def test_missing_file_names_near_ones(path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no such file or directory; did you mean .*data\.bin\?"):
+    with refused(SourceError, "no-such-file", "did you mean", "data.bin"):
         open_source(path.with_name("date.bin"))
-    with pytest.raises(SourceError, match=r"no such file or directory$"):
+    with refused(SourceError, "no-such-file") as caught:
         open_source(path.with_name("nothing-like-it"))
-    with pytest.raises(SourceError, match="no such file"):
+    assert caught.value.remedy is None
+    with refused(SourceError, "no-such-file"):
         open_source(path.parent / "nowhere" / "x")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 5000])
 def test_impossible_names(name: str) -> None:
-    with pytest.raises(SourceError, match="cannot be read") as caught:
+    with refused(SourceError, "cannot-be-read") as caught:
         open_source(name)
     assert str(caught.value).isprintable()
 
@@ -149,7 +151,7 @@ def test_a_terminal_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_urls_are_not_read() -> None:
-    with pytest.raises(UnsupportedError, match="URLs are not read; download the file"):
+    with refused(UnsupportedError, "url"):
         open_source("https://example.org/model.safetensors")
 
 
@@ -208,7 +210,7 @@ def test_file_urls(host: str, tmp_path: Path) -> None:
     assert open_source(url).name == str(path)
     assert weighttools.open(url).origin.path == str(path) and list(weighttools.open(tmp_path.as_uri())) == ["w"]
     assert weighttools.check(url)["findings"] == weighttools.check(path)["findings"]
-    with pytest.raises(UnsupportedError, match="another machine; expected file:/// and an absolute path"):
+    with refused(UnsupportedError, "url"):
         weighttools.open("file://elsewhere/model.safetensors")
 
 
@@ -245,5 +247,5 @@ def test_json_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     path.write_text('{"a": 1}')
     assert text.read_json(path) == {"a": 1}
     monkeypatch.setattr(budgets, "JSON_BYTES", 7)
-    with pytest.raises(CorruptFileError, match="is 8 bytes long; expected at most 7"):
+    with refused(CorruptFileError, "too-large", "8", "7"):
         text.read_json(path)

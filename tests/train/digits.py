@@ -28,17 +28,17 @@ def start(dtype: Any = np.float32, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: array.astype(np.float32).astype(dtype) for name, array in drawn.items()}
 
 
-def run(p: Mapping[str, Any], batch: train.Batch) -> Any:
+def run(p: Mapping[str, Any], batch: train.data.Batch) -> Any:
     """Return the logits."""
-    hidden = train.relu(train.linear(batch["inputs"], p["fc1.weight"], p["fc1.bias"]))
-    return train.linear(hidden, p["fc2.weight"], p["fc2.bias"])
+    hidden = train.ops.relu(train.ops.linear(batch["inputs"], p["fc1.weight"], p["fc1.bias"]))
+    return train.ops.linear(hidden, p["fc2.weight"], p["fc2.bias"])
 
 
-def dropped(p: Mapping[str, Any], batch: train.Batch) -> Any:
+def dropped(p: Mapping[str, Any], batch: train.data.Batch) -> Any:
     """Return the logits, with dropout while training."""
-    hidden = train.relu(train.linear(batch["inputs"], p["fc1.weight"], p["fc1.bias"]))
+    hidden = train.ops.relu(train.ops.linear(batch["inputs"], p["fc1.weight"], p["fc1.bias"]))
     seed = (*batch["seed"], 1) if "seed" in batch else None
-    return train.linear(train.dropout(hidden, rate=0.2, seed=seed), p["fc2.weight"], p["fc2.bias"])
+    return train.ops.linear(train.ops.dropout(hidden, rate=0.2, seed=seed), p["fc2.weight"], p["fc2.bias"])
 
 
 def model(dtype: Any = np.float32, seed: int = 0) -> train.Model:

@@ -13,22 +13,28 @@ from weighttools import train
 
 CASES: dict[str, dict[str, Any]] = {
     "adamw": {"clip_norm": 1.0, "accumulate": 2},
-    "ema": {"average": train.ema(0.9), "optimizer": train.sgd(train.warmup_cosine(0.2, warmup=5), momentum=0.9)},
-    "pruned": {"prune": train.gradual(0.8, every=3), "optimizer": train.rmsprop(1e-3)},
-    "pruned ema": {"prune": train.gradual(0.8, every=3), "average": train.ema(0.9)},
-    "pruned swa": {"prune": train.gradual(0.8, every=4, stop=1.0), "average": train.swa()},
-    "plateau": {"optimizer": train.adafactor(train.Plateau(1e-2, patience=1, threshold=0.5)), "patience": 3},
-    "muon": {"optimizer": train.muon(1e-2), "sampler": "weighted"},
+    "ema": {
+        "average": train.optim.ema(0.9),
+        "optimizer": train.optim.sgd(train.schedules.warmup_cosine(0.2, warmup=5), momentum=0.9),
+    },
+    "pruned": {"prune": train.gradual(0.8, every=3), "optimizer": train.optim.rmsprop(1e-3)},
+    "pruned ema": {"prune": train.gradual(0.8, every=3), "average": train.optim.ema(0.9)},
+    "pruned swa": {"prune": train.gradual(0.8, every=4, stop=1.0), "average": train.optim.swa()},
+    "plateau": {
+        "optimizer": train.optim.adafactor(train.schedules.Plateau(1e-2, patience=1, threshold=0.5)),
+        "patience": 3,
+    },
+    "muon": {"optimizer": train.optim.muon(1e-2), "sampler": "weighted"},
 }
 
 
 def trained(case: str, directory: Path | None, log: Any = None) -> train.Result:
     """Train to the end, from the checkpoint if there is one."""
     x, y = digits()
-    data = train.arrays(x, y, np.linspace(0.5, 1.5, len(y)))
+    data = train.data.arrays(x, y, np.linspace(0.5, 1.5, len(y)))
     return train.fit(
         train.Model(dropped, start()), data, task=train.Classification(10, "balanced"), validation=0.2, epochs=6,
-        batch_size=16, every=2, seed=3, checkpoint=directory, resume=directory is not None, log=log, **CASES[case],
+        batch_size=16, every=2, seed=3, state=directory, resume=directory is not None, log=log, **CASES[case],
     )  # fmt: skip
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from weighttools.core import blas
 from weighttools.train import ops, parallel, value_and_grad
@@ -20,6 +21,13 @@ def openblas_threads() -> list[int]:
     """As another package sees them; empty where NumPy uses another BLAS."""
     found = ThreadpoolController().info()
     return [i["num_threads"] for i in found if i["internal_api"] == "openblas" and "numpy" in i["filepath"]]
+
+
+@pytest.fixture(autouse=True)
+def openblas_has_two() -> Iterator[None]:
+    """More than one, so that giving them back shows."""
+    with threadpool_limits(2, user_api="blas"):
+        yield
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_patterns_choose_what_is_averaged():
         ({"w": np.zeros((2, 2))}, {"weights": [1.0]}, "1 weights for 2 checkpoints"),
         ({"w": np.zeros((2, 2))}, {"weights": [1.0, -1.0]}, "sum is not 0"),
         ({"w": np.zeros((2, 2))}, {"weights": [1.0, float("nan")]}, "finite"),
-        ({"w": np.zeros((2, 2))}, {"ema": 1.5}, "--ema 1.5"),
+        ({"w": np.zeros((2, 2))}, {"ema": 1.5}, "ema 1.5"),
         ({"w": np.zeros((2, 2))}, {"ema": 0.5, "weights": [1.0, 1.0]}, "exclude each other"),
         ({"w": np.zeros((2, 2))}, {"include": ["x"]}, "matches no tensor"),
         (None, {}, "two or more"),
@@ -116,7 +116,7 @@ def maps_of(*maps):
 def test_what_not_all_have_is_an_error_that_names_it_and_the_option():
     first, second = {"a": 1, "b": 2, "c": 3}, {"a": 3, "b": 4, "c": 5}
     for maps, name in (((first | {"x": 1}, second), "no tensor 'x'"), ((first, second | {"x": 1}), "it has 'x'")):
-        with pytest.raises(wt.WeighttoolsError, match=f"{name}.*--missing keep"):
+        with pytest.raises(wt.WeighttoolsError, match=f"{name}.*missing keep"):
             wt.average(maps_of(*maps))
         kept, dropped = (wt.average(maps_of(*maps), missing=how) for how in ("keep", "drop"))
         assert {n: t.read()[0, 0] for n, t in kept.items()} == {"a": 2, "b": 3, "c": 4, "x": 1}

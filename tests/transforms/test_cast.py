@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.strategies import random_array, same_bits
@@ -94,7 +94,6 @@ def assert_rounded(block: np.ndarray, name: str) -> None:
 
 @pytest.mark.parametrize("name", NARROW)
 @given(st.lists(st.floats(width=64) | st.floats(-1e5, 1e5) | st.floats(-1e-3, 1e-3), min_size=1, max_size=30))
-@settings(max_examples=25)
 def test_float64_is_rounded_once(name: str, numbers: list[float]) -> None:
     assert_rounded(np.array(numbers), name)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
@@ -59,7 +59,6 @@ def files(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return home, {name: json.loads((home / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")}
 
 
-@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_files_beside_a_model_are_errors_or_metadata(files: tuple[Path, dict[str, Any]], data: st.DataObject) -> None:
     home, whole = files
@@ -75,7 +74,6 @@ def test_files_beside_a_model_are_errors_or_metadata(files: tuple[Path, dict[str
     assert len(found["tokenizer.ggml.tokens"]) == len(found["tokenizer.ggml.token_type"]) == 330
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(ROWS)), st.sampled_from(places(CONFIG)[1:]), JUNK)
 def test_configurations_are_errors_or_settings(architecture: str, place: tuple[Any, ...], junk: Any) -> None:
     config = spoilt(CONFIG, place, junk)
@@ -161,7 +159,6 @@ METADATA: dict[str, Any] = {
 }  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(["llama", "gpt2", "bert"]), st.sampled_from(places(METADATA)[1:]), JUNK)
 def test_metadata_are_errors_or_files(kind: str, place: tuple[Any, ...], junk: Any) -> None:
     metadata = spoilt({**METADATA, "tokenizer.ggml.model": kind}, place, junk)

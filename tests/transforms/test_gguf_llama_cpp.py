@@ -22,8 +22,8 @@ from transformers.tokenization_utils_base import generate_merges
 
 import weighttools as wt
 from tests.llama_cpp import LlamaCpp
+from tests.thorough import chosen
 from weighttools.cli.main import main
-from weighttools.verbs import api
 
 CORPUS = [
     "the cat sat on the mat",
@@ -158,10 +158,14 @@ def saved(name: str, folder: Path) -> tuple[Any, Any]:
     return module, tokenizer
 
 
-@pytest.mark.parametrize("name", MODELS)
+SEVERAL = ("llama", "llama3", "qwen2", "phi3-long", "gemma3", "gpt2")
+"""For the quick run: each kind of tokenizer, of norm and of rotary positions."""
+
+
+@pytest.mark.parametrize("name", chosen(MODELS, SEVERAL))
 def test_llama_cpp_writes_what_transformers_does(name: str, tmp_path: Path) -> None:
     module, tokenizer = saved(name, tmp_path / "hf")
-    record = api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
+    record = wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
     said = [note for note in record["notes"] if "llama.cpp" in note]
     assert len(said) == (MODELS[name][2] == "qwen2") and all("NFC" in note for note in said)
     theirs = LlamaCpp(tmp_path / "m.gguf")
@@ -187,7 +191,7 @@ def test_bert_embeds_in_llama_cpp_as_in_transformers(tmp_path: Path) -> None:
     module = transformers.BertModel(config, add_pooling_layer=False).eval()
     module.save_pretrained(tmp_path / "hf")
     tokenizer.save_pretrained(tmp_path / "hf")
-    api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
+    wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
     theirs = LlamaCpp(tmp_path / "m.gguf", embeds=True)
     for text in ("the cats sat on mat.", "The CAT sat 12 日 emo", "unable [MASK] zzz", "Émo c!"):
         assert theirs.ids(text) == tokenizer(text)["input_ids"], text
@@ -195,7 +199,7 @@ def test_bert_embeds_in_llama_cpp_as_in_transformers(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = module(torch.tensor([ids])).last_hidden_state[0].numpy()
     np.testing.assert_allclose(np.array(theirs.embeddings(ids)), expected, atol=0.01)  # its GELU is a table in float16
-    api.convert(tmp_path / "m.gguf", tmp_path / "back", names="hf")
+    wt.convert(tmp_path / "m.gguf", tmp_path / "back", names="hf")
     again = transformers.AutoTokenizer.from_pretrained(tmp_path / "back")
     for text in ("the cats sat on mat.", "The CAT sat 12 日 emo", "unable [MASK] zzz", "Émo c!"):
         assert again(text, "the cat")["input_ids"] == tokenizer(text, "the cat")["input_ids"], text
@@ -215,7 +219,7 @@ TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfo
 def test_a_directory_has_the_tokenizer_that_transformers_takes_from_the_file(name: str, tmp_path: Path) -> None:
     _, tokenizer = saved(name, tmp_path / "hf")
     (tmp_path / "hf/chat_template.jinja").write_text(TEMPLATE)
-    api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
+    wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
     out = directory(tmp_path / "m.gguf", tmp_path / "out")
     ours = transformers.AutoTokenizer.from_pretrained(out)
@@ -236,11 +240,11 @@ def test_a_directory_has_the_tokenizer_that_transformers_takes_from_the_file(nam
     assert (said.bos_token_id, said.eos_token_id, said.pad_token_id) == (1, 2, 3)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", chosen(MODELS, SEVERAL[::2]))
 def test_there_and_back_transformers_computes_the_same(name: str, tmp_path: Path) -> None:
     """Short texts and, for rotary positions that depend on it, texts beyond the original length."""
     module, _ = saved(name, tmp_path / "hf")
-    api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
+    wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
     out = directory(tmp_path / "m.gguf", tmp_path / "out")
     again = transformers.AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     for length in (12, 300) if name == "phi3-long" else (12, 100):
@@ -251,7 +255,7 @@ def test_there_and_back_transformers_computes_the_same(name: str, tmp_path: Path
 
 def test_config_json_has_the_vocabulary_that_metadata_lack(tmp_path: Path) -> None:
     module, _ = saved("llama", tmp_path / "hf")
-    api.convert(tmp_path / "hf", tmp_path / "whole.gguf", names="gguf")
+    wt.convert(tmp_path / "hf", tmp_path / "whole.gguf", names="gguf")
     whole = wt.open(tmp_path / "whole.gguf")
     less = {key: value for key, value in whole.metadata.items() if key != "llama.vocab_size"}
     wt.save(tmp_path / "m.gguf", whole.replace(metadata=less))
@@ -267,12 +271,12 @@ def test_a_directory_of_a_gguf_file_becomes_the_same_metadata_again(tmp_path: Pa
     for name in ("llama", "gpt2", "qwen2"):
         saved(name, tmp_path / name)
         first, again, flat = (tmp_path / f"{name}-{i}.gguf" for i in range(3))
-        api.convert(tmp_path / name, first, names="gguf")
+        wt.convert(tmp_path / name, first, names="gguf")
         out = directory(first, tmp_path / f"{name}-out")
         assert not [key for key in wt.open(out).metadata if key.startswith("tokenizer.")]
-        api.convert(out, again, names="gguf")
-        api.convert(first, tmp_path / f"{name}.safetensors")
-        api.convert(tmp_path / f"{name}.safetensors", flat)
+        wt.convert(out, again, names="gguf")
+        wt.convert(first, tmp_path / f"{name}.safetensors")
+        wt.convert(tmp_path / f"{name}.safetensors", flat)
         expected = read_by_gguf(first)
         assert read_by_gguf(flat) == expected
         found = read_by_gguf(again)
@@ -310,7 +314,7 @@ TYPES = {
                                             ("llama3", {"tokenizer.ggml.merges": ["ARRAY", "STRING"]})])  # fmt: skip
 def test_types_and_special_tokens_are_those_of_the_package(name: str, more: dict[str, Any], tmp_path: Path) -> None:
     _, tokenizer = saved(name, tmp_path / "hf")
-    api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
+    wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
     found = read_by_gguf(tmp_path / "m.gguf")
     for key, kinds in {**TYPES, **more}.items():
         assert found[key][0] == kinds, key
@@ -360,23 +364,23 @@ def test_what_llama_cpp_would_take_for_something_else_is_refused_first(inside: A
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     saved("llama", tmp_path / "hf")
-    plain = api.convert(tmp_path / "hf", tmp_path / "plain.gguf", dry_run=True)
-    assert any("--names gguf" in note for note in plain["notes"])
+    plain = wt.convert(tmp_path / "hf", tmp_path / "plain.gguf", dry_run=True)
+    assert any("names gguf writes" in note for note in plain["notes"])
     (tmp_path / "hf/tokenizer.json").unlink()
     edited(tmp_path / "hf", "config.json", lambda d: d.pop("intermediate_size"))
-    notes = api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf", dry_run=True)["notes"]
+    notes = wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf", dry_run=True)["notes"]
     assert any("without a tokenizer" in note for note in notes)
     assert any("without feed_forward_length" in note for note in notes)
 
 
 def test_texts_that_llama_cpp_cuts_otherwise_are_said(tmp_path: Path) -> None:
     _, tokenizer = saved("qwen2", tmp_path / "qwen2")
-    api.convert(tmp_path / "qwen2", tmp_path / "m.gguf", names="gguf")
+    wt.convert(tmp_path / "qwen2", tmp_path / "m.gguf", names="gguf")
     assert LlamaCpp(tmp_path / "m.gguf").ids("e\u0301") != tokenizer("e\u0301")["input_ids"]
     saved("llama", tmp_path / "llama")
     first = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
     edited(tmp_path / "llama", "tokenizer.json", lambda d: d.update(normalizer=None, pre_tokenizer=first))
-    notes = api.convert(tmp_path / "llama", tmp_path / "m.gguf", names="gguf", force=True)["notes"]
+    notes = wt.convert(tmp_path / "llama", tmp_path / "m.gguf", names="gguf", force=True)["notes"]
     tokenizer = Tokenizer.from_file(str(tmp_path / "llama/tokenizer.json"))
     assert any("one more space" in note for note in notes)
     theirs = LlamaCpp(tmp_path / "m.gguf")
@@ -386,7 +390,7 @@ def test_texts_that_llama_cpp_cuts_otherwise_are_said(tmp_path: Path) -> None:
 
 def test_norms_stay_float32_for_llama_cpp(tmp_path: Path) -> None:
     _, tokenizer = saved("llama", tmp_path / "hf")
-    record = api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf", dtype="float16")
+    record = wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf", dtype="float16")
     kinds = {tensor.name: tensor.tensor_type.name for tensor in GGUFReader(tmp_path / "m.gguf").tensors}
     assert {kinds["output_norm.weight"], kinds["blk.0.attn_norm.weight"]} == {"F32"}
     assert {kinds["blk.0.attn_q.weight"], kinds["token_embd.weight"]} == {"F16"}
@@ -396,7 +400,7 @@ def test_norms_stay_float32_for_llama_cpp(tmp_path: Path) -> None:
 
 def test_a_plain_installation_writes_the_tokenizer(tmp_path: Path) -> None:
     saved("llama", tmp_path / "hf")
-    api.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
+    wt.convert(tmp_path / "hf", tmp_path / "m.gguf", names="gguf")
     code = (
         "import sys\n"
         "for name in ('tokenizers', 'transformers', 'gguf', 'torch'): sys.modules[name] = None\n"

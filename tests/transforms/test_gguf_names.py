@@ -21,7 +21,6 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.families.gguf.names import FAMILIES
 from weighttools.transforms.gguf_names import translate
-from weighttools.verbs import api
 
 SMALL = {
     "vocab_size": 64,
@@ -100,8 +99,8 @@ def test_names_are_those_of_the_packages_tables(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", MODELS)
 def test_there_and_back_is_the_same(name: str, tmp_path: Path) -> None:
     _, folder = saved(name, tmp_path)
-    api.convert(folder, tmp_path / "m.gguf", names="gguf")
-    api.convert(tmp_path / "m.gguf", tmp_path / "back.safetensors", names="hf")
+    wt.convert(folder, tmp_path / "m.gguf", names="gguf")
+    wt.convert(tmp_path / "m.gguf", tmp_path / "back.safetensors", names="hf")
     before, after = wt.open(folder), wt.open(tmp_path / "back.safetensors")
     assert set(after) == set(before)
     for key in before:
@@ -115,7 +114,7 @@ def test_there_and_back_is_the_same(name: str, tmp_path: Path) -> None:
 def test_transformers_loads_our_gguf_as_the_model_it_was(name: str, tmp_path: Path) -> None:
     built, folder = saved(name, tmp_path)
     (tmp_path / "out").mkdir()
-    api.convert(folder, tmp_path / "out" / "m.gguf", names="gguf")
+    wt.convert(folder, tmp_path / "out" / "m.gguf", names="gguf")
     config = transformers.LlamaConfig(**SMALL) if name == "mistral" else built.config  # GGUF calls both llama
     settings = {"gguf_file": "m.gguf", "dtype": torch.float32, "config": config}
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", **settings).eval()
@@ -129,7 +128,7 @@ def test_transformers_loads_our_gguf_as_the_model_it_was(name: str, tmp_path: Pa
 
 def test_gemma_norms_are_one_more_in_gguf(tmp_path: Path) -> None:
     built, folder = saved("gemma", tmp_path)
-    api.convert(folder, tmp_path / "m.gguf", names="gguf")
+    wt.convert(folder, tmp_path / "m.gguf", names="gguf")
     found = golden_read(tmp_path / "m.gguf")
     expected = {"output_norm.weight": "model.norm", "blk.1.attn_norm.weight": "model.layers.1.input_layernorm"}
     for ours, theirs in expected.items():
@@ -139,7 +138,7 @@ def test_gemma_norms_are_one_more_in_gguf(tmp_path: Path) -> None:
 
 def test_settings_of_the_config_become_metadata(tmp_path: Path) -> None:
     _, folder = saved("llama", tmp_path)
-    api.convert(folder, tmp_path / "m.gguf", names="gguf")
+    wt.convert(folder, tmp_path / "m.gguf", names="gguf")
     metadata = wt.open(tmp_path / "m.gguf").metadata
     found = {key.removeprefix("llama."): value for key, value in metadata.items() if key.startswith("llama.")}
     assert found["attention.head_count"] == 4 and found["attention.head_count_kv"] == 2
@@ -150,9 +149,9 @@ def test_settings_of_the_config_become_metadata(tmp_path: Path) -> None:
 
 def test_a_missing_output_is_a_tie_to_the_embedding(tmp_path: Path) -> None:
     _, folder = saved("llama-tied", tmp_path)
-    api.convert(folder, tmp_path / "m.gguf", names="gguf")
+    wt.convert(folder, tmp_path / "m.gguf", names="gguf")
     assert "output.weight" not in golden_read(tmp_path / "m.gguf")
-    api.convert(tmp_path / "m.gguf", tmp_path / "back.safetensors", names="hf")
+    wt.convert(tmp_path / "m.gguf", tmp_path / "back.safetensors", names="hf")
     assert dict(wt.open(tmp_path / "back.safetensors").aliases) == {"lm_head.weight": "model.embed_tokens.weight"}
 
 
@@ -170,7 +169,7 @@ def test_quantised_q_and_k_are_permuted_without_decoding(kind: GGMLQuantizationT
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    api.convert(tmp_path / "q.gguf", tmp_path / "hf.gguf", names="hf")
+    wt.convert(tmp_path / "q.gguf", tmp_path / "hf.gguf", names="hf")
     found = golden_read(tmp_path / "hf.gguf")
     for which, n_heads in (("q", 4), ("k", 2)):
         half = 32 // n_heads // 2
@@ -190,7 +189,7 @@ def test_a_prefix_of_an_outer_class_makes_no_difference(tmp_path: Path) -> None:
 def test_what_the_other_side_derives_is_left_out_and_said(tmp_path: Path) -> None:
     tensors = {"token_embd.weight": np.ones((4, 2), np.float32), "rope_freqs.weight": np.ones(4, np.float32)}
     golden_write(tmp_path / "m.gguf", tensors)
-    record = api.convert(tmp_path / "m.gguf", tmp_path / "m.safetensors", names="hf")
+    record = wt.convert(tmp_path / "m.gguf", tmp_path / "m.safetensors", names="hf")
     assert list(wt.open(tmp_path / "m.safetensors")) == ["model.embed_tokens.weight"]
     assert any("rope_freqs.weight" in note for note in record["notes"])
 

@@ -66,11 +66,11 @@ def test_keras_kernels_have_their_fans_at_the_end() -> None:
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"method": "melt"}, "no initialiser is called 'melt'"),
-    ({"method": "zeros", "std": 1.0}, "zeros takes no --std"),
-    ({"method": "normal", "activation": "relu"}, "normal takes no --activation"),
-    ({"method": "uniform"}, "--std for uniform"),
-    ({"method": "constant"}, "--value for constant"),
-    ({"seed": -1}, "--seed"),
+    ({"method": "zeros", "std": 1.0}, "zeros takes no std"),
+    ({"method": "normal", "activation": "relu"}, "normal takes no activation"),
+    ({"method": "uniform"}, "std for uniform"),
+    ({"method": "constant"}, "value for constant"),
+    ({"seed": -1}, "seed -1 is out of range"),
     ({"include": ["nothing.*"]}, "matches no tensor"),
 ])  # fmt: skip
 def test_options_that_do_not_fit(before: TensorMap, options: dict[str, Any], message: str) -> None:

@@ -301,7 +301,7 @@ def test_a_refusal_names_the_tensor_and_a_rule_settles_it() -> None:
         SpecError, match=r"'net.0.weight' is: .*Linear or Embedding\? \(and 1 more: net.1.weight\)"
     ) as caught:
         carried(arrays, "flax", source="torch")
-    assert "--layout-rule 'net.0.weight=RULE'" in str(caught.value)
+    assert "layout_rule 'net.0.weight=RULE'" in str(caught.value)
     found = carried(arrays, "flax", "net.*=embedding", "net.0.*=linear", source="torch")
     assert_same(
         found, {"params/net/0/kernel": arrays["net.0.weight"].T, "params/net/1/embedding": arrays["net.1.weight"]}
@@ -351,7 +351,7 @@ def test_the_source_is_found_out_with_evidence(case: str) -> None:
 
 @pytest.mark.parametrize("arrays", [{"c.weight": z(3, 3, 3, 3)}, {"c/kernel": z(3, 3)}, {"a": z(2)}, {}])
 def test_a_source_that_cannot_be_told_is_asked_for(arrays: Arrays) -> None:
-    with pytest.raises(SpecError, match="--layout-from"):
+    with pytest.raises(SpecError, match="say it: layout_from"):
         layout(TensorMap.from_arrays(arrays), "keras" if "c.weight" in arrays else "torch")
 
 
@@ -496,7 +496,7 @@ def test_command(checkpoint: tuple[Path, Arrays], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"layout_from": "torch"}, {"layout_rule": ["*=keep"]}])
 def test_options_need_layout(checkpoint: tuple[Path, Arrays], tmp_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match="need --layout"):
+    with pytest.raises(SpecError, match="layout_from and layout_rule need layout"):
         wt.convert(checkpoint[0], tmp_path / "x.npz", **options)
 
 
@@ -525,7 +525,7 @@ def test_quantised_kernels_of_keras_are_not_transposed_without_their_scales(
     model.layers[0].quantize(mode)
     path = tmp_path / f"m{suffix}"
     model.save_weights(path) if suffix == ".weights.h5" else model.save(path)
-    with pytest.raises(SpecError, match=r"weights are packed as .*leave --layout out"):
+    with pytest.raises(SpecError, match=r"weights are packed as .*leave layout out"):
         wt.convert(path, tmp_path / "m.safetensors", layout="torch")
     assert not (tmp_path / "m.safetensors").exists()
 

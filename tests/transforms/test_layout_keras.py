@@ -210,4 +210,4 @@ def test_recurrent_layers_are_called_so_and_no_rule_is_offered(tmp_path: Path, s
         model.save(tmp_path / f"m.{suffix}")
     with pytest.raises(SpecError, match="recurrent") as caught:
         wt.convert(tmp_path / f"m.{suffix}", tmp_path / "m.safetensors", layout="torch")
-    assert "--layout-rule" not in str(caught.value) and "transpose" not in str(caught.value)
+    assert "layout_rule" not in str(caught.value) and "transpose" not in str(caught.value)

@@ -13,8 +13,9 @@ from torch.nn.utils import prune as theirs
 
 import weighttools as wt
 from tests.formats.torch_arrays import to_torch
+from tests.thorough import chosen
 from tests.transforms.edits import FLOATS, TORCH_FLOATS, bits, matrices, normal, read, wide
-from weighttools.verbs.edits import reading_bytes
+from weighttools.verbs.editing import reading_bytes
 
 SHARES = st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 0.9, 1.0])
 
@@ -181,7 +182,7 @@ def test_ties_are_cut_in_order():
     assert pruned["b.weight"].sum() == 0 and pruned["a.weight"].ravel().tolist() == [0, 0, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("dtype", chosen(FLOATS, ("float32", "bfloat16")))
 def test_large_tensors_meet_the_target(dtype):
     """Larger than a block of the count, so that ties and cuts cross blocks."""
     array = normal((1500, 1000), dtype, 5)

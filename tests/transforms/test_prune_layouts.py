@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from torch.nn.utils import prune as theirs
 
 import weighttools as wt
-from tests.train.test_models import CONFIGS, IDS
+from tests.train.models.test_models import CONFIGS, IDS
 from tests.transforms.edits import normal
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor

@@ -143,12 +143,12 @@ def test_shared_keys_and_values_stay():
         ({"nm": "4:4"}, "is no pattern"),
         ({"nm": "2:64"}, "is no pattern"),
         ({"nm": "x"}, "is no pattern"),
-        ({"nm": "1:2", "sparsity": 0.5}, "--nm sets the sparsity"),
+        ({"nm": "1:2", "sparsity": 0.5}, "nm sets the sparsity"),
         ({"nm": "1:2", "scope": "tensor"}, "tensor by tensor"),
-        ({"structure": "rows"}, "needs --sparsity"),
+        ({"structure": "rows"}, "needs sparsity"),
         ({"structure": "rows", "sparsity": 1.5}, "out of range"),
         ({"structure": "rows", "sparsity": 0.5, "random": True}, "exclude each other"),
-        ({"structure": "heads", "sparsity": 0.5}, "needs --n-heads: no config.json"),
+        ({"structure": "heads", "sparsity": 0.5}, "needs n_heads: no config.json"),
         ({"structure": "heads", "sparsity": 0.5, "n_heads": 2}, "no tensor has heads"),
         ({"structure": "channels", "sparsity": 0.5}, "no tensor has channels"),
     ],
@@ -172,5 +172,5 @@ def test_heads_are_those_of_the_configuration(tmp_path: Path) -> None:
     assert {n: a.tobytes() for n, a in found.read().items()} == {n: a.tobytes() for n, a in wanted.read().items()}
     assert "heads: 4, as config.json beside the weights says" in found.origin.notes
     (tmp_path / "config.json").unlink()
-    with pytest.raises(SpecError, match="^--structure heads needs --n-heads"):
+    with pytest.raises(SpecError, match="^structure heads needs n_heads"):
         wt.prune(tmp_path, structure="heads", sparsity=0.5)

@@ -177,7 +177,7 @@ def test_only_floating_weights_change():
     assert changed(include_all=True) == every
     assert changed(include_all=True, exclude=["l.0.*"]) == {"embed.weight"}
     assert changed(include_all=True, include=["*bias", "n"]) == {"l.0.fc.bias"}
-    with pytest.raises(wt.WeighttoolsError, match="include-all"):
+    with pytest.raises(wt.WeighttoolsError, match="include_all takes norms"):
         wt.scale(tensor_map, by=2.0, include=["*bias"])
     with pytest.raises(wt.WeighttoolsError, match="matches no tensor"):
         wt.scale(tensor_map, by=2.0, include=["nothing*"])
@@ -214,17 +214,17 @@ def test_pipe_composes_lazily_and_reports(tmp_path):
         (wt.decay, {"rate": 0.5, "steps": 0}, "steps 0"),
         (wt.decay, {"rate": 0.5, "steps": 1.5}, "steps 1.5"),
         (wt.scale, {"by": float("inf")}, "out of range"),
-        (wt.clip, {}, "one of --value and --norm"),
-        (wt.clip, {"value": 1.0, "norm": 1.0}, "one of --value and --norm"),
+        (wt.clip, {}, "one of value and norm"),
+        (wt.clip, {"value": 1.0, "norm": 1.0}, "one of value and norm"),
         (wt.clip, {"norm": -1.0}, "out of range"),
-        (wt.noise, {"std": 1.0, "seed": 0.5}, "--seed 0.5"),
-        (wt.noise, {"std": 1.0, "seed": True}, "--seed True"),
-        (wt.prune, {"sparsity": 0.5, "random": True, "seed": "x"}, "--seed 'x'"),
-        (wt.prune, {}, "one of --sparsity and --threshold"),
-        (wt.prune, {"sparsity": 0.5, "threshold": 0.5}, "one of --sparsity and --threshold"),
-        (wt.prune, {"sparsity": -0.1}, "--sparsity -0.1 is out of range"),
+        (wt.noise, {"std": 1.0, "seed": 0.5}, "seed 0.5"),
+        (wt.noise, {"std": 1.0, "seed": True}, "seed True"),
+        (wt.prune, {"sparsity": 0.5, "random": True, "seed": "x"}, "seed 'x'"),
+        (wt.prune, {}, "one of sparsity and threshold"),
+        (wt.prune, {"sparsity": 0.5, "threshold": 0.5}, "one of sparsity and threshold"),
+        (wt.prune, {"sparsity": -0.1}, "sparsity -0.1 is out of range"),
         (wt.prune, {"sparsity": float("nan")}, "out of range"),
-        (wt.prune, {"sparsity": 0.5, "scope": "x"}, "--scope 'x'"),
+        (wt.prune, {"sparsity": 0.5, "scope": "x"}, "scope 'x'"),
         (wt.prune, {"threshold": -1.0}, "out of range"),
     ],
 )  # fmt: skip

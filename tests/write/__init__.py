@@ -1,0 +1,1 @@
+"""Tests of planning a write, and of doing it."""

@@ -227,7 +227,7 @@ def test_a_change_of_layout_is_proven_before_the_file_has_its_name(
 
 
 def test_standard_output_cannot_be_read_back(tiny: Path) -> None:
-    with pytest.raises(SpecError, match="--verify"):
+    with pytest.raises(SpecError, match="verify reads what was written"):
         wt.convert(tiny, "-", verify=True)
 
 

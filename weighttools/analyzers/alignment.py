@@ -22,7 +22,7 @@ _PARTS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RenameRule:
     """Names that begin with `src` begin with `dst` instead; `n_names` of them then line up."""
 
     src: str
@@ -68,7 +68,7 @@ class Alignment:
 
     n_same: int
     shapes: list[str]
-    rules: list[Rule]
+    rules: list[RenameRule]
     renamed: dict[str, str]
     left: list[str]
     right: list[str]
@@ -91,7 +91,7 @@ class _Open:
 
     left: dict[str, Shape]
     right: dict[str, Shape]
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[RenameRule] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
 
 
@@ -131,7 +131,7 @@ def _endings(name: str) -> Iterator[tuple[str, str]]:
         yield name[:at], name[at:]
 
 
-def _best(rest: _Open) -> Rule | None:
+def _best(rest: _Open) -> RenameRule | None:
     endings: dict[str, list[str]] = defaultdict(list)
     for name in rest.right:
         for prefix, ending in _endings(name):
@@ -142,7 +142,7 @@ def _best(rest: _Open) -> Rule | None:
     if not votes:
         return None
     (src, dst), n = min(votes.items(), key=lambda item: (-item[1], len(item[0][0]) + len(item[0][1]), item[0]))
-    return Rule(src, dst, n)
+    return RenameRule(src, dst, n)
 
 
 def _votes(name: str, shape: Shape, endings: Mapping[str, Sequence[str]], right: Shapes) -> list[tuple[str, str]]:
@@ -154,7 +154,7 @@ def _votes(name: str, shape: Shape, endings: Mapping[str, Sequence[str]], right:
     return []
 
 
-def _apply(rule: Rule, rest: _Open) -> None:
+def _apply(rule: RenameRule, rest: _Open) -> None:
     """Pair what the rule pairs; of a name that begins with `src`, another rule may have paired it before."""
     n = 0
     for name, shape in list(rest.left.items()):
@@ -163,4 +163,4 @@ def _apply(rule: Rule, rest: _Open) -> None:
             del rest.left[name], rest.right[new]
             rest.renamed[name] = new
             n += 1
-    rest.rules.append(Rule(rule.src, rule.dst, n))
+    rest.rules.append(RenameRule(rule.src, rule.dst, n))

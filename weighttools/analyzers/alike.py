@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.families.of_maps import asides, wordings
-from weighttools.families.roles import Told, aside, needs_neighbours
+from weighttools.families.role_types import Told
+from weighttools.families.roles import aside, needs_neighbours
 
 
-class Family(NamedTuple):
+class TensorFamily(NamedTuple):
     """Alike tensors.
 
     Parameters
@@ -51,7 +52,7 @@ class _Words(frozenset[str]):
         return super().__contains__(wordings([str(name)])[0])
 
 
-def families(tensor_map: TensorMap) -> list[Family]:
+def families(tensor_map: TensorMap) -> list[TensorFamily]:
     """Return the families of a map, in order of first appearance.
 
     Roles are told by words. Words that mean one thing beside some neighbours and another beside others, in one map,
@@ -64,7 +65,7 @@ def families(tensor_map: TensorMap) -> list[Family]:
     known = _Words(dict.fromkeys(words for words, _, _ in found))
     open_words = {words for words in known if needs_neighbours(words) or "/vars/" in words}
     if not open_words:
-        return [Family(w, by_id[s], size, n, aside(w, by_id[s], known)) for (w, s, size), n in found.items()]
+        return [TensorFamily(w, by_id[s], size, n, aside(w, by_id[s], known)) for (w, s, size), n in found.items()]
     roles = asides(tensor_map)
     apart = Counter(zip(worded, map(id, specs), sizes, roles, strict=True))
-    return [Family(w, by_id[s], size, n, role) for (w, s, size, role), n in apart.items()]
+    return [TensorFamily(w, by_id[s], size, n, role) for (w, s, size, role), n in apart.items()]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from weighttools.analyzers import histogram, norms
 from weighttools.analyzers.base import Analyzer
 from weighttools.analyzers.distribution import Asked
-from weighttools.analyzers.run import Recipe, Record
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.analyzers.run import FoldOptions, Record
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError
 from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
@@ -57,14 +58,24 @@ class Request:
             A probability, a number of bins or a norm is none.
         """
         if not all(0 <= p <= 1 for p in self.quantiles):
-            raise SpecError(f"quantiles {list(self.quantiles)}", expected="probabilities from 0 to 1")
+            raise SpecError(
+                f"quantiles {list(self.quantiles)}", expected="probabilities from 0 to 1", code="out-of-range"
+            )
         if len(self.quantiles) > MAX_QUANTILES:
-            raise SpecError(f"{len(self.quantiles):,} quantiles", expected=f"at most {MAX_QUANTILES}")
+            raise SpecError(
+                f"{len(self.quantiles):,} quantiles", expected=f"at most {MAX_QUANTILES}", code="out-of-range"
+            )
         if self.bins is not None and not 1 <= self.bins <= histogram.MAX_BINS:
-            raise SpecError(f"a histogram of {self.bins} bins", expected=f"1 to {histogram.MAX_BINS:,}")
+            raise SpecError(
+                f"a histogram of {self.bins} bins", expected=f"1 to {histogram.MAX_BINS:,}", code="out-of-range"
+            )
         unknown = set(self.norms) - {*norms.SINGULAR, *norms.ALWAYS}
         if unknown:
-            raise SpecError(f"unknown norm {min(unknown)!r}", expected="one of l1, l2, inf, spectral, nuclear")
+            raise SpecError(
+                f"unknown norm {min(unknown)!r}",
+                expected="one of l1, l2, inf, spectral, nuclear",
+                code="unknown-option-value",
+            )
         return replace(self, norms=tuple(name for name in norms.SINGULAR if name in self.norms))
 
     @property
@@ -82,7 +93,7 @@ class Request:
 class Engine:
     """How to fold: recipe, executor and how many jobs may be under way; threads for singular values."""
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: FoldOptions = field(default_factory=FoldOptions)
     executor: Executor | None = None
     window: int = 4
     progress: Progress = silent

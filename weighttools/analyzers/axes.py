@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families.axes import TORCH, Axes
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 MAX_COLUMNS = 1 << 20
 """Tensors of longer rows are not looked at by column: what would be held for each would break the memory bound."""

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from weighttools.analyzers.alike import Family
+from weighttools.analyzers.alike import TensorFamily
 from weighttools.core.tensormap import TensorMap
 from weighttools.families.of_maps import asides
-from weighttools.families.roles import Role, Told
+from weighttools.families.role_types import Role, Told
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Count:
         """Every element, once."""
         return self.n_parameters + self.n_buffers + self.n_state
 
-    def add(self, family: Family) -> None:
+    def add(self, family: TensorFamily) -> None:
         """Count a family's tensors."""
         n_elements = family.n_tensors * family.spec.n_elements
         self.n_tensors += family.n_tensors
@@ -54,7 +54,7 @@ class Count:
             self.n_buffers += n_elements
 
 
-def by_dtype(found: Iterable[Family]) -> dict[str, Count]:
+def by_dtype(found: Iterable[TensorFamily]) -> dict[str, Count]:
     """Count by dtype, or by encoding where that is a quantisation, in order of first appearance."""
     groups: dict[str, Count] = {}
     for family in found:
@@ -76,7 +76,7 @@ def by_role(tensor_map: TensorMap, told: Sequence[Told]) -> dict[str, Count]:
 def _grouped(tensor_map: TensorMap, labels: Iterable[str], told: Iterable[Told | None]) -> dict[str, Count]:
     groups: dict[str, Count] = {}
     for label, spec, size, aside in zip(labels, tensor_map.specs(), tensor_map.sizes(), told, strict=True):
-        groups.setdefault(label, Count()).add(Family("", spec, size, 1, aside))
+        groups.setdefault(label, Count()).add(TensorFamily("", spec, size, 1, aside))
     return groups
 
 

@@ -9,20 +9,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from weighttools.analyzers import extremes, histogram, moments, norms, quantiles, sparsity
+from weighttools.analyzers import extremes, histogram, moments, norms, quantiles, zeros
 from weighttools.analyzers.asking import Engine, Group, Request, Totals
 from weighttools.analyzers.distribution import Distribution
 from weighttools.analyzers.quantiles import Digits, Key
-from weighttools.analyzers.run import Record, Statistic, Task, fold_tasks
+from weighttools.analyzers.run import FoldTask, Record, Statistic, fold_tasks
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.readers import Held
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 
 _HEAVY_BATCH = 8
 """Small tensors in one job where the state of each holds 65,536 counts."""
 
 
-_ALWAYS: tuple[Statistic, ...] = (moments.of, extremes.of, sparsity.of)
+_ALWAYS: tuple[Statistic, ...] = (moments.of, extremes.of, zeros.of)
 
 _NOTHING = Tensor(Spec(DTYPES["float32"], (0,)), Held(np.zeros(0, np.float32)))
 
@@ -250,7 +251,7 @@ def _further_pass(found: Sequence[_Described], totals: Sequence[_Described], eng
 
 def _folded(wanted: Sequence[tuple[Group, list[Statistic]]], engine: Engine) -> Iterator[Parts]:
     """Yield the merged states of each group."""
-    tasks = (Task(tensor, statistics, group.axes) for group, statistics in wanted for tensor in group.tensors)
+    tasks = (FoldTask(tensor, statistics, group.axes) for group, statistics in wanted for tensor in group.tensors)
     is_heavy = any(of is histogram.patterns or isinstance(of, Digits) for _, statistics in wanted for of in statistics)
     batch = {"batch": _HEAVY_BATCH} if is_heavy else {}
     found = fold_tasks(tasks, engine.recipe, engine.executor, engine.window, engine.progress, **batch)
@@ -294,7 +295,7 @@ def usual_figures() -> set[str]:
 
 def figures_of(of: Statistic) -> Any:
     """Return what a statistic finishes as for a tensor without elements."""
-    [state] = next(fold_tasks([Task(_NOTHING, [of])]))
+    [state] = next(fold_tasks([FoldTask(_NOTHING, [of])]))
     return state.finish(_NOTHING.spec)
 
 

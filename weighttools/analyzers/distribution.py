@@ -20,8 +20,8 @@ from weighttools.analyzers.quantiles import Digits, Key
 from weighttools.core.radix import DigitCounts
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.run import Record, State, Statistic
-    from weighttools.core.tensor import Array
+    from weighttools.analyzers.run import Record, Statistic, StatisticState
+    from weighttools.core.spec import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Distribution:
         bins = self._bins if self._is_wide and self._hist is None else None
         return [statistic for statistic in (digits, bins) if statistic is not None]
 
-    def take(self, states: Mapping[Statistic, State]) -> None:
+    def take(self, states: Mapping[Statistic, StatisticState]) -> None:
         """Go on with the states that were wanted."""
         for statistic, state in states.items():
             whole = self._joined(statistic, state)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from weighttools.analyzers.alike import Family
+from weighttools.analyzers.alike import TensorFamily
 from weighttools.analyzers.configuration import text_part, whole
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.families.tables import ENCODERS
@@ -59,7 +59,7 @@ PRECISIONS = {"float32": Precision(4, 4, 0), "mixed": Precision(2, 2, 4)}
 """``mixed``: bfloat16 weights and gradients beside a float32 copy of the weights."""
 
 
-def loading(families: Iterable[Family]) -> list[Record]:
+def loading(families: Iterable[TensorFamily]) -> list[Record]:
     """Return bytes to hold all tensors: as stored, and with parameters in other dtypes (the rest as it is)."""
     known = list(families)
     stored = sum(family.n_tensors * family.stored_bytes for family in known)
@@ -69,11 +69,11 @@ def loading(families: Iterable[Family]) -> list[Record]:
     return rows
 
 
-def _held(family: Family, dtype: DType) -> int:
+def _held(family: TensorFamily, dtype: DType) -> int:
     return dtype.nbytes(family.spec.n_elements) if family.is_parameter else family.stored_bytes
 
 
-def training(families: Iterable[Family]) -> list[Record]:
+def training(families: Iterable[TensorFamily]) -> list[Record]:
     """Return bytes to train every parameter, for each optimizer and precision."""
     shapes = [(f.n_tensors, f.spec.shape) for f in families if f.is_parameter]
     n = sum(n_tensors * math.prod(shape) for n_tensors, shape in shapes)
@@ -91,7 +91,7 @@ def training(families: Iterable[Family]) -> list[Record]:
     return rows
 
 
-class Cache(NamedTuple):
+class CacheShape(NamedTuple):
     """The shape of a cache of keys and values."""
 
     n_layers: int
@@ -99,7 +99,7 @@ class Cache(NamedTuple):
     head_dim: int
 
 
-def cache_shape(config: Mapping[str, Any]) -> Cache | str:
+def cache_shape(config: Mapping[str, Any]) -> CacheShape | str:
     """Return the shape of the cache that config.json tells of, or why there is none."""
     part = text_part(config)
     if part.get("model_type") in ENCODERS and part.get("is_decoder") is not True:
@@ -112,10 +112,10 @@ def cache_shape(config: Mapping[str, Any]) -> Cache | str:
     head_dim = whole(part, "head_dim") or (hidden // heads if hidden and heads else None)
     if not (layers and heads and head_dim):
         return "config.json does not tell layers, heads and hidden size"
-    return Cache(layers, whole(part, "num_key_value_heads") or heads, head_dim)
+    return CacheShape(layers, whole(part, "num_key_value_heads") or heads, head_dim)
 
 
-def gguf_cache_shape(metadata: Mapping[str, Any]) -> Cache | str:
+def gguf_cache_shape(metadata: Mapping[str, Any]) -> CacheShape | str:
     """Return the shape of the cache that GGUF's metadata tells of, or why there is none."""
     name = metadata.get("general.architecture")
     own = {key.removeprefix(f"{name}."): value for key, value in metadata.items() if key.startswith(f"{name}.")}
@@ -124,10 +124,10 @@ def gguf_cache_shape(metadata: Mapping[str, Any]) -> Cache | str:
     head_dim = whole(own, "attention.key_length") or (hidden // heads if hidden and heads else None)
     if not (layers and heads and head_dim):
         return "the metadata does not tell layers, heads and embedding length"
-    return Cache(layers, whole(own, "attention.head_count_kv") or heads, head_dim)
+    return CacheShape(layers, whole(own, "attention.head_count_kv") or heads, head_dim)
 
 
-def cache(shape: Cache, dtype: DType, context: int, batch: int) -> Record:
+def cache(shape: CacheShape, dtype: DType, context: int, batch: int) -> Record:
     """Return bytes of the cache: layers x heads x head_dim x 2 (keys and values) x dtype, for each token."""
     per_token = dtype.nbytes(shape.n_layers * shape.n_kv_heads * shape.head_dim * 2)
     return {

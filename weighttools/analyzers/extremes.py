@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record

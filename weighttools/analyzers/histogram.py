@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weighttools.analyzers.kernels.careful import FAST_DTYPES
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 MAX_BINS = 10_000
 
@@ -58,9 +58,9 @@ class Patterns:
 
     def distinct(self) -> tuple[Array, Array]:
         """Return the distinct values (float64, ascending, Inf among them, NaN not) and how often each occurs."""
-        from weighttools.analyzers.kernels.patterns import table
+        from weighttools.analyzers.kernels.meanings import meanings
 
-        values = table(self.dtype).values
+        values = meanings(self.dtype).values
         there = (self.counts > 0) & ~np.isnan(values)
         kinds, which = np.unique(values[there] + 0.0, return_inverse=True)
         n = np.zeros(kinds.size, np.int64)

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weighttools.analyzers.axes import folded, line_sums
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Record = dict[str, Any]
 
@@ -50,7 +50,7 @@ _KERNEL = re.compile(r"(?:^|[./])(?:kernel|depthwise_kernel|pointwise_kernel)(?:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sums:
+class InitializationSums:
     """What the pass collects; `first` is the first row that the part touches.
 
     Parameters
@@ -77,10 +77,10 @@ class Sums:
     sample: Array
     largest: float
 
-    def merge(self, other: Sums) -> Sums:
+    def merge(self, other: InitializationSums) -> InitializationSums:
         """Return the sums over both parts of one tensor."""
         first = min(self.first, other.first)
-        return Sums(
+        return InitializationSums(
             self.n + other.n,
             self.powers + other.powers,
             first,
@@ -109,7 +109,7 @@ def is_layer(spec: Spec) -> bool:
     return spec.dtype.is_float and folded(spec) is not None
 
 
-def of(block: Block) -> Sums:
+def of(block: Block) -> InitializationSums:
     """Return the sums of a block; NaN and Inf count as zeros and are left out of `n`."""
     matrix = folded(block.spec)
     assert matrix is not None, "only layers are folded"
@@ -128,7 +128,7 @@ def of(block: Block) -> Sums:
     sample = x[-block.start % stride :: stride].copy()
     largest = float(max(x.max(initial=0.0), -x.min(initial=0.0)))
     powers = np.array([rows.sum(), row_squares.sum(), third, fourth])
-    return Sums(n, powers, first, rows, row_squares, columns, column_squares, sample, largest)
+    return InitializationSums(n, powers, first, rows, row_squares, columns, column_squares, sample, largest)
 
 
 def _stride(spec: Spec, columns: int) -> int:
@@ -220,7 +220,7 @@ def schemes(fan_in: int, fan_out: int) -> dict[str, tuple[str, float]]:
     }
 
 
-def describe(name: str, spec: Spec, sums: Sums, activation: str = "relu") -> Record:
+def describe(name: str, spec: Spec, sums: InitializationSums, activation: str = "relu") -> Record:
     """Return the row of one layer; see `api.init_check` for its keys."""
     fan_in, fan_out = fans(name, spec.shape)
     usual = schemes(fan_in, fan_out)
@@ -239,7 +239,7 @@ def describe(name: str, spec: Spec, sums: Sums, activation: str = "relu") -> Rec
     return row | _verdict(spec, sums, usual)
 
 
-def _verdict(spec: Spec, sums: Sums, usual: dict[str, tuple[str, float]]) -> Record:
+def _verdict(spec: Spec, sums: InitializationSums, usual: dict[str, tuple[str, float]]) -> Record:
     silent = dict.fromkeys(("std", "law", "ks", "skewness", "kurtosis", "scheme", "untouched"))
     if sums.n < max(LEAST, spec.n_elements):
         return {**silent, "why": "too few elements" if spec.n_elements < LEAST else "it holds NaN or Inf"}
@@ -260,7 +260,7 @@ def _verdict(spec: Spec, sums: Sums, usual: dict[str, tuple[str, float]]) -> Rec
     }  # fmt: skip
 
 
-def _central(sums: Sums) -> tuple[float, float, float, float]:
+def _central(sums: InitializationSums) -> tuple[float, float, float, float]:
     """Return mean, and second to fourth central moments."""
     a, b, c, d = (float(power) / sums.n for power in sums.powers)
     return a, b - a * a, c - 3 * a * b + 2 * a * a * a, d - 4 * a * c + 6 * a * a * b - 3 * a * a * a * a
@@ -272,7 +272,7 @@ def _ks(sample: Array, mean: float, std: float, law: Law) -> float:
     return float(max(np.max(x - steps[:-1]), np.max(steps[1:] - x)))
 
 
-def _misfit(sums: Sums, law: Law, found: tuple[float, float, float, float, float]) -> str | None:
+def _misfit(sums: InitializationSums, law: Law, found: tuple[float, float, float, float, float]) -> str | None:
     """Return the first reason why values are not independent draws from `law`, or None."""
     mean, std, skewness, kurtosis, ks = found
     n = sums.n
@@ -314,7 +314,7 @@ def _scheme(usual: dict[str, tuple[str, float]], law: Law, std: float, n: int) -
 def layers(tensor_map: TensorMap) -> list[str]:
     """Return the names of the tensors that are looked at: layers that are parameters, and no norms or biases."""
     from weighttools.families.of_maps import roles
-    from weighttools.families.roles import Role
+    from weighttools.families.role_types import Role
 
     rows = zip(tensor_map, tensor_map.specs(), roles(tensor_map), strict=True)
     drawn = (Role.WEIGHT, Role.HEAD, Role.EMBEDDING)

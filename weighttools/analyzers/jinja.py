@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from weighttools.analyzers.jinja_names import Names, words
-from weighttools.analyzers.jinja_text import Broken, Part, Token, parts
+from weighttools.analyzers.jinja_text import Broken, TemplatePart, TemplateToken, parts
 
 FUNCTIONS = words("range dict namespace raise_exception strftime_now caller cycler joiner")
 """What loaders give templates to call: Jinja's own globals, and those of transformers and llama.cpp."""
@@ -61,7 +61,7 @@ class Reach(NamedTuple):
 
 def reaches(text: str) -> list[Reach]:
     """Return what a template reaches for, each once; a template that Jinja would refuse to parse says so."""
-    read: list[Part] = []
+    read: list[TemplatePart] = []
     found: dict[Reach, None] = {}
     try:
         for part in parts(text):
@@ -75,13 +75,13 @@ def reaches(text: str) -> list[Reach]:
     return list(found)
 
 
-_CLOSED = [Token("sign", sign) for sign in ")]}"]
+_CLOSED = [TemplateToken("sign", sign) for sign in ")]}"]
 
 
 class _Judge:
     """Goes over the tokens of one expression."""
 
-    def __init__(self, part: Part, names: Names) -> None:
+    def __init__(self, part: TemplatePart, names: Names) -> None:
         self.part, self.names = part, names
         self._word = part.word
 

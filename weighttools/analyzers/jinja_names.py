@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import NamedTuple
 
-from weighttools.analyzers.jinja_text import Part
+from weighttools.analyzers.jinja_text import TemplatePart
 
 
 def words(text: str) -> frozenset[str]:
@@ -43,7 +43,7 @@ class _Bound(NamedTuple):
     """What some keys (names, and attributes with a dot before) are bound to: tokens of a part from `start` on."""
 
     keys: frozenset[str]
-    part: Part
+    part: TemplatePart
     start: int
     stop: int
 
@@ -61,7 +61,7 @@ class Names:
         Attributes of namespaces that are set.
     """
 
-    def __init__(self, parts: list[Part], words: frozenset[str]) -> None:
+    def __init__(self, parts: list[TemplatePart], words: frozenset[str]) -> None:
         self._words = words
         self.bound: set[str] = set()
         self.macros: set[str] = set()
@@ -86,8 +86,8 @@ class Names:
 
     # -- what is bound ------------------------------------------------------------------------------------------------
 
-    def _bind(self, part: Part) -> None:
-        bind: dict[str, Callable[[Part], None]] = {
+    def _bind(self, part: TemplatePart) -> None:
+        bind: dict[str, Callable[[TemplatePart], None]] = {
             "set": self._bind_set,
             "for": self._bind_for,
             "macro": self._bind_macro,
@@ -97,7 +97,7 @@ class Names:
         if part.word(1) in bind:
             bind[part.word(1)](part)
 
-    def _bind_set(self, part: Part) -> None:
+    def _bind_set(self, part: TemplatePart) -> None:
         stop = _first(part, ("=", "|"))
         keys = self._targets(part, 2, stop)
         if part.word(stop) == "=":
@@ -105,7 +105,7 @@ class Names:
         else:  # the text of a block
             self._mixed |= keys
 
-    def _targets(self, part: Part, start: int, stop: int) -> frozenset[str]:
+    def _targets(self, part: TemplatePart, start: int, stop: int) -> frozenset[str]:
         keys = set()
         for at in range(start, stop):
             token = part.tokens[at]
@@ -121,32 +121,32 @@ class Names:
                 keys.add(token.text)
         return frozenset(keys)
 
-    def _bind_for(self, part: Part) -> None:
+    def _bind_for(self, part: TemplatePart) -> None:
         stop = _first(part, ("in",))
         keys = self._targets(part, 2, stop)
         self._looped |= keys
         self._bindings.append(_Bound(keys | {".previtem", ".nextitem"}, part, stop + 1, len(part.tokens)))
 
-    def _bind_macro(self, part: Part) -> None:
+    def _bind_macro(self, part: TemplatePart) -> None:
         self.macros.add(part.word(2))
         self._bind_parameters(part, part.word(2), 3)
 
-    def _bind_call(self, part: Part) -> None:
+    def _bind_call(self, part: TemplatePart) -> None:
         if part.word(2) == "(":
             self._bind_parameters(part, "caller", 2)
 
-    def _bind_parameters(self, part: Part, macro: str, opening: int) -> None:
+    def _bind_parameters(self, part: TemplatePart, macro: str, opening: int) -> None:
         names = {part.word(start) for start, _ in part.arguments(opening) if part.token(start).kind == "name"}
         self.bound |= names
         self._parameters[macro] |= names | {"varargs", "kwargs"}
         self._bindings.append(_Bound(frozenset(names), part, opening + 1, part.close(opening)))
 
-    def _bind_with(self, part: Part) -> None:
+    def _bind_with(self, part: TemplatePart) -> None:
         names = {part.word(at - 1) for at in range(3, len(part.tokens)) if part.word(at) == "="} - {"=", ""}
         self.bound |= names
         self._bindings.append(_Bound(frozenset(names), part, 2, len(part.tokens)))
 
-    def _bind_calls(self, part: Part, mutated: set[str]) -> None:
+    def _bind_calls(self, part: TemplatePart, mutated: set[str]) -> None:
         """Bind what macros, loops and containers are given."""
         every = {name for names in self._parameters.values() for name in names}
         for at in range(1, len(part.tokens)):
@@ -165,7 +165,7 @@ class Names:
             if keys:
                 self._bindings.append(_Bound(frozenset(keys), part, at + 1, part.close(at)))
 
-    def _changed(self, part: Part, at: int) -> set[str]:
+    def _changed(self, part: TemplatePart, at: int) -> set[str]:
         """Return the name whose content the method behind a dot changes, or the attributes of it."""
         keys: set[str] = set()
         for _ in range(_FEW):
@@ -184,7 +184,7 @@ class Names:
 
     # -- what puts text together --------------------------------------------------------------------------------------
 
-    def _makes(self, part: Part, at: int) -> bool:
+    def _makes(self, part: TemplatePart, at: int) -> bool:
         """Whether a token puts text together, whatever the names hold."""
         kind, text = part.tokens[at]
         if kind == "sign":
@@ -193,7 +193,7 @@ class Names:
             return text.startswith("_")
         return part.word(at - 1) == "|" and not self._keeps_by_filter(part, at)
 
-    def _makes_by_sign(self, part: Part, at: int, sign: str) -> bool:
+    def _makes_by_sign(self, part: TemplatePart, at: int, sign: str) -> bool:
         if sign == "(":
             return self._calls(part, at)
         if sign == "+":
@@ -202,12 +202,12 @@ class Names:
             return not (self._is_number(part, at - 1) and self._is_number(part, at + 1, -1))
         return sign == "~" or (sign == "%" and not self._is_number(part, at - 1)) or self._steps(part, at)
 
-    def _keeps_by_filter(self, part: Part, at: int) -> bool:
+    def _keeps_by_filter(self, part: TemplatePart, at: int) -> bool:
         if part.word(at) == "map":
             return part.word(at + 1) == "(" and part.word(at + 2) == "attribute" and part.word(at + 3) == "="
         return part.word(at) in _KEPT_BY_FILTERS
 
-    def _calls(self, part: Part, at: int) -> bool:
+    def _calls(self, part: TemplatePart, at: int) -> bool:
         name, before = part.word(at - 1), part.word(at - 2)
         if not part.follows_value(at, self._words):
             return False
@@ -218,7 +218,7 @@ class Names:
         is_test = before == "is" or (before == "not" and part.word(at - 3) == "is")
         return not is_test and (name not in _KEPT_BY_FUNCTIONS or name in self.bound)
 
-    def _is_number(self, part: Part, at: int, towards: int = 1) -> bool:
+    def _is_number(self, part: TemplatePart, at: int, towards: int = 1) -> bool:
         """Whether the operand that ends (or begins) at a place is a number: text is never added to one."""
         if part.token(at).kind == "number":
             start = at - 2 if part.word(at - 1) == "." and part.token(at - 2).kind == "number" else at
@@ -229,16 +229,16 @@ class Names:
             return part.word(at) in ("length", "count", "int")
         return part.word(at) in _NUMBERS and part.word(at - 1) == "." and self._is_loop(part, at - 2)
 
-    def _is_loop(self, part: Part, at: int) -> bool:
+    def _is_loop(self, part: TemplatePart, at: int) -> bool:
         return part.word(at) == "loop" and part.word(at - 1) != "." and "loop" not in self.bound
 
-    def _is_list(self, part: Part, at: int) -> bool:
+    def _is_list(self, part: TemplatePart, at: int) -> bool:
         """Whether what is added at a place is a list that is written out there."""
         opening = part.opens.get(at - 1, -1)
         is_left = part.word(opening) == "[" and not part.follows_value(opening, self._words)
         return part.word(at + 1) == "[" or is_left
 
-    def _steps(self, part: Part, at: int) -> bool:
+    def _steps(self, part: TemplatePart, at: int) -> bool:
         """Whether a colon is a slice's second, and takes other letters than all, in order or backwards."""
         behind = [part.word(at + n) for n in (1, 2, 3)]
         return at in part.steps and behind[0] != "]" and behind != ["-", "1", "]"]
@@ -286,7 +286,7 @@ class Names:
                 todo += used.get(n, set()) - done
                 done |= used.get(n, set())
 
-    def _uses(self, part: Part, at: int) -> Iterable[str]:
+    def _uses(self, part: TemplatePart, at: int) -> Iterable[str]:
         """The keys that a token stands for."""
         kind, text = part.tokens[at]
         if kind == "string":
@@ -298,7 +298,7 @@ class Names:
         is_read_by_name = part.word(at + 1) == "." or (part.word(at + 1) == "[" and part.token(at + 2).kind == "string")
         return [text] if is_read_by_name or text not in self.spaces else [text, ".*"]
 
-    def is_mixed(self, part: Part, start: int, stop: int) -> bool:
+    def is_mixed(self, part: TemplatePart, start: int, stop: int) -> bool:
         """Whether an expression's value may be, or hold, text that the template puts together."""
         sums = self._sums.get(id(part))
         if sums is None:
@@ -319,5 +319,5 @@ class Names:
         return "." + name in self._mixed
 
 
-def _first(part: Part, texts: tuple[str, ...]) -> int:
+def _first(part: TemplatePart, texts: tuple[str, ...]) -> int:
     return next((at for at in range(2, len(part.tokens)) if part.word(at) in texts), len(part.tokens))

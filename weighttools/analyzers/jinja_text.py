@@ -22,7 +22,7 @@ _TOKEN = re.compile(
 )
 
 
-class Token(NamedTuple):
+class TemplateToken(NamedTuple):
     """A string (its text), a name, a number or a sign."""
 
     kind: str
@@ -33,10 +33,10 @@ class Broken(Exception):
     """The text is no template: Jinja refuses it."""
 
 
-_NOTHING = Token("sign", "")
+_NOTHING = TemplateToken("sign", "")
 
 
-class Part:
+class TemplatePart:
     """An expression, or a statement behind a first token ``{%``, and where its brackets close.
 
     Attributes
@@ -49,7 +49,7 @@ class Part:
         Where the brackets of slices open, and the second colons of slices.
     """
 
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[TemplateToken]) -> None:
         self.tokens = tokens
         self.closes: dict[int, int] = {}
         self.opens: dict[int, int] = {}
@@ -75,7 +75,7 @@ class Part:
             self.steps.add(at)
         self.slices.add(opening)
 
-    def token(self, at: int) -> Token:
+    def token(self, at: int) -> TemplateToken:
         """Return the token at a place, an empty sign outside."""
         return self.tokens[at] if 0 <= at < len(self.tokens) else _NOTHING
 
@@ -102,7 +102,7 @@ class Part:
         return kind in ("string", "number") or (kind == "name" and (text not in words or self.word(at - 2) == "."))
 
 
-def parts(text: str) -> Iterator[Part]:
+def parts(text: str) -> Iterator[TemplatePart]:
     """Yield each expression and statement of a template; raise `Broken` where Jinja would refuse it."""
     at = 0
     while opening := _OPEN.search(text, at):
@@ -113,8 +113,8 @@ def parts(text: str) -> Iterator[Part]:
             continue
         tokens, at = _tokens(text, opening.end(), "}}" if opening[0] == "{{" else "%}")
         if opening[0] == "{%":
-            tokens.insert(0, Token("tag", "{%"))
-        yield Part(tokens)
+            tokens.insert(0, TemplateToken("tag", "{%"))
+        yield TemplatePart(tokens)
         if [token.text for token in tokens] == ["{%", "raw"]:
             end = _END_RAW.search(text, at)
             if end is None:
@@ -122,12 +122,12 @@ def parts(text: str) -> Iterator[Part]:
             at = end.end()
 
 
-def _tokens(text: str, at: int, end: str) -> tuple[list[Token], int]:
-    found: list[Token] = []
+def _tokens(text: str, at: int, end: str) -> tuple[list[TemplateToken], int]:
+    found: list[TemplateToken] = []
     depth = 0
     while at < len(text):
         if not depth and text.startswith(end, at):
-            while found and found[-1] in (Token("sign", "-"), Token("sign", "+")):
+            while found and found[-1] in (TemplateToken("sign", "-"), TemplateToken("sign", "+")):
                 found.pop()
             return _joined(found), at + 2
         match = _TOKEN.match(text, at)
@@ -138,20 +138,20 @@ def _tokens(text: str, at: int, end: str) -> tuple[list[Token], int]:
             raise Broken("cannot be parsed: a string has no end")
         depth += (match[0] in ("{", "[", "(")) - (match[0] in ("}", "]", ")")) if kind == "sign" else 0
         if kind and not (kind == "sign" and not found and match[0] in "-+"):
-            found.append(Token(kind, _decoded(match[0][1:-1]) if kind == "string" else match[0]))
+            found.append(TemplateToken(kind, _decoded(match[0][1:-1]) if kind == "string" else match[0]))
     raise Broken("cannot be parsed: an expression has no end")
 
 
-def _joined(tokens: list[Token]) -> list[Token]:
+def _joined(tokens: list[TemplateToken]) -> list[TemplateToken]:
     """Make strings that stand beside each other one, as Jinja does."""
-    found: list[Token] = []
+    found: list[TemplateToken] = []
     run: list[str] = []
     for token in [*tokens, _NOTHING]:
         if token.kind == "string":
             run.append(token.text)
             continue
         if run:
-            found.append(Token("string", "".join(run)))
+            found.append(TemplateToken("string", "".join(run)))
             run = []
         found.append(token)
     return found[:-1]

@@ -6,17 +6,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from weighttools.analyzers.alike import Family
+from weighttools.analyzers.alike import TensorFamily
 from weighttools.analyzers.configuration import read_beside
 from weighttools.core.tensormap import Origin
 from weighttools.errors import WeighttoolsError
-from weighttools.families.roles import Role
+from weighttools.families.role_types import Role
 
 _LORA = ("lora_A", "lora_B", "lora_down", "lora_up", "lora_embedding_", "lora_magnitude", ".lora.", "hada_w", "lokr_w")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)\.\w+$")
 
 Finding = tuple[str, list[str]]
-Families = Sequence[Family]
+Families = Sequence[TensorFamily]
 
 
 def kind(found: Families, origin: Origin) -> Finding:

@@ -16,11 +16,12 @@ import numpy as np
 from weighttools.analyzers.power_law import scaled
 from weighttools.analyzers.spectrum import ZERO, Spectrum, bands, exact_spectrum
 from weighttools.core import blas
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Record
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 ALWAYS = ("l1", "l2", "inf")
 SINGULAR = ("spectral", "nuclear")

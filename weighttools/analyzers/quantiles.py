@@ -18,7 +18,7 @@ from weighttools.core.radix import N_DIGITS, DigitCounts, DigitPlace, RadixSearc
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _HALF = N_DIGITS >> 1
 

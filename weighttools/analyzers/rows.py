@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weighttools.analyzers import counts
 from weighttools.analyzers.asking import Engine, Group, Request, Totals
 from weighttools.analyzers.describe import COUNTED, columns, describe
-from weighttools.analyzers.kernels.choice import chosen
-from weighttools.analyzers.run import Recipe
+from weighttools.analyzers.kernels.choice import choose_kernel
+from weighttools.analyzers.run import FoldOptions
 from weighttools.core import engine
 from weighttools.core.expression import Condition, condition
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.families.axes import TORCH, Axes
@@ -42,13 +43,13 @@ class Means:
 
     def __post_init__(self) -> None:
         if not self.eps >= 0:
-            raise SpecError(f"eps {self.eps}", expected="a magnitude, 0 or more")
+            raise SpecError(f"eps {self.eps}", expected="a magnitude, 0 or more", code="out-of-range")
         if self.threads is not None and self.threads < 1:
-            raise SpecError(f"{self.threads} threads", expected="1 or more")
+            raise SpecError(f"{self.threads} threads", expected="1 or more", code="out-of-range")
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledGroup:
     """Tensors that are described together, and what their row begins with."""
 
     label: Record
@@ -64,7 +65,7 @@ class Labelled:
         return Group(self.tensors, self.spec, self.n_parameters, self.axes)
 
 
-class Selection(NamedTuple):
+class RowSelection(NamedTuple):
     """Which rows to show, and in which order."""
 
     where: Condition | None
@@ -89,7 +90,7 @@ _GROUPINGS: dict[str, Callable[[int], Callable[[str, Spec], str]]] = {
 }
 
 
-def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False) -> list[Labelled]:
+def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False) -> list[LabelledGroup]:
     """Group tensors by ``"tensor"``, ``"dtype"``, ``"module"`` or ``"depth"``, in order of first appearance.
 
     With `with_axes` it is found out where the outputs and inputs of each tensor lie.
@@ -100,13 +101,17 @@ def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False)
         There is no such grouping.
     """
     if (by != "tensor" and by not in _GROUPINGS) or depth < 1:
-        raise SpecError(f"cannot group by {by!r} at depth {depth}", expected="tensor, dtype, module, or depth from 1")
+        raise SpecError(
+            f"cannot group by {by!r} at depth {depth}",
+            expected="tensor, dtype, module, or depth from 1",
+            code="unknown-option-value",
+        )
     told = asides(tensor_map)
     if by == "tensor":
         axes = _axes(tensor_map) if with_axes else {}
         pairs = zip(tensor_map.items(), told, strict=True)
         return [
-            Labelled(_label(name, t.spec), [t], t.spec, axes.get(name, TORCH), int(aside is None))
+            LabelledGroup(_label(name, t.spec), [t], t.spec, axes.get(name, TORCH), int(aside is None))
             for (name, t), aside in pairs
         ]
     key = _GROUPINGS[by](depth)
@@ -115,7 +120,7 @@ def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False)
         parameters, others = groups.setdefault(key(name, tensor.spec), ([], []))
         (parameters if aside is None else others).append(tensor)
     return [
-        Labelled({"group": name, "n_tensors": len(one) + len(other)}, [*one, *other], n_parameters=len(one))
+        LabelledGroup({"group": name, "n_tensors": len(one) + len(other)}, [*one, *other], n_parameters=len(one))
         for name, (one, other) in groups.items()
     ]
 
@@ -132,7 +137,7 @@ def _label(name: str, spec: Spec) -> Record:
     return {"name": name, "dtype": spec.dtype.name, "shape": list(spec.shape)}
 
 
-def selection(request: Request, by: str, where: str | None, sort: str | None, top: int | None) -> Selection:
+def selection(request: Request, by: str, where: str | None, sort: str | None, top: int | None) -> RowSelection:
     """Return which rows to show; told before a value is read.
 
     Raises
@@ -142,17 +147,17 @@ def selection(request: Request, by: str, where: str | None, sort: str | None, to
     """
     names = [*(("name", "dtype", "shape") if by == "tensor" else ("group", "n_tensors")), *columns(request, by)]
     if sort is not None and sort not in names:
-        raise SpecError(f"cannot sort by {sort!r}", expected="one of " + ", ".join(names))
+        raise SpecError(f"cannot sort by {sort!r}", expected="one of " + ", ".join(names), code="unknown-option-value")
     if top is not None and top < 0:
-        raise SpecError(f"cannot show {top} rows", expected="0 or more")
-    return Selection(condition(where, names) if where else None, sort, top)
+        raise SpecError(f"cannot show {top} rows", expected="0 or more", code="out-of-range")
+    return RowSelection(condition(where, names) if where else None, sort, top)
 
 
-def rows_of(groups: list[Labelled], request: Request, means: Means) -> tuple[list[Record], Totals]:
+def rows_of(groups: list[LabelledGroup], request: Request, means: Means) -> tuple[list[Record], Totals]:
     """Return the rows of all groups, and the totals over them, with the number of tensors of each."""
     n_bytes = sum(tensor.spec.nbytes for labelled in groups for tensor in labelled.tensors)
     with _executor(means, n_bytes) as pool:
-        recipe = _recipe(chosen(means.kernel, n_bytes), means.eps, request)
+        recipe = _recipe(choose_kernel(means.kernel, n_bytes), means.eps, request)
         how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress, means.threads)
         rows, totals = describe([labelled.group for labelled in groups], request, how)
     n_tensors, n_parameters = sum(len(one.tensors) for one in groups), sum(one.n_parameters for one in groups)
@@ -171,11 +176,11 @@ COMPILED_BLOCK_ELEMENTS = 1 << 20
 """Elements that compiled code takes at a time: with fewer, threads wait for the interpreter more than they compute."""
 
 
-def _recipe(kernel: str, eps: float, request: Request) -> Recipe:
+def _recipe(kernel: str, eps: float, request: Request) -> FoldOptions:
     """Return how to compute; what keeps more of a block than its sums keeps to small ones."""
     if kernel == "numba" and request.is_plain:
-        return Recipe(kernel, eps, COMPILED_BLOCK_ELEMENTS)
-    return Recipe(kernel, eps)
+        return FoldOptions(kernel, eps, COMPILED_BLOCK_ELEMENTS)
+    return FoldOptions(kernel, eps)
 
 
 @contextmanager

@@ -19,19 +19,20 @@ from weighttools.analyzers.kernels import blocked, careful
 from weighttools.analyzers.kernels.summary import Summary
 from weighttools.core.fold import PIECE_ELEMENTS, Blocks, BlockSizes, Fold, fold_blocks
 from weighttools.core.scratch import Scratch
-from weighttools.core.tensor import BLOCK_ELEMENTS, Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Record = dict[str, Any]
 
 
-class State(Protocol):
+class StatisticState(Protocol):
     """What a statistic knows of some elements; it pickles.
 
     Where a figure holds for one tensor only (a place, a row, a channel), a state has a method ``apart()`` too: it
@@ -45,11 +46,11 @@ class State(Protocol):
         """Return the figures; without a spec, those that make sense of several tensors together."""
 
 
-Statistic = Callable[["Block"], State]
+Statistic = Callable[["Block"], StatisticState]
 """Makes a state of a block: a function of a module or a frozen object, so that it pickles."""
 
 
-class Recipe(NamedTuple):
+class FoldOptions(NamedTuple):
     """How blocks are computed.
 
     Parameters
@@ -86,7 +87,7 @@ class Block:
     """
 
     def __init__(
-        self, values: Array, start: int, spec: Spec, recipe: Recipe, scratch: Scratch, axes: Axes = TORCH
+        self, values: Array, start: int, spec: Spec, recipe: FoldOptions, scratch: Scratch, axes: Axes = TORCH
     ) -> None:
         self.values, self.start, self.spec, self.axes = values, start, spec, axes
         self._recipe, self._scratch = recipe, scratch
@@ -117,7 +118,7 @@ class Block:
         return careful.chunks(self.values)
 
 
-class Task(NamedTuple):
+class FoldTask(NamedTuple):
     """A tensor, what to compute of it, and where its outputs and inputs lie."""
 
     tensor: Tensor
@@ -129,10 +130,10 @@ class Task(NamedTuple):
 class _Together:
     """Makes the states of a task's statistics of one block."""
 
-    task: Task
-    recipe: Recipe
+    task: FoldTask
+    recipe: FoldOptions
 
-    def __call__(self, blocks: Blocks) -> list[State]:
+    def __call__(self, blocks: Blocks) -> list[StatisticState]:
         [values], start, scratch = blocks
         block = Block(values, start, self.task.tensor.spec, self.recipe, scratch, self.task.axes)
         return [of(block) for of in self.task.statistics]
@@ -141,7 +142,7 @@ class _Together:
 def fold(
     tensors: Iterable[Tensor],
     statistics: Sequence[Statistic],
-    recipe: Recipe | None = None,
+    recipe: FoldOptions | None = None,
     executor: Executor | None = None,
     window: int = 4,
     progress: Progress = silent,
@@ -157,12 +158,12 @@ def fold(
     recipe, executor, window, progress
         As for `fold_tasks`.
     """
-    return fold_tasks((Task(tensor, statistics) for tensor in tensors), recipe, executor, window, progress)
+    return fold_tasks((FoldTask(tensor, statistics) for tensor in tensors), recipe, executor, window, progress)
 
 
 def fold_tasks(
-    tasks: Iterable[Task],
-    recipe: Recipe | None = None,
+    tasks: Iterable[FoldTask],
+    recipe: FoldOptions | None = None,
     executor: Executor | None = None,
     window: int = 4,
     progress: Progress = silent,
@@ -190,7 +191,7 @@ def fold_tasks(
     CorruptFileError
         What was read is not what its archive's CRC-32 tells.
     """
-    how = recipe or Recipe()
+    how = recipe or FoldOptions()
     sizes = BlockSizes(how.block_elements, how.piece_elements)
     folds = (Fold((task.tensor,), _Together(task, how)) for task in tasks)
     return fold_blocks(folds, _merged, sizes, executor, window, progress, batch)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.analyzers.axes import Strip, along, folded, padded
 from weighttools.analyzers.base import Analyzer
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families.axes import TORCH, Axes
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 OUTLIER_RATIO = 6.0
 """A channel stands out whose largest magnitude is more than this many times the median channel's."""
@@ -87,9 +87,9 @@ def powers(block: Block) -> Powers:
     from weighttools.analyzers.kernels.careful import offsets
 
     if block.values.dtype.itemsize == 1:
-        from weighttools.analyzers.kernels.patterns import table
+        from weighttools.analyzers.kernels.meanings import meanings
 
-        known, counts = table(block.values.dtype), block.counts
+        known, counts = meanings(block.values.dtype), block.counts
         there = known.finite & (counts > 0)
         return _counted(known.values[there], counts[there])
     if (exact := offsets(block.values)) is not None:

@@ -1,46 +1,24 @@
-"""Sparsity: zeros and near-zeros, N:M patterns, empty rows, columns, channels and blocks."""
+"""The structure of sparsity: N:M patterns, empty rows, columns, channels and blocks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from weighttools.analyzers.axes import Strip, along, folded, padded
 from weighttools.analyzers.base import Analyzer
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families.axes import TORCH, Axes
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 PATTERNS = ((2, 4), (4, 8))
 """N:M patterns: of every M neighbours at most N are not zero."""
 
 TILE = 16
 """Rows and columns of the blocks that are looked at for being empty."""
-
-
-class Zeros(NamedTuple):
-    """How many of `n_elements` elements are zero (-0.0 is), and how many have a magnitude of at most eps."""
-
-    n_elements: int = 0
-    n_zero: int = 0
-    n_near: int = 0
-
-    def merge(self, other: Zeros) -> Zeros:
-        """Add up."""
-        return Zeros(self.n_elements + other.n_elements, self.n_zero + other.n_zero, self.n_near + other.n_near)
-
-    def finish(self, spec: Spec | None = None) -> Record:
-        """Return ``n_zero``, ``sparsity`` (the fraction of zeros; null without elements) and ``n_near_zero``."""
-        sparsity = self.n_zero / self.n_elements if self.n_elements else None
-        return {"n_zero": self.n_zero, "sparsity": sparsity, "n_near_zero": self.n_near}
-
-
-def of(block: Block) -> Zeros:
-    """Return the zeros of a block."""
-    return block.summary.zeros
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,9 +100,9 @@ def structure(block: Block) -> Structure:
 def _filled(values: Array) -> Array:
     """Return which values are not zero; by their bits where comparing the values would be slow."""
     if values.dtype.itemsize == 1:
-        from weighttools.analyzers.kernels.patterns import table
+        from weighttools.analyzers.kernels.meanings import meanings
 
-        by_bits: Array = (table(values.dtype).values != 0)[values.view("u1")]
+        by_bits: Array = (meanings(values.dtype).values != 0)[values.view("u1")]
         return by_bits
     if values.dtype.name in ("bfloat16", "float16"):
         values = values.view("u2") & 0x7FFF

@@ -22,11 +22,12 @@ import numpy as np
 
 from weighttools.analyzers.power_law import fit, scaled
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import Spec, Tensor, confirm
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor, confirm
 from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Record = dict[str, Any]
 Method = Callable[[Tensor, int], "Spectrum | None"]
@@ -50,7 +51,7 @@ ZERO = "it is zero"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class SpectrumRequest:
     """What to compute.
 
     Parameters
@@ -69,7 +70,11 @@ class Request:
 
     def __post_init__(self) -> None:
         if any(rank < 1 for rank in self.ranks) or self.exact_limit < 0:
-            raise SpecError(f"ranks {list(self.ranks)}, exact limit {self.exact_limit}", expected="ranks from 1 on")
+            raise SpecError(
+                f"ranks {list(self.ranks)}, exact limit {self.exact_limit}",
+                expected="ranks from 1 on",
+                code="out-of-range",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,7 @@ def folded(spec: Spec) -> tuple[int, int]:
     return spec.shape[0], math.prod(spec.shape[1:])
 
 
-def analyse(tensor: Tensor, request: Request) -> Record:
+def analyse(tensor: Tensor, request: SpectrumRequest) -> Record:
     """Return the figures of one tensor; null, with the reason, where it holds NaN or Inf, or only zeros."""
     n_rows, n_columns = folded(tensor.spec)
     shape = {"n_rows": n_rows, "n_columns": n_columns}
@@ -260,7 +265,7 @@ _FIGURES = (
 )  # fmt: skip
 
 
-def figures(found: Spectrum, spec: Spec, request: Request) -> Record:
+def figures(found: Spectrum, spec: Spec, request: SpectrumRequest) -> Record:
     """Return what a spectrum tells.
 
     Notes
@@ -332,6 +337,6 @@ def _eps(spec: Spec) -> float:
     return max(smallest, min(float(ml_dtypes.finfo(spec.dtype.numpy).eps), 1e-3))  # type: ignore[no-untyped-call]
 
 
-def chosen(names: Sequence[str], specs: Sequence[Spec]) -> list[str]:
+def matrix_names(names: Sequence[str], specs: Sequence[Spec]) -> list[str]:
     """Return the names of the tensors that have a spectrum."""
     return [name for name, spec in zip(names, specs, strict=True) if is_matrix(spec)]

@@ -24,17 +24,19 @@ import numpy as np
 from weighttools.analyzers.base import Analyzer
 from weighttools.analyzers.choosing import chosen
 from weighttools.analyzers.describe import usual_figures
-from weighttools.analyzers.run import Block, Recipe, fold
+from weighttools.analyzers.run import Block, FoldOptions, fold
 from weighttools.core import testing as strategies
 from weighttools.core.dtypes import DTYPES, from_numpy
 from weighttools.core.readers import Held
 from weighttools.core.scratch import Scratch
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
+from weighttools.core.testing import at_most
 from weighttools.errors import MissingDependencyError
 
 try:
     import pytest
-    from hypothesis import given, settings
+    from hypothesis import given
     from hypothesis import strategies as st
 except ImportError:
     raise MissingDependencyError(
@@ -87,7 +89,7 @@ class AnalyzerConformance:
         """Return the state of a run of elements, as one block."""
         values = array.reshape(-1)[start : array.size if stop is None else stop]
         with np.errstate(all="ignore"):
-            return self.analyzer.of(Block(values, start, spec_of(array), Recipe(), Scratch()))
+            return self.analyzer.of(Block(values, start, spec_of(array), FoldOptions(), Scratch()))
 
     def alike(self, found: Figures, expected: Figures) -> None:
         """Fail unless the expected figures are found, to the tolerance."""
@@ -106,7 +108,7 @@ class AnalyzerConformance:
 
     def test_the_other_implementation_gives_the_same(self) -> None:
         @given(self.arrays())
-        @settings(deadline=None)
+        @at_most(100)
         def check(array: Array) -> None:
             before = array.tobytes()
             with np.errstate(all="ignore"):
@@ -131,7 +133,7 @@ class AnalyzerConformance:
 
     def test_parts_merged_in_any_grouping_are_the_whole(self) -> None:
         @given(self.arrays(), st.lists(st.floats(0, 1), max_size=4), st.randoms(use_true_random=False))
-        @settings(deadline=None)
+        @at_most(100)
         def check(array: Array, cuts: list[float], random: Any) -> None:
             ends = sorted({0, array.size, *(int(c * array.size) // self.unit * self.unit for c in cuts)})
             parts = [self.of(array, a, b) for a, b in itertools.pairwise(ends)] or [self.of(array)]
@@ -146,7 +148,7 @@ class AnalyzerConformance:
 
     def test_nothing_merged_changes_nothing(self) -> None:
         @given(self.arrays())
-        @settings(deadline=None)
+        @at_most(100)
         def check(array: Array) -> None:
             spec, whole = spec_of(array), self.of(array)
             self.alike(self.of(array).merge(self.of(array, array.size)).finish(spec), whole.finish(spec))
@@ -161,7 +163,7 @@ class AnalyzerConformance:
         whole = [state for [state] in fold(tensors, [self.analyzer.of])]
         with ThreadPoolExecutor(3) as pool:
             for size in (64, 1000):
-                recipe = Recipe(block_elements=size, piece_elements=3 * size)
+                recipe = FoldOptions(block_elements=size, piece_elements=3 * size)
                 cut = [state for [state] in fold(tensors, [self.analyzer.of], recipe, pool)]
                 here = [state for [state] in fold(tensors, [self.analyzer.of], recipe)]
                 for tensor, one, other, third in zip(tensors, whole, cut, here, strict=True):

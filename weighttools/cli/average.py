@@ -7,31 +7,18 @@ from typing import Any
 import click
 
 from weighttools.cli import options
+from weighttools.verbs.average import OPTIONS
 
 
 @click.command()
 @click.argument("srcs", nargs=-1, required=True, type=click.Path())
-@click.option("--weights", metavar="W,W,…", help="A weight for each checkpoint; divided by their sum. [default: equal]")
-@click.option("--ema", type=float, help="Instead: an exponential moving average with this decay, oldest first.")
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "keep", "drop"]),
-    default="error",
-    show_default=True,
-    help="A tensor that not all have: refuse, average over those that have it, or leave it out.",
-)
-@options.changed_patterns
+@options.declared(*OPTIONS)
 @options.output
 @options.reading
 def average(
     srcs: tuple[str, ...],
     dst: str,
-    weights: str | None,
-    ema: float | None,
-    missing: str,
     as_json: bool,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
     assume: str | None,
     root: str | None,
     **settings: Any,
@@ -48,13 +35,13 @@ def average(
       weighttools average a.safetensors b.safetensors -o mix.safetensors --weights 3,1
       weighttools average step*.safetensors -o ema.safetensors --ema 0.9
     """  # fmt: skip
-    from weighttools.cli import targets, writing
-    from weighttools.verbs import api, edits
+    from weighttools.cli import writing
+    from weighttools.verbs import api
+    from weighttools.verbs import average as verb
 
+    how = {one.name: settings.pop(one.name) for one in OPTIONS}
     maps = [api.open(src, assume=assume, root=root) for src in srcs]
-    changed = edits.average(maps, weights=_numbers(weights), ema=ema, missing=missing, include=include, exclude=exclude)
-    goal = writing.output_target(changed, writing.plan(changed, dst, **settings))
-    targets.refuse_read([goal], [file for opened in maps for file in opened.origin.files])
+    changed = verb.average(maps, **{**how, "weights": _numbers(how["weights"])})
     writing.edited(changed, dst, "averaged", as_json, **settings)
 
 

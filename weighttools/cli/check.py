@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.errors import SourceError, printable
-
-Record = dict[str, Any]
+from weighttools.verbs.check import OPTIONS
 
 _COLUMNS = ("path", "severity", "code", "tensor", "message", "remedy")
 _CODE_COLUMNS = ("code", "severities", "reads", "meaning", "remedy")
@@ -18,16 +18,10 @@ _CODE_COLUMNS = ("code", "severities", "reads", "meaning", "remedy")
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path())
-@click.option("--headers", is_flag=True, help="Read headers only: skip the checks of values.")
+@options.declared(*OPTIONS)
 @click.option("--strict", is_flag=True, help="Exit 1 on warnings too.")
-@click.option("--base", metavar="PATH", help="The base of this adapter: its factors must fit.")
-@click.option("--against", metavar="OTHER", help="Find the renaming that makes the names those of another checkpoint.")
-@click.option("--fix-index", is_flag=True, help="First write model.safetensors.index.json anew from the shards.")
 @click.option("--codes", is_flag=True, help="List every code with its meaning.")
-@options.patterns
-@click.option("--threads", type=click.IntRange(min=1), help="Worker threads. [default: one a CPU]")
 @options.output_format
-@options.reading
 def check(paths: Sequence[str], strict: bool, codes: bool, style: str, as_json: bool, **settings: Any) -> None:
     """Look for what is dangerous, damaged or doubtful in a checkpoint.
 
@@ -80,7 +74,7 @@ def _checked(path: str, settings: dict[str, Any]) -> Record | None:
 
     try:
         with options.late_progress("check") as (planned, done):
-            record = verb.check(path, **settings, planned=planned, progress=done)
+            record: Record = verb.check(path, **settings, planned=planned, progress=done)
     except SourceError as error:
         output.failure(str(error))
         return None

@@ -7,16 +7,12 @@ from typing import Any
 import click
 
 from weighttools.cli import options
-
-WHICH = ("include", "exclude", "include_all")
-HOW = (*WHICH, "value", "norm")
+from weighttools.verbs.clip import OPTIONS
 
 
 @click.command()
 @click.argument("src", type=click.Path())
-@click.option("--value", type=float, help="Clip each weight to -VALUE … VALUE.")
-@click.option("--norm", type=float, help="Scale each tensor whose L2 norm is larger down to NORM.")
-@options.changing
+@options.declared(*OPTIONS)
 @options.output
 @options.reading
 def clip(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
@@ -30,14 +26,17 @@ def clip(src: str, dst: str, as_json: bool, assume: str | None, root: str | None
       weighttools clip model.safetensors -o clipped.safetensors --norm 10
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api, edits
+    from weighttools.verbs import api
+    from weighttools.verbs import clip as verb
+    from weighttools.verbs.editing import reading_bytes
+    from weighttools.verbs.save import check_targets
 
-    how = {key: settings.pop(key) for key in HOW}
+    how = {one.name: settings.pop(one.name) for one in OPTIONS}
     opened = api.open(src, assume=assume, root=root)
     if not settings["dry_run"]:
-        writing.early(dst, settings["force"], settings["format"])
-    which = {key: how[key] for key in WHICH}
-    n_bytes = 0 if how["norm"] is None else edits.reading_bytes(opened, passes="norm", **which)
+        check_targets(dst, format=settings["format"], force=settings["force"])
+    which = {key: how[key] for key in ("include", "exclude", "include_all")}
+    n_bytes = 0 if how["norm"] is None else reading_bytes(opened, passes="norm", **which)
     with options.progress(n_bytes, "measure") as moved:
-        changed = edits.clip(opened, **how, progress=moved)
+        changed = verb.clip(opened, **how, progress=moved)
     writing.edited(changed, dst, "clipped", as_json, **settings)

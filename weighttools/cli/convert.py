@@ -8,70 +8,15 @@ import click
 
 from weighttools.cli import options, output
 from weighttools.errors import printable
-
-LAYOUTS = ("torch", "keras", "flax", "mlx")
+from weighttools.verbs.convert import OPTIONS
 
 
 @click.command()
 @click.argument("src", type=click.Path())
 @click.argument("dst", type=click.Path())
-@click.option("--dtype", metavar="DTYPE", help="Cast floating tensors, e.g. to bfloat16; integers stay.")
-@click.option(
-    "--keep-dtype",
-    multiple=True,
-    metavar="PATTERN",
-    shell_complete=options.complete_names,
-    help="Do not cast tensors whose name matches. Repeatable.",
-)
-@click.option(
-    "--saturate", is_flag=True, help="Clip to the dtype's range; without it, what is too large becomes Inf or NaN."
-)
-@click.option("--dequantize", is_flag=True, help="Decode quantised tensors to float32; --dtype decodes them anyway.")
-@click.option("--quantize", metavar="ENCODING", help="Encode float weights of a GGUF target: q8_0.")
-@click.option(
-    "--names", type=click.Choice(["hf", "gguf"]), help="Translate names and layout to Hugging Face's or GGUF's."
-)
-@click.option(
-    "--rename",
-    multiple=True,
-    metavar="OLD=NEW",
-    help="Names that begin with OLD begin with NEW; or re:PATTERN=REPLACEMENT. The first that fits. Repeatable.",
-)
-@click.option(
-    "--apply",
-    multiple=True,
-    metavar="NAME[:ARGUMENT,...]",
-    help="Apply a transform that an installed package adds, or our own, before --dtype and the like. Repeatable.",
-)
-@options.patterns
-@click.option(
-    "--layout",
-    type=click.Choice(LAYOUTS),
-    help="Rename and transpose as this framework does; what cannot be known is refused.",
-)
-@click.option("--layout-from", type=click.Choice(LAYOUTS), help="The source's layout, if it is not told by itself.")
-@click.option(
-    "--layout-rule",
-    multiple=True,
-    metavar="PATTERN=RULE",
-    help="What the tensors are whose name matches: linear, embedding, conv2d, depthwise2d, norm, transpose(1,0), "
-    "keep, drop, …. Repeatable.",
-)
-@click.option(
-    "--verify",
-    is_flag=True,
-    help="Read the result back with the format's own library, and compare every bit, before it gets its name.",
-)
-@click.option(
-    "--tied",
-    type=click.Choice(["alias", "copy", "error"]),
-    default="alias",
-    show_default=True,
-    help="Tied tensors: keep the tie where the target can, write each name out, or refuse.",
-)
-@options.writing
-@options.reading
-def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
+@options.declared(*OPTIONS)
+@options.as_json
+def convert(src: str, dst: str, as_json: bool, **settings: Any) -> None:
     """Convert a checkpoint to another format, dtype, sharding or layout.
 
     DST with a format's suffix is a file (.safetensors, .npz, .npy, .pt, .h5, .gguf); any other name of no known kind
@@ -94,11 +39,10 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
       weighttools convert flax_model.msgpack model.safetensors --layout torch --verify
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api
+    from weighttools.verbs import convert as verb
 
-    opened = api.open(src, assume=assume, root=root)  # once: standard input is not read twice
-    settings["beside"], lacking = api.gguf_companions(opened, dst, settings["names"])
-    record = writing.write(opened, dst, "convert", **settings)
+    with writing.bar("convert", settings["dry_run"]) as (planned, moved):
+        record = verb.convert(src, dst, **settings, planned=planned, progress=moved)
     if as_json:
         output.emit_json([record])
     elif dst != "-" or settings["dry_run"]:
@@ -106,8 +50,6 @@ def convert(src: str, dst: str, as_json: bool, assume: str | None, root: str | N
         _report_verified(record)
         writing.report(record)
     output.notes(record)
-    for fact in lacking:
-        output.note(fact)
 
 
 def _report_layout(record: dict[str, Any]) -> None:

@@ -8,20 +8,16 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
-
-Record = dict[str, Any]
+from weighttools.cli.output import Record
+from weighttools.verbs.estimate import OPTIONS
 
 _COLUMNS = ("what", "dtype", "optimizer", "n_bytes")
 
 
 @click.command()
 @click.argument("path")
-@click.option("--context", type=click.IntRange(min=1), default=4096, show_default=True, help="Tokens in the cache.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Sequences at a time.")
-@click.option("--cache-dtype", metavar="DTYPE", default="bfloat16", show_default=True, help="The dtype of the cache.")
-@options.patterns
+@options.declared(*OPTIONS)
 @options.output_format
-@options.reading
 def estimate(path: str, style: str, as_json: bool, **settings: Any) -> None:
     """Say what memory a checkpoint takes: to load, to train, and for the cache of keys and values.
 
@@ -34,9 +30,9 @@ def estimate(path: str, style: str, as_json: bool, **settings: Any) -> None:
       weighttools estimate checkpoint/ --context 32768 --batch 4
       weighttools estimate checkpoint/ --json
     """
-    from weighttools.verbs import diagnosis
+    from weighttools.verbs.estimate import estimate as verb
 
-    record = diagnosis.estimate(path, **settings)
+    record: Record = verb(path, **settings)
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

@@ -8,20 +8,18 @@ from typing import Any
 
 import click
 
+from weighttools.cli import data as texts
 from weighttools.cli import options, output
-from weighttools.cli.data import data_options, settings_of
 from weighttools.errors import printable
-
-SCHEMA = "weighttools.evaluate/1"
+from weighttools.verbs.evaluate import OPTIONS
 
 
 @click.command()
 @click.argument("src", metavar="CKPT", type=click.Path())
-@data_options
-@click.option("--adapter", type=click.Path(), metavar="DIR", help="Measure with this LoRA adapter beside the weights.")
+@texts.data
+@options.declared(*OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
-@options.reading
-def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
+def evaluate(src: str, data: str, as_json: bool, **settings: Any) -> None:
     """Measure a checkpoint on a file of texts or numbers: loss, accuracy, F1, error, perplexity.
 
     With --weight-column, a row counts its weight in every figure and in the table of classes.
@@ -34,17 +32,14 @@ def evaluate(src: str, data: str, as_json: bool, assume: str | None, root: str |
       weighttools evaluate tuned/ --data test.csv --text-column review --label-column stars --json
       weighttools evaluate SmolLM2-135M/ --data held-out.txt --adapter adapter/
     """
-    from weighttools.verbs import api
-    from weighttools.verbs.training.measuring import measure
+    from weighttools.verbs import evaluate as verb
 
     def say(line: str) -> None:
         click.echo(printable(line), err=as_json)
 
-    found = measure(api.open(src, assume=assume, root=root), data, settings_of(settings), say)
+    found = verb.evaluate(src, data, **settings, log=say)
     if as_json:
-        output.emit_json(
-            [{"schema": SCHEMA, "path": src, "data": data, **found, "metrics": output.as_json(found["metrics"])}]
-        )
+        output.emit_json([{**found, "metrics": output.as_json(found["metrics"])}])
     else:
         _print(found)
     broken = [name for name, value in found["metrics"].items() if not math.isfinite(value)]

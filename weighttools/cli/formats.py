@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 
 _COLUMNS = ("format", "what", "suffixes", "reads", "writes", "extra")
 
@@ -19,16 +22,16 @@ def formats(style: str, as_json: bool) -> None:
       weighttools formats
       weighttools formats --json
     """
-    from weighttools.verbs import api
+    from weighttools.verbs.formats import list_formats
 
-    rows = api.list_formats()
+    rows = list_formats()
     _show(rows, "json" if as_json else style)
     for row in rows:
         if row["error"]:
             output.note(row["error"])
 
 
-def _show(rows: list[dict[str, object]], chosen: str) -> None:
+def _show(rows: Sequence[Record], chosen: str) -> None:
     if chosen == "json":
         output.echo(output.dump(rows))
     elif chosen != "table":
@@ -42,7 +45,7 @@ def _show(rows: list[dict[str, object]], chosen: str) -> None:
         output.echo("\n".join(output.table(["format", "suffixes", "read", "write", "extra", "what"], cells)))
 
 
-def _suffixes(row: dict[str, object]) -> str:
+def _suffixes(row: Record) -> str:
     suffixes = row["suffixes"]
     assert isinstance(suffixes, list)
     return " ".join(suffixes)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from weighttools.cli import options, output, targets
+from weighttools.cli import options, output
 from weighttools.errors import printable
+from weighttools.verbs.get import OPTIONS
 
 
 @click.command()
@@ -19,8 +19,8 @@ from weighttools.errors import printable
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @click.option("--json", "as_json", is_flag=True, help="Print every value as JSON; NaN and Inf become null.")
-@options.reading
-def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **reading: str | None) -> None:
+@options.declared(*OPTIONS)
+def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **reading: Any) -> None:
     """Print or save one tensor, or a slice of one, reading only the byte ranges that it needs.
 
     NAME may also be a small value beside the tensors of a PyTorch file, such as an epoch.
@@ -32,37 +32,23 @@ def get(path: str, name: str, target: str | None, force: bool, as_json: bool, **
       weighttools get model.safetensors fc.weight -o fc.npy
       weighttools get model.safetensors 'fc.bias[:4]' --json
     """
-    from weighttools import TensorMap
-    from weighttools.verbs import api
+    from weighttools.verbs.get import is_value, pick, save_tensor
+    from weighttools.verbs.open import open as open_checkpoint
 
-    tensor_map = api.open(path, **reading)
-    if api.is_value(tensor_map, name):
-        _show_value(tensor_map.origin.values[name], name, target, as_json)
-        return
-    tensor = api.pick(tensor_map, name)
-    if target is None:
-        _show(tensor.read(), name, as_json)
-        return
-    _check_target(target, tensor_map.origin.files)
-    record = api.save(target, TensorMap({name: tensor}), force=force, dequantize=True)
-    output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
-    output.notes(record)
-
-
-def _check_target(target: str, read: Sequence[str]) -> None:
-    """Refuse what one tensor is not saved as, and to put it in the place of the checkpoint that it is taken from."""
-    if target == "-":
-        return
-    targets.check_suffix(target, "get saves a tensor as a file")
-    targets.refuse_read([targets.file("the output", target)], read)
-
-
-def _show_value(value: Any, name: str, target: str | None, as_json: bool) -> None:
-    """Print a small value that stands beside the tensors."""
+    tensor_map = open_checkpoint(path, **reading)
     if target is not None:
-        from weighttools.errors import SpecError
+        record = save_tensor(tensor_map, name, target, force=force)
+        tensor = pick(tensor_map, name)
+        output.echo(printable(f"wrote {target}: {tensor.dtype}, {output.shape(tensor.shape)}"))
+        output.notes(record)
+    elif is_value(tensor_map, name):
+        _show_value(tensor_map.origin.values[name], name, as_json)
+    else:
+        _show(pick(tensor_map, name).read(), name, as_json)
 
-        raise SpecError(f"{name!r} is a value beside the tensors, no tensor", subject=target, expected="a tensor")
+
+def _show_value(value: Any, name: str, as_json: bool) -> None:
+    """Print a small value that stands beside the tensors."""
     if as_json:
         from weighttools.formats.base import plain
 

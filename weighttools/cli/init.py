@@ -7,26 +7,12 @@ from typing import Any
 import click
 
 from weighttools.cli import options
-
-HOW = ("include", "exclude", "include_all", "method", "activation", "layout", "std", "value", "seed")
+from weighttools.verbs.init import OPTIONS
 
 
 @click.command()
 @click.argument("src", type=click.Path())
-@click.option(
-    "--method", default="he_normal", show_default=True, metavar="NAME",
-    help="xavier_normal, xavier_uniform, he_normal, he_uniform, lecun_normal, lecun_uniform, orthogonal, normal, "
-    "truncated_normal, uniform, constant, zeros.",
-)  # fmt: skip
-@click.option("--activation", metavar="NAME", help="What follows the layers: relu, tanh, …; sets the gain.")
-@click.option(
-    "--layout", type=click.Choice(["torch", "keras"]), default="torch", show_default=True,
-    help="How kernels lie: (out, in, …) or (…, in, out).",
-)  # fmt: skip
-@click.option("--std", type=float, help="Standard deviation of normal and truncated_normal; bound of uniform.")
-@click.option("--value", type=float, help="The value of constant.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The seed, an integer of 0 or more.")
-@options.changing
+@options.declared(*OPTIONS)
 @options.output
 @options.reading
 def init(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
@@ -41,8 +27,9 @@ def init(src: str, dst: str, as_json: bool, assume: str | None, root: str | None
       weighttools init model.safetensors -o head.safetensors --method xavier_uniform -i 'classifier.*'
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api, edits
+    from weighttools.verbs import api
+    from weighttools.verbs import init as verb
 
-    how = {key: settings.pop(key) for key in HOW}
-    changed = edits.init(api.open(src, assume=assume, root=root), **how)
+    how = {one.name: settings.pop(one.name) for one in OPTIONS}
+    changed = verb.init(api.open(src, assume=assume, root=root), **how)
     writing.edited(changed, dst, "drew anew", as_json, **settings)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
-
-Record = dict[str, Any]
+from weighttools.cli.output import Record
+from weighttools.verbs.init_check import OPTIONS
 
 _FLAT = (
     "name", "shape", "fan_in", "fan_out", "std", "law", "ks", "skewness", "kurtosis", "scheme", "untouched", "why",
@@ -19,12 +19,8 @@ _HEAD = ("name", "shape", "fan in", "fan out", "std", "Xavier", "He", "law", "KS
 
 @click.command("init-check")
 @click.argument("path")
-@click.option("--activation", type=click.Choice(["linear", "relu", "gelu", "silu", "tanh"]), default="relu",
-              show_default=True, help="What follows a layer, for its gain.")  # fmt: skip
-@options.patterns
-@click.option("--threads", type=click.IntRange(min=1), help="Worker threads. [default: one a CPU]")
+@options.declared(*OPTIONS)
 @options.output_format
-@options.reading
 def init_check(path: str, style: str, as_json: bool, **settings: Any) -> None:
     """Find the layers that look untouched by training: independent draws from one law, as initialisers make them.
 
@@ -37,11 +33,10 @@ def init_check(path: str, style: str, as_json: bool, **settings: Any) -> None:
       weighttools init-check checkpoint/ -i '*mlp*' --activation gelu
       weighttools init-check model.safetensors --json
     """
-    from weighttools.verbs import api, diagnosis
+    from weighttools.verbs.init_check import init_check as verb
 
-    tensor_map = api.open(path, assume=settings.pop("assume"), root=settings.pop("root"))
     with options.late_progress("init-check") as (planned, done):
-        record = {**diagnosis.init_check(tensor_map, **settings, planned=planned, progress=done), "path": path}
+        record: Record = verb(path, **settings, planned=planned, progress=done)
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.core.encodings import block_of
 from weighttools.errors import printable
+from weighttools.verbs.inspect import OPTIONS
 
 if TYPE_CHECKING:
     from weighttools.analyzers.tree import Line
     from weighttools.core.tensormap import TensorMap
 
-Record = dict[str, Any]
-
-_SORTS: dict[str, Callable[[Record], Any]] = {
-    "name": lambda row: _natural(row["name"]),
-    "size": lambda row: -row["stored_bytes"],
-    "offset": lambda row: (row["file"] or "", row["offset"] or 0),
-    "file": lambda row: 0,
-}
 _MOST_LINES = 12
 """Lines of one kind in the headline: of values, and of what a loader would call."""
 _COLUMNS = ("name", "dtype", "shape", "n_elements", "stored_bytes", "encoding")
@@ -30,26 +24,20 @@ _COLUMNS = ("name", "dtype", "shape", "n_elements", "stored_bytes", "encoding")
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@options.patterns
+@options.declared(*OPTIONS)
 @click.option("--depth", type=click.IntRange(min=1), help="Open the module tree only this deep, and sum up the rest.")
 @click.option("--flat", is_flag=True, help="List every tensor on a line of its own, nothing collapsed.")
-@click.option(
-    "--sort", type=click.Choice(list(_SORTS)), help="Order of the tensors, by default the file's; implies --flat."
-)
 @click.option("--offsets", is_flag=True, help="Show where each tensor lies in its file; implies --flat.")
 @options.output_format
-@options.reading
 def inspect(
     paths: Sequence[str],
-    include: Sequence[str],
-    exclude: Sequence[str],
+    sort: str | None,
     depth: int | None,
     flat: bool,
-    sort: str | None,
     offsets: bool,
     style: str,
     as_json: bool,
-    **reading: str | None,
+    **opening: Any,
 ) -> None:
     """Say what a checkpoint is and what is in it, from its headers alone.
 
@@ -63,14 +51,15 @@ def inspect(
       weighttools inspect model.safetensors -i '*.bias' --sort size
       weighttools inspect model.safetensors --json | jq .n_parameters
     """
-    from weighttools.verbs import api
+    from weighttools.verbs.inspect import inspect as verb
+    from weighttools.verbs.open import open as open_checkpoint
 
     chosen = "json" if as_json else style
     listed = flat or bool(sort) or offsets or chosen != "table"
-    maps = [api.open(path, **reading).select(*include, exclude=exclude) for path in paths]
-    records = [{**api.inspect(m, tensors=listed), "path": path} for m, path in zip(maps, paths, strict=True)]
-    for record in records:
-        record["tensors"].sort(key=_SORTS[sort or "file"])
+    maps = [open_checkpoint(path, **opening) for path in paths]
+    records: list[Record] = [
+        {**verb(m, sort=sort, tensors=listed), "path": path} for m, path in zip(maps, paths, strict=True)
+    ]
     if chosen == "json":
         output.emit_json(records)
     elif chosen != "table":
@@ -177,11 +166,3 @@ def _tree_cells(line: Line) -> list[str]:
     if line.spec is None:
         return [label, "", output.counted(line.n_tensors, "tensor"), *sums]
     return [label, line.spec.label, output.shape(line.spec.shape), *sums]
-
-
-def _natural(name: str) -> list[Any]:
-    """A sort key under which layers.2 comes before layers.10."""
-    import re
-
-    parts = re.split(r"([0-9]{1,18})", name)  # numbers are the odd ones
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]

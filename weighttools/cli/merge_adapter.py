@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from weighttools.cli import options, output, targets
+from weighttools.cli import options
+from weighttools.verbs.merge_adapter import OPTIONS
 
 
 @click.command(name="merge-adapter")
 @click.argument("base", type=click.Path())
 @click.argument("adapter", type=click.Path())
-@click.option("--names", type=click.Choice(["hf"]), help="Take the base's GGUF names and layout for Hugging Face's.")
-@click.option("--dequantize", is_flag=True, help="Decode the base's quantised tensors to float32.")
+@options.declared(*OPTIONS)
 @options.output
 @options.reading
 def merge_adapter(
     base: str,
     adapter: str,
     dst: str,
-    names: str | None,
-    dequantize: bool,
     as_json: bool,
     assume: str | None,
     root: str | None,
@@ -43,17 +40,9 @@ def merge_adapter(
       weighttools merge-adapter model.Q4_K.gguf adapter/ -o merged/ --names hf --dequantize
     """  # fmt: skip
     from weighttools.cli import writing
-    from weighttools.train.checkpoints.companions import gguf_files
-    from weighttools.transforms.changes import recodings, taken
-    from weighttools.verbs import api, edits
+    from weighttools.verbs import api
+    from weighttools.verbs import merge_adapter as verb
 
-    if dst != "-":
-        targets.refuse_read([targets.file("the output", dst)], [adapter])
-    opened = api.open(base, assume=assume, root=root)
-    plain = taken(opened, {"names": names}).pipe(*recodings({"dequantize": dequantize}))
-    merged = edits.merge_adapter(plain, adapter)
-    files, lacking = gguf_files(opened) if names else (edits.adapter_configuration(opened, adapter), [])
-    writing.edited(merged, dst, "changed", as_json, beside=files, **settings)
-    if Path(dst).is_dir() and not (Path(dst) / "tokenizer.json").exists():
-        for fact in lacking:
-            output.note(fact)
+    how = {one.name: settings.pop(one.name) for one in OPTIONS}
+    merged = verb.merge_adapter(api.open(base, assume=assume, root=root), adapter, **how)
+    writing.edited(merged, dst, "changed", as_json, **settings)

@@ -7,15 +7,12 @@ from typing import Any
 import click
 
 from weighttools.cli import options
-
-HOW = ("include", "exclude", "include_all", "std", "seed")
+from weighttools.verbs.noise import OPTIONS
 
 
 @click.command()
 @click.argument("src", type=click.Path())
-@click.option("--std", type=float, required=True, help="The standard deviation.")
-@click.option("--seed", type=int, default=0, show_default=True, help="The seed, an integer of 0 or more.")
-@options.changing
+@options.declared(*OPTIONS)
 @options.output
 @options.reading
 def noise(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
@@ -28,8 +25,9 @@ def noise(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
       weighttools noise model.safetensors -o noisy.safetensors --std 1e-3 --seed 7
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api, edits
+    from weighttools.verbs import api
+    from weighttools.verbs import noise as verb
 
-    how = {key: settings.pop(key) for key in HOW}
-    changed = edits.noise(api.open(src, assume=assume, root=root), **how)
+    how = {one.name: settings.pop(one.name) for one in OPTIONS}
+    changed = verb.noise(api.open(src, assume=assume, root=root), **how)
     writing.edited(changed, dst, "added noise to", as_json, **settings)

@@ -11,11 +11,13 @@ import click
 
 from weighttools.core.options import Option
 from weighttools.errors import WeighttoolsError
+from weighttools.verbs.options import READING, TAKING, WRITING
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
+Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 FORMATS = ("table", "json", "jsonl", "csv", "markdown")
 
@@ -38,92 +40,79 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-def declared(*options: Option) -> Callable[[F], F]:
+def declared(*options: Option, **completing: Completer) -> Callable[[F], F]:
     """Add options as they are declared, in order; what they may be is checked by who uses them.
 
     Parameters
     ----------
     options
         Declarations; those of patterns complete the names of tensors.
+    completing
+        What completes the values of others, by name.
     """
 
     def add(command: F) -> F:
         for one in reversed(options):
-            command = _made(one)(command)
+            command = _made(one, completing.get(one.name))(command)
         return command
 
     return add
 
 
-def _made(one: Option) -> Callable[[F], F]:
-    how: dict[str, Any] = {"help": one.help, "show_default": one.shows_default}
+def _made(one: Option, complete: Completer | None) -> Callable[[F], F]:
+    how: dict[str, Any] = {"help": one.help, "show_default": _shown(one), "required": one.required}
     if one.kind is bool:
         return click.option(*one.spellings, one.name, is_flag=True, **how)
-    kind = click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
-    if one.metavar == "PATTERN":
-        how["shell_complete"] = complete_names
-    if not one.many:
+    how["shell_complete"] = complete_names if one.metavar == "PATTERN" else complete
+    if not one.many and not one.required:
         how["default"] = one.default
-    return click.option(*one.spellings, one.name, type=kind, multiple=one.many, metavar=one.metavar, **how)
+    if one.alone is not None:
+        how |= {"is_flag": False, "flag_value": one.alone}
+    return click.option(*one.spellings, one.name, type=_kind(one), multiple=one.many, metavar=one.metavar, **how)
+
+
+def _shown(one: Option) -> bool | str:
+    """Return how help shows the default: as it would be given."""
+    return ",".join(map(str, one.default)) if one.shows_default and one.by_commas else one.shows_default
+
+
+def _kind(one: Option) -> Any:
+    if one.by_commas:
+        return _Separated(one)
+    return click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
+
+
+class _Separated(click.ParamType[Any]):
+    """Items separated by commas, each of an option's kind."""
+
+    name = "text"
+
+    def __init__(self, one: Option) -> None:
+        self._one = one
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        kind = self._one.kind or str
+        try:
+            return tuple(kind(part.strip()) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not {self._one.range}, or several separated by commas", param, ctx)
 
 
 def patterns(command: F) -> F:
     """Add ``-i`` and ``-x``."""
-    return _named(command, "Take only tensors", "Leave out tensors")
-
-
-def changed_patterns(command: F) -> F:
-    """Add ``-i`` and ``-x`` where they say which tensors to change."""
-    return _named(command, "Change only tensors", "Leave tensors alone")
-
-
-def _named(command: F, takes: str, leaves: str) -> F:
-    command = click.option(
-        "-x", "--exclude", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help=f"{leaves} whose name matches; wins over -i.",
-    )(command)  # fmt: skip
-    return click.option(
-        "-i", "--include", multiple=True, metavar="PATTERN", shell_complete=complete_names,
-        help=f"{takes} whose whole name matches, case and all: a glob (* crosses dots) or re:REGEX. Repeatable.",
-    )(command)  # fmt: skip
-
-
-def changing(command: F) -> F:
-    """Add ``-i``, ``-x`` and ``--include-all``: which tensors to change; the others stay as they are."""
-    command = click.option(
-        "--include-all", is_flag=True,
-        help="Change norms, biases and embeddings too; integers, buffers and quantised tensors never are.",
-    )(command)  # fmt: skip
-    return changed_patterns(command)
-
-
-WRITING = (
-    click.option("--to", "format", metavar="FORMAT", help="The target's format, if its suffix does not say it."),
-    click.option("--max-shard-size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]"),
-    click.option("--single", is_flag=True, help="One file, however large, in a target directory."),
-    click.option(
-        "--compress", "compression", metavar="METHOD",
-        help="Compress the values: gzip, for an HDF5 file. [default: none]",
-    ),
-    click.option(
-        "--store", type=click.Choice(["bitmask"]),
-        help="Store tensors with many zeros as a bitmask and the other values, in safetensors. [default: as ever]",
-    ),
-    click.option(
-        "--npz-bf16", type=click.Choice(["keep", "float32"]), default="keep", show_default=True,
-        help="How NPZ and NPY hold floats that NumPy does not know: their bits, or widened exactly.",
-    ),
-    click.option("--dry-run", is_flag=True, help="Print the plan and the planned peak memory; write nothing."),
-    click.option("--force", is_flag=True, help="Replace an existing target."),
-    click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
-)  # fmt: skip
+    return declared(*TAKING)(command)
 
 
 def writing(command: F) -> F:
     """Add what every command that writes a checkpoint takes: how, whether, and how to report it."""
-    for option in reversed(WRITING):
-        command = option(command)
-    return command
+    return declared(*WRITING)(as_json(command))
+
+
+def as_json(command: F) -> F:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")(command)
 
 
 def output(command: F) -> F:
@@ -144,13 +133,7 @@ def output_format(command: F) -> F:
 
 def reading(command: F) -> F:
     """Add what says how to read a file: ``--assume`` and ``--root``."""
-    command = click.option(
-        "--root", metavar="NAME",
-        help="The part of a nested checkpoint to read, e.g. ema; . for all of it by full names.",
-    )(command)  # fmt: skip
-    return click.option(
-        "--assume", metavar="DTYPE", help="The dtype of NumPy elements of unknown type (V1, V2), e.g. bfloat16."
-    )(command)
+    return declared(*READING)(command)
 
 
 @contextmanager

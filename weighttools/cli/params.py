@@ -8,34 +8,18 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
+from weighttools.cli.output import Record
 from weighttools.errors import printable
+from weighttools.verbs.params import OPTIONS
 
 _COLUMNS = ("path", "group", "n_tensors", "n_parameters", "n_buffers", "n_state", "stored_bytes")
 
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
-@click.option(
-    "--by",
-    type=click.Choice(["dtype", "module", "depth", "role"]),
-    default="dtype",
-    show_default=True,
-    help="Group by.",
-)
-@click.option("--depth", type=click.IntRange(min=1), help="Parts of the name that make a group; implies --by depth.")
-@options.patterns
+@options.declared(*OPTIONS)
 @options.output_format
-@options.reading
-def params(
-    paths: Sequence[str],
-    by: str,
-    depth: int | None,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    style: str,
-    as_json: bool,
-    **reading: str | None,
-) -> None:
+def params(paths: Sequence[str], style: str, as_json: bool, **settings: Any) -> None:
     """Count parameters and buffers exactly.
 
     A parameter is an element of a floating tensor; buffers (integers, running statistics, position tables, masks,
@@ -50,11 +34,9 @@ def params(
       weighttools params before.safetensors after.safetensors
       weighttools params model.safetensors -x 'embeddings.*' --json
     """
-    from weighttools.verbs import api
+    from weighttools.verbs.params import params as verb
 
-    by = "depth" if depth else by
-    settings: dict[str, Any] = {"by": by, "depth": depth or 1, "include": include, "exclude": exclude, **reading}
-    records = [api.params(path, **settings) for path in paths]
+    records: list[Record] = [verb(path, **settings) for path in paths]
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json(records)
@@ -68,7 +50,7 @@ def params(
         output.notes(record)
 
 
-def _table(record: dict[str, Any], named: bool) -> str:
+def _table(record: Record, named: bool) -> str:
     total = {**record, "group": "total", "n_tensors": sum(group["n_tensors"] for group in record["groups"])}
     has_state = record["n_state"] > 0
     rows = [_cells(group, has_state) for group in (*record["groups"], total)]
@@ -85,14 +67,14 @@ def _table(record: dict[str, Any], named: bool) -> str:
     return "\n".join(lines)
 
 
-def _because(group: dict[str, Any]) -> str:
+def _because(group: Record) -> str:
     """Return what most often says that tensors are what they are."""
     found = sorted(group.get("because", {}).items(), key=lambda item: -item[1])
     more = f"; {len(found) - 1:,} more reasons" if len(found) > 1 else ""
     return f"{found[0][0]} ({found[0][1]:,} tensors){more}" if found else ""
 
 
-def _cells(row: dict[str, Any], has_state: bool) -> list[str]:
+def _cells(row: Record, has_state: bool) -> list[str]:
     n = row["n_parameters"]
     state = [f"{row['n_state']:,}"] if has_state else []
     size = output.short_size(row["stored_bytes"])

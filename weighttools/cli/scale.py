@@ -7,14 +7,12 @@ from typing import Any
 import click
 
 from weighttools.cli import options
-
-HOW = ("include", "exclude", "include_all", "by")
+from weighttools.verbs.scale import OPTIONS
 
 
 @click.command()
 @click.argument("src", type=click.Path())
-@click.option("--by", type=float, required=True, help="The factor.")
-@options.changing
+@options.declared(*OPTIONS)
 @options.output
 @options.reading
 def scale(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
@@ -27,8 +25,9 @@ def scale(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
       weighttools scale model.safetensors -o scaled.safetensors --by 0.5 -i '*.lora_B.*'
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api, edits
+    from weighttools.verbs import api
+    from weighttools.verbs import scale as verb
 
-    how = {key: settings.pop(key) for key in HOW}
-    changed = edits.scale(api.open(src, assume=assume, root=root), **how)
+    how = {one.name: settings.pop(one.name) for one in OPTIONS}
+    changed = verb.scale(api.open(src, assume=assume, root=root), **how)
     writing.edited(changed, dst, "scaled", as_json, **settings)

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from weighttools.cli import options, output
-
-Record = dict[str, Any]
+from weighttools.cli.output import Record
+from weighttools.verbs.spectrum import OPTIONS
 
 _SHOWN = {
     "spectral_norm": "spectral",
@@ -22,28 +22,10 @@ _SHOWN = {
 }
 
 
-def _ranks(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...]:
-    """Read ranks separated by commas."""
-    try:
-        ranks = tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        ranks = (0,)
-    if any(rank < 1 for rank in ranks):
-        raise click.BadParameter(f"{text!r} is not a list of ranks such as 8,16,64", ctx, param)
-    return ranks
-
-
 @click.command()
 @click.argument("path")
-@click.option("--ranks", callback=_ranks, default="1,8,16,32,64", show_default=True, metavar="R,...",
-              help="Give the energy (part of the squared norm) at these ranks.")  # fmt: skip
-@click.option("--exact-limit", type=click.IntRange(min=0), default=4096, show_default=True,
-              help="Decompose matrices whose smaller side is larger by a randomized method.")  # fmt: skip
-@click.option("--values", is_flag=True, help="List the singular values, in JSON.")
-@options.patterns
-@click.option("--threads", type=click.IntRange(min=1), help="Tensors at a time. [default: one a CPU]")
+@options.declared(*OPTIONS)
 @options.output_format
-@options.reading
 def spectrum(path: str, style: str, as_json: bool, **settings: Any) -> None:
     """Describe the singular values of every matrix; kernels are folded to their first axis by all others.
 
@@ -57,11 +39,10 @@ def spectrum(path: str, style: str, as_json: bool, **settings: Any) -> None:
       weighttools spectrum checkpoint/ -i '*query*' --ranks 8,64
       weighttools spectrum model.safetensors --values --json
     """
-    from weighttools.verbs import api, diagnosis
+    from weighttools.verbs.spectrum import spectrum as verb
 
-    tensor_map = api.open(path, assume=settings.pop("assume"), root=settings.pop("root"))
     with options.late_progress("spectrum") as (planned, done):
-        record = {**diagnosis.spectrum(tensor_map, **settings, planned=planned, progress=done), "path": path}
+        record: Record = verb(path, **settings, planned=planned, progress=done)
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

@@ -9,8 +9,8 @@ import click
 
 from weighttools.analyzers import ANALYZERS
 from weighttools.cli import options, output
-
-Record = dict[str, Any]
+from weighttools.cli.output import Record
+from weighttools.verbs.stats import OPTIONS
 
 _LABELS = {
     "tensor": ("name", "dtype", "shape"),
@@ -27,28 +27,6 @@ _FLAGS = ("sparsity", "kurtosis", "outliers")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def _numbers(ctx: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
-    """Read numbers separated by commas."""
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.01,0.5,0.99", ctx, param) from None
-
-
-def _names(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
-    """Read names separated by commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _norm_names(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
-    """Read names of norms separated by commas."""
-    names = _names(ctx, param, text)
-    unknown = [name for name in names if name not in _NORMS]
-    if unknown:
-        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(_NORMS)}", ctx, param)
-    return names
-
-
 def _complete_analyzers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the last of several names of analyzers."""
     done, comma, last = incomplete.rpartition(",")
@@ -57,34 +35,9 @@ def _complete_analyzers(ctx: click.Context, param: click.Parameter, incomplete: 
 
 @click.command()
 @click.argument("path", type=click.Path())
-@click.option("--by", type=click.Choice(list(_LABELS)), default="tensor", show_default=True, help="One row for each.")
-@click.option("--depth", type=click.IntRange(min=1), help="Parts of the name that make a group; implies --by depth.")
-@click.option(
-    "--norm", "norms", callback=_norm_names, default="l2", show_default=True, metavar="NAME,...",
-    help="Norms to show: l1, l2, inf; spectral and nuclear decompose every matrix.",
-)  # fmt: skip
-@click.option(
-    "--quantiles", callback=_numbers, default="", metavar="P,...", help="Exact quantiles, e.g. 0.01,0.5,0.99."
-)
-@click.option("--hist", type=click.IntRange(1, 10_000), is_flag=False, flag_value=20, metavar="[BINS]",
-              help="Histogram from min to max; drawn in the table, counted in JSON. [default bins: 20]")  # fmt: skip
-@click.option("--sparsity", is_flag=True, help="2:4 and 4:8 compliance; empty rows, columns, channels, blocks.")
-@click.option("--eps", type=click.FloatRange(min=0), help="Count magnitudes up to this as near zero.")
-@click.option("--entropy", is_flag=True, help="Bits of information an element; distinct values (up to 16 bits).")
-@click.option("--kurtosis", is_flag=True, help="Skewness and excess kurtosis.")
-@click.option("--outliers", is_flag=True, help="Channels whose largest magnitude is far above the median channel's.")
-@click.option("--analyzers", callback=_names, default="", metavar="NAME,...", shell_complete=_complete_analyzers,
-              help="Further figures by name: those that an installed package adds, or our own.")  # fmt: skip
-@click.option("--where", metavar="CONDITION", help="Show rows that meet it: 'sparsity > 0.5 and dtype == bf16'.")
-@click.option("--sort", metavar="FIGURE", help="Order of the rows: largest first.")
-@click.option("--top", type=click.IntRange(min=0), help="Show this many rows.")
-@options.patterns
-@click.option("--threads", type=click.IntRange(min=1), help="Worker threads. [default: one a CPU]")
-@click.option("--kernel", type=click.Choice(["auto", "numpy", "numba"]), default="auto", show_default=True,
-              help="numba needs the extra [fast]; auto takes it for gigabytes.")  # fmt: skip
+@options.declared(*OPTIONS, analyzers=_complete_analyzers)
 @options.output_format
-@options.reading
-def stats(path: str, depth: int | None, style: str, as_json: bool, **settings: Any) -> None:
+def stats(path: str, style: str, as_json: bool, **settings: Any) -> None:
     """Describe the values: moments, norms, zeros, NaN and Inf, quantiles, histograms, sparsity patterns.
 
     NaN and Inf are counted, and left out of every other figure; std is the population's; -0.0 is a zero. Everything
@@ -98,13 +51,10 @@ def stats(path: str, depth: int | None, style: str, as_json: bool, **settings: A
       weighttools stats model.safetensors --where 'n_nan > 0 or n_inf > 0'
       weighttools stats model.safetensors --quantiles 0.01,0.5,0.99 --hist -i '*mlp*'
     """
-    from weighttools.verbs import api
+    from weighttools.verbs.stats import stats as verb
 
-    settings["by"] = "depth" if depth else settings["by"]
-    asked = {**settings, "depth": depth or 1}
-    tensor_map = api.open(path, assume=settings["assume"], root=settings["root"])
-    with options.progress(lambda: int(api.stats(tensor_map, **asked, dry_run=True)["read_bytes"]), "stats") as done:
-        record = {**api.stats(tensor_map, **asked, progress=done), "path": path}
+    with options.late_progress("stats") as (planned, done):
+        record: Record = verb(path, **settings, planned=planned, progress=done)
     _show(record, settings, "json" if as_json else style)
 
 
@@ -188,7 +138,7 @@ def _sparkline(counts: Sequence[int]) -> str:
 
 def _flat(row: Record) -> Record:
     """Return a row without nesting: a column for each quantile, counts of a histogram as text."""
-    flat: Record = {}
+    flat: dict[str, Any] = {}
     for key, value in row.items():
         if key == "quantiles":
             flat |= {f"q{p}": figure for p, figure in value.items()}

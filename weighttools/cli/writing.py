@@ -1,58 +1,33 @@
-"""What the commands that write share: plan, then write with a bar; and telling what was written and changed."""
+"""What the commands that write share: a write with a bar; and telling what was written and changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from weighttools.cli import options, output
-from weighttools.cli.targets import Target
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import brief, printable
+from weighttools.io.progress import Progress, silent
 
 
-def write(
-    tensor_map: TensorMap, dst: str, label: str, last: Callable[[], object] | None = None, **settings: Any
-) -> dict[str, Any]:
-    """Plan a write, do it unless ``dry_run`` is set, and return the record of `weighttools.convert`.
+def write(tensor_map: TensorMap, dst: str, label: str, *, dry_run: bool, **settings: Any) -> dict[str, Any]:
+    """Write a map as `weighttools.save` does, with a bar, and return its record."""
+    from weighttools.verbs.save import save
 
-    Before what is written gets its name, `last` is called (of `conversion.write`; it takes fewer settings).
-    """
-    from weighttools.verbs import api
-    from weighttools.write import writing as conversion
-
-    if settings["dry_run"]:
-        return api.convert(tensor_map, dst, **settings)
-    planned = plan(tensor_map, dst, **settings)
-    n_passes = 1 + bool(settings.get("store")) + bool(settings.get("verify"))
-    with options.progress(n_passes * planned["stored_bytes"], label) as moved:
-        if last is not None:
-            return conversion.write(tensor_map, dst, **settings, progress=moved, last=last)
-        return api.convert(tensor_map, dst, **settings, progress=moved)
+    with bar(label, dry_run) as (planned, moved):
+        return save(dst, tensor_map, dry_run=dry_run, **settings, planned=planned, progress=moved)
 
 
-def plan(tensor_map: TensorMap, dst: str, **settings: Any) -> dict[str, Any]:
-    """Return the record that a write would have, without the counts for which values would be read."""
-    from weighttools.verbs import api
-
-    return api.convert(tensor_map, dst, **{**settings, "store": None, "dry_run": True})
-
-
-def early(dst: str, force: bool, format_name: str | None = None) -> None:
-    """Refuse a target that could not be written, before values are read for long."""
-    from weighttools.io import directory, sink
-    from weighttools.write.plan import means_directory
-
-    place = directory if means_directory(dst, format_name) else sink
-    place.check_writable(dst, force=force)
-
-
-def output_target(tensor_map: TensorMap, record: Mapping[str, Any], beside: Iterable[str] = ()) -> Target:
-    """Return the target of a planned write, to be held against others; parameters as of `conversion.places`."""
-    from weighttools.write.writing import places
-
-    is_directory = record["format"] == "huggingface"
-    return Target("the output", record["dst"], frozenset(places(tensor_map, record, beside)), is_directory)
+@contextmanager
+def bar(label: str, dry_run: bool) -> Iterator[tuple[Progress, Progress]]:
+    """Give `planned` and `progress` of a verb that writes; in a dry run they draw nothing."""
+    if dry_run:
+        yield silent, silent
+        return
+    with options.late_progress(label) as found:
+        yield found
 
 
 def report(record: Mapping[str, Any]) -> None:

@@ -145,7 +145,7 @@ def dtype(name: str | DType | Any) -> DType:
         return _of_object(name)
     found = DTYPES.get(ALIASES.get(name.lower(), name.lower()))
     if found is None:
-        raise SpecError(f"unknown dtype {name!r}", expected=_near(name))
+        raise SpecError(f"unknown dtype {name!r}", expected=_near(name), code="unknown-dtype")
     return found
 
 
@@ -160,7 +160,9 @@ def _of_object(given: Any) -> DType:
             return from_numpy(np.dtype(given))
     except TypeError:
         pass
-    raise SpecError(f"{given!r} is no dtype", expected="a dtype such as float32, float16, bfloat16")
+    raise SpecError(
+        f"{given!r} is no dtype", expected="a dtype such as float32, float16, bfloat16", code="unknown-dtype"
+    )
 
 
 def _near(name: str) -> str:
@@ -180,5 +182,7 @@ def from_numpy(numpy_dtype: np.dtype[Any]) -> DType:
     """
     found = DTYPES.get(numpy_dtype.name)
     if found is None:
-        raise SpecError(f"dtype {numpy_dtype} holds no plain numbers", expected="a numeric dtype")
+        raise SpecError(
+            f"dtype {numpy_dtype} holds no plain numbers", expected="a numeric dtype", code="unsupported-dtype"
+        )
     return found

@@ -156,7 +156,9 @@ class _Parser:
         if name.lower() in DTYPES or name.lower() in ALIASES:
             return _constant(name)
         known = ", ".join(self.names)
-        raise SpecError(f"unknown name {name!r} in the condition {self.text!r}", expected=f"one of {known}")
+        raise SpecError(
+            f"unknown name {name!r} in the condition {self.text!r}", expected=f"one of {known}", code="condition"
+        )
 
 
 def _constant(text: str) -> Value:
@@ -184,4 +186,5 @@ def _error(text: str, at: int, fact: str) -> SpecError:
     return SpecError(
         f"cannot read the condition {text!r} at character {at + 1}: {fact}",
         expected="comparisons joined by and, or, not, as in 'sparsity > 0.5 and dtype == bf16'",
+        code="condition",
     )

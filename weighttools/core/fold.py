@@ -27,7 +27,7 @@ from weighttools.errors import SpecError
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from weighttools.core.tensor import Array, Reader
+    from weighttools.core.spec import Array, Reader
     from weighttools.core.tensormap import TensorMap
 
 S = TypeVar("S")

@@ -44,12 +44,18 @@ class Option:
         What stands for the value in help.
     many
         Whether it may be given repeatedly, and is a sequence.
+    by_commas
+        Whether it is a sequence that is given at once, its items separated by commas.
+    alone
+        What the flag stands for where no value follows it; None: one must.
     is_path
         Whether it is a path, which a shell completes.
     shows_default
         Whether help prints the default.
     decides
         Whether a result depends on it, so that a run that is resumed must have it alike.
+    required
+        Whether it must be given: it has no default.
     """
 
     name: str
@@ -64,9 +70,12 @@ class Option:
     choices: tuple[str, ...] = ()
     metavar: str | None = None
     many: bool = False
+    by_commas: bool = False
+    alone: Any = None
     is_path: bool = False
     shows_default: bool = False
     decides: bool = True
+    required: bool = False
 
     @property
     def spellings(self) -> tuple[str, ...]:
@@ -98,17 +107,25 @@ class Option:
         """
         if value is None or value is self.default or self.many:
             return
+        for one in value if self.by_commas else (value,):
+            self._check(one)
+
+    def _check(self, value: Any) -> None:
         if self.choices and value not in self.choices:
-            raise SpecError(f"{option(self.name)} {value!r} is not known", expected=f"one of {', '.join(self.choices)}")
+            known = f"one of {', '.join(self.choices)}"
+            raise SpecError(f"{option(self.name)} {value!r} is not known", expected=known, code="unknown-option-value")
         if self.kind in (int, float) and not self._holds(value):
-            raise SpecError(f"{option(self.name)} {value!r} is out of range", expected=self.range)
+            fact = f"{option(self.name)} {value!r} is out of range"
+            raise SpecError(fact, expected=self.range, code="out-of-range")
 
     def _holds(self, value: Any) -> bool:
         import math
         import numbers
 
         is_number = isinstance(value, numbers.Integral if self.kind is int else numbers.Real)
-        if not is_number or isinstance(value, bool) or not math.isfinite(value):
+        if not is_number or isinstance(value, bool):
+            return False
+        if not isinstance(value, int) and not math.isfinite(value):  # an int may be too large to be asked
             return False
         low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
         return bool(low and (self.most is None or value <= self.most) and (self.below is None or value < self.below))

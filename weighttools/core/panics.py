@@ -13,7 +13,7 @@ from weighttools.errors import SpecError, WeighttoolsError
 
 
 @contextlib.contextmanager
-def told(fact: str, kind: type[WeighttoolsError] = SpecError, subject: object = None) -> Iterator[None]:
+def panics_as_errors(fact: str, kind: type[WeighttoolsError] = SpecError, subject: object = None) -> Iterator[None]:
     """Turn what the package raises within into an error of ours, its first line after `fact`.
 
     Notes

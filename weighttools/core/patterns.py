@@ -35,7 +35,7 @@ def matching(names: Iterable[str], patterns: Sequence[str]) -> set[str]:
     return found
 
 
-def chosen(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
+def matching_names(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[str] = ()) -> list[str]:
     """Return the names that `include` matches (all, if it is empty) and `exclude` does not, in order.
 
     Raises
@@ -49,7 +49,9 @@ def chosen(names: Iterable[str], include: Sequence[str] = (), exclude: Sequence[
     if kept and kept <= dropped:
         which = "the pattern" if len(exclude) == 1 else "the patterns"
         verb = "leaves" if len(exclude) == 1 else "leave"
-        raise TensorNotFoundError(f"{which} {', '.join(map(repr, exclude))} {verb} out every tensor")
+        raise TensorNotFoundError(
+            f"{which} {', '.join(map(repr, exclude))} {verb} out every tensor", code="nothing-left"
+        )
     return [name for name in known if name in kept and name not in dropped]
 
 
@@ -64,8 +66,11 @@ def listed(patterns: str | Sequence[str]) -> Sequence[str]:
 
 def not_found(name: str, known: Sequence[str], what: str = "tensor") -> TensorNotFoundError:
     """Return the error for a name or pattern that matches nothing, with near names."""
-    fact = f"no tensor is called {name!r}" if what == "tensor" else f"the pattern {name!r} matches no tensor"
-    return TensorNotFoundError(fact, remedy=_remedy(name, known) if known else "there are no tensors")
+    remedy = _remedy(name, known) if known else "there are no tensors"
+    if what == "tensor":
+        return TensorNotFoundError(f"no tensor is called {name!r}", remedy=remedy)
+    fact = f"the pattern {name!r} matches no tensor"
+    return TensorNotFoundError(fact, remedy=remedy, code="pattern-matches-nothing")
 
 
 def _remedy(name: str, known: Sequence[str]) -> str:
@@ -96,4 +101,6 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         return re.compile(pattern[3:])
     except (re.error, OverflowError, RecursionError) as error:  # a count, or a nesting, that is too large
-        raise SpecError(f"the regular expression {pattern[3:]!r} does not compile: {error}") from None
+        raise SpecError(
+            f"the regular expression {pattern[3:]!r} does not compile: {error}", code="regular-expression"
+        ) from None

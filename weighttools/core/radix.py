@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 DIGIT_BITS = 16
 """Bits counted in one pass: 65,536 counters stay in the second-level cache."""

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 SEGMENT = 1 << 16
 """Elements that share a generator."""
 
 
-class Part(NamedTuple):
+class SegmentPart(NamedTuple):
     """Elements `first` to `last` of a segment, which are those from `at` on of a run."""
 
     segment: int
@@ -37,16 +37,16 @@ class Part(NamedTuple):
     at: int
 
 
-def parts(start: int, stop: int) -> Iterator[Part]:
+def parts(start: int, stop: int) -> Iterator[SegmentPart]:
     """Yield the parts of segments that make up elements `start` to `stop`.
 
     >>> list(parts(65530, 65540))
-    [Part(segment=0, first=65530, last=65536, at=0), Part(segment=1, first=0, last=4, at=6)]
+    [SegmentPart(segment=0, first=65530, last=65536, at=0), SegmentPart(segment=1, first=0, last=4, at=6)]
     """
     for segment in range(start // SEGMENT, -(-stop // SEGMENT)):
         base = segment * SEGMENT
         first, last = max(start, base), min(stop, base + SEGMENT)
-        yield Part(segment, first - base, last - base, first - start)
+        yield SegmentPart(segment, first - base, last - base, first - start)
 
 
 @dataclass(frozen=True, slots=True)

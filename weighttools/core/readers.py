@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from weighttools.core import plan
 from weighttools.core.dtypes import DType
-from weighttools.core.tensor import Reader, Span
+from weighttools.core.spec import Reader, Span
+from weighttools.core.strides import is_contiguous
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 NEAR_ELEMENTS = 16
 """Elements of a slice at most this far apart are read together: a few unwanted ones beat another system call."""
@@ -221,8 +222,6 @@ class Strided:
         return all(outer >= inner for outer, inner in pairwise(steps))
 
     def __call__(self, start: int, stop: int) -> Array:
-        from weighttools.core.slicing import is_contiguous
-
         if start >= stop or is_contiguous(self.shape, self.strides):
             return aligned_read(self.base, self.offset + start, self.offset + stop, self.n_base)
         if self._in_order():

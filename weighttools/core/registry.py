@@ -112,7 +112,7 @@ class Registry:
         """
         if name not in self.plugins:
             known = ", ".join(sorted({*self.table, *self.plugins}))
-            raise SpecError(f"unknown {self.kind} {name!r}", expected=f"one of {known}")
+            raise SpecError(f"unknown {self.kind} {name!r}", expected=f"one of {known}", code="unknown-option-value")
         return self.plugins[name]
 
     @cached_property

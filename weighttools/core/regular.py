@@ -25,7 +25,7 @@ Test = Callable[[str], object]
 
 
 @dataclass(slots=True)
-class Node:
+class PatternState:
     """A state: it passes a character that fits `test`, or goes on at once where there is none.
 
     `at` says where it may be passed: ``"start"``, ``"end"``, or anywhere if empty.
@@ -84,7 +84,7 @@ class Expression:
         if len(pattern) > EXPRESSION_LENGTH:
             raise UnsupportedError(f"is {len(pattern):,} characters long", expected=f"{EXPRESSION_LENGTH:,} at most")
         self._plain = re.compile(rf"(.*\.)?({pattern})$").match if _LITERAL.fullmatch(pattern) else None
-        self._nodes = [Node(None)]
+        self._nodes = [PatternState(None)]
         if self._plain is None:
             self._steps.take(EXPRESSION_MAKING)
             _check(pattern)
@@ -191,7 +191,7 @@ def _check(pattern: str) -> None:
 class _Reader:
     """Reads an expression into nodes, from its beginning; each part is given the node that follows it."""
 
-    def __init__(self, pattern: str, nodes: list[Node]) -> None:
+    def __init__(self, pattern: str, nodes: list[PatternState]) -> None:
         self.pattern, self.nodes, self.depth = pattern, nodes, 0
 
     def whole(self) -> int:
@@ -204,7 +204,7 @@ class _Reader:
     def _node(self, test: Test | None, *after: int, at: str = "") -> int:
         if len(self.nodes) >= EXPRESSION_NODES:
             raise UnsupportedError("repeats too much", expected="a simpler one")
-        self.nodes.append(Node(test, list(after), at))
+        self.nodes.append(PatternState(test, list(after), at))
         return len(self.nodes) - 1
 
     def _alternatives(self, at: int) -> tuple[int, Callable[[int], int]]:

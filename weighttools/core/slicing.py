@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import operator
 import re
-from collections.abc import Sequence
 
 from weighttools.core.readers import Strided
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Reader, Spec
+from weighttools.core.strides import c_strides
 from weighttools.errors import SpecError
 
 Axis = int | slice
@@ -39,16 +37,17 @@ def _axis(part: str, whole: str) -> object:
     if re.fullmatch(r"([-+]?\d{1,18})?:([-+]?\d{1,18})?(:([-+]?\d{1,18})?)?", part):
         return slice(*(int(end) if end else None for end in part.split(":")))
     raise SpecError(
-        f"cannot read slice [{whole}]", expected="integers, start:stop:step and ... separated by commas, as in [0, :10]"
+        f"cannot read slice [{whole}]",
+        expected="integers, start:stop:step and ... separated by commas, as in [0, :10]",
+        code="slice",
     )
 
 
-def sliced(tensor: Tensor, key: object) -> Tensor:
-    """Return a tensor that reads only what indexing with `key` selects; see `Tensor.sliced`."""
-    axes = _expand(key if isinstance(key, tuple) else (key,), tensor.shape)
-    strides = c_strides(tensor.shape)
+def sliced(reader: Reader, spec: Spec, key: object) -> tuple[Spec, Strided]:
+    """Return the spec of what indexing with `key` selects, and the reader of no more than that; see `Tensor.sliced`."""
+    axes = _expand(key if isinstance(key, tuple) else (key,), spec.shape)
     offset, shape, steps = 0, [], []
-    for axis, length, stride in zip(axes, tensor.shape, strides, strict=True):
+    for axis, length, stride in zip(axes, spec.shape, c_strides(spec.shape), strict=True):
         if isinstance(axis, slice):
             first, last, step = axis.indices(length)
             picked = len(range(first, last, step))
@@ -57,18 +56,8 @@ def sliced(tensor: Tensor, key: object) -> Tensor:
             steps.append(step * stride)
         else:
             offset += _position(axis, length) * stride
-    spec = Spec(tensor.dtype, tuple(shape))
-    return Tensor(spec, Strided(tensor.reader, tensor.n_elements, spec.shape, tuple(steps), offset))
-
-
-def c_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the strides, in elements, of an array in C order.
-
-    >>> c_strides((2, 3, 4))
-    (12, 4, 1)
-    """
-    tail = itertools.accumulate(reversed(shape[1:]), lambda a, b: a * b, initial=1)
-    return tuple(reversed(list(tail))) if shape else ()
+    part = Spec(spec.dtype, tuple(shape))
+    return part, Strided(reader, spec.n_elements, part.shape, tuple(steps), offset)
 
 
 def _expand(key: tuple[object, ...], shape: tuple[int, ...]) -> list[Axis]:
@@ -76,7 +65,9 @@ def _expand(key: tuple[object, ...], shape: tuple[int, ...]) -> list[Axis]:
     dots = [i for i, part in enumerate(key) if part is Ellipsis]
     n_given = len(key) - len(dots)
     if len(dots) > 1 or n_given > len(shape):
-        raise SpecError(f"{n_given} indices for a tensor of shape {shape}", expected=f"at most {len(shape)}")
+        raise SpecError(
+            f"{n_given} indices for a tensor of shape {shape}", expected=f"at most {len(shape)}", code="slice"
+        )
     at = dots[0] if dots else len(key)
     fill: list[object] = [slice(None)] * (len(shape) - n_given)
     return [_checked(part) for part in [*key[:at], *fill, *key[at + 1 :]]]
@@ -90,7 +81,7 @@ def _checked(part: object) -> Axis:
 
 def _step(part: slice) -> object:
     if part.step == 0:
-        raise SpecError("slice step is 0", expected="a step other than 0")
+        raise SpecError("slice step is 0", expected="a step other than 0", code="slice")
     return part.step
 
 
@@ -101,7 +92,7 @@ def _whole(part: object) -> int:
             return operator.index(part)  # type: ignore[arg-type]
     except TypeError:
         pass
-    raise SpecError(f"cannot index with {part!r}", expected="integers, slices and ...")
+    raise SpecError(f"cannot index with {part!r}", expected="integers, slices and ...", code="slice")
 
 
 def _position(index: int, length: int) -> int:
@@ -109,12 +100,6 @@ def _position(index: int, length: int) -> int:
         raise SpecError(
             f"index {index} is out of range",
             expected=f"{-length} to {length - 1}" if length else "an axis that is not empty",
+            code="slice",
         )
     return index % length
-
-
-def is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether elements `strides` apart lie in C order with no gap; axes of length 1 do not matter."""
-    if math.prod(shape) == 0:
-        return True
-    return all(n == 1 or s == c for n, s, c in zip(shape, strides, c_strides(shape), strict=True))

@@ -8,11 +8,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core import patterns
-from weighttools.core.tensor import Source, Span, Spec, Tensor
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError, printable
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -37,6 +38,12 @@ class Origin(NamedTuple):
         nothing else than looking at them keeps them.
     foreign
         What a loader of the file would import or call beside what makes tensors: name, n_calls, offset of each.
+    others
+        Files and directories that values come from too: of other checkpoints, of an adapter. They are not written over.
+    beside
+        Files to put into a directory that the map is written to, by name; they take the place of those beside `path`.
+    lacking
+        What should be among these and cannot, and why, a line each: said where a directory is written.
     """
 
     path: str = ""
@@ -46,6 +53,9 @@ class Origin(NamedTuple):
     reports: tuple[Mapping[str, Any], ...] = ()
     values: Mapping[str, Any] = {}
     foreign: tuple[Mapping[str, Any], ...] = ()
+    others: tuple[str, ...] = ()
+    beside: Mapping[str, bytes] = {}
+    lacking: tuple[str, ...] = ()
 
 
 Row = tuple[Spec, Source, int, int]
@@ -168,7 +178,7 @@ class TensorMap(Mapping[str, Tensor]):
         TensorNotFoundError
             A pattern matches nothing.
         """
-        return self._keep(patterns.chosen(self._tensors, include, exclude)) if include or exclude else self
+        return self._keep(patterns.matching_names(self._tensors, include, exclude)) if include or exclude else self
 
     def drop(self, *exclude: str) -> TensorMap:
         """Leave out the tensors whose names match a pattern; an alias of one that goes, goes too."""
@@ -193,7 +203,9 @@ class TensorMap(Mapping[str, Tensor]):
         tensors = {new(name): tensor for name, tensor in self._tensors.items()}
         if len(tensors) != len(self._tensors):
             twice = next(name for name, n in Counter(map(new, self._tensors)).items() if n > 1)
-            raise SpecError(f"two tensors would be called {twice!r}", remedy="choose names that differ")
+            raise SpecError(
+                f"two tensors would be called {twice!r}", remedy="choose names that differ", code="names-collide"
+            )
         return self.replace(tensors=tensors, aliases={new(a): new(kept) for a, kept in self._aliases.items()})
 
     def _by_table(self, table: Mapping[str, str]) -> Callable[[str], str]:

@@ -19,6 +19,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import MissingDependencyError
 
 try:
+    from hypothesis import settings
     from hypothesis import strategies as st
 except ImportError:
     raise MissingDependencyError(
@@ -49,6 +50,14 @@ ODD_NAMES = (
     "*?{}",
     "__proto__",
 )
+
+
+def at_most(n: int) -> settings:
+    """Settings of a property: `n` examples, or fewer where the profile of Hypothesis that is loaded asks for fewer.
+
+    How long one takes decides nothing.
+    """
+    return settings(max_examples=min(n, settings().max_examples), deadline=None)
 
 
 def bits_of(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -16,7 +16,7 @@ from weighttools.core.registry import need
 from weighttools.errors import SpecError, UnsupportedError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 PIECE_ELEMENTS = 1 << 17
 """Elements decoded at a time: their scratch stays in the second-level cache."""

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from weighttools.core.encodings import Block, block_of
-from weighttools.core.tensor import Reader, Span
+from weighttools.core.encodings import BlockSize, block_of
+from weighttools.core.spec import Reader, Span
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 class BlockReader(Reader, Protocol):
@@ -20,7 +20,7 @@ class BlockReader(Reader, Protocol):
         """Return the blocks of elements `start` to `stop`, both on block boundaries, as flat bytes (uint8)."""
 
 
-def geometry(encoding: str) -> Block:
+def geometry(encoding: str) -> BlockSize:
     """Return the block of an encoding that is known to be a quantisation."""
     block = block_of(encoding)
     assert block is not None, "only quantised encodings have blocks"

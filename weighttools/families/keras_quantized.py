@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 
 _NUMBERED = re.compile(r"(?P<layer>.*/vars)/(?P<number>[0-9]{1,2})")

@@ -11,7 +11,7 @@ from weighttools.errors import CorruptFileError, UnsupportedError
 T = TypeVar("T")
 
 
-class Table:
+class ModuleTable:
     """One of peft's tables of modules: regular expressions of names, or of their ends behind a dot, and values.
 
     Source: peft, ``utils/other.py``, ``get_pattern_key``.

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.families.roles import Beside, Role, Told, aside, needs_neighbours
+from weighttools.families.role_types import Beside, Role, Told
+from weighttools.families.roles import aside, needs_neighbours
 
 _VARIABLE = re.compile(r"(?<=/vars/)([0-9])$")
 

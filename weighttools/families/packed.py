@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weighttools.errors import SpecError, WeighttoolsError, printable
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Spec
+    from weighttools.core.spec import Spec
     from weighttools.core.tensormap import Origin, TensorMap
 
 Parts = dict[str, tuple[str, "Spec"]]
@@ -76,7 +76,7 @@ _FLOAT8 = ("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz",
 _INTEGERS = ("int8", "uint8", "int32", "uint32", "int16")
 
 
-class Rule(NamedTuple):
+class PackingRule(NamedTuple):
     """How the tensors of one weight tell its encoding.
 
     Parameters
@@ -100,28 +100,28 @@ class Rule(NamedTuple):
 
 _SCALES = "scale_inv|scale|scale_weight|comfy_quant|_scale|scales"
 RULES = (
-    Rule("bnb_4bit", "bitsandbytes 4-bit (nf4 or fp4)", ("absmax",), (), True),
-    Rule("bnb_int8", "bitsandbytes int8", ("SCB",), ("int8",), True),
-    Rule("awq", "AWQ", ("qweight", "scales"), ("int32",)),
-    Rule("gptq", "GPTQ", ("qweight", "scales|qzeros|g_idx"), _INTEGERS),
-    Rule("mxfp4", "MXFP4", ("blocks", "scales"), ("uint8",)),
-    Rule("nvfp4", "NVFP4", ("packed", "global_scale"), ("uint8",)),
-    Rule("nvfp4", "NVFP4", ("scale", "scale_2"), ("uint8", "float4_e2m1fn"), True),
-    Rule("compressed", "compressed-tensors", ("packed", "scale|shape|zero_point"), _INTEGERS),
-    Rule("sparse", "compressed-tensors' sparse bitmask", ("compressed", "bitmask")),
-    Rule("mlx", "MLX", ("scales",), ("uint32",), True),
-    Rule("exl2", "ExLlamaV2", ("q_weight", "q_scale|q_groups"), _INTEGERS),
-    Rule("exl3", "ExLlamaV3", ("trellis",), _INTEGERS),
-    Rule("hqq", "HQQ", ("W_q",)),
-    Rule("quanto", "quanto", ("_data", "_scale")),
-    Rule("quip", "QuIP#", ("Qidxs",)),
-    Rule("aqlm", "AQLM", ("codes", "codebooks")),
-    Rule("vptq", "VPTQ", ("indices", "centroids"), _INTEGERS),
-    Rule("torchao", "torchao", ("qdata", "scale")),
-    Rule("keras", "Keras int8 or int4", ("vars/0", "vars/1"), ("int8", "uint8")),
-    Rule("onnx", "ONNX quantisation", ("quantized", "scale|scales"), _INTEGERS + _FLOAT8),
-    Rule("fp8", "fp8 with scales", (_SCALES,), _FLOAT8, True),
-    Rule("integers", "integers with scales", (_SCALES,), _INTEGERS, True),
+    PackingRule("bnb_4bit", "bitsandbytes 4-bit (nf4 or fp4)", ("absmax",), (), True),
+    PackingRule("bnb_int8", "bitsandbytes int8", ("SCB",), ("int8",), True),
+    PackingRule("awq", "AWQ", ("qweight", "scales"), ("int32",)),
+    PackingRule("gptq", "GPTQ", ("qweight", "scales|qzeros|g_idx"), _INTEGERS),
+    PackingRule("mxfp4", "MXFP4", ("blocks", "scales"), ("uint8",)),
+    PackingRule("nvfp4", "NVFP4", ("packed", "global_scale"), ("uint8",)),
+    PackingRule("nvfp4", "NVFP4", ("scale", "scale_2"), ("uint8", "float4_e2m1fn"), True),
+    PackingRule("compressed", "compressed-tensors", ("packed", "scale|shape|zero_point"), _INTEGERS),
+    PackingRule("sparse", "compressed-tensors' sparse bitmask", ("compressed", "bitmask")),
+    PackingRule("mlx", "MLX", ("scales",), ("uint32",), True),
+    PackingRule("exl2", "ExLlamaV2", ("q_weight", "q_scale|q_groups"), _INTEGERS),
+    PackingRule("exl3", "ExLlamaV3", ("trellis",), _INTEGERS),
+    PackingRule("hqq", "HQQ", ("W_q",)),
+    PackingRule("quanto", "quanto", ("_data", "_scale")),
+    PackingRule("quip", "QuIP#", ("Qidxs",)),
+    PackingRule("aqlm", "AQLM", ("codes", "codebooks")),
+    PackingRule("vptq", "VPTQ", ("indices", "centroids"), _INTEGERS),
+    PackingRule("torchao", "torchao", ("qdata", "scale")),
+    PackingRule("keras", "Keras int8 or int4", ("vars/0", "vars/1"), ("int8", "uint8")),
+    PackingRule("onnx", "ONNX quantisation", ("quantized", "scale|scales"), _INTEGERS + _FLOAT8),
+    PackingRule("fp8", "fp8 with scales", (_SCALES,), _FLOAT8, True),
+    PackingRule("integers", "integers with scales", (_SCALES,), _INTEGERS, True),
 )
 """The rules, in the order in which they are tried."""
 
@@ -165,7 +165,7 @@ def recognise(
         Where it lies: what config.json says there tells methods apart that look alike.
     """
     known, units = _sorted(specs)
-    rules: dict[Signature, Rule | None] = {}
+    rules: dict[Signature, PackingRule | None] = {}
     found = [(rule, unit, parts) for unit, parts in units.items() if (rule := _rule(parts, rules))]
     small = {name: "weight" for name, spec in known.items() if spec.dtype.is_float and spec.dtype.bits <= 8}
     if not found and not small:
@@ -228,7 +228,7 @@ def _by_tail(module: str, last: str) -> tuple[str, str] | None:
     return None
 
 
-def _rule(parts: Parts, known: dict[Signature, Rule | None]) -> Rule | None:
+def _rule(parts: Parts, known: dict[Signature, PackingRule | None]) -> PackingRule | None:
     """Return the rule that holds of a weight's parts; those of one signature, which are most, are looked at once."""
     dtypes = tuple([(part, spec.dtype.name) for part, (_, spec) in parts.items()])
     signature = dtypes, "qweight" in parts and "scales" in parts and _is_awq(parts)
@@ -237,7 +237,7 @@ def _rule(parts: Parts, known: dict[Signature, Rule | None]) -> Rule | None:
     return known[signature]
 
 
-def _holds(rule: Rule, parts: Parts) -> bool:
+def _holds(rule: PackingRule, parts: Parts) -> bool:
     first = next((part for part in rule.needs[0].split("|") if part in parts), None)
     if first is None or not all(any(part in parts for part in need.split("|")) for need in rule.needs):
         return False
@@ -327,7 +327,7 @@ def refuse(tensor_map: TensorMap, option: str | None = None, keep: Collection[st
     Parameters
     ----------
     option
-        The option that asks for it, as ``"--dtype"``.
+        The option that asks for it, as its caller spells it.
     keep
         Tensors that it leaves as they are.
 
@@ -344,6 +344,7 @@ def refuse(tensor_map: TensorMap, option: str | None = None, keep: Collection[st
         subject=tensor_map.origin.path or None,
         expected="weights that are floats by themselves",
         remedy=f"leave {option} out to copy them as they are" if option else "give the checkpoint as it was before",
+        code="packed",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 
-from weighttools.families.roles import Beside, Place, Role, Told
+from weighttools.families.role_types import Beside, NameParts, Role, Told
 
 MAGNITUDE = re.compile(r"(?P<of>.+)_g$")
 PARAMETRIZED = re.compile(r"[.]parametrizations[.](?P<of>\w+)[.]original(?P<number>\d*)$")
@@ -66,7 +66,7 @@ def parameter(name: str, shape: tuple[int, ...], beside: Beside | None = None) -
     name, shape
         The tensor's.
     beside
-        As for `roles.told`.
+        As for `roles.tell_role`.
     """
     return _alone(name, shape) if beside is None else _kind(name, shape, beside)
 
@@ -80,7 +80,7 @@ def _kind(name: str, shape: tuple[int, ...], beside: Beside | None) -> Told:
     parametrized = PARAMETRIZED.search(name)
     if parametrized:
         return _parametrized(name, shape, parametrized, beside)
-    at = Place.of(name, beside)
+    at = NameParts.of(name, beside)
     magnitude = MAGNITUDE.fullmatch(at.leaf)
     if magnitude and (at.has(f"{magnitude['of']}_v") if beside is not None else at.leaf == "weight_g"):
         return Told(Role.NORM, f"weight norm's magnitude of {magnitude['of']!r}")

@@ -6,61 +6,20 @@ that works on a family's words as well as on a name. What kind of parameter it i
 
 >>> from weighttools.core.dtypes import DTYPES
 >>> spec = Spec(DTYPES["float32"], (8, 8))
->>> told("h.0.attn.c_attn.weight", spec).role, told("wte.weight", spec).role, told("fc.weight_g", spec).why
-(<Role.WEIGHT: 'weight'>, <Role.EMBEDDING: 'embedding'>, "weight norm's magnitude of 'weight'")
+>>> [tell_role(name, spec).role for name in ("h.0.attn.c_attn.weight", "wte.weight")], tell_role("g.weight_g", spec).why
+([<Role.WEIGHT: 'weight'>, <Role.EMBEDDING: 'embedding'>], "weight norm's magnitude of 'weight'")
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container
-from enum import StrEnum
-from typing import NamedTuple
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.families import role_names as names
-
-Beside = Container[str]
-"""The names of a map, in which a tensor's neighbours are looked up; for a family, its words."""
+from weighttools.families.role_types import Beside, NameParts, Role, Told
 
 
-class Role(StrEnum):
-    """What a tensor is for; training may change the first five, and they alone are counted as parameters."""
-
-    WEIGHT = "weight"
-    NORM = "norm"
-    BIAS = "bias"
-    EMBEDDING = "embedding"
-    HEAD = "head"
-    BUFFER = "buffer"
-    STATISTIC = "running statistic"
-    VECTOR = "spectral norm's vector"
-    MASK = "mask"
-    SCALE = "quantisation scale"
-    STATE = "training state"
-
-    @property
-    def is_parameter(self) -> bool:
-        """Whether it is a parameter of the model."""
-        return self in _PARAMETERS
-
-
-_PARAMETERS = frozenset({Role.WEIGHT, Role.NORM, Role.BIAS, Role.EMBEDDING, Role.HEAD})
-
-
-class Told(NamedTuple):
-    """A role, and the evidence for it in a few words."""
-
-    role: Role
-    why: str
-
-    @property
-    def is_parameter(self) -> bool:
-        """Whether it is a parameter of the model."""
-        return self.role.is_parameter
-
-
-def told(name: str, spec: Spec, beside: Beside | None = None) -> Told:
+def tell_role(name: str, spec: Spec, beside: Beside | None = None) -> Told:
     """Say what a tensor is.
 
     Parameters
@@ -72,7 +31,7 @@ def told(name: str, spec: Spec, beside: Beside | None = None) -> Told:
     beside
         The names of the map it lies in. Without them a name that would need a neighbour is taken by itself.
     """
-    from weighttools.families.parameters import parameter
+    from weighttools.families.parameters import parameter  # its expressions take longer to compile than a look takes
 
     return aside(name, spec, beside) or parameter(name, spec.shape, beside)
 
@@ -88,9 +47,9 @@ def aside(name: str, spec: Spec, beside: Beside | None = None) -> Told | None:
     name
         A name, or a family's words.
     spec, beside
-        As for `told`.
+        As for `tell_role`.
     """
-    at = Place.of(name, beside)
+    at = NameParts.of(name, beside)
     found = (
         _state(at, spec) or _statistic(at) or _vector(at, spec) or _scale(at, spec) or _mask(at, spec) or _buffer(at)
     )  # the dtype comes last: a name says more
@@ -103,33 +62,13 @@ def needs_neighbours(words: str) -> bool:
     """Whether what a name or words mean depends on what stands beside them, so that a family may hold several roles."""
     if ".parametrizations." in words:
         return True
-    leaf = Place.of(words, None).leaf
+    leaf = NameParts.of(words, None).leaf
     is_of = leaf.endswith(("_u", "_v", "_g", "_mask"))
     is_beside = leaf in names.BESIDE_STATISTICS or leaf in names.BESIDE_SCALES or leaf in ("alpha", "betas")
     return is_of or is_beside or ("/vars/" in words and names.KERAS_NUMBERED.search(words) is not None)
 
 
-class Place(NamedTuple):
-    """A name taken apart: what comes before the last part, with its separator, and that part without ``:0``."""
-
-    name: str
-    stem: str
-    leaf: str
-    beside: Beside | None
-
-    @classmethod
-    def of(cls, name: str, beside: Beside | None) -> Place:
-        cut = max(name.rfind("."), name.rfind("/")) + 1
-        return cls(name, name[:cut], name[cut:].partition(":")[0], beside)
-
-    def has(self, *leaves: str) -> bool:
-        """Whether one of these stands beside it."""
-        return self.beside is not None and any(
-            self.stem + leaf in self.beside or f"{self.stem}{leaf}:0" in self.beside for leaf in leaves
-        )
-
-
-def _state(at: Place, spec: Spec) -> Told | None:
+def _state(at: NameParts, spec: Spec) -> Told | None:
     if at.leaf in names.SLOTS:
         return Told(Role.STATE, f"{at.leaf} is what an optimizer keeps of a parameter")
     if ("optim" in at.name or "opt_state" in at.name) and (found := names.OPTIMIZER.search(at.name)):
@@ -142,7 +81,7 @@ def _state(at: Place, spec: Spec) -> Told | None:
     return None
 
 
-def _statistic(at: Place) -> Told | None:
+def _statistic(at: NameParts) -> Told | None:
     if at.leaf in names.STATISTICS:
         return Told(Role.STATISTIC, f"it is called {at.leaf}")
     if at.name.startswith(names.FLAX_STATISTICS):
@@ -155,7 +94,7 @@ def _statistic(at: Place) -> Told | None:
     return None
 
 
-def _keras_variable(at: Place, found: re.Match[str]) -> Told | None:
+def _keras_variable(at: NameParts, found: re.Match[str]) -> Told | None:
     """A numbered variable of Keras's normalisations: of BatchNormalization the last two are statistics."""
     if found["spectral"]:
         return Told(Role.VECTOR, "SpectralNormalization's own: the vector, and its layer's kernel once more")
@@ -167,7 +106,7 @@ def _keras_variable(at: Place, found: re.Match[str]) -> Told | None:
     return Told(Role.STATISTIC, "one of the last two variables of Keras's BatchNormalization") if is_last else None
 
 
-def _vector(at: Place, spec: Spec) -> Told | None:
+def _vector(at: NameParts, spec: Spec) -> Told | None:
     """Spectral norm's u and v; the v of weight norm has the weight's axes, and a g beside it."""
     if names.PARAMETRIZED_VECTOR.search(at.name) or at.leaf in names.KERAS_VECTORS:
         return Told(Role.VECTOR, "a vector of spectral norm's power iteration")
@@ -179,7 +118,7 @@ def _vector(at: Place, spec: Spec) -> Told | None:
     return None
 
 
-def _scale(at: Place, spec: Spec) -> Told | None:
+def _scale(at: NameParts, spec: Spec) -> Told | None:
     if spec.dtype.name == "float8_e8m0fnu":
         return Told(Role.SCALE, "its dtype holds powers of two only")
     if names.SCALES.fullmatch(at.leaf):
@@ -188,7 +127,7 @@ def _scale(at: Place, spec: Spec) -> Told | None:
     return Told(Role.SCALE, f"{at.leaf} with {' or '.join(partners)} beside it") if at.has(*partners) else None
 
 
-def _mask(at: Place, spec: Spec) -> Told | None:
+def _mask(at: NameParts, spec: Spec) -> Told | None:
     if at.leaf in names.MASKS:
         return Told(Role.MASK, f"it is called {at.leaf}")
     found = names.MASK_OF.fullmatch(at.leaf)
@@ -201,7 +140,7 @@ def _mask(at: Place, spec: Spec) -> Told | None:
     return None
 
 
-def _buffer(at: Place) -> Told | None:
+def _buffer(at: NameParts) -> Told | None:
     if at.leaf in names.BUFFERS or at.leaf.rstrip("0123456789") in names.BUFFERS:
         return Told(Role.BUFFER, f"it is called {at.leaf}")
     if names.ORTHOGONAL_BASE.search(at.name):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from weighttools.core.findings import Finding
 from weighttools.core.registry import Entry, Registry
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import FormatError, SpecError
 from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions
@@ -249,5 +249,10 @@ def writable(path: str, name: str | None = None) -> str:
         return chosen
     known = f"one of {', '.join(known_suffixes(written=True))}"
     if chosen is None:
-        raise SpecError("the target's suffix names no format", subject=path, expected=f"{known}, or --to FORMAT")
-    raise SpecError(f"{chosen} is read, not written", subject=path, expected=known)
+        raise SpecError(
+            "the target's suffix names no format",
+            subject=path,
+            expected=f"{known}, or --to FORMAT",
+            code="unknown-suffix",
+        )
+    raise SpecError(f"{chosen} is read, not written", subject=path, expected=known, code="not-written")

@@ -9,14 +9,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Spec, Tensor
+from weighttools.core.spec import Source, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, printable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
 HEAD_BYTES = 4096
@@ -52,7 +53,7 @@ class WriteOptions(NamedTuple):
         How to compress values, for a format that can: ``"gzip"`` for HDF5. None is not at all.
     bitmasks
         Tensors that safetensors shall store as a bitmask and the values that are not zero, and how many values each
-        of their blocks keeps; see `weighttools.formats.safetensors.bitmask`.
+        of their blocks keeps; see `weighttools.encodings.bitmask`.
     beside
         Files to put into a target directory, by name; they take the place of those that lie beside the source.
     """
@@ -158,7 +159,9 @@ def refuse_shapes(tensor_map: TensorMap, format_name: str, most_axes: int, most_
             fact, most = f"the sides of the empty tensor {name!r}", f"a product of at most {most_bytes:,} bytes"
         else:
             continue
-        raise SpecError(f"{format_name} cannot hold {fact}", expected=most, remedy="leave it out with -x")
+        raise SpecError(
+            f"{format_name} cannot hold {fact}", expected=most, remedy="leave it out with -x", code="cannot-hold"
+        )
 
 
 def text_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:

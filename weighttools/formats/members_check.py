@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from weighttools.core.findings import ERROR, Finding
-from weighttools.core.tensor import Source, spans
+from weighttools.core.spec import Source
+from weighttools.core.tensor import spans
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import UnsafeFileError, WeighttoolsError
 from weighttools.formats import trailing

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from weighttools.core.patterns import listed
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, WeighttoolsError
+from weighttools.errors import SourceError, SpecError, WeighttoolsError, option
 from weighttools.formats.base import ReadOptions
 
 PathLike = str | os.PathLike[str]
@@ -48,7 +48,9 @@ def open(path: PathLike, *, assume: str | None = None, root: str | None = None) 
         raise
     except OSError as error:
         raise SourceError(
-            f"cannot be read: {error.strerror or error}", subject=os.fspath(error.filename or path)
+            f"cannot be read: {error.strerror or error}",
+            subject=os.fspath(error.filename or path),
+            code="cannot-be-read",
         ) from None
 
 
@@ -85,6 +87,7 @@ def located(path: str) -> str:
             "no such file, and no such model in the Hugging Face cache",
             subject=path,
             remedy=f"looked in {huggingface.cache_directory()}",
+            code="no-such-file",
         )
     return path
 
@@ -97,6 +100,16 @@ def name_of(path: PathLike | TensorMap) -> str:
 def chosen(
     path: PathLike | TensorMap, include: Sequence[str], exclude: Sequence[str], options: ReadOptions
 ) -> TensorMap:
-    """Open what is not open yet, and take the tensors that the patterns choose."""
+    """Open what is not open yet, and take the tensors that the patterns choose.
+
+    Raises
+    ------
+    SpecError
+        The map is open already, and the options say how to open it.
+    """
+    given = [option(name) for name, value in options._asdict().items() if value is not None]
+    if isinstance(path, TensorMap) and given:
+        fact = f"{given[0]} says how to open a checkpoint, and this one is open"
+        raise SpecError(fact, subject=path.origin.path, expected="a path", code="options-exclude")
     tensor_map = path if isinstance(path, TensorMap) else open(path, assume=options.assume, root=options.root)
     return tensor_map.select(*listed(include), exclude=exclude)

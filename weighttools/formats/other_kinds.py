@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 
 
 class Kind(NamedTuple):

@@ -15,7 +15,7 @@ from weighttools.errors import PluginError, WeighttoolsError
 from weighttools.formats.base import Format, ReadOptions
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Source
+    from weighttools.core.spec import Source
 
 
 class Found(NamedTuple):

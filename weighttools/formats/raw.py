@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core import plan
 from weighttools.core.engine import run, threads
-from weighttools.core.tensor import BLOCK_ELEMENTS, Span, Tensor
+from weighttools.core.spec import Span
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.formats.base import WriteOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from weighttools.core import testing as strategies
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.tensormap import TensorMap
-from weighttools.core.testing import HOSTILE_PATCHES, assert_same, bits_of, mutated, random_array, run_python
+from weighttools.core.testing import HOSTILE_PATCHES, assert_same, at_most, bits_of, mutated, random_array, run_python
 from weighttools.errors import MissingDependencyError, WeighttoolsError
 from weighttools.formats import load, read_file
 from weighttools.formats.base import WriteOptions
@@ -36,7 +36,7 @@ from weighttools.io.source import LocalFile
 
 try:
     import pytest
-    from hypothesis import given, settings
+    from hypothesis import given
     from hypothesis import strategies as st
 except ImportError:
     raise MissingDependencyError(
@@ -258,7 +258,7 @@ class FormatConformance:
             return
 
         @given(self.maps())
-        @settings(deadline=None)
+        @at_most(100)
         def check(tensor_map: TensorMap) -> None:
             path = tmp_path / f"round{self.suffix}"
             self.write(tensor_map, path)
@@ -280,7 +280,7 @@ class FormatConformance:
             return
 
         @given(self.maps())
-        @settings(max_examples=10, deadline=None)
+        @at_most(10)
         def check(tensor_map: TensorMap) -> None:
             first = self.write(tensor_map, tmp_path / f"same{self.suffix}")
             backwards = dict(reversed(list(tensor_map.metadata.items())))
@@ -311,7 +311,7 @@ class FormatConformance:
         change = st.tuples(at, st.sampled_from(["set", "flip", "insert", "delete", "repeat"]), patch)
 
         @given(st.lists(change, min_size=1, max_size=4))
-        @settings(max_examples=self.mutations, deadline=None)
+        @at_most(self.mutations)
         def check(changes: list[tuple[int, str, bytes]]) -> None:
             path.write_bytes(mutated(data, changes))
             self.survives(path)

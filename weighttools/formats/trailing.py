@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from weighttools.core.findings import WARNING, Finding
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 
 
 def behind(source: Source, end: int, last: str) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core import budgets
 from weighttools.core.crc32 import crc32, crc32_of
-from weighttools.core.tensor import Source, Span
+from weighttools.core.spec import Source, Span
 from weighttools.errors import CorruptFileError, SourceError, UnsafeFileError, UnsupportedError
 from weighttools.io.contents import Checked, damaged
 
@@ -108,6 +108,7 @@ class Member:
                 subject=self.span.source.name,
                 expected=f"at most {budgets.INFLATED_TIMES} for each stored byte, and {budgets.INFLATED_FREE:,}",
                 remedy="if it is meant to be so, save it again without compression",
+                code="inflates-without-measure",
             )
         if self.deflated:
             yield from self._inflated(_INFLATE_CHUNK)
@@ -140,7 +141,10 @@ class Member:
 
     def _corrupt(self, fact: str) -> CorruptFileError:
         return CorruptFileError(
-            f"archive member {self.name!r}: {fact}", subject=self.span.source.name, offset=self.span.offset
+            f"archive member {self.name!r}: {fact}",
+            subject=self.span.source.name,
+            offset=self.span.offset,
+            code="damaged-member",
         )
 
 
@@ -199,7 +203,9 @@ def members(source: Source) -> dict[str, Member]:
     found: dict[str, Member] = {}
     for info in infos:
         if info.orig_filename in found:
-            raise UnsafeFileError(f"two archive members are called {info.orig_filename!r}", subject=source.name)
+            raise UnsafeFileError(
+                f"two archive members are called {info.orig_filename!r}", subject=source.name, code="names-collide"
+            )
         found[info.orig_filename] = _member(source, info, end_of_data)
     _refuse_overlap(source, found.values(), infos)
     return found | {name: replace(found[name], is_bomb=True) for name in _bombs(found.values())}
@@ -258,12 +264,13 @@ def _member(source: Source, info: zipfile.ZipInfo, end_of_data: int) -> Member:
     name, offset, method = info.orig_filename, info.header_offset, info.compress_type
     stored, size = info.compress_size, info.file_size
     if info.flag_bits & 0x1:
-        raise UnsafeFileError(f"archive member {name!r} is encrypted", subject=source.name)
+        raise UnsafeFileError(f"archive member {name!r} is encrypted", subject=source.name, code="encrypted")
     if method not in (STORED, DEFLATED):
         raise UnsupportedError(
             f"archive member {name!r} uses compression method {method}",
             subject=source.name,
             expected="stored or deflated",
+            code="unsupported-compression",
         )
     start = _data_offset(source, name, offset, method, info.flag_bits)
     if start + stored > end_of_data or (method == STORED and stored != size):
@@ -271,6 +278,7 @@ def _member(source: Source, info: zipfile.ZipInfo, end_of_data: int) -> Member:
             f"archive member {name!r} claims {stored:,} bytes, more than the file holds",
             subject=source.name,
             offset=offset,
+            code="truncated",
         )
     content = None if method == DEFLATED else Checked(source, name, start, stored, info.CRC)
     return Member(name, Span(source, start, stored, content), size, method == DEFLATED, info.CRC, offset)
@@ -303,5 +311,5 @@ def _refuse_overlap(source: Source, found: Iterable[Member], infos: Iterable[zip
     for (_, end, first), (start, _, second) in pairwise(ranges):
         if start < end:
             raise UnsafeFileError(
-                f"archive members {first!r} and {second!r} overlap", subject=source.name, offset=start
+                f"archive members {first!r} and {second!r} overlap", subject=source.name, offset=start, code="overlap"
             )

@@ -18,7 +18,7 @@ from weighttools.core.budgets import (
     MOST_SCANNED_BYTES,
     opcodes,
 )
-from weighttools.core.tensor import Source, Span
+from weighttools.core.spec import Source, Span
 from weighttools.errors import SourceError, UnsafeFileError
 from weighttools.io.archive import DEFLATED, Member
 from weighttools.io.source import Bytes
@@ -99,7 +99,7 @@ class Inflated:
         while len(self._data) < offset + length:
             piece = next(self._pieces, b"")
             if not piece:
-                raise SourceError("ends early", subject=self.name, offset=len(self._data))
+                raise SourceError("ends early", subject=self.name, offset=len(self._data), code="ends-early")
             self._allowance.spend(len(piece), self.name)
             self._data += piece
         return bytes(self._data[offset : offset + length])

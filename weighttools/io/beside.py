@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from weighttools.errors import SourceError, UnsafeFileError, counted, few
+from weighttools.io.dangling import dangles
 
 if TYPE_CHECKING:
     from weighttools.io.source import LocalFile
@@ -87,7 +88,7 @@ def inside(directory: Path, name: str, subject: object) -> LocalFile:
         info = _info(directory, _there(path, subject))
         if info is not None:
             return LocalFile(path, info=info)
-    raise UnsafeFileError(f"is {LEAVES}", subject=path, expected="a file in the directory")
+    raise UnsafeFileError(f"is {LEAVES}", subject=path, expected="a file in the directory", code="leaves-directory")
 
 
 def companion(directory: str | os.PathLike[str], name: str) -> LocalFile | None:
@@ -176,7 +177,9 @@ def check_name(name: str, subject: object) -> None:
     pure = PurePosixPath(name)
     absolute = pure.is_absolute() or PureWindowsPath(name).drive
     if not name or absolute or ".." in pure.parts or "\\" in name or "\0" in name:
-        raise UnsafeFileError(f"names the file {name!r}", subject=subject, expected="a plain relative name")
+        raise UnsafeFileError(
+            f"names the file {name!r}", subject=subject, expected="a plain relative name", code="leaves-directory"
+        )
 
 
 def _there(path: Path, subject: object) -> Path:
@@ -185,48 +188,10 @@ def _there(path: Path, subject: object) -> Path:
     named = f"is named by {os.path.basename(str(subject))}, but "
     dangling = dangles(path)
     if dangling:
-        raise SourceError(f"{named}{dangling[0]}", subject=path, remedy=dangling[1])
-    raise SourceError(f"{named}there is no such file", subject=path, remedy="fetch the missing file")
-
-
-def dangles(path: str | os.PathLike[str]) -> tuple[str, str] | None:
-    """Return what a link that leads nowhere is, and what can be done; None of anything else.
-
-    Parameters
-    ----------
-    path
-        A path at which nothing can be opened.
-    """
-    try:
-        target = os.readlink(path)
-    except (OSError, ValueError):
-        return None
-    try:
-        os.stat(path)
-    except FileNotFoundError:
-        return f"is a link to {target}, where there is nothing", _remedy(target)
-    except OSError as error:
-        return ("is a link that leads in a circle", _MEND) if error.errno == errno.ELOOP else None
-    return None
-
-
-def _remedy(target: str) -> str:
-    """Return how the tool whose store a link leads to fetches what is not there."""
-    parts = PurePosixPath(target.replace(os.sep, "/")).parts
-    return next((remedy for folders, remedy in _STORES.items() if _holds(parts, folders)), _MEND)
-
-
-_MEND = "fetch what it leads to, or mend the link"
-_STORES = {
-    (".git", "annex"): "its content is not here yet: git annex get",
-    (".dvc", "cache"): "its content is not here yet: dvc pull",
-    ("blobs",): "the cache does not hold its content: download the model again",
-}
-"""Folders in which tools keep contents that links lead to, and how to fetch one."""
-
-
-def _holds(parts: tuple[str, ...], folders: tuple[str, ...]) -> bool:
-    return any(parts[i : i + len(folders)] == folders for i in range(len(parts)))
+        raise SourceError(f"{named}{dangling[0]}", subject=path, remedy=dangling[1], code="dangling-link")
+    raise SourceError(
+        f"{named}there is no such file", subject=path, remedy="fetch the missing file", code="no-such-file"
+    )
 
 
 def leaves(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> bool:

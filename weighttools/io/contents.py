@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from weighttools.core.crc32 import crc32_of, joined
-from weighttools.core.tensor import Source, Span
+from weighttools.core.spec import Source, Span
 from weighttools.errors import CorruptFileError
 
 STEP = 1 << 18
@@ -25,7 +25,7 @@ _BESIDE = 1 << 22
 
 
 class Checked:
-    """A stored member: `length` bytes at `start` of `source`, whose CRC-32 is `crc`; see `core.tensor.Content`.
+    """A stored member: `length` bytes at `start` of `source`, whose CRC-32 is `crc`; see `core.spec.Content`.
 
     Parameters
     ----------
@@ -171,6 +171,7 @@ def damaged(source: Source, name: str, offset: int, found: int, stored: int) -> 
         offset=offset,
         expected=f"{stored:08x}, as the archive says",
         remedy="fetch the file again, or take a backup: some of its values are not those that were stored",
+        code="damaged-member",
     )
 
 

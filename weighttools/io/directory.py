@@ -96,20 +96,36 @@ def _give_up(held: int, temporary: Path) -> None:
 def _check_directory(path: Path, *, force: bool, subject: object) -> None:
     if not path.exists():
         if not path.parent.is_dir():
-            raise SourceError(f"its directory {path.parent} does not exist", subject=subject, remedy="make it first")
+            raise SourceError(
+                f"its directory {path.parent} does not exist",
+                subject=subject,
+                remedy="make it first",
+                code="no-such-directory",
+            )
         return
     if not path.is_dir():
         raise SourceError(
-            "is a file", subject=subject, expected="a directory", remedy="name a directory, or give a file suffix"
+            "is a file",
+            subject=subject,
+            expected="a directory",
+            remedy="name a directory, or give a file suffix",
+            code="target-exists",
         )
     if os.listdir(path) and not force:
-        raise SourceError("exists and is not empty", subject=subject, remedy="force (--force) replaces its weights")
+        raise SourceError(
+            "exists and is not empty",
+            subject=subject,
+            remedy="force (--force) replaces its weights",
+            code="target-exists",
+        )
 
 
 def _check_place(path: Path, subject: object) -> None:
     """Refuse what no rename can exchange, or only from under the feet of this process and of its shell."""
     if os.path.ismount(path):
-        raise SourceError("is the root of a file system", subject=subject, expected="a directory inside it")
+        raise SourceError(
+            "is the root of a file system", subject=subject, expected="a directory inside it", code="target-unsafe"
+        )
     try:
         is_around = Path.cwd().is_relative_to(path)
     except OSError:
@@ -119,6 +135,7 @@ def _check_place(path: Path, subject: object) -> None:
             "is, or holds, the current directory, and is exchanged whole",
             subject=subject or repr(subject),
             remedy="name another directory, or a file in it",
+            code="target-unsafe",
         )
 
 

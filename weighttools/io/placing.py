@@ -76,7 +76,8 @@ def place_directory(temporary: Path, path: Path, subject: object) -> None:
 def appeared(subject: object) -> SourceError:
     """Return the error of a target that came into being while it was written."""
     fact = "exists already: it appeared while this was being written"
-    return SourceError(fact, subject=subject, remedy="it is left as it is; force (--force) replaces it")
+    remedy = "it is left as it is; force (--force) replaces it"
+    return SourceError(fact, subject=subject, remedy=remedy, code="target-exists")
 
 
 def identities(path: Path) -> dict[Path, tuple[int, int]]:

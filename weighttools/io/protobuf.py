@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from weighttools.core.budgets import PROTOBUF_FIELDS as MAX_FIELDS
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError
 from weighttools.io.window import Window
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from weighttools.core.tensor import Span
+from weighttools.core.spec import Span
 from weighttools.errors import SourceError
 from weighttools.io.contents import read_beside
 from weighttools.io.placing import place_file
@@ -96,7 +96,10 @@ class FileSink:
                 n = copier(span.offset + done, min(_COPY, span.length - done))
             if n == 0:
                 raise SourceError(
-                    "ends early: it shrank while open", subject=span.source.name, offset=span.offset + done
+                    "ends early: it shrank while open",
+                    subject=span.source.name,
+                    offset=span.offset + done,
+                    code="ends-early",
                 )
             done += n
             self._moved(n)
@@ -177,9 +180,10 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
 
 
 def _write_error(name: object, error: OSError, remedy: str = "the target is as it was") -> SourceError:
+    fact = f"cannot be written: {error.strerror or error}"
     if name == "-":  # what went out cannot be taken back
-        return SourceError(f"cannot be written: {error.strerror or error}", subject="standard output")
-    return SourceError(f"cannot be written: {error.strerror or error}", subject=name, remedy=remedy)
+        return SourceError(fact, subject="standard output", code="cannot-be-written")
+    return SourceError(fact, subject=name, remedy=remedy, code="cannot-be-written")
 
 
 def _too_large(name: str, error: OSError, n_bytes: int, fd: int) -> SourceError:
@@ -308,7 +312,9 @@ def standard_output(progress: Progress = silent) -> FileSink:
         Standard output is a terminal, where weights would be noise, or is closed.
     """
     if sys.stdout.isatty():
-        raise SourceError("standard output is a terminal", subject="-", remedy="redirect it, or name a file")
+        raise SourceError(
+            "standard output is a terminal", subject="-", remedy="redirect it, or name a file", code="terminal"
+        )
     sys.stdout.flush()
     with explained("-"):
         os.write(sys.stdout.fileno(), b"")  # fails where nothing can be written
@@ -328,15 +334,22 @@ def check_target(path: Path, *, force: bool, subject: object) -> None:
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise SourceError(
-                f"its directory {path.parent} does not exist", subject=subject, remedy="make it first"
+                f"its directory {path.parent} does not exist",
+                subject=subject,
+                remedy="make it first",
+                code="no-such-directory",
             ) from None
         return
     except (OSError, ValueError) as error:
-        raise SourceError(f"cannot be written: {getattr(error, 'strerror', error)}", subject=subject) from None
+        raise SourceError(
+            f"cannot be written: {getattr(error, 'strerror', error)}", subject=subject, code="cannot-be-written"
+        ) from None
     if not stat.S_ISREG(mode):
-        raise SourceError("is not a regular file", subject=subject, expected="a new file, or one to replace")
+        raise SourceError(
+            "is not a regular file", subject=subject, expected="a new file, or one to replace", code="not-a-file"
+        )
     if not force:
-        raise SourceError("exists already", subject=subject, remedy="force (--force) replaces it")
+        raise SourceError("exists already", subject=subject, remedy="force (--force) replaces it", code="target-exists")
 
 
 def check_writable(target: str | os.PathLike[str], *, force: bool = False) -> None:

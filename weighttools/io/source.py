@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, TextIO
 from weighttools.errors import SourceError, UnsupportedError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Source
+    from weighttools.core.spec import Source
 
 _CHUNK = 1 << 30
 """The most that one read call is asked for: Linux stops at 2 GiB less a page."""
@@ -42,7 +42,9 @@ class LocalFile:
         self.name = name or self.path
         info = info or _stat(self.path)
         if not stat.S_ISREG(info.st_mode):
-            raise SourceError(f"is {_what(info.st_mode)}", subject=self.name, expected="a regular file")
+            raise SourceError(
+                f"is {_what(info.st_mode)}", subject=self.name, expected="a regular file", code="not-a-file"
+            )
         self.size = info.st_size
         self._stamp: tuple[int, ...] = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
         self._fd = -1
@@ -77,15 +79,15 @@ class LocalFile:
         try:
             fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
         except OSError as error:
-            raise SourceError(f"cannot be opened: {error.strerror}", subject=self.name) from None
+            raise SourceError(f"cannot be opened: {error.strerror}", subject=self.name, code="cannot-be-read") from None
         try:
             info = os.fstat(fd)
         except OSError as error:
             os.close(fd)
-            raise SourceError(f"cannot be read: {error.strerror}", subject=self.name) from None
+            raise SourceError(f"cannot be read: {error.strerror}", subject=self.name, code="cannot-be-read") from None
         if (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns) != self._stamp:
             os.close(fd)
-            raise SourceError("changed since it was opened", subject=self.name, remedy="open it again")
+            raise SourceError("changed since it was opened", subject=self.name, remedy="open it again", code="changed")
         return fd
 
     def close(self) -> None:
@@ -116,9 +118,13 @@ class LocalFile:
             try:
                 n = _pread_into(fd, view[done : done + _CHUNK], offset + done, self._lock)
             except OSError as error:
-                raise SourceError(f"read failed: {error.strerror}", subject=self.name, offset=offset) from None
+                raise SourceError(
+                    f"read failed: {error.strerror}", subject=self.name, offset=offset, code="cannot-be-read"
+                ) from None
             if n == 0:
-                raise SourceError("ends early: it shrank while open", subject=self.name, offset=offset + done)
+                raise SourceError(
+                    "ends early: it shrank while open", subject=self.name, offset=offset + done, code="ends-early"
+                )
             done += n
 
     def __getstate__(self) -> dict[str, object]:
@@ -162,7 +168,7 @@ class Bytes:
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`."""
         if offset + length > len(self.data):
-            raise SourceError("ends early", subject=self.name, offset=len(self.data))
+            raise SourceError("ends early", subject=self.name, offset=len(self.data), code="ends-early")
         return self.data[offset : offset + length]
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
@@ -183,7 +189,7 @@ class Part:
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`."""
         if offset + length > self.size:
-            raise SourceError("ends early", subject=self.name, offset=self.size)
+            raise SourceError("ends early", subject=self.name, offset=self.size, code="ends-early")
         return self.whole.read(self.start + offset, length)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
@@ -255,7 +261,9 @@ def open_source(path: str | os.PathLike[str], look: Callable[[bytes], object] | 
     if text.startswith("file://"):
         text = path_of_url(text)
     if "://" in text:
-        raise UnsupportedError("URLs are not read", subject=text, remedy="download the file and give its path")
+        raise UnsupportedError(
+            "URLs are not read", subject=text, remedy="download the file and give its path", code="url"
+        )
     return LocalFile(text)
 
 
@@ -274,7 +282,9 @@ def path_of_url(url: str) -> str:
 
     host, slash, path = url.removeprefix("file://").partition("/")
     if host not in ("", "localhost") or not slash:
-        raise UnsupportedError("is a URL of another machine", subject=url, expected="file:/// and an absolute path")
+        raise UnsupportedError(
+            "is a URL of another machine", subject=url, expected="file:/// and an absolute path", code="url"
+        )
     is_drive = os.name == "nt" and re.match(r"[A-Za-z][:|]", path)
     return unquote(path if is_drive else slash + path)
 
@@ -285,7 +295,10 @@ def _standard_input(look: Callable[[bytes], object] | None) -> LocalFile:
 
     if sys.stdin is None or sys.stdin.isatty():
         raise SourceError(
-            "standard input is a terminal or closed", subject="-", remedy="pipe or redirect a file into it"
+            "standard input is a terminal or closed",
+            subject="-",
+            remedy="pipe or redirect a file into it",
+            code="terminal",
         )
     redirected = _redirected(sys.stdin)
     if redirected is not None:
@@ -342,13 +355,17 @@ def _stat(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except (OSError, ValueError) as error:
-        from weighttools.io.beside import dangles
+        from weighttools.io.dangling import dangles
 
         if dangling := dangles(path):
-            raise SourceError(dangling[0], subject=path, remedy=dangling[1]) from None
+            raise SourceError(dangling[0], subject=path, remedy=dangling[1], code="dangling-link") from None
         if isinstance(error, FileNotFoundError):
-            raise SourceError("no such file or directory", subject=path, remedy=_near_files(path)) from None
-        raise SourceError(f"cannot be read: {getattr(error, 'strerror', error)}", subject=path) from None
+            raise SourceError(
+                "no such file or directory", subject=path, remedy=_near_files(path), code="no-such-file"
+            ) from None
+        raise SourceError(
+            f"cannot be read: {getattr(error, 'strerror', error)}", subject=path, code="cannot-be-read"
+        ) from None
 
 
 def _near_files(path: str) -> str | None:

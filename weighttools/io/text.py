@@ -28,11 +28,11 @@ def parse_json(data: bytes, subject: object) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=unique_keys)
     except RecursionError:
-        raise CorruptFileError("its JSON is nested too deeply", subject=subject) from None
+        raise CorruptFileError("its JSON is nested too deeply", subject=subject, code="bad-json") from None
     except ValueError as error:
-        raise CorruptFileError(f"is not valid JSON: {error}", subject=subject) from None
+        raise CorruptFileError(f"is not valid JSON: {error}", subject=subject, code="bad-json") from None
     if not isinstance(value, dict):
-        raise CorruptFileError("is not a JSON object", subject=subject, expected="{…}")
+        raise CorruptFileError("is not a JSON object", subject=subject, expected="{…}", code="bad-json")
     return value
 
 
@@ -74,5 +74,7 @@ def read_json(path: str | os.PathLike[str] | LocalFile) -> dict[str, Any]:
     source = path if isinstance(path, LocalFile) else LocalFile(path)
     most = budgets.CONFIG_BYTES if source.name.endswith("config.json") else budgets.JSON_BYTES
     if source.size > most:
-        raise CorruptFileError(f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {most:,}")
+        raise CorruptFileError(
+            f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {most:,}", code="too-large"
+        )
     return parse_json(source.read(0, source.size), source.name)

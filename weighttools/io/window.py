@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError
 
 WINDOW_BYTES = 1 << 16
@@ -52,6 +52,7 @@ class Window:
                 subject=self.source.name,
                 offset=self.source.size,
                 remedy="fetch the file again",
+                code="truncated",
             )
         wanted = max(length, WINDOW_BYTES)
         self._start, self._data = at, self.source.read(at, min(wanted, self.source.size - at))

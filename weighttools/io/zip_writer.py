@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from weighttools.core.tensor import BLOCK_ELEMENTS, Span
+from weighttools.core.spec import Span
+from weighttools.core.tensor import BLOCK_ELEMENTS
 
 if TYPE_CHECKING:
     import zipfile

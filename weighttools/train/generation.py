@@ -11,10 +11,10 @@ import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
 from weighttools.train.adapters.lora import weights_of
-from weighttools.train.autograd.tape import Array
-from weighttools.train.fitting.model import Model
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.models import Architecture, Cache
 from weighttools.train.parallel import threads_for
+from weighttools.train.tasks.model import Model
 
 LEAST_TEMPERATURE = 1e-6
 """Divided by less, scores overflow in the end; by this, what is not likeliest is as good as impossible."""

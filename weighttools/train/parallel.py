@@ -22,7 +22,7 @@ import numpy as np
 from weighttools.core import blas
 
 if TYPE_CHECKING:
-    from weighttools.train.autograd.variable import Array
+    from weighttools.core.spec import Array
 
 BLOCK = 1 << 18
 """Elements a kernel handles at once: a MiB of float32. With fewer, threads wait for the interpreter's lock, which

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.train.autograd.tape import Pullback, Tape, Variable
+from weighttools.train.autograd.gradients import Pullback
+from weighttools.train.autograd.tape import Tape
+from weighttools.train.autograd.variable import Variable
 
 LOW, HIGH = 0.8, 1.25
 """A layer that changes the signal's size by a factor outside these compounds to nothing or to overflow in depth."""
@@ -21,7 +23,7 @@ REARRANGING = ("transpose", "reshape")
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerSignal:
     """What one weighted sum (or convolution) did.
 
     Parameters
@@ -51,7 +53,7 @@ class Layer:
 class SignalReport:
     """All layers in the order they ran."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerSignal, ...]
 
     @property
     def mean_gain(self) -> float:
@@ -134,11 +136,11 @@ def signal_report(loss: Callable[..., Any], params: Mapping[str, Any], *data: An
     return SignalReport(tuple(_layers(tape.seen)))
 
 
-def _layers(seen: list[list[Any]]) -> Iterable[Layer]:
+def _layers(seen: list[list[Any]]) -> Iterable[LayerSignal]:
     for i, (name, activation, gradient) in enumerate(seen):
         before = seen[i - 1][1] if i else math.nan
         after = seen[i + 1][2] if i + 1 < len(seen) else math.nan
-        yield Layer(name, activation, gradient, _ratio(activation, before), _ratio(gradient, after))
+        yield LayerSignal(name, activation, gradient, _ratio(activation, before), _ratio(gradient, after))
 
 
 def _rms(x: Any) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.formats.opening import PathLike, located
 from weighttools.formats.opening import open as open_checkpoint
 from weighttools.io.text import read_json_beside
@@ -100,7 +100,7 @@ class Writer:
         most = context_of(self.checkpoint.config)
         if most is not None and len(ids) + max_tokens > most:
             fact = f"a prompt of {len(ids):,} tokens, and {max_tokens:,} to follow; the model takes {most:,}"
-            raise SpecError(fact, remedy="shorten the prompt, or ask for fewer tokens (--max-tokens)")
+            raise SpecError(fact, remedy=f"shorten the prompt, or ask for fewer tokens ({option('max_tokens')})")
         return ids
 
     def _text(self, ids: list[int], new: list[int]) -> str:
@@ -143,7 +143,7 @@ def _refuse_adapter(base: PathLike | TensorMap) -> None:
     if path is None or not (path / ADAPTER).is_file() or (path / "model.safetensors").exists():
         return
     if any((path / name).is_file() for name in WEIGHTS):
-        remedy = f"give the base that it changes, and --adapter {base}"
+        remedy = f"give the base that it changes, and {option('adapter')} {base}"
         raise SpecError("is a LoRA adapter, and no model", subject=base, remedy=remedy)
 
 

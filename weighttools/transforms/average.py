@@ -11,7 +11,8 @@ import numpy as np
 
 from weighttools.core.dtypes import DType
 from weighttools.core.readers import aligned_read
-from weighttools.core.tensor import Reader, Spec, Tensor
+from weighttools.core.spec import Reader, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.transforms.average_plan import plan, result
@@ -20,7 +21,7 @@ from weighttools.transforms.counting import widened
 from weighttools.transforms.editing import PIECE_ELEMENTS
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 @dataclass(frozen=True, slots=True)

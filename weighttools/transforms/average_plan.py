@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from weighttools.core.patterns import chosen
+from weighttools.core.patterns import matching_names
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError, counted, few
+from weighttools.errors import SpecError, counted, few, option
 from weighttools.families.of_maps import roles
 from weighttools.families.packed import packed
-from weighttools.families.roles import Role, told
+from weighttools.families.role_types import Role
+from weighttools.families.roles import tell_role
 
 MISSING = ("error", "keep", "drop")
 """What becomes of a tensor that not all have: an error, the mean over those that have it, or it is left out."""
@@ -29,7 +30,7 @@ _COPIED = {
 
 
 @dataclass(slots=True)
-class Plan:
+class AveragePlan:
     """What is averaged, and what is not.
 
     Parameters
@@ -73,7 +74,7 @@ class Plan:
         return [note for note, holds in said.items() if holds]
 
 
-def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[str], missing: str) -> Plan:
+def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[str], missing: str) -> AveragePlan:
     """Say what is averaged of several maps.
 
     Raises
@@ -89,11 +90,11 @@ def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[st
     first, untied = _untied(maps)
     everywhere = [first, *maps[1:]]
     names = dict.fromkeys(name for one in everywhere for name in (*one, *one.aliases) if name not in first.aliases)
-    asked = list(chosen(names, include, exclude))
+    asked = list(matching_names(names, include, exclude))
     for one in everywhere:
         _refuse_packed(one, asked)
     asked = [name for name in asked if not _is_foreign_state(everywhere, name)]
-    found = Plan(first, untied)
+    found = AveragePlan(first, untied)
     holders = {name: [i for i, one in enumerate(everywhere) if name in one] for name in asked}
     found.lacking = [name for name in asked if len(holders[name]) < len(maps)]
     strangers = _strangers(everywhere, asked)
@@ -112,7 +113,7 @@ def plan(maps: Sequence[TensorMap], include: Sequence[str], exclude: Sequence[st
 def _is_foreign_state(maps: Sequence[TensorMap], name: str) -> bool:
     """Whether a name is training state that not all maps have: the first's stays, and no other's is added."""
     holders = [one for one in maps if name in one]
-    return len(holders) < len(maps) and told(name, holders[0][name].spec, holders[0]).role is Role.STATE
+    return len(holders) < len(maps) and tell_role(name, holders[0][name].spec, holders[0]).role is Role.STATE
 
 
 def _refuse_packed(tensor_map: TensorMap, asked: Sequence[str]) -> None:
@@ -165,17 +166,17 @@ def _lacks(maps: Sequence[TensorMap], lacking: Sequence[str], holders: Sequence[
         fact + strangers,
         subject=subject or None,
         expected="the same tensors in all files",
-        remedy="--missing keep averages over the files that have it, --missing drop leaves it out",
+        remedy="{0} keep averages over the files that have it, {0} drop leaves it out".format(option("missing")),
     )
 
 
-def _divide(found: Plan, maps: Sequence[TensorMap], strangers: str) -> None:
+def _divide(found: AveragePlan, maps: Sequence[TensorMap], strangers: str) -> None:
     """Part the names into those that are averaged and those that are copied."""
     known = [dict(zip(one, roles(one), strict=True)) for one in maps]
     for name, holders in found.holders.items():
         one = maps[holders[0]]
         spec = one[name].spec
-        said = known[holders[0]].get(name) or told(name, spec, one)
+        said = known[holders[0]].get(name) or tell_role(name, spec, one)
         found.roles[name] = said.role
         is_plain = spec.dtype.is_float and spec.dtype.bits >= 8 and not spec.is_quantized
         rule = _COPIED.get(said.role) if is_plain else INTEGERS
@@ -194,11 +195,13 @@ def _check_fit(other: TensorMap, name: str, wanted: Tensor, strangers: str) -> N
         raise SpecError(fact, subject=other.origin.path or None, expected="tensors of equal shapes, decoded")
 
 
-def result(found: Plan, maps: Sequence[TensorMap], averaged: Mapping[str, Tensor]) -> TensorMap:
+def result(found: AveragePlan, maps: Sequence[TensorMap], averaged: Mapping[str, Tensor]) -> TensorMap:
     """Return the first map with means in it, without what is left out, and with what only others have."""
     dropped = set(found.lacking) - set(found.holders)
     kept = {name: found.first[name] for name in found.first if name not in dropped}
     added = {name: maps[holders[0]][name] for name, holders in found.holders.items() if name not in kept}
     tensors = {**kept, **added, **averaged}
     aliases = {alias: name for alias, name in found.first.aliases.items() if name in tensors}
-    return found.first.replace(tensors=tensors, aliases=aliases)
+    origin = found.first.origin
+    others = (*origin.others, *(file for one in maps for file in one.origin.files))
+    return found.first.replace(tensors=tensors, aliases=aliases, origin=origin._replace(others=others))

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.dtypes import DTYPES, DType, dtype
 from weighttools.core.patterns import matching
 from weighttools.core.readers import Elementwise
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.families.packed import is_scale, refuse
 from weighttools.transforms.dequantize import decoded, without_file_type
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _FLOAT32 = DTYPES["float32"]
 _CUT = (1 << 29) - 1
@@ -60,7 +61,7 @@ def cast(
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         kept = matching(tensor_map, keep) if keep else set()
-        refuse(tensor_map, "--dtype", kept)
+        refuse(tensor_map, option("dtype"), kept)
         scales = [name for name in tensor_map if name not in kept and is_scale(name)]
         kept.update(scales)
         spared = {n for n, t in tensor_map.items() if spare is not None and t.dtype.is_float and spare(n, t)} - kept
@@ -100,7 +101,7 @@ def native_floats(tensor_map: TensorMap) -> TensorMap:
     SpecError
         Weights are packed: their floats mean nothing without their scales.
     """
-    refuse(tensor_map, "--npz-bf16 float32")
+    refuse(tensor_map, f"{option('npz_bf16')} float32")
 
     def one(name: str, tensor: Tensor) -> Tensor:
         return _cast_tensor(tensor, _FLOAT32) if _is_foreign(tensor.dtype) and not is_scale(name) else tensor

@@ -17,7 +17,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 R = TypeVar("R")
 
@@ -88,7 +88,7 @@ class Ranking:
     finite_below: int
 
 
-class Cut(NamedTuple):
+class Threshold(NamedTuple):
     """What comes before the cut: keys less than `pattern`, and those equal to it before position `stop`."""
 
     pattern: int
@@ -98,7 +98,7 @@ class Cut(NamedTuple):
 class Chosen(NamedTuple):
     """The n smallest elements: a cut for each tensor, how many they are, and how many elements equal the last."""
 
-    cuts: list[Cut]
+    cuts: list[Threshold]
     n_chosen: int
     n_ties: int
     pattern: int
@@ -118,14 +118,14 @@ def smallest(tensors: Sequence[Tensor], ranking: Ranking, n_wanted: int, progres
     counts[ranking.finite_below :] = 0
     wanted = min(n_wanted, int(counts.sum()))
     if not wanted:
-        return Chosen([Cut(0, 0) for _ in tensors], 0, 0, 0)
+        return Chosen([Threshold(0, 0) for _ in tensors], 0, 0, 0)
     search = RadixSearch([wanted - 1], ranking.bits, counts)
     while place := search.wanted():
         search.take(_counted(tensors, ranking, place, progress))
     pattern, n_before, ties = search.found[wanted - 1]
     is_apart = n_before + 1 < ties
     last = _position(tensors, ranking.keys, pattern, n_before + 1) if is_apart else (len(tensors), 0)
-    cuts = [Cut(pattern, _stop(part, tensor.n_elements, last)) for part, tensor in enumerate(tensors)]
+    cuts = [Threshold(pattern, _stop(part, tensor.n_elements, last)) for part, tensor in enumerate(tensors)]
     return Chosen(cuts, wanted, ties, pattern)
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weighttools.core.patterns import matching
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
+from weighttools.errors import option
 from weighttools.families.packed import refuse
 
 FILE_TYPE = "general.file_type"
@@ -32,7 +34,7 @@ def dequantize(keep: Sequence[str] = ()) -> Transform:
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         kept = matching(tensor_map, keep) if keep else set()
-        refuse(tensor_map, "--dequantize", kept)
+        refuse(tensor_map, option("dequantize"), kept)
         quantized = {name for name in tensor_map if name not in kept and tensor_map[name].spec.is_quantized}
         if not quantized:
             return tensor_map

@@ -10,14 +10,15 @@ import numpy as np
 
 from weighttools.core.dtypes import DType
 from weighttools.core.readers import Positioned
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.transforms.cast import cast_block
 from weighttools.transforms.counting import is_finite, widened
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 BlockFn = Callable[[int, "Array"], "Array"]
 """Takes the position of a block's first element and the block; returns a new block of the same length."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.encodings import block_of
 from weighttools.core.readers import Elementwise, Strided
-from weighttools.core.tensor import Reader, Spec, Tensor
+from weighttools.core.spec import Reader, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 @dataclass(frozen=True, slots=True)

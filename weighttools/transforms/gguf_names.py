@@ -11,7 +11,7 @@ from typing import Any
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, brief, few
-from weighttools.families.gguf.names import ARCHITECTURES, DERIVED, FAMILIES, Family
+from weighttools.families.gguf.names import ARCHITECTURES, DERIVED, FAMILIES, ArchitectureNames
 from weighttools.families.gguf.rope import divisors
 from weighttools.families.gguf.settings import flattened, lacking, plain_settings, settings_of, unsaid
 from weighttools.families.gguf.special import carried_tokenizer
@@ -29,11 +29,11 @@ Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class GGUFModel:
     """An architecture's name, what is known of it, and its settings by GGUF's keys, without its name before them."""
 
     name: str
-    family: Family
+    family: ArchitectureNames
     settings: Settings
 
     def n_heads(self, which: str, layer: int) -> int:
@@ -132,14 +132,14 @@ def _parted(tensor_map: TensorMap, derived: tuple[str, ...]) -> tuple[dict[str, 
     return {name: tensor for name, tensor in tensor_map.items() if name not in set(dropped)}, dropped
 
 
-def _head(family: Family, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def _head(family: ArchitectureNames, tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the tie that GGUF says by leaving out the output layer."""
     if family.head is None or family.head[0] in tensors or family.head[1] not in tensors:
         return {}
     return {family.head[0]: family.head[1]}
 
 
-def _renamed(name: str, table: Mapping[str, str], model: Model) -> str:
+def _renamed(name: str, table: Mapping[str, str], model: GGUFModel) -> str:
     suffix = _SUFFIX.search(name)
     stem = name[: suffix.start()] if suffix else name
     layer = _LAYER.search(stem)
@@ -152,7 +152,7 @@ def _renamed(name: str, table: Mapping[str, str], model: Model) -> str:
     return pattern.format(layer[0] if layer else "") + suffix[0]
 
 
-def _unwrapped(name: str, family: Family) -> str:
+def _unwrapped(name: str, family: ArchitectureNames) -> str:
     """Return a name without what an outer class puts before it, and with what an inner one leaves off."""
     for prefix, instead in family.wrappers:
         if name.startswith(prefix):
@@ -160,7 +160,7 @@ def _unwrapped(name: str, family: Family) -> str:
     return name
 
 
-def _changed(tensor: Tensor, name: str, model: Model, *, to_gguf: bool) -> Tensor:
+def _changed(tensor: Tensor, name: str, model: GGUFModel, *, to_gguf: bool) -> Tensor:
     """Change a tensor, known by GGUF's name, to the layout of the other side."""
     stem = _SUFFIX.sub("", name).rpartition(".")[2]
     change = model.family.changes
@@ -175,7 +175,7 @@ def _changed(tensor: Tensor, name: str, model: Model, *, to_gguf: bool) -> Tenso
     return heads(tensor, model.n_heads(kind, int(layer[0]) if layer else 0), name, interleave=to_gguf)
 
 
-def _model(tensor_map: TensorMap, *, to_gguf: bool) -> Model:
+def _model(tensor_map: TensorMap, *, to_gguf: bool) -> GGUFModel:
     """Find out the architecture and its settings: by the metadata, else by the config.json beside the weights.
 
     Where a whole directory is given, its config.json comes before what a file's metadata say.
@@ -198,7 +198,7 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> Model:
     own = {key.removeprefix(prefix): _typed(v) for key, v in tensor_map.metadata.items() if key.startswith(prefix)}
     theirs = settings_of(config, str(said)) if to_gguf else plain_settings(config)
     is_whole = os.path.isdir(tensor_map.origin.path)
-    return Model(str(said), family, {**own, **theirs} if is_whole else {**theirs, **own})
+    return GGUFModel(str(said), family, {**own, **theirs} if is_whole else {**theirs, **own})
 
 
 def _home(path: str) -> str:
@@ -216,7 +216,9 @@ def _typed(value: Any) -> Any:
     return int(value) if value.lstrip("-").isdigit() else float(value)
 
 
-def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None) -> tuple[dict[str, Any], list[str]]:
+def _gguf_metadata(
+    tensor_map: TensorMap, model: GGUFModel, embedding: Tensor | None
+) -> tuple[dict[str, Any], list[str]]:
     """Return the metadata, and what llama.cpp will miss in them."""
     path = tensor_map.origin.path
     own = {f"{model.name}.{key}": value for key, value in model.settings.items()}
@@ -235,7 +237,7 @@ def _gguf_metadata(tensor_map: TensorMap, model: Model, embedding: Tensor | None
     return {ARCHITECTURE: model.name, **general, **rest, **own, **tokenizer}, [*notes, *other]
 
 
-def _divisor_tensors(tensor_map: TensorMap, model: Model) -> dict[str, Tensor]:
+def _divisor_tensors(tensor_map: TensorMap, model: GGUFModel) -> dict[str, Tensor]:
     """Return the tensors that stand in GGUF for a rule of config.json."""
     config = flattened(_config(tensor_map.origin.path))
     if "rope.freq_base" not in model.settings:

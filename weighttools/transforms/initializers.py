@@ -20,13 +20,14 @@ import numpy as np
 
 from weighttools.core.dtypes import DType
 from weighttools.core.random_numbers import SEGMENT, Numbers, parts
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.transforms import initializer_ranges as ranges
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 FANS = ("fan_in", "fan_out", "fan_avg")
 GAINS: Mapping[str, float] = {

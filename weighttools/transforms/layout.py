@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from weighttools.core.patterns import listed, matching
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError, few
+from weighttools.errors import SpecError, few, option
 from weighttools.families.packed import refuse
 from weighttools.transforms import layout_keras
 from weighttools.transforms import layout_tables as tables
@@ -63,7 +63,7 @@ def layout(
     if found == target and structure in (None, layout_keras.structure_of(tensor_map)):
         return _unchanged(tensor_map, found, evidence)
     explicit = _explicit(tensor_map, rules)
-    refuse(tensor_map, "--layout", [name for name, said in explicit.items() if said.rule in (KEEP, DROP)])
+    refuse(tensor_map, option("layout"), [name for name, said in explicit.items() if said.rule in (KEEP, DROP)])
     ground = Ground.of(tensor_map, found, target)
     names = [*tensor_map, *tensor_map.aliases]
     shapes = {name: tensor_map[name].shape for name in names}
@@ -127,12 +127,13 @@ def _refuse_unknown(guesses: Mapping[str, Guess]) -> None:
     if why == RECURRENT:
         raise SpecError(
             f"{name!r} is of {why}{more}",
-            remedy="leave such tensors out with -x, or convert without --layout, which keeps them as they are",
+            remedy=f"leave such tensors out with {option('exclude')}, or convert without {option('layout')}, "
+            "which keeps them as they are",
         )
     raise SpecError(
         f"it cannot be known what {name!r} is: {why}{more}",
-        remedy=f"say it: --layout-rule '{name}=RULE' with a rule such as linear, embedding, conv2d, depthwise2d, norm, "
-        "transpose(1,0), keep or drop; or leave it out with -x",
+        remedy=f"say it: {option('layout_rule')} '{name}=RULE' with a rule such as linear, embedding, conv2d, "
+        f"depthwise2d, norm, transpose(1,0), keep or drop; or leave it out with {option('exclude')}",
     )
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from weighttools.core.readers import Elementwise, Strided
-from weighttools.core.slicing import c_strides, is_contiguous
-from weighttools.core.tensor import Reader, Spec, Tensor
+from weighttools.core.spec import Reader, Spec
+from weighttools.core.strides import c_strides, is_contiguous
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.transforms import layout_tables as tables

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.transforms import layout_tables as tables
 from weighttools.transforms.layout_names import COLLECTIONS
 from weighttools.transforms.layout_roles import Shape
@@ -93,5 +93,6 @@ def _vote(shape: Shape) -> str:
 
 def _unknown(fact: str) -> SpecError:
     return SpecError(
-        f"the source's layout cannot be told: {fact}", remedy=f"say it: --layout-from {'|'.join(tables.FRAMEWORKS)}"
+        f"the source's layout cannot be told: {fact}",
+        remedy=f"say it: {option('layout_from')} {'|'.join(tables.FRAMEWORKS)}",
     )

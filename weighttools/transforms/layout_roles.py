@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.families.parameters import parameter
-from weighttools.families.roles import Role, aside
+from weighttools.families.role_types import Role
+from weighttools.families.roles import aside
 from weighttools.transforms import layout_tables as tables
 from weighttools.transforms.layout_names import Named, names_of
 

@@ -41,7 +41,7 @@ KERNEL = {"torch": "weight", "keras": "kernel", "flax": "kernel", "mlx": "weight
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class LayoutRule:
     """What a tensor is, and so what it is called and how its axes lie in each framework.
 
     Parameters
@@ -56,34 +56,34 @@ class Rule:
     axes: Mapping[str, str] = field(default_factory=dict)
 
 
-def _kernel(torch: str, keras: str, flax: str, mlx: str) -> Rule:
+def _kernel(torch: str, keras: str, flax: str, mlx: str) -> LayoutRule:
     axes = {"torch": torch, "keras": keras, "flax": flax, "mlx": mlx}
-    return Rule(KERNEL, {framework: order for framework, order in axes.items() if order})
+    return LayoutRule(KERNEL, {framework: order for framework, order in axes.items() if order})
 
 
-def _vector(torch: str, keras: str, flax: str) -> Rule:
+def _vector(torch: str, keras: str, flax: str) -> LayoutRule:
     leaves = {"torch": torch, "keras": keras, "flax": flax, "mlx": torch}
-    return Rule({framework: leaf for framework, leaf in leaves.items() if leaf})
+    return LayoutRule({framework: leaf for framework, leaf in leaves.items() if leaf})
 
 
-RULES: dict[str, Rule] = {
+RULES: dict[str, LayoutRule] = {
     "linear": _kernel("oi", "io", "io", "oi"),
-    "linear_in_out": Rule(KERNEL, {"torch": "io", "keras": "io", "flax": "io", "mlx": "oi"}),
+    "linear_in_out": LayoutRule(KERNEL, {"torch": "io", "keras": "io", "flax": "io", "mlx": "oi"}),
     "conv1d": _kernel("oiw", "wio", "wio", "owi"),
     "conv2d": _kernel("oihw", "hwio", "hwio", "ohwi"),
     "conv3d": _kernel("oidhw", "dhwio", "dhwio", "odhwi"),
     "conv_transpose1d": _kernel("iow", "woi", "", "owi"),
     "conv_transpose2d": _kernel("iohw", "hwoi", "", "ohwi"),
     "conv_transpose3d": _kernel("iodhw", "dhwoi", "", "odhwi"),
-    "depthwise1d": Rule({**KERNEL, "keras": "depthwise_kernel"}, _kernel("oiw", "wio", "wio", "owi").axes),
-    "depthwise2d": Rule({**KERNEL, "keras": "depthwise_kernel"}, _kernel("oihw", "hwio", "hwio", "ohwi").axes),
+    "depthwise1d": LayoutRule({**KERNEL, "keras": "depthwise_kernel"}, _kernel("oiw", "wio", "wio", "owi").axes),
+    "depthwise2d": LayoutRule({**KERNEL, "keras": "depthwise_kernel"}, _kernel("oihw", "hwio", "hwio", "ohwi").axes),
     "embedding": _vector("weight", "embeddings", "embedding"),
     "norm": _vector("weight", "gamma", "scale"),
     "norm_bias": _vector("bias", "beta", "bias"),
     "bias": _vector("bias", "bias", "bias"),
     "mean": _vector("running_mean", "moving_mean", "mean"),
     "variance": _vector("running_var", "moving_variance", "var"),
-    "count": Rule({"torch": "num_batches_tracked"}),
+    "count": LayoutRule({"torch": "num_batches_tracked"}),
 }
 """Every rule that a tensor can be given; ``linear_in_out`` is Hugging Face GPT-2's Conv1D."""
 

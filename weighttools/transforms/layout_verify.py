@@ -11,7 +11,7 @@ from weighttools.errors import CorruptFileError
 from weighttools.transforms.layout_change import Layout
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 def verify(before: TensorMap, after: TensorMap, changes: Layout) -> int:

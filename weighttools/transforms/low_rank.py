@@ -11,15 +11,16 @@ import numpy as np
 
 from weighttools.core.dtypes import DType
 from weighttools.core.readers import Positioned, aligned_read
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.transforms.cast import cast_block
 from weighttools.transforms.counting import widened
 from weighttools.transforms.editing import replaced
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def changed(name: str, tensor: Tensor, update: Update) -> Tensor:
             f"a change cannot be added to {tensor.spec.label}",
             subject=name,
             expected="a float of 16 bits or more",
-            remedy="decode the base first: --dequantize, or convert it with --dtype",
+            remedy=f"decode the base first: {option('dequantize')}, or convert it with {option('dtype')}",
         )
     update.check(name, tensor.shape)
     if not tensor.n_elements:

@@ -16,16 +16,17 @@ from weighttools.core.fold import Blocks, Fold
 from weighttools.core.radix import DIGIT_BITS
 from weighttools.core.random_numbers import Numbers
 from weighttools.core.readers import Positioned
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counted_report import CountedReport
 from weighttools.transforms.counting import Chosen, Key, Ranking, is_finite, over, planning_bytes, smallest
 from weighttools.transforms.editing import finite, replaced, whole
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 DropFn = Callable[[int, "Array"], "Array"]
 """Takes the position of a block's first element and the block; returns which elements to drop, as booleans."""
@@ -51,7 +52,7 @@ class Magnitude:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RandomKey:
     """31 random bits for each element; NaN and Inf come last."""
 
     numbers: Numbers
@@ -155,7 +156,10 @@ def masks(tensor_map: TensorMap) -> TensorMap:
         if not isinstance(reader, Positioned) or not isinstance(reader.fn, Zeroed):
             raise SpecError("it was changed since it was pruned", subject=name, remedy="prune it last")
         found[name] = _mask(tensor_map[name])
-    return tensor_map.replace(tensors=found, aliases={}, metadata={}, origin=tensor_map.origin._replace(reports=()))
+    origin = tensor_map.origin
+    others = tuple(path for path in (*origin.others, origin.path, *origin.files) if path)
+    origin = origin._replace(reports=(), others=others)
+    return tensor_map.replace(tensors=found, aliases={}, metadata={}, origin=origin)
 
 
 def magnitude(
@@ -191,10 +195,12 @@ def magnitude(
         Not one of `sparsity` and `threshold` is given, or it is out of range, or there is no such scope.
     """
     if (sparsity is None) == (threshold is None):
-        raise SpecError("pruning is by target or by threshold", expected="one of --sparsity and --threshold")
+        raise SpecError(
+            "pruning is by target or by threshold", expected=f"one of {option('sparsity')} and {option('threshold')}"
+        )
     head = {"transform": "prune", "by": "magnitude", **says, "names": list(names)}
     if threshold is not None:
-        least = finite("--threshold", threshold)
+        least = finite(option("threshold"), threshold)
 
         def cut(tensor_map: TensorMap) -> TensorMap:
             drops = {name: _less(least, tensor_map[name].dtype) for name in names}
@@ -217,18 +223,18 @@ def draw(
 
     Parameters and errors are those of `magnitude`; a seed is an integer of 0 or more.
     """
-    seed = whole("--seed", seed)
+    seed = whole(option("seed"), seed)
     head = {"transform": "prune", "by": "random", "seed": seed, **says, "names": list(names)}
 
     def ranking(tensor_map: TensorMap, scope_names: Sequence[str]) -> Ranking:
-        return Ranking(tuple(Drawn(Numbers(seed, name, "prune")) for name in scope_names), 32, 0x8000)
+        return Ranking(tuple(RandomKey(Numbers(seed, name, "prune")) for name in scope_names), 32, 0x8000)
 
     return _ranked(names, checked(sparsity), scope, head, ranking, progress)
 
 
 def checked(sparsity: float) -> float:
     """Return a sparsity that can be asked for."""
-    return finite("--sparsity", sparsity, 0, 1)
+    return finite(option("sparsity"), sparsity, 0, 1)
 
 
 def _ranked(
@@ -240,7 +246,7 @@ def _ranked(
     progress: Progress,
 ) -> Transform:
     if scope not in SCOPES:
-        raise SpecError(f"--scope {scope!r} is not known", expected=f"one of {', '.join(SCOPES)}")
+        raise SpecError(f"{option('scope')} {scope!r} is not known", expected=f"one of {', '.join(SCOPES)}")
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         drops: dict[str, DropFn] = {}

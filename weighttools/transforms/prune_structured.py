@@ -15,7 +15,7 @@ import numpy as np
 from weighttools.core.fold import Blocks
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.families.axes import TORCH, Axes
 from weighttools.families.kernels import Layouts
 from weighttools.io.progress import Progress, silent
@@ -26,7 +26,7 @@ from weighttools.transforms.prune import by_magnitude, checked, pruned
 from weighttools.transforms.units import OfUnits, Units
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Says = Mapping[str, Any]
 LARGEST_GROUP = 32
@@ -67,7 +67,9 @@ def parse_nm(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"([0-9]{1,3}):([0-9]{1,3})", text)
     n, m = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 0 < n < m <= LARGEST_GROUP:
-        raise SpecError(f"--nm {text!r} is no pattern", expected=f"N:M with 0 < N < M <= {LARGEST_GROUP}, as 2:4")
+        raise SpecError(
+            f"{option('nm')} {text!r} is no pattern", expected=f"N:M with 0 < N < M <= {LARGEST_GROUP}, as 2:4"
+        )
     return n, m
 
 
@@ -91,7 +93,7 @@ def n_of_m(names: Sequence[str], pattern: str, says: Says) -> Transform:
                 raise SpecError(
                     f"rows of {row:,} elements are not whole groups of {m}",
                     subject=name,
-                    remedy=f"leave it alone: -x {name}",
+                    remedy=f"leave it alone: {option('exclude')} {name}",
                 )
         drops = {name: OfEvery(by_magnitude(tensor_map, [name]).keys[0], m - n, m) for name in names}
         most = sum(tensor_map[name].n_elements for name in names) // m * (m - n)
@@ -153,10 +155,13 @@ def structured(
     if structure not in STRUCTURES or norm not in NORMS:
         raise SpecError(f"cannot prune {structure} by norm {norm}", expected=f"{STRUCTURES}, norms {tuple(NORMS)}")
     if structure == "heads" and n_heads is None:
-        fact = "--structure heads needs --n-heads: no config.json beside the weights tells how many there are"
+        needs = f"{option('structure')} heads needs {option('n_heads')}"
+        fact = f"{needs}: no config.json beside the weights tells how many there are"
         raise SpecError(fact, remedy="give the number of heads of queries")
     if structure != "heads" and n_heads is not None:
-        raise SpecError(f"--n-heads goes with --structure heads, not {structure}", remedy="leave it out")
+        raise SpecError(
+            f"{option('n_heads')} goes with {option('structure')} heads, not {structure}", remedy="leave it out"
+        )
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         clusters = list(_clusters(tensor_map, names, structure, n_heads))
@@ -183,7 +188,7 @@ def structured(
 def _clusters(tensor_map: TensorMap, names: Sequence[str], structure: str, n_heads: int | None) -> Iterator[Cluster]:
     layouts = Layouts.of(tensor_map)
     if structure == "heads":
-        for label, parts in attentions(tensor_map, names, layouts, whole("--n-heads", n_heads, 1)):
+        for label, parts in attentions(tensor_map, names, layouts, whole(option("n_heads"), n_heads, 1)):
             yield Cluster(label, parts)
         return
     for name in names:
@@ -192,7 +197,9 @@ def _clusters(tensor_map: TensorMap, names: Sequence[str], structure: str, n_hea
             continue
         axes = _axes(layouts.axes(name, shape), structure, len(shape)) if len(shape) > 1 else ()
         if not axes:
-            raise SpecError(f"a tensor of shape {shape} has no {structure}", subject=name, remedy=f"give -x {name}")
+            raise SpecError(
+                f"a tensor of shape {shape} has no {structure}", subject=name, remedy=f"give {option('exclude')} {name}"
+            )
         yield Cluster(name, {name: Units.of(shape, axes)})
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from weighttools.core.encodings import QUANTIZED
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.encodings.quantized import Encoder
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.families.packed import is_scale, refuse
 from weighttools.transforms.dequantize import without_file_type
 
@@ -37,7 +38,7 @@ def quantize(encoding: str) -> Transform:
         return Tensor(Spec(DTYPES["float32"], tensor.shape, encoding), Encoder(tensor.reader, encoding))
 
     def transform(tensor_map: TensorMap) -> TensorMap:
-        refuse(tensor_map, "--quantize")
+        refuse(tensor_map, option("quantize"))
         found = tensor_map.map(one)
         return found.replace(metadata=without_file_type(found.metadata))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from weighttools.core.patterns import listed, not_found
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 
 Rule = Callable[[str], str | None]
 """Returns a name's new name, or None where it does not fit."""
@@ -88,7 +88,7 @@ def _first(rules: Sequence[Rule], name: str) -> str:
 def _parsed(text: str) -> Rule:
     old, equals, new = text.partition("=")
     if not equals or old == new == "":
-        raise SpecError(f"--rename {text!r} is no rule", expected="OLD=NEW or re:PATTERN=REPLACEMENT")
+        raise SpecError(f"{option('rename')} {text!r} is no rule", expected="OLD=NEW or re:PATTERN=REPLACEMENT")
     if not old.startswith("re:"):
         return lambda name: new + name.removeprefix(old) if name.startswith(old) else None
     try:
@@ -96,5 +96,5 @@ def _parsed(text: str) -> Rule:
         pattern.sub(new, "")  # most of what is wrong with a replacement shows here
         re.compile(f"{old[3:]}|").sub(new, "")
     except (re.error, IndexError, OverflowError, RecursionError) as error:
-        raise SpecError(f"--rename {text!r} is no regular expression and replacement: {error}") from None
+        raise SpecError(f"{option('rename')} {text!r} is no regular expression and replacement: {error}") from None
     return lambda name: pattern.sub(new, name) if pattern.search(name) else None

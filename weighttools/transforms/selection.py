@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from weighttools.core.patterns import chosen
-from weighttools.core.tensor import Spec
+from weighttools.core.patterns import matching_names
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.families.of_maps import roles
-from weighttools.families.roles import Role, Told, told
+from weighttools.families.role_types import Role, Told
+from weighttools.families.roles import tell_role
 
 NOT_FLOAT = "integers, booleans and complex numbers"
 QUANTIZED = "quantised tensors (convert --dequantize decodes them)"
@@ -82,9 +83,9 @@ def select(
     names: list[str] = []
     left: dict[str, list[str]] = {}
     because: dict[str, str] = {}
-    for name in chosen(tensor_map, include, exclude):
+    for name in matching_names(tensor_map, include, exclude):
         spec = tensor_map[name].spec
-        tied = [told(alias, spec, tensor_map) for alias in ties.get(name, ())]
+        tied = [tell_role(alias, spec, tensor_map) for alias in ties.get(name, ())]
         rule = rule_of([found[name], *tied], spec, include_all)
         if rule is None:
             names.append(name)
@@ -129,7 +130,7 @@ def _nothing(tensor_map: TensorMap, left: dict[str, list[str]]) -> SpecError:
         f"no tensor is left to change: {why or 'there is none'}",
         subject=tensor_map.origin.path or None,
         expected="floating parameters",
-        remedy="--include-all takes norms, biases and embeddings too" if optional else None,
+        remedy=f"{option('include_all')} takes norms, biases and embeddings too" if optional else None,
     )
 
 
@@ -145,11 +146,11 @@ def select_plain(
     """
     from weighttools.families.packed import packed, refuse
 
-    chosen, found = select(tensor_map, include, exclude, include_all), packed(tensor_map)
-    out = [name for name in chosen.names if found and name in found.members]
+    selected, found = select(tensor_map, include, exclude, include_all), packed(tensor_map)
+    out = [name for name in selected.names if found and name in found.members]
     if not found or not out:
-        return chosen
-    if len(out) == len(chosen.names):
+        return selected
+    if len(out) == len(selected.names):
         refuse(tensor_map)
-    names = tuple(name for name in chosen.names if name not in found.members)
-    return Selection(names, {**chosen.left, f"parts of weights packed as {found.title}": out})
+    names = tuple(name for name in selected.names if name not in found.members)
+    return Selection(names, {**selected.left, f"parts of weights packed as {found.title}": out})

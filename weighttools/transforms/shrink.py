@@ -20,7 +20,7 @@ from weighttools.transforms.counting import planning_bytes, total, widened
 from weighttools.transforms.editing import edited, finite, whole
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Says = Mapping[str, Any]
 
@@ -136,7 +136,7 @@ def scale(names: Sequence[str], by: float, says: Says) -> Transform:
     SpecError
         `by` is not finite.
     """
-    factor = finite("--by", by, -math.inf)
+    factor = finite(option("by"), by, -math.inf)
     report = {"transform": "scale", "by": by, **says, "names": list(names)}
     return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: Shrunk(factor), report)
 
@@ -167,13 +167,13 @@ def clip(
         Not one of `value` and `norm` is given, or it is negative or not finite.
     """
     if (value is None) == (norm is None):
-        raise SpecError("clipping is by value or by norm", expected="one of --value and --norm")
+        raise SpecError("clipping is by value or by norm", expected=f"one of {option('value')} and {option('norm')}")
     report = {"transform": "clip", "value": value, "norm": norm, **says, "names": list(names)}
     if value is not None:
-        bounded = Bounded(finite("--value", value))
+        bounded = Bounded(finite(option("value"), value))
         return lambda tensor_map: edited(tensor_map, names, lambda name, tensor: bounded, report)
     assert norm is not None
-    most = finite("--norm", norm)
+    most = finite(option("norm"), norm)
 
     def transform(tensor_map: TensorMap) -> TensorMap:
         norms = {name: norm_of(tensor_map[name], progress) for name in names}
@@ -219,7 +219,7 @@ def noise(names: Sequence[str], std: float, seed: int, says: Says) -> Transform:
     SpecError
         `std` is negative or not finite, or the seed no integer of 0 or more.
     """
-    std, seed = finite("--std", std), whole("--seed", seed)
+    std, seed = finite(option("std"), std), whole(option("seed"), seed)
     report = {"transform": "noise", "std": std, "seed": seed, **says, "names": list(names)}
 
     def noisy(name: str, tensor: Tensor) -> Noisy:

@@ -11,14 +11,15 @@ import numpy as np
 from weighttools.core.readers import Positioned
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
+from weighttools.errors import option
 from weighttools.transforms.counted_report import known
 from weighttools.transforms.prune import ORDERED, Magnitude, Zeroed, common
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
-class Count(NamedTuple):
+class ZeroCount(NamedTuple):
     """What some elements are, and how many of them were set to 0 here, whatever they were."""
 
     n_elements: int
@@ -32,11 +33,13 @@ class Count(NamedTuple):
 class Tally:
     """Counts by tensor and position, so that a block read twice counts once."""
 
-    counts: dict[str, dict[int, Count]] = field(default_factory=dict)
+    counts: dict[str, dict[int, ZeroCount]] = field(default_factory=dict)
 
-    def total(self, name: str) -> Count:
+    def total(self, name: str) -> ZeroCount:
         """Return the counts of a tensor."""
-        return Count(*(sum(column) for column in zip(Count(0, 0, 0, 0), *self.counts[name].values(), strict=True)))
+        return ZeroCount(
+            *(sum(column) for column in zip(ZeroCount(0, 0, 0, 0), *self.counts[name].values(), strict=True))
+        )
 
     def record(self, names: list[str], keys: tuple[str, ...]) -> dict[str, Any]:
         """Return the counts of some tensors as a report has them."""
@@ -63,7 +66,9 @@ class Watched:
         n_other = int(np.count_nonzero(keys >= infinite))
         n_nan = _n_nan(block) if n_other else 0
         n_zero = block.size - int(np.count_nonzero(keys))
-        self.tally.counts.setdefault(self.name, {})[start] = Count(block.size, n_zero, n_nan, n_other - n_nan, n_pruned)
+        self.tally.counts.setdefault(self.name, {})[start] = ZeroCount(
+            block.size, n_zero, n_nan, n_other - n_nan, n_pruned
+        )
         return block
 
 
@@ -90,10 +95,10 @@ def watched(tensor_map: TensorMap) -> tuple[TensorMap, Tally]:
     return (tensor_map.map(one), tally) if names else (tensor_map, tally)
 
 
-def reports(tensor_map: TensorMap, tally: Tally, written: bool) -> list[Mapping[str, Any]]:
+def reports(tensor_map: TensorMap, tally: Tally) -> list[Mapping[str, Any]]:
     """Return the map's reports, and with the last one what was counted in the tensors that it names."""
     found: list[Mapping[str, Any]] = [known(report) for report in tensor_map.origin.reports]
-    if not found or not written:
+    if not found:
         return found
     is_pruned = found[-1]["transform"] == "prune"
     counted = tally.record([n for n in found[-1]["names"] if n in tally.counts], COUNTS + PRUNED * is_pruned)
@@ -126,5 +131,5 @@ def emptied(report: Mapping[str, Any]) -> list[str]:
         return []
     shares = [f"{name!r} ({rows[name]['n_zero'] / rows[name]['n_elements']:.2%})" for name in names[:3]]
     listed = ", ".join(shares) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-    alike = "--scope tensor prunes all alike, " if report.get("scope") in ("global", "group") else ""
-    return [f"left almost without a weight: {listed}; {alike}-x leaves one alone"]
+    alike = f"{option('scope')} tensor prunes all alike, " if report.get("scope") in ("global", "group") else ""
+    return [f"left almost without a weight: {listed}; {alike}{option('exclude')} leaves one alone"]

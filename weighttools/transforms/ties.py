@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from weighttools.core.tensormap import TensorMap, Transform
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 
 
 def alias(tensor_map: TensorMap) -> TensorMap:
@@ -31,7 +31,11 @@ def error(tensor_map: TensorMap) -> TensorMap:
         name, kept = next(iter(tensor_map.aliases.items()))
         n = len(tensor_map.aliases)
         fact = f"{n:,} tied tensors, first {name!r} = {kept!r}"
-        raise SpecError(fact, expected="none", remedy="keep them with --tied alias, or write them out with --tied copy")
+        raise SpecError(
+            fact,
+            expected="none",
+            remedy="keep them with {0} alias, or write them out with {0} copy".format(option("tied")),
+        )
     return tensor_map
 
 

@@ -1,4 +1,4 @@
-"""What verbs that change values share: which tensors they change, and the transform that follows from them."""
+"""What verbs that change values share: which tensors they change, the transform that follows, and what it reads."""
 
 from __future__ import annotations
 
@@ -29,6 +29,35 @@ def edited(
     transform
         Makes the transform of the names to change and of what the report says of them.
     """
-    tensor_map = src if isinstance(src, TensorMap) else open_checkpoint(src)
+    tensor_map = opened(src)
     chosen = select_plain(tensor_map, include, exclude, include_all)
     return transform(chosen.names, chosen.record())(tensor_map)
+
+
+def opened(src: PathLike | TensorMap) -> TensorMap:
+    """Open what is not open yet."""
+    return src if isinstance(src, TensorMap) else open_checkpoint(src)
+
+
+def reading_bytes(
+    src: PathLike | TensorMap,
+    *,
+    passes: str,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    include_all: bool = False,
+) -> int:
+    """Return how many bytes `prune` or `clip` look at before anything is written.
+
+    Parameters
+    ----------
+    passes
+        What for: ``"magnitude"`` or ``"random"`` (up to four passes), or ``"norm"`` (one).
+    include, exclude, include_all
+        As for `edited`.
+    """
+    from weighttools.transforms.prune import reading_bytes as of
+
+    tensor_map = opened(src)
+    tensors = [tensor_map[name] for name in select_plain(tensor_map, include, exclude, include_all).names]
+    return sum(t.spec.nbytes for t in tensors) if passes == "norm" else of(tensors, passes == "random")

@@ -4,6 +4,19 @@ from __future__ import annotations
 
 from weighttools.core.options import Option
 
+TAKING = (
+    Option(
+        "include", default=(), many=True, metavar="PATTERN", flags=("-i", "--include"),
+        help="Take only tensors whose whole name matches, case and all: a glob (* crosses dots) or re:REGEX. "
+        "Repeatable.",
+    ),
+    Option(
+        "exclude", default=(), many=True, metavar="PATTERN", flags=("-x", "--exclude"),
+        help="Leave out tensors whose name matches; wins over -i.",
+    ),
+)  # fmt: skip
+"""Which tensors to take; the others are left out."""
+
 SELECTING = (
     Option(
         "include", default=(), many=True, metavar="PATTERN", flags=("-i", "--include"),
@@ -20,3 +33,42 @@ SELECTING = (
     ),
 )  # fmt: skip
 """Which tensors an edit changes; the others stay as they are."""
+
+READING = (
+    Option(
+        "assume", metavar="DTYPE",
+        help="The dtype of NumPy elements of unknown type (V1, V2), e.g. bfloat16.",
+    ),
+    Option(
+        "root", metavar="NAME",
+        help="The part of a nested checkpoint to read, e.g. ema; . for all of it by full names.",
+    ),
+)  # fmt: skip
+"""How to read a file."""
+
+OPENING = (*TAKING, *READING)
+"""What opening a checkpoint takes, and with it every verb that reads one."""
+
+THREADS = (Option("threads", int, least=1, help="Worker threads. [default: one a CPU]", decides=False),)
+"""How many workers there are."""
+
+WRITING = (
+    Option("format", flags=("--to",), metavar="FORMAT", help="The target's format, if its suffix does not say it."),
+    Option("max_shard_size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]"),
+    Option("single", bool, False, "One file, however large, in a target directory."),
+    Option(
+        "compression", flags=("--compress",), metavar="METHOD",
+        help="Compress the values: gzip, for an HDF5 file. [default: none]",
+    ),
+    Option(
+        "store", choices=("bitmask",),
+        help="Store tensors with many zeros as a bitmask and the other values, in safetensors. [default: as ever]",
+    ),
+    Option(
+        "npz_bf16", default="keep", choices=("keep", "float32"), shows_default=True,
+        help="How NPZ and NPY hold floats that NumPy does not know: their bits, or widened exactly.",
+    ),
+    Option("dry_run", bool, False, "Print the plan and the planned peak memory; write nothing."),
+    Option("force", bool, False, "Replace an existing target."),
+)  # fmt: skip
+"""How to write a file or a directory, and whether."""

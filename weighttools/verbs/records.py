@@ -5,22 +5,32 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from weighttools.analyzers import counts
-from weighttools.analyzers.alike import Family, families
+from weighttools.analyzers.alike import TensorFamily, families
 from weighttools.core.encodings import BITMASK
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
 from weighttools.families.of_maps import roles, wordings
-from weighttools.families.roles import Told
+from weighttools.families.role_types import Told
 from weighttools.formats.base import plain
+from weighttools.verbs.record_types import (
+    Bitmasks,
+    Counts,
+    FormatRow,
+    GroupRow,
+    InspectRecord,
+    ParamsRecord,
+    Sizes,
+    TensorRow,
+)
 
 Record = dict[str, Any]
 
 
-def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record:
+def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> InspectRecord:
     """Return a ``weighttools.inspect/1`` record, with a list of all tensors or without."""
     from weighttools.analyzers.configuration import not_taken
     from weighttools.analyzers.kind import kind
@@ -28,7 +38,7 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
     found = families(tensor_map)
     groups = counts.by_dtype(found)
     kind_name, evidence = kind(found, tensor_map.origin)
-    return {
+    said = {
         "schema": "weighttools.inspect/1",
         "path": path,
         "format": tensor_map.origin.format,
@@ -38,7 +48,6 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
         "n_tensors": len(tensor_map),
         **_totals(groups),
         "dtypes": {name: _dtype_record(count) for name, count in groups.items()},
-        **_bitmasks(found),
         "aliases": dict(tensor_map.aliases),
         "values": {name: _shown(value) for name, value in tensor_map.origin.values.items()},
         "foreign_globals": [dict(entry) for entry in tensor_map.origin.foreign],
@@ -46,9 +55,13 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Record
         "notes": [*tensor_map.origin.notes, *not_taken(tensor_map.origin)],
         "tensors": [_tensor_record(name, tensor) for name, tensor in tensor_map.items()] if tensors else [],
     }
+    record = cast(InspectRecord, said)
+    if masked := _bitmasks(found):
+        record["bitmasks"] = masked
+    return record
 
 
-def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> Record:
+def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> ParamsRecord:
     """Return a ``weighttools.params/1`` record.
 
     Raises
@@ -57,7 +70,11 @@ def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> Reco
         `by` is not ``"dtype"``, ``"module"``, ``"depth"`` or ``"role"``, or `depth` is less than 1.
     """
     if by not in ("dtype", "module", "depth", "role") or depth < 1:
-        raise SpecError(f"cannot count by {by!r} at depth {depth}", expected="dtype, module, role, or depth from 1")
+        raise SpecError(
+            f"cannot count by {by!r} at depth {depth}",
+            expected="dtype, module, role, or depth from 1",
+            code="unknown-option-value",
+        )
     told = roles(tensor_map) if by == "role" else []
     groups = counts.by_role(tensor_map, told) if by == "role" else _groups(tensor_map, by, depth)
     evidence = _evidence(told)
@@ -67,15 +84,15 @@ def params_record(tensor_map: TensorMap, path: str, by: str, depth: int) -> Reco
         **_totals(groups),
         "aliases": dict(tensor_map.aliases),
         "notes": [*tensor_map.origin.notes, *packed_notes(tensor_map, families(tensor_map))],
-        "groups": [_group_record(name, count) | evidence.get(name, {}) for name, count in groups.items()],
+        "groups": [_group_record(name, count, evidence.get(name)) for name, count in groups.items()],
     }
 
 
-def _evidence(told: Iterable[Told]) -> dict[str, Record]:
+def _evidence(told: Iterable[Told]) -> dict[str, dict[str, int]]:
     """Return, for each role, what says so, and of how many tensors."""
-    found: dict[str, Record] = {}
+    found: dict[str, dict[str, int]] = {}
     for role, why in told:
-        because = found.setdefault(role.value, {"because": {}})["because"]
+        because = found.setdefault(role.value, {})
         because[why] = because.get(why, 0) + 1
     return found
 
@@ -85,7 +102,7 @@ def _shown(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else plain(value)
 
 
-def packed_notes(tensor_map: TensorMap, found: Iterable[Family]) -> list[str]:
+def packed_notes(tensor_map: TensorMap, found: Iterable[TensorFamily]) -> list[str]:
     """Say that counts of packed weights are of what is stored."""
     from weighttools.families.packed import counted_as_stored, recognise
 
@@ -119,7 +136,7 @@ def _groups(tensor_map: TensorMap, by: str, depth: int) -> dict[str, counts.Coun
     return counts.by_name(tensor_map, counts.module if by == "module" else counts.first_parts(depth))
 
 
-def _totals(groups: dict[str, counts.Count]) -> Record:
+def _totals(groups: dict[str, counts.Count]) -> Counts:
     total = counts.total(groups)
     return {
         "n_parameters": total.n_parameters,
@@ -130,22 +147,23 @@ def _totals(groups: dict[str, counts.Count]) -> Record:
     }
 
 
-def _dtype_record(count: counts.Count) -> Record:
+def _dtype_record(count: counts.Count) -> Sizes:
     return {"n_tensors": count.n_tensors, "n_elements": count.n_elements, "stored_bytes": count.stored_bytes}
 
 
-def _bitmasks(found: Iterable[Family]) -> Record:
+def _bitmasks(found: Iterable[TensorFamily]) -> Bitmasks | None:
     """Return how many tensors are stored as bitmasks, in how many bytes, and what they would take; if there are any."""
     masked = [family for family in found if family.spec.encoding == BITMASK]
-    sizes = {
+    if not masked:
+        return None
+    return {
         "n_tensors": sum(family.n_tensors for family in masked),
         "stored_bytes": sum(family.n_tensors * family.stored_bytes for family in masked),
         "raw_bytes": sum(family.n_tensors * family.spec.nbytes for family in masked),
     }
-    return {"bitmasks": sizes} if masked else {}
 
 
-def _tensor_record(name: str, tensor: Tensor) -> Record:
+def _tensor_record(name: str, tensor: Tensor) -> TensorRow:
     spec, stored = tensor.spec, tensor.stored
     return {
         "name": name,
@@ -159,8 +177,8 @@ def _tensor_record(name: str, tensor: Tensor) -> Record:
     }
 
 
-def _group_record(name: str, count: counts.Count) -> Record:
-    return {
+def _group_record(name: str, count: counts.Count, because: dict[str, int] | None) -> GroupRow:
+    row: GroupRow = {
         "group": name,
         "n_tensors": count.n_tensors,
         "n_parameters": count.n_parameters,
@@ -168,17 +186,27 @@ def _group_record(name: str, count: counts.Count) -> Record:
         "n_state": count.n_state,
         "stored_bytes": count.stored_bytes,
     }
+    if because is not None:
+        row["because"] = because
+    return row
 
 
-def format_records() -> list[Record]:
+def format_records() -> list[FormatRow]:
     """Return what is read and written, the extra that it needs, and the installed package that adds it, if one does."""
     from weighttools.formats import DIRECTORY, FORMATS, ROWS, Row, load, plugins
 
-    def described(row: Row, *, writes: bool) -> Record:
-        suffixes = list(row.suffixes)
-        about = {"format": row.name, "what": row.title, "suffixes": suffixes}
-        return {**about, "reads": True, "writes": writes, "extra": row.extra, "package": "", "error": ""}
+    def described(row: Row, *, writes: bool) -> FormatRow:
+        return {
+            "format": row.name,
+            "what": row.title,
+            "suffixes": list(row.suffixes),
+            "reads": True,
+            "writes": writes,
+            "extra": row.extra,
+            "package": "",
+            "error": "",
+        }
 
     rows = [described(row, writes=load(row.name).write is not None) for row in ROWS]
     index = described(DIRECTORY, writes=True)
-    return [*rows[:1], index, *rows[1:], *plugins.records(FORMATS)]
+    return [*rows[:1], index, *rows[1:], *cast(list[FormatRow], plugins.records(FORMATS))]

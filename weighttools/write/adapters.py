@@ -20,8 +20,8 @@ from typing import Any
 from weighttools.analyzers.checks.adapter import layouts, n_groups, pairs
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
-from weighttools.families.module_tables import Table
+from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError, option
+from weighttools.families.module_tables import ModuleTable
 from weighttools.formats.opening import PathLike, located, open
 from weighttools.io.beside import LEAVES, is_link_out
 from weighttools.io.text import read_json_beside
@@ -114,7 +114,7 @@ def _adapter(tensor_map: TensorMap, config: Mapping[str, Any], path: str) -> Ada
     if not found:
         raise UnsupportedError("holds no LoRA factors", subject=path, expected="names with lora_A and lora_B")
     factors = {name for pair in found.values() for name, _ in pair.values()}
-    ranks, alphas = (Table(config.get(key), key, path) for key in ("rank_pattern", "alpha_pattern"))
+    ranks, alphas = (ModuleTable(config.get(key), key, path) for key in ("rank_pattern", "alpha_pattern"))
     updates = {}
     for module, pair in found.items():
         if set(pair) != {"A", "B"}:
@@ -183,7 +183,7 @@ def placed(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], aliases: Ite
         raise SpecError(
             f"changes {min(tied)!r}, which is tied to another tensor",
             subject=adapter.path or None,
-            remedy="write the base with tied='copy' (--tied copy); in its config.json set tie_word_embeddings false",
+            remedy=f"write the base with {option('tied')} copy; in its config.json set tie_word_embeddings false",
         )
     whole = {change(name): tensor for name, tensor in adapter.whole.items()}
     for name, tensor in whole.items():
@@ -240,7 +240,7 @@ def _prefix_change(modules: list[str], names: Mapping[str, str], path: str) -> C
     raise SpecError(
         f"changes {missing!r}, which the base does not have",
         subject=path or None,
-        remedy="is it for another base? a GGUF file's names become Hugging Face's by names='hf' (--names hf)",
+        remedy=f"is it for another base? a GGUF file's names become Hugging Face's by {option('names')} hf",
     )
 
 

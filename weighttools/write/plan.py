@@ -1,273 +1,325 @@
-"""What a write will do: the target's format and shards, what it cannot hold, and what should be known."""
+"""What a write will do, and doing it: `plan` looks at headers and at the target alone, and the Plan writes."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from weighttools.core.encodings import BITMASK
+from weighttools.core.budgets import MAX_COMPANION_BYTES
+from weighttools.core.encodings import bitmask_bytes
+from weighttools.core.memory import keep_pages
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
-from weighttools.formats import by_any_suffix, known_suffixes, load, writable
+from weighttools.errors import SpecError, option
+from weighttools.formats import load
+from weighttools.formats.base import WriteOptions
 from weighttools.formats.huggingface import format as huggingface
+from weighttools.io.beside import why_not_copied
+from weighttools.io.progress import Progress, silent
+from weighttools.io.source import path_of_url
+from weighttools.transforms.cast import native_floats
+from weighttools.write import destination
+from weighttools.write.destination import Destination, choose_destination
+from weighttools.write.peak import planned_peak
+from weighttools.write.protection import Target, real, refuse_loss
+from weighttools.write.writing import execute, names_of_companions
 
-_MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-"""What says of a directory's weights what model they are."""
-MAX_SHARD_SIZE = "5GB"
-_ADAPTER = "adapter_config.json"
-"""Beside an adapter, which needs no config.json: transformers would look for a whole model there."""
-"""The default of huggingface_hub and transformers."""
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "TB": 10**12,
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
+if TYPE_CHECKING:
+    from weighttools.write.verify import Verification
+
+Record = dict[str, Any]
 
 
 @dataclass(slots=True)
 class Plan:
-    """What a write will do.
+    """A write that can be done: `record` says what it will do, `execute` does it, once.
 
     Parameters
     ----------
-    format
-        The format's name.
-    target
-        The path as the user gave it.
-    files
-        File name to the tensors in it; of a single file the one name is the target's.
-    is_directory
-        Whether the target is a directory of shards.
-    notes
-        What will be lost or should be known.
+    tensor_map
+        What is written.
+    original
+        The map before conversions, with which the record compares dtypes.
+    destination
+        Where it goes.
+    compression, store, force, beside, verify, further
+        As of `plan`.
     replaced
-        Files in a target directory that the new ones take the place of, by name.
+        Files of a target directory that are not there, or not the same, once the new ones are.
+    bitmasks
+        What bitmasks would keep, once it is counted.
     """
 
-    format: str
-    target: str
-    files: dict[str, list[str]]
-    is_directory: bool
-    notes: list[str] = field(default_factory=list)
-    replaced: frozenset[str] = frozenset()
+    tensor_map: TensorMap
+    original: TensorMap
+    destination: Destination
+    compression: str | None = None
+    store: str | None = None
+    force: bool = False
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    verify: bool = False
+    further: Callable[[TensorMap], object] | None = None
+    replaced: list[str] = field(default_factory=list)
+    bitmasks: Mapping[str, Any] | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """How many bytes `execute` tells its progress: each value once, and for `store` and `verify` once more."""
+        return self._n_value_bytes() * (1 + bool(self.store) + self.verify)
+
+    @property
+    def record(self) -> Record:
+        """The ``weighttools.convert/1`` record of what would be written."""
+        return self._record(_known(self.tensor_map), self._proof(silent), written=False)
+
+    def target(self, name: str = "the output") -> Target:
+        """Return every file that is made or removed, to be held against other targets.
+
+        Parameters
+        ----------
+        name
+            What to call it in a message.
+        """
+        to = self.destination
+        if to.path == "-":
+            return Target(name, to.path, frozenset())
+        if not to.is_directory:
+            return Target(name, to.path, frozenset({real(to.path)}))
+        names = {*to.files, *self.beside, *self.replaced, *names_of_companions(self.tensor_map)}
+        return Target(name, to.path, frozenset(real(Path(to.path) / one) for one in names), is_directory=True)
+
+    def run(self, *, dry_run: bool = False, planned: Progress = silent, progress: Progress = silent) -> Record:
+        """Execute the plan or, in a `dry_run`, only find out what would come of it; return the record.
+
+        Parameters
+        ----------
+        planned
+            Called once with the number of bytes that `progress` will be told.
+        progress
+            Called with the number of bytes just written, or just looked at where `store` counts them first.
+        """
+        planned(self._n_value_bytes() * bool(self.store) if dry_run else self.n_bytes)
+        if not dry_run:
+            return self.execute(progress)
+        self._count(progress)
+        return self.record
+
+    def execute(self, progress: Progress = silent, last: Callable[[], object] = lambda: None) -> Record:
+        """Write, whole or not at all, and return the record.
+
+        Parameters
+        ----------
+        progress
+            As of `run`.
+        last
+            Called when all is written and nothing has its name yet; if it fails, nothing gets it.
+
+        Raises
+        ------
+        SourceError
+            The target exists and `force` is not given, or cannot be written; it is then as it was.
+        """
+        self._count(progress)
+        changed, reports = _watched(self.tensor_map)
+        proof = self._proof(progress)
+        options = WriteOptions(None, self.compression, self.bitmasks or {}, self.beside)
+        with keep_pages():
+            execute(changed, self.destination, options, self.force, progress, last, proof)
+        return self._record(reports(), proof, written=True)
+
+    def _n_value_bytes(self) -> int:
+        return sum(tensor.spec.encoded_bytes for tensor in self.tensor_map.values())
+
+    def _count(self, progress: Progress) -> None:
+        """Count what bitmasks would keep, if they are asked for and it is not known yet; it reads all values."""
+        if self.store is None or self.bitmasks is not None:
+            return
+        from weighttools.encodings.bitmask import counted
+
+        self.bitmasks = counted(self.tensor_map, progress=progress)
+        self.destination.notes.append(
+            f"{len(self.bitmasks):,} tensors are stored as bitmasks, which weighttools reads and no other tool; "
+            "weighttools convert makes plain tensors of them"
+            if self.bitmasks
+            else "no tensor takes less room as a bitmask: all are stored as ever"
+        )
+
+    def _proof(self, progress: Progress) -> Verification | None:
+        """Return what reads back what was written, if that is asked for."""
+        if not self.verify:
+            return None
+        from weighttools.write.verify import Verification
+
+        return Verification(self.tensor_map, self.destination, self.bitmasks or {}, progress, self.further)
+
+    def _stored_sizes(self) -> dict[str, int]:
+        """Return how many bytes each tensor takes."""
+        sizes = {name: tensor.spec.encoded_bytes for name, tensor in self.tensor_map.items()}
+        for name, counts in (self.bitmasks or {}).items():
+            spec = self.tensor_map[name].spec
+            sizes[name] = bitmask_bytes(spec.n_elements, int(counts.sum()), spec.dtype.bits)
+        return sizes
+
+    def _record(self, reports: list[Mapping[str, Any]], proof: Verification | None, *, written: bool) -> Record:
+        record = {**self._written(written), "replaced": self.replaced, **(proof.record() if proof else {})}
+        if not reports:
+            return record
+        from weighttools.transforms.tally import emptied
+
+        return record | {"transforms": reports, "notes": [*record["notes"], *emptied(reports[-1])]}
+
+    def _written(self, written: bool) -> Record:
+        to, sizes = self.destination, self._stored_sizes()
+        pairs = [(self.tensor_map[name].spec, self.original[name].spec) for name in self.tensor_map]
+        planning = max((report.get("planning_bytes", 0) for report in self.tensor_map.origin.reports), default=0)
+        return {
+            "schema": "weighttools.convert/1",
+            "src": self.tensor_map.origin.path,
+            "dst": to.path,
+            "format": huggingface.NAME if to.is_directory else to.format,
+            "written": written,
+            "n_tensors": len(self.tensor_map),
+            "n_cast": sum(now.dtype != then.dtype for now, then in pairs),
+            "n_dequantized": sum(then.is_quantized and not now.is_quantized for now, then in pairs),
+            "n_quantized": sum(now.is_quantized and not then.is_quantized for now, then in pairs),
+            "stored_bytes": sum(sizes.values()),
+            "planned_peak_bytes": max(planned_peak(self.tensor_map.values()), planning),
+            "files": [_file_record(sizes, file, names) for file, names in to.files.items()],
+            "notes": list(to.notes),
+        }
 
 
-def parse_size(text: int | str) -> int:
-    """Return a size in bytes; GB is 10**9 and GiB is 2**30.
-
-    Raises
-    ------
-    SpecError
-        It is no positive size.
-
-    Examples
-    --------
-    >>> parse_size("5GB"), parse_size("1.5 GiB")
-    (5000000000, 1610612736)
-    """
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)", str(text).strip())
-    unit = _UNITS.get(match[2].upper()) if match else None
-    if match is None or unit is None or float(match[1]) * unit < 1:
-        raise SpecError(f"{text!r} is no size", expected="a number and a unit, as in 5GB or 500MiB")
-    return int(float(match[1]) * unit)
-
-
-def plan_target(
-    tensor_map: TensorMap, dst: str, format_name: str | None, max_shard_size: int | str | None, single: bool
+def plan(
+    tensor_map: TensorMap,
+    dst: str,
+    *,
+    original: TensorMap | None = None,
+    format: str | None = None,
+    max_shard_size: int | str | None = None,
+    single: bool = False,
+    compression: str | None = None,
+    store: str | None = None,
+    npz_bf16: str = "keep",
+    force: bool = False,
+    beside: Mapping[str, bytes] | None = None,
+    verify: bool = False,
+    further: Callable[[TensorMap], object] | None = None,
 ) -> Plan:
-    """Return the target's format and which tensors go into which of its files.
+    """Choose how a map is written, and refuse what cannot be, or would lose what is read; no value is read.
+
+    Parameters
+    ----------
+    tensor_map
+        What to write.
+    dst
+        A file, a directory or ``"-"``.
+    original
+        The map before conversions; by default itself.
+    format, max_shard_size, single, compression, store, npz_bf16, force
+        As `weighttools.verbs.options.WRITING` says.
+    beside
+        Files to put into a target directory, by name; they take the place of the source's. By default the map's own.
+    verify
+        Before the target gets its name, compare what the format's reference reader reads back.
+    further
+        Then called with the map of what was written; if it fails, the target stays as it was.
 
     Raises
     ------
     SpecError
-        The options contradict the target, or its suffix names no format that is written.
+        The format cannot hold the map, options contradict each other, or something that is read would be lost.
     """
-    if means_directory(dst, format_name):
-        if format_name not in (None, huggingface.NAME, "safetensors"):
-            raise SpecError(f"a directory is not written as {format_name}", subject=dst, remedy="name a file")
-        limit = None if single else parse_size(max_shard_size or MAX_SHARD_SIZE)
-        files = huggingface.shard_plan(tensor_map, limit, _stem_of(tensor_map))
-        return Plan("safetensors", dst, files, is_directory=True)
-    if max_shard_size is not None:
+    if single and max_shard_size is not None:
+        raise SpecError(f"{option('single')} and {option('max_shard_size')} exclude each other")
+    if verify and dst == "-":
+        fact = f"{option('verify')} reads what was written"
+        raise SpecError(fact, subject=dst, expected="a file or directory as target")
+    compression = None if compression == "none" else compression
+    beside = tensor_map.origin.beside if beside is None else beside
+    to = choose_destination(tensor_map, _path(dst), format, max_shard_size, single)
+    _refuse_nesting(tensor_map, to)
+    if to.is_directory and "tokenizer.json" in beside:
+        tensor_map = _without_tokenizer(tensor_map)
+    if npz_bf16 == "float32" and to.format in ("npz", "npy"):
+        original, tensor_map = original or tensor_map, native_floats(tensor_map)
+    destination.check(tensor_map, to, compression, store)
+    to.notes += destination.notes(tensor_map, to, max_shard_size, beside)
+    to.notes += [*tensor_map.origin.notes, *load(to.format).losses(tensor_map)]
+    to.notes += tensor_map.origin.lacking if to.is_directory else ()
+    _refuse_part(tensor_map, to)
+    lost = _replaced(tensor_map, to, beside)
+    made = Plan(tensor_map, original or tensor_map, to, compression, store, force, beside, verify, further, lost)
+    refuse_loss(made.target(), tensor_map.origin)
+    return made
+
+
+def _path(dst: str) -> str:
+    return path_of_url(dst) if dst.startswith("file://") else dst
+
+
+def _without_tokenizer(tensor_map: TensorMap) -> TensorMap:
+    """Leave out of the metadata the tokenizer of a GGUF file that is written as files of its own."""
+    rest = {key: value for key, value in tensor_map.metadata.items() if not key.startswith("tokenizer.")}
+    return tensor_map.replace(metadata=rest)
+
+
+def _refuse_part(tensor_map: TensorMap, to: Destination) -> None:
+    """Refuse to put a shard in the place of the model that it is a part of, whose other shards would be lost."""
+    if not to.is_directory:
+        return
+    source, whole = Path(tensor_map.origin.path), f"{huggingface.stem_of(to.files)}.safetensors"
+    parts = [Path(to.path) / name for name in to.replaced - {whole}]
+    if source.is_file() and any(os.path.exists(part) and source.samefile(part) for part in parts):
         raise SpecError(
-            "--max-shard-size writes several files",
-            subject=dst,
-            expected="a directory as target",
-            remedy="leave the suffix off",
+            "is a part of the model that would be replaced",
+            subject=source,
+            remedy="name another directory, or give the whole one",
         )
-    chosen = format_name or ("safetensors" if dst == "-" else writable(dst))
-    return Plan(writable(dst, chosen), dst, {dst: list(tensor_map)}, is_directory=False)
 
 
-def refuse_encodings(tensor_map: TensorMap, format_name: str) -> None:
-    """Refuse quantised tensors that the format has no encoding for: decoding them is a choice to be asked for."""
-    held = load(format_name).encodings
-    lost = [
-        name for name in tensor_map if tensor_map[name].spec.is_quantized and tensor_map[name].spec.encoding not in held
-    ]
-    if lost:
-        fact = f"{len(lost):,} tensors are quantised, first {lost[0]!r} as {tensor_map[lost[0]].spec.encoding}"
+def _refuse_nesting(tensor_map: TensorMap, to: Destination) -> None:
+    """Refuse to write a directory inside the one that is read: it would be copied with it at the next run."""
+    origin = tensor_map.origin.path
+    if to.is_directory and origin and os.path.isdir(origin) and real(origin) in real(to.path).parents:
         raise SpecError(
-            fact,
-            subject=tensor_map.origin.path or None,
-            expected=f"encodings that {format_name} holds",
-            remedy="give --dequantize, or --dtype with a floating dtype",
+            f"lies inside what is read, {origin}",
+            subject=to.path,
+            expected="a directory of its own",
+            remedy="name one beside it",
         )
 
 
-def means_directory(dst: str, format_name: str | None = None) -> bool:
-    """Return whether a target is a directory of shards: asked for, there already, or a name without a file's suffix.
-
-    A dot does not make a suffix (``Qwen2.5-0.5B``, ``v1.0``): a file's names a format.
-
-    Raises
-    ------
-    SpecError
-        What follows the last dot is nearly a format's suffix, or another kind of file's.
-    """
-    if dst == "-" or (format_name and format_name != huggingface.NAME and not dst.endswith(os.sep)):
-        return False
-    if format_name == huggingface.NAME or dst.endswith(("/", os.sep)) or os.path.isdir(dst):
-        return True
-    if by_any_suffix(dst):
-        return False
-    _refuse_mistaken(dst)
-    return True
-
-
-def _refuse_mistaken(dst: str) -> None:
-    """Refuse a name that looks like a file's, of a format misspelled or of another kind."""
-    import difflib
-
-    suffix = os.path.splitext(dst)[1].lower()
-    known = [known[1:] for known in known_suffixes()]
-    near = difflib.get_close_matches(suffix[1:], known, n=1, cutoff=_NEAR)
-    if near or suffix in _OTHER_FILES:
-        meant = f"did you mean .{near[0]}? " if near else ""
-        raise SpecError(
-            f"{suffix} names no format of weights",
-            subject=dst,
-            expected="a suffix that `weighttools formats` lists",
-            remedy=f"{meant}for a directory end the name with /, for another name give --to FORMAT",
-        )
-
-
-_NEAR = 0.75
-"""How alike suffixes are that are taken for one misspelled: a letter too many, too few or in the wrong place."""
-_OTHER_FILES = frozenset(
-    {".csv", ".doc", ".docx", ".gz", ".html", ".json", ".jsonl", ".log", ".mat", ".md", ".mlmodel", ".parquet", ".pb"}
-    | {".pdf", ".pickle", ".pkl", ".png", ".py", ".svg", ".tar", ".tflite", ".tsv", ".txt", ".weights", ".xz", ".yaml"}
-    | {".yml", ".zip", ".zst"}
-)
-"""Suffixes of files of other kinds, which nobody gives a directory."""
-
-
-def _stem_of(tensor_map: TensorMap) -> str:
-    """Keep the stem of the source's own weight files (``adapter_model``, ``diffusion_pytorch_model``)."""
-    names = [Path(file).name for file in tensor_map.origin.files]
-    return next((stem for stem in huggingface.STEMS[:3] if names and names[0].startswith(stem)), "model")
-
-
-def shard_notes(
-    tensor_map: TensorMap, planned: Plan, max_shard_size: int | str | None, beside: Mapping[str, bytes]
-) -> list[str]:
-    """Say what a directory of shards may surprise with."""
-    if not planned.is_directory:
+def _replaced(tensor_map: TensorMap, to: Destination, beside: Mapping[str, bytes]) -> list[str]:
+    """Return the files of a target directory that are not there, or not the same, once the new ones are."""
+    target, origin = Path(to.path), Path(tensor_map.origin.path)
+    if not to.is_directory or not target.is_dir():
         return []
-    limit = parse_size(max_shard_size or MAX_SHARD_SIZE)
-    large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
-    notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
-    source = tensor_map.origin.path
-    here = [Path(place) / "config.json" for place in (source, planned.target) if place]
-    is_adapter = _ADAPTER in beside or any(path.with_name(_ADAPTER).is_file() for path in here)
-    hint = "; --names hf makes it of the GGUF file's metadata" if tensor_map.origin.format == "gguf" else ""
-    if "config.json" not in beside and not is_adapter and not any(path.is_file() for path in here):
-        found = source and (Path(source).parent / "config.json").is_file()
-        notes.append(
-            "config.json beside the source is not copied, for it may be another model's: give the directory"
-            if found
-            else "there is no config.json beside the source: transformers needs one in the directory" + hint
-        )
-    stale = [name for name in _MODEL_FILES if not _comes_along(name, source, beside) and _lies_in(planned, name)]
-    if stale and not os.path.isdir(source):
-        notes.append(f"{', '.join(stale)} in the directory stay as they are, of the model that was there")
-    return notes
+    is_itself = bool(tensor_map.origin.path) and origin.is_dir() and target.samefile(origin)
+    copied = [] if is_itself else names_of_companions(tensor_map)
+    files = {*beside, *(name for name in copied if not why_not_copied(origin, origin / name, MAX_COMPANION_BYTES))}
+    return sorted({*to.replaced, *(name for name in files if os.path.lexists(target / name))})
 
 
-def _comes_along(name: str, source: str, beside: Mapping[str, bytes]) -> bool:
-    """Return whether a file comes into the target with the weights."""
-    return name in beside or bool(source and os.path.isdir(source) and os.path.isfile(os.path.join(source, name)))
-
-
-def _lies_in(planned: Plan, name: str) -> bool:
-    return os.path.isfile(os.path.join(planned.target, name))
-
-
-def names_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
-    """Say that a GGUF file of a model with another library's names is not one that llama.cpp reads."""
-    path = tensor_map.origin.path
-    home = Path(path) if path and os.path.isdir(path) else Path(path).parent
-    is_theirs = tensor_map.origin.format == "gguf" or "token_embd.weight" in tensor_map
-    if planned.format != "gguf" or is_theirs or not path or not (home / "config.json").is_file():
+def _known(tensor_map: TensorMap) -> list[Mapping[str, Any]]:
+    """Return what was done to the values, as it is known without reading any."""
+    if not tensor_map.origin.reports:
         return []
-    return ["names, settings and tokenizer are not translated: --names gguf writes what llama.cpp runs"]
+    from weighttools.transforms.counted_report import known
+
+    return [known(report) for report in tensor_map.origin.reports]
 
 
-def tie_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
-    """Say that ties of another format's file are recorded in a way that not every loader of this one knows."""
-    if (
-        not tensor_map.aliases
-        or planned.format not in ("npz", "safetensors")
-        or planned.format == tensor_map.origin.format
-    ):
-        return []
-    n = len(tensor_map.aliases)
-    names = "tied name is recorded as a tie" if n == 1 else "tied names are recorded as ties"
-    return [f"{n:,} {names} ({next(iter(tensor_map.aliases))}); --tied copy writes {'it' if n == 1 else 'them'} out"]
+def _watched(tensor_map: TensorMap) -> tuple[TensorMap, Callable[[], list[Mapping[str, Any]]]]:
+    """Return the map, counting what changed tensors hold if there are any, and the reports that then can be given."""
+    if not tensor_map.origin.reports:
+        return tensor_map, list
+    from weighttools.transforms.tally import reports, watched
+
+    changed, tally = watched(tensor_map)
+    return changed, lambda: reports(tensor_map, tally)
 
 
-def structure_notes(tensor_map: TensorMap, planned: Plan) -> list[str]:
-    """Say that a file's name promises Keras another structure than the tensors have."""
-    if planned.format != "hdf5":
-        return []
-    from weighttools.transforms.layout_keras import structure_for, structure_of
-
-    asked, own = structure_for(planned.target), structure_of(tensor_map)
-    if own is None or asked is None or own == asked:
-        return []
-    fitting = ".h5" if asked == "weights" else ".weights.h5"
-    return [
-        f"Keras does not load it under this name: the tensors keep the structure of a {fitting} file; "
-        f"--layout keras gives it the other one, where that can be known"
-    ]
-
-
-def check_compression(planned: Plan, compression: str | None) -> None:
-    """Refuse a compression that the target's format does not have."""
-    known = {} if planned.is_directory else {"hdf5": ("gzip",)}
-    if compression is not None and compression not in known.get(planned.format, ()):
-        raise SpecError(
-            f"{planned.format} is not written with the compression {compression!r}",
-            subject=planned.target,
-            expected="--compress gzip for an HDF5 file, and none for others",
-        )
-
-
-def check_store(planned: Plan, store: str | None) -> None:
-    """Refuse a way of storing tensors that the target's format does not have."""
-    if store is not None and (store != BITMASK or planned.format != "safetensors"):
-        raise SpecError(
-            f"{planned.format} is not stored as {store!r}",
-            subject=planned.target,
-            expected=f"--store {BITMASK} for safetensors, and none for others",
-        )
+def _file_record(sizes: Mapping[str, int], file: str, names: list[str]) -> Record:
+    return {"name": file, "n_tensors": len(names), "stored_bytes": sum(map(sizes.__getitem__, names))}

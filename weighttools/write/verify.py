@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weighttools.core.panics import told
+from weighttools.core.panics import panics_as_errors
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, MissingDependencyError
@@ -23,10 +23,10 @@ from weighttools.formats.huggingface import format as huggingface
 from weighttools.formats.raw import stored_pieces
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
-from weighttools.write.plan import Plan
+from weighttools.write.destination import Destination
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 OURS = "weighttools"
 _OWN_ENCODING = "a bitmask is an encoding of its own"
@@ -58,7 +58,7 @@ class Verification:
     ----------
     tensor_map
         What is to be written; its values are read, or computed, once more.
-    planned
+    destination
         Where, and in which files.
     own
         Tensors that are stored in an encoding which only weighttools reads.
@@ -71,7 +71,7 @@ class Verification:
     """
 
     tensor_map: TensorMap
-    planned: Plan
+    destination: Destination
     own: Collection[str] = ()
     progress: Progress = silent
     further: Callable[[TensorMap], object] | None = None
@@ -85,20 +85,21 @@ class Verification:
         CorruptFileError
             A tensor is missing, or not the same; or the format's reader refuses a file.
         """
-        plan = self.planned
-        for file, names in plan.files.items():
+        to = self.destination
+        for file, names in to.files.items():
             part = self.tensor_map.replace(tensors={name: self.tensor_map[name] for name in names})
-            path, target = (where / file, f"{plan.target}: {file}") if plan.is_directory else (where, plan.target)
-            self.found += verify_file(part, path, plan.format, target, self.own, self.progress)
+            path, target = (where / file, f"{to.path}: {file}") if to.is_directory else (where, to.path)
+            self.found += verify_file(part, path, to.format, target, self.own, self.progress)
         if self.further is not None:
             self.further(self._whole(where))
 
     def _whole(self, where: Path) -> TensorMap:
         """Return what was written as weighttools reads it, under the name that it is to have."""
-        if not self.planned.is_directory:
-            return load(self.planned.format).read(LocalFile(where, self.planned.target), ReadOptions())
+        to = self.destination
+        if not to.is_directory:
+            return load(to.format).read(LocalFile(where, to.path), ReadOptions())
         whole = huggingface.read(where)
-        return whole.replace(origin=whole.origin._replace(path=self.planned.target))
+        return whole.replace(origin=whole.origin._replace(path=to.path))
 
     def record(self) -> Mapping[str, Any]:
         """Return what a record says: `n_verified`, and `verified_with` by reader."""
@@ -162,7 +163,7 @@ def _by_reference(
     if read_back is None:
         return [], f"there is no other reader of {format_name}"
     try:
-        with told(f"verification failed: {format_name} cannot be read back", CorruptFileError, target):
+        with panics_as_errors(f"verification failed: {format_name} cannot be read back", CorruptFileError, target):
             with read_back(path, tensor_map) as seen:
                 _compare(tensor_map, names, seen, target, progress)
             return [Verified(seen.reader, len(names))], ""

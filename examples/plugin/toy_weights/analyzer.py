@@ -8,7 +8,7 @@ import numpy as np
 
 from weighttools.analyzers.base import Analyzer
 from weighttools.analyzers.run import Block
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 
 
 class Signs(NamedTuple):

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.formats.base import Format, ReadOptions, WriteOptions, text_metadata

@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from weighttools.core.readers import Elementwise
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError
 

@@ -18,7 +18,7 @@ from weighttools.analyzers import configuration
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError, counted, few
-from weighttools.families.module_tables import Table
+from weighttools.families.module_tables import ModuleTable
 
 _FACTOR = re.compile(
     r"(?P<module>.+?)\.lora_(?P<kind>|embedding_)(?P<side>A|B)(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"
@@ -136,7 +136,7 @@ def _of_config(adapter: TensorMap, found: Mapping[str, Pair]) -> Iterator[Findin
 
 def _ranks(found: Mapping[str, Pair], config: Mapping[str, Any], path: str) -> Iterator[Finding]:
     told, own = config.get("r"), config.get("rank_pattern")
-    table = Table(own if isinstance(own, dict) else None, "rank_pattern", path)
+    table = ModuleTable(own if isinstance(own, dict) else None, "rank_pattern", path)
     wrong: dict[tuple[int, Any], list[str]] = defaultdict(list)
     for module, pair in found.items():
         if set(pair) != {"A", "B"} or config.get("target_parameters"):  # of experts, whose factors lie together

@@ -32,7 +32,7 @@ _LEAST = 3
 _MOST_LAYERS = 1_000_000
 
 
-class Seen(NamedTuple):
+class FamilyTensor(NamedTuple):
     """A tensor of a family.
 
     Parameters
@@ -53,15 +53,15 @@ class Seen(NamedTuple):
     shape: tuple[int, ...] | None
 
 
-class Model(NamedTuple):
+class FamilyTensors(NamedTuple):
     """A file's tensors as a family's: by row, and the prefix before the body's names.
 
     `others` are the modules that hold tensors which no row knows: the parts of a packed or reparametrised weight.
     """
 
     prefix: str
-    body: Mapping[str, list[Seen]]
-    heads: Mapping[str, list[Seen]]
+    body: Mapping[str, list[FamilyTensor]]
+    heads: Mapping[str, list[FamilyTensor]]
     others: frozenset[str]
 
 
@@ -89,7 +89,7 @@ def check(tensor_map: TensorMap) -> Iterator[Finding]:
             yield from _tied(tensor_map, model, family, config)
 
 
-def recognize(tensor_map: TensorMap, family: Family) -> Model | None:
+def recognize(tensor_map: TensorMap, family: Family) -> FamilyTensors | None:
     """Return a file's tensors as a family's; None where it has none of them, as under another framework's names."""
     specs = dict(zip(tensor_map, tensor_map.specs(), strict=True))
     specs |= {alias: specs[kept] for alias, kept in tensor_map.aliases.items() if kept in specs}
@@ -111,10 +111,10 @@ def recognize(tensor_map: TensorMap, family: Family) -> Model | None:
             body[seen.row].append(seen)
         elif seen.row in family.heads and prefix.startswith(at):
             heads[seen.row].append(seen)
-    return Model(prefix, body, heads, frozenset(others))
+    return FamilyTensors(prefix, body, heads, frozenset(others))
 
 
-def _seen(parts: list[str], family: Family, shape: tuple[int, ...] | None) -> tuple[str, Seen] | None:
+def _seen(parts: list[str], family: Family, shape: tuple[int, ...] | None) -> tuple[str, FamilyTensor] | None:
     """Return a name's prefix and what it is to a family; the longest end that is a row's counts."""
     is_number = [part.isascii() and part.isdigit() and len(part) < 8 for part in parts]
     words = ["{}" if digits else part for part, digits in zip(parts, is_number, strict=True)]
@@ -124,7 +124,7 @@ def _seen(parts: list[str], family: Family, shape: tuple[int, ...] | None) -> tu
         if row in family.body or row in family.heads:
             numbers = tuple(int(part) for part, digits in zip(parts[k:], is_number[k:], strict=True) if digits)
             prefix = "".join(f"{part}." for part in parts[:k])
-            return prefix, Seen(".".join(parts), row, numbers, shape)
+            return prefix, FamilyTensor(".".join(parts), row, numbers, shape)
     return None
 
 
@@ -143,7 +143,7 @@ def _heads(family: Family, config: Config) -> Iterator[Finding]:
         yield Finding(ERROR, "config-shape", f"config.json says {told}: heads of no whole length")
 
 
-def _shapes(model: Model, family: Family, config: Config) -> Iterator[Finding]:
+def _shapes(model: FamilyTensors, family: Family, config: Config) -> Iterator[Finding]:
     for row, seen in (*model.body.items(), *model.heads.items()):
         expected = (family.body if row in family.body else family.heads)[row]
         lengths = [length(config) for length in expected.lengths]
@@ -168,7 +168,7 @@ def _named(names: list[str], what: str) -> str:
     return f"{names[0]!r} is {what}" if len(names) == 1 else f"{names[0]!r} and {len(names) - 1:,} like it are {what}"
 
 
-def _layers(model: Model, family: Family, config: Config) -> Iterator[Finding]:
+def _layers(model: FamilyTensors, family: Family, config: Config) -> Iterator[Finding]:
     for place, (key, _) in enumerate(family.counts):
         claimed = family.n_layers(place, config)
         found = {seen.numbers[place] for group in model.body.values() for seen in group if len(seen.numbers) > place}
@@ -180,7 +180,7 @@ def _layers(model: Model, family: Family, config: Config) -> Iterator[Finding]:
             yield Finding(ERROR, "config-layers", message)
 
 
-def _presence(model: Model, family: Family, config: Config) -> Iterator[Finding]:
+def _presence(model: FamilyTensors, family: Family, config: Config) -> Iterator[Finding]:
     """Yield what is missing, and what is there although the configuration says that it is not."""
     layers = sorted({seen.numbers for group in model.body.values() for seen in group if seen.numbers})
     for row, expected in family.body.items():
@@ -195,7 +195,7 @@ def _presence(model: Model, family: Family, config: Config) -> Iterator[Finding]
 
 
 def _missing(
-    wanted: Iterable[tuple[tuple[int, ...], str]], model: Model, there: Mapping[tuple[int, ...], str],
+    wanted: Iterable[tuple[tuple[int, ...], str]], model: FamilyTensors, there: Mapping[tuple[int, ...], str],
     expected: Expected, config: Config,
 ) -> Iterator[Finding]:  # fmt: skip
     """Yield a finding for tensors of a row that are not there; a weight in another form has others in its place."""
@@ -217,7 +217,7 @@ def _said(expected: Expected, config: Config) -> str:
     return f"config.json says {expected.reason} {str(config[expected.reason]).lower()}"
 
 
-def _tied(tensor_map: TensorMap, model: Model, family: Family, config: Config) -> Iterator[Finding]:
+def _tied(tensor_map: TensorMap, model: FamilyTensors, family: Family, config: Config) -> Iterator[Finding]:
     """Yield a finding for an output layer that is missing, or stored although it is the embedding."""
     for row, expected in family.heads.items():
         stored = [seen.name for seen in model.heads.get(row, ()) if seen.name not in tensor_map.aliases]

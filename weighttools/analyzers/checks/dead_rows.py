@@ -11,12 +11,12 @@ import numpy as np
 from weighttools.analyzers.axes import Strip, along, folded, padded
 from weighttools.core.findings import NOTE, WARNING, Finding
 from weighttools.families.axes import TORCH, Axes
-from weighttools.families.roles import Role
+from weighttools.families.role_types import Role
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.checks.values import Seen
+    from weighttools.analyzers.checks.values import SurveyedTensor
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array, Spec
+    from weighttools.core.spec import Array, Spec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +79,7 @@ def _covered(block: Block, n_columns: int) -> Array:
     return columns
 
 
-def check(seen: Sequence[Seen]) -> Iterator[Finding]:
+def check(seen: Sequence[SurveyedTensor]) -> Iterator[Finding]:
     """Yield findings for each parameter matrix with some, but not only, outputs or inputs of zeros."""
     for tensor in seen:
         if not tensor.is_parameter:

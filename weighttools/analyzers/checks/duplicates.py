@@ -14,9 +14,9 @@ from weighttools.core.findings import NOTE, Finding
 from weighttools.errors import few
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.checks.values import Seen
+    from weighttools.analyzers.checks.values import SurveyedTensor
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Spec
+    from weighttools.core.spec import Spec
 
 _WORTH_ELEMENTS = 64
 
@@ -40,9 +40,9 @@ def of(block: Block) -> Digest:
     return Digest((xxhash.xxh3_128_digest(np.ascontiguousarray(block.values).view(np.uint8).data),))
 
 
-def check(seen: Sequence[Seen]) -> Iterator[Finding]:
+def check(seen: Sequence[SurveyedTensor]) -> Iterator[Finding]:
     """Yield a finding for each set of tensors of one dtype, shape and content; constants and tiny ones do not count."""
-    groups: dict[tuple[object, ...], list[Seen]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[SurveyedTensor]] = defaultdict(list)
     for tensor in seen:
         if tensor.spec.n_elements >= _WORTH_ELEMENTS and not is_constant(tensor):
             groups[tensor.spec.dtype, tensor.spec.shape, tensor.digest].append(tensor)

@@ -12,7 +12,7 @@ from weighttools.core.findings import WARNING, Finding
 from weighttools.families.of_maps import wordings
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.checks.values import Seen
+    from weighttools.analyzers.checks.values import SurveyedTensor
 
 ABSOLUTE = 100.0
 """A root mean square that no trained matrix comes near: theirs are below 2."""
@@ -24,7 +24,7 @@ _ENOUGH = 4
 """Members that a family needs for a median to mean something."""
 
 
-def check(seen: Sequence[Seen]) -> Iterator[Finding]:
+def check(seen: Sequence[SurveyedTensor]) -> Iterator[Finding]:
     """Yield a finding for each parameter matrix whose root mean square is beyond one of the limits."""
     matrices = [tensor for tensor in seen if tensor.is_parameter and len(tensor.spec.shape) > 1]
     usual = _medians(matrices)
@@ -41,12 +41,12 @@ def check(seen: Sequence[Seen]) -> Iterator[Finding]:
         )
 
 
-def _rms(tensor: Seen) -> float:
+def _rms(tensor: SurveyedTensor) -> float:
     rms = tensor.moments.finish()["rms"]
     return 0.0 if rms is None else float(rms)
 
 
-def _medians(matrices: Sequence[Seen]) -> dict[str, float]:
+def _medians(matrices: Sequence[SurveyedTensor]) -> dict[str, float]:
     families: dict[str, list[float]] = defaultdict(list)
     for tensor, words in zip(matrices, wordings(t.name for t in matrices), strict=True):
         rms = _rms(tensor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from weighttools.analyzers.alike import Family, families
+from weighttools.analyzers.alike import TensorFamily, families
 from weighttools.core.findings import NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 
@@ -17,7 +17,7 @@ def check(tensor_map: TensorMap) -> Iterator[Finding]:
     """
     if tensor_map.origin.format == "gguf":
         return
-    kinds: dict[tuple[str, tuple[int, ...]], list[Family]] = defaultdict(list)
+    kinds: dict[tuple[str, tuple[int, ...]], list[TensorFamily]] = defaultdict(list)
     for family in families(tensor_map):
         if family.is_parameter:
             kinds[family.words, family.spec.shape].append(family)
@@ -29,7 +29,7 @@ def check(tensor_map: TensorMap) -> Iterator[Finding]:
         yield Finding(NOTE, "mixed-dtypes", f"parameters are {_told(everything)}")
 
 
-def _told(found: list[Family]) -> str:
+def _told(found: list[TensorFamily]) -> str:
     counts: Counter[str] = Counter()
     for family in found:
         counts[family.spec.label] += family.n_tensors

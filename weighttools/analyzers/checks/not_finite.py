@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.checks.values import Seen
+    from weighttools.analyzers.checks.values import SurveyedTensor
 
 
-def check(seen: Sequence[Seen]) -> Iterator[Finding]:
+def check(seen: Sequence[SurveyedTensor]) -> Iterator[Finding]:
     """Yield a finding for each tensor with NaN, and for each with Inf; masks in buffers hold Inf by right."""
     for tensor in seen:
         found = tensor.extremes
@@ -23,6 +23,6 @@ def check(seen: Sequence[Seen]) -> Iterator[Finding]:
             yield _finding(tensor, severity, "inf", "infinite", found.n_inf, found.first_inf)
 
 
-def _finding(tensor: Seen, severity: str, code: str, word: str, n: int, first: int) -> Finding:
+def _finding(tensor: SurveyedTensor, severity: str, code: str, word: str, n: int, first: int) -> Finding:
     of = f"{n:,} of {tensor.spec.n_elements:,} values"
     return Finding(severity, code, f"{of} of {tensor.name!r} are {word}, first at {tensor.place(first)}", tensor.name)

@@ -14,9 +14,9 @@ import numpy as np
 from weighttools.core.findings import ERROR, WARNING, Finding
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.checks.values import Seen
+    from weighttools.analyzers.checks.values import SurveyedTensor
     from weighttools.analyzers.run import Block, Record
-    from weighttools.core.tensor import Array, Spec
+    from weighttools.core.spec import Array, Spec
 
 GAP = 24
 """Empty powers of two below an outlier; training does not leave so many."""
@@ -121,7 +121,7 @@ def _cut(present: Array, counts: Array, gap: int) -> int | None:
     return int(present[gaps[-1]]) if above <= max(1, int(counts.sum()) // _SHARE) else None
 
 
-def check(seen: Sequence[Seen]) -> Iterator[Finding]:
+def check(seen: Sequence[SurveyedTensor]) -> Iterator[Finding]:
     """Yield a finding for each tensor of at least 64 elements with such values."""
     for tensor in seen:
         found = tensor.outliers.finish(tensor.spec)

@@ -5,24 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from weighttools.analyzers import extremes, moments, sparsity
+from weighttools.analyzers import extremes, moments, zeros
 from weighttools.analyzers.checks import dead_rows, duplicates, outlier_exponents
 from weighttools.analyzers.extremes import Extremes
 from weighttools.analyzers.moments import Moments
-from weighttools.analyzers.run import Statistic, Task, fold_tasks
-from weighttools.analyzers.sparsity import Zeros
+from weighttools.analyzers.run import FoldTask, Statistic, fold_tasks
+from weighttools.analyzers.zeros import Zeros
 from weighttools.core import engine
 from weighttools.core.findings import ERROR, Finding
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
 from weighttools.families.kernels import Layouts
 from weighttools.families.of_maps import roles
-from weighttools.families.roles import Told
+from weighttools.families.role_types import Told
 from weighttools.io.progress import Progress, silent
 
 
-class Seen(NamedTuple):
+class SurveyedTensor(NamedTuple):
     """What the pass has seen of one tensor.
 
     Parameters
@@ -64,7 +65,7 @@ class Seen(NamedTuple):
 _STATISTICS: tuple[Statistic, ...] = (
     moments.of,
     extremes.of,
-    sparsity.of,
+    zeros.of,
     dead_rows.of,
     outlier_exponents.of,
     duplicates.of,
@@ -76,7 +77,7 @@ _Named = tuple[str, Tensor, Told]
 
 def survey(
     tensor_map: TensorMap, threads: int | None = None, progress: Progress = silent
-) -> tuple[list[Seen], list[Finding]]:
+) -> tuple[list[SurveyedTensor], list[Finding]]:
     """Read every value once; return what was seen of each tensor, and a finding for each that cannot be read."""
     tensors = [(name, tensor_map[name], told) for name, told in zip(tensor_map, roles(tensor_map), strict=True)]
     layouts = Layouts.of(tensor_map)
@@ -88,19 +89,19 @@ def survey(
             return _one_by_one(tensors, layouts)
 
 
-def _tasks(tensors: Sequence[_Named], layouts: Layouts) -> Iterator[Task]:
-    return (Task(tensor, _STATISTICS, layouts.axes(name, tensor.shape)) for name, tensor, _ in tensors)
+def _tasks(tensors: Sequence[_Named], layouts: Layouts) -> Iterator[FoldTask]:
+    return (FoldTask(tensor, _STATISTICS, layouts.axes(name, tensor.shape)) for name, tensor, _ in tensors)
 
 
-def _seen(tensors: Sequence[_Named], states: Iterator[list[Any]]) -> Iterator[Seen]:
+def _seen(tensors: Sequence[_Named], states: Iterator[list[Any]]) -> Iterator[SurveyedTensor]:
     for (name, tensor, told), found in zip(tensors, states, strict=True):
-        moved, ends, zeros, lines, outliers, digest = found
-        yield Seen(name, tensor.spec, told, moved, ends, zeros, lines.finish(tensor.spec), outliers, digest)
+        moved, ends, empty, lines, outliers, digest = found
+        yield SurveyedTensor(name, tensor.spec, told, moved, ends, empty, lines.finish(tensor.spec), outliers, digest)
 
 
-def _one_by_one(tensors: Sequence[_Named], layouts: Layouts) -> tuple[list[Seen], list[Finding]]:
+def _one_by_one(tensors: Sequence[_Named], layouts: Layouts) -> tuple[list[SurveyedTensor], list[Finding]]:
     """Read what can be read, where some tensor cannot be."""
-    seen: list[Seen] = []
+    seen: list[SurveyedTensor] = []
     unread: list[Finding] = []
     for name, tensor, told in tensors:
         try:

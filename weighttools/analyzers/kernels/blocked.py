@@ -17,7 +17,7 @@ from weighttools.analyzers.kernels.summary import Sums
 from weighttools.core.scratch import Scratch
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 ROW = 256
 LEAST_SAFE, GREATEST_SAFE = 1e-12, 1e15

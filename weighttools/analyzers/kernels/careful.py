@@ -12,11 +12,11 @@ import numpy as np
 from weighttools.analyzers.extremes import Extremes
 from weighttools.analyzers.kernels.summary import EMPTY, Summary, Sums
 from weighttools.analyzers.moments import Moments, safe_scale
-from weighttools.analyzers.sparsity import Zeros
+from weighttools.analyzers.zeros import Zeros
 from weighttools.core.scratch import Scratch
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 CHUNK = 1 << 13
 """Elements held as float64 at a time: what is made of them is small enough for malloc to give the same pages again."""
@@ -119,9 +119,9 @@ def _magnitudes(part: Array) -> Array:
 
 def _bytes(part: Array) -> Array:
     """Look elements of one byte up: several times as fast as casting 8-bit floats one by one."""
-    from weighttools.analyzers.kernels.patterns import table
+    from weighttools.analyzers.kernels.meanings import meanings
 
-    found: Array = table(part.dtype).values[part.view(np.uint8)]
+    found: Array = meanings(part.dtype).values[part.view(np.uint8)]
     return found
 
 

@@ -13,7 +13,7 @@ WORTH_BYTES = 10**9
 """From this size on, what compiled code saves is more than the time that loading it takes."""
 
 
-def chosen(kernel: str, n_bytes: int) -> str:
+def choose_kernel(kernel: str, n_bytes: int) -> str:
     """Return ``"numpy"`` or ``"numba"`` for an input of `n_bytes`.
 
     Raises
@@ -24,7 +24,9 @@ def chosen(kernel: str, n_bytes: int) -> str:
         ``"numba"`` is asked for, and not installed.
     """
     if kernel not in KERNELS:
-        raise SpecError(f"unknown kernel {kernel!r}", expected="one of " + ", ".join(KERNELS))
+        raise SpecError(
+            f"unknown kernel {kernel!r}", expected="one of " + ", ".join(KERNELS), code="unknown-option-value"
+        )
     if kernel == "numba" and find_spec("numba") is None:
         need("numba", "the compiled kernel", "fast")
     if kernel == "auto":

@@ -20,7 +20,7 @@ from weighttools.core.registry import need
 from weighttools.core.scratch import Scratch
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
     Kernel = Callable[[Array, Any, Any, Array, Array], None]
 
@@ -78,7 +78,7 @@ def _native(dtype: str) -> Kernel | None:
     return kernel
 
 
-def _compile(dtype: str) -> native.Code:
+def _compile(dtype: str) -> native.MachineCode:
     from weighttools.analyzers.kernels.loops import code
 
     return code(dtype)

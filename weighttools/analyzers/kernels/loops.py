@@ -107,7 +107,7 @@ KERNELS: dict[str, tuple[Callable[..., Any], Any]] = {
 """Each of (values, eps, tiny, ints, totals), and how it takes the elements."""
 
 
-def code(dtype: str) -> native.Code:
+def code(dtype: str) -> native.MachineCode:
     """Compile the kernel of a dtype to machine code that takes addresses (and the number of elements) for arrays."""
     kernel, element = KERNELS[dtype]
     pointer: Callable[[Any], Any] = types.CPointer

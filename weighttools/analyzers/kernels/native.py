@@ -21,14 +21,14 @@ _DIGEST_BYTES = 32
 _KEPT_ALIVE: list[Any] = []
 
 
-class Code(NamedTuple):
+class MachineCode(NamedTuple):
     """Machine code of one function, which refers to nothing but itself: its symbol, and an object file."""
 
     symbol: str
     data: bytes
 
 
-def function(dtype: str, make: Callable[[str], Code]) -> Callable[..., Any] | None:
+def function(dtype: str, make: Callable[[str], MachineCode]) -> Callable[..., Any] | None:
     """Return the kernel of a dtype, which takes addresses; None where only numba itself can run it.
 
     Parameters
@@ -65,7 +65,7 @@ def _key(llvm: Any) -> str:
     return hashlib.sha256(repr((text, version, machine)).encode()).hexdigest()[:24]
 
 
-def _kept(path: Path) -> Code | None:
+def _kept(path: Path) -> MachineCode | None:
     """Return the code in a file: digest, symbol and newline, object file; None where there is none, or another's."""
     try:
         with path.open("rb") as file:
@@ -79,10 +79,10 @@ def _kept(path: Path) -> Code | None:
     if hashlib.sha256(rest).digest() != digest:
         return None
     symbol, _, data = rest.partition(b"\n")
-    return Code(symbol.decode(), data)
+    return MachineCode(symbol.decode(), data)
 
 
-def _keep(path: Path, code: Code) -> None:
+def _keep(path: Path, code: MachineCode) -> None:
     """Write the code, at once and whole."""
     rest = code.symbol.encode() + b"\n" + code.data
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
@@ -94,7 +94,7 @@ _NO_DESTRUCTOR = "define void @NRT_MemInfo_call_dtor(ptr %info) { ret void }"
 """What numba calls to free an array: here all arrays are views of memory that is not its own."""
 
 
-def stripped(symbol: str, text: str) -> Code:
+def stripped(symbol: str, text: str) -> MachineCode:
     """Return machine code of one function of a module in LLVM's language, and of what it calls.
 
     Raises
@@ -114,7 +114,7 @@ def stripped(symbol: str, text: str) -> Code:
     outside = [item.name for item in module.functions if item.is_declaration and not item.name.startswith("llvm.")]
     if outside:
         raise ValueError(f"{symbol} refers to {', '.join(outside)}")
-    return Code(symbol, machine.emit_object(module))
+    return MachineCode(symbol, machine.emit_object(module))
 
 
 def _machine(llvm: Any) -> Any:
@@ -125,7 +125,7 @@ def _machine(llvm: Any) -> Any:
     return llvm.Target.from_default_triple().create_target_machine(**how)
 
 
-def _loaded(llvm: Any, code: Code) -> Callable[..., Any]:
+def _loaded(llvm: Any, code: MachineCode) -> Callable[..., Any]:
     """Link the code into this process."""
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(llvm))
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.data))

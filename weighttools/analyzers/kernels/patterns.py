@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weighttools.analyzers.extremes import Extremes
 from weighttools.analyzers.kernels.careful import dot, ends, smallest_normal
+from weighttools.analyzers.kernels.meanings import meanings
 from weighttools.analyzers.kernels.summary import Summary
 from weighttools.analyzers.moments import Moments
-from weighttools.analyzers.sparsity import Zeros
+from weighttools.analyzers.zeros import Zeros
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _PAIRS_FROM = 1 << 16
 """Bytes are counted as pairs from this many on: half the counting, for 65,536 bins to fold."""
@@ -32,29 +32,12 @@ def counts(values: Array) -> Array:
     return np.bincount(bits, minlength=1 << 8 * values.dtype.itemsize)
 
 
-class Table(NamedTuple):
-    """What each bit pattern of a dtype means: its value in float64, and which are finite."""
-
-    values: Array
-    finite: Array
-
-
-@cache
-def table(dtype: Any) -> Table:
-    """Return the table of a dtype of one or two bytes; any byte of a bool but 0 is True, that is 1."""
-    n = 1 << 8 * dtype.itemsize
-    patterns = np.arange(n).astype(f"u{dtype.itemsize}")
-    with np.errstate(all="ignore"):
-        values = (patterns != 0).astype(np.float64) if dtype.kind == "b" else patterns.view(dtype).astype(np.float64)
-    return Table(values, np.isfinite(values))
-
-
 def summary(found: Array, values: Array, start: int, eps: float) -> Summary:
     """Return the summary of a block from its counts; the block itself serves to find the first NaN and Inf.
 
     Sums are in float64, and exact but for their last bits.
     """
-    known = table(values.dtype)
+    known = meanings(values.dtype)
     present = np.flatnonzero(found)
     finite = present[known.finite[present]]
     x, c = known.values[finite], found[finite]
@@ -84,7 +67,7 @@ def _moments(x: Array, magnitude: Array, c: Array, count: int) -> Moments:
 
 
 def _not_finite(found: Array, values: Array, start: int) -> Extremes:
-    known = table(values.dtype).values
+    known = meanings(values.dtype).values
     bits = values.view(f"u{values.dtype.itemsize}")
 
     def told(which: Array) -> tuple[int, int | None]:

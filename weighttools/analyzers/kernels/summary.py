@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from weighttools.analyzers.extremes import Extremes
 from weighttools.analyzers.moments import Moments
-from weighttools.analyzers.sparsity import Zeros
+from weighttools.analyzers.zeros import Zeros
 
 
 class Summary(NamedTuple):

@@ -75,7 +75,7 @@ _BERT: Pairs = (
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ArchitectureNames:
     """What is known of an architecture.
 
     Parameters
@@ -110,22 +110,22 @@ class Family:
 _INTERLEAVED = {"attn_q": "q", "attn_k": "k"}
 _NORMS = {"norm": "norm"}
 
-FAMILIES: dict[str, Family] = {
-    "llama": Family(_LLAMA, _INTERLEAVED),
-    "gemma": Family(_LLAMA, _NORMS),
-    "gemma2": Family(_GEMMA2, _NORMS),
-    "gemma3": Family((*_GEMMA2, *_HEAD_NORMS), _NORMS),
-    "qwen2": Family(_LLAMA),
-    "qwen3": Family((*_LLAMA, *_HEAD_NORMS)),
-    "phi3": Family(_PHI3),
-    "gpt2": Family(
+FAMILIES: dict[str, ArchitectureNames] = {
+    "llama": ArchitectureNames(_LLAMA, _INTERLEAVED),
+    "gemma": ArchitectureNames(_LLAMA, _NORMS),
+    "gemma2": ArchitectureNames(_GEMMA2, _NORMS),
+    "gemma3": ArchitectureNames((*_GEMMA2, *_HEAD_NORMS), _NORMS),
+    "qwen2": ArchitectureNames(_LLAMA),
+    "qwen3": ArchitectureNames((*_LLAMA, *_HEAD_NORMS)),
+    "phi3": ArchitectureNames(_PHI3),
+    "gpt2": ArchitectureNames(
         _GPT2,
         dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_down"), "transpose"),
         ("lm_head.weight", "transformer.wte.weight"),
         tuple((name, f"transformer.{name}") for name in ("h.", "wte.", "wpe.", "ln_f.")),
         (r".*\.attn\.(masked_)?bias",),
     ),
-    "bert": Family(
+    "bert": ArchitectureNames(
         _BERT,
         {},
         None,

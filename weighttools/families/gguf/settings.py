@@ -49,7 +49,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ArchitectureSettings:
     """What one architecture has beyond `SETTINGS`.
 
     Parameters
@@ -78,32 +78,32 @@ _WHOLE = {**_SILU, "use_sliding_window": (False,)}
 _GEMMA = {"hidden_activation": ("gelu_pytorch_tanh", None)}
 _DECODER = {"rms_norm_eps": 1e-6, "rope_theta": 10000.0}
 
-ROWS: Mapping[str, Row] = {
-    "llama": Row(defaults=_DECODER, fixed=_SILU),
-    "qwen2": Row(defaults=_DECODER, fixed=_WHOLE),
-    "qwen3": Row(defaults={**_DECODER, "head_dim": 128}, fixed=_WHOLE),
-    "phi3": Row(more=(WINDOW,), defaults={**_DECODER, "rms_norm_eps": 1e-5}, fixed=_SILU),
-    "gemma": Row(defaults={**_DECODER, "head_dim": 256}, fixed=_GEMMA),
-    "gemma2": Row(
+ROWS: Mapping[str, ArchitectureSettings] = {
+    "llama": ArchitectureSettings(defaults=_DECODER, fixed=_SILU),
+    "qwen2": ArchitectureSettings(defaults=_DECODER, fixed=_WHOLE),
+    "qwen3": ArchitectureSettings(defaults={**_DECODER, "head_dim": 128}, fixed=_WHOLE),
+    "phi3": ArchitectureSettings(more=(WINDOW,), defaults={**_DECODER, "rms_norm_eps": 1e-5}, fixed=_SILU),
+    "gemma": ArchitectureSettings(defaults={**_DECODER, "head_dim": 256}, fixed=_GEMMA),
+    "gemma2": ArchitectureSettings(
         more=(WINDOW, *CAPS),
         defaults={**_DECODER, "head_dim": 256, "sliding_window": 4096, "query_pre_attn_scalar": 256,
                   "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
         fixed=_GEMMA,
     ),
-    "gemma3": Row(
+    "gemma3": ArchitectureSettings(
         more=(WINDOW, CAPS[1]),
         defaults={**_DECODER, "rope_theta": 1e6, "head_dim": 256, "sliding_window": 4096,
                   "query_pre_attn_scalar": 256},
         fixed={**_GEMMA, "attn_logit_softcapping": (None,), "sliding_window_pattern": (6, None),
                "rope_local_base_freq": (10000, None), "use_bidirectional_attention": (False, None)},
     ),
-    "gpt2": Row(
+    "gpt2": ArchitectureSettings(
         _NORM,
         defaults={"layer_norm_epsilon": 1e-5},
         fixed={"activation_function": ("gelu_new", "gelu_pytorch_tanh"), "scale_attn_weights": (True,),
                "scale_attn_by_inverse_layer_idx": (False,)},
     ),
-    "bert": Row(
+    "bert": ArchitectureSettings(
         _NORM,
         defaults={"layer_norm_eps": 1e-12},
         fixed={"hidden_act": ("gelu",), "position_embedding_type": ("absolute", None)},
@@ -141,7 +141,7 @@ def settings_of(config: Json, architecture: str) -> dict[str, Any]:
     UnsupportedError
         llama.cpp computes otherwise than config.json says, and no metadata can tell it.
     """
-    row, flat = ROWS.get(architecture, Row()), flattened(config)
+    row, flat = ROWS.get(architecture, ArchitectureSettings()), flattened(config)
     found = dict(_numbers(flat, (*SETTINGS, *row.more)))
     if "block_count" not in found:  # no description of a model: nothing is taken for granted
         return found
@@ -157,7 +157,7 @@ def settings_of(config: Json, architecture: str) -> dict[str, Any]:
 
 def lacking(settings: Json, architecture: str) -> list[str]:
     """Return the keys that llama.cpp reads no model without, and that are not there."""
-    row = ROWS.get(architecture, Row())
+    row = ROWS.get(architecture, ArchitectureSettings())
     return [key for key in (*_NEEDED, row.epsilon) if key not in settings]
 
 
@@ -192,7 +192,7 @@ def _whole(key: str, value: float) -> int:
     return int(value)
 
 
-def _refuse_other(flat: Json, architecture: str, row: Row) -> None:
+def _refuse_other(flat: Json, architecture: str, row: ArchitectureSettings) -> None:
     for key, values in row.fixed.items():
         if key in flat and flat[key] not in values:
             raise _unsupported(f"{key} is {brief(repr(flat[key]), 60)}", architecture, " or ".join(map(repr, values)))

@@ -13,7 +13,7 @@ from weighttools.core.budgets import JSON_BYTES, MAX_TOKENS
 from weighttools.errors import CorruptFileError, UnsupportedError, brief
 from weighttools.families.gguf.tokenizer_files import SETTINGS, SPECIAL, TEMPLATE, TOKENIZER
 from weighttools.families.gguf.tokenizer_json import KEY, WORDPIECE
-from weighttools.families.gguf.tokens import Tokens, differences, steps_of, tokenizer_metadata
+from weighttools.families.gguf.tokens import Vocabulary, differences, steps_of, tokenizer_metadata
 from weighttools.formats.gguf.numbers import UInt32
 from weighttools.io.beside import companion, names_in
 from weighttools.io.source import LocalFile
@@ -69,7 +69,7 @@ def _whole(value: Any, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32 else default
 
 
-def _special(settings: Json, config: Json, tokens: Tokens, subject: object) -> dict[str, Any]:
+def _special(settings: Json, config: Json, tokens: Vocabulary, subject: object) -> dict[str, Any]:
     """Return the numbers of special tokens: by their text, else as config.json says."""
     found = {}
     for theirs, ours in SPECIAL.items():
@@ -92,7 +92,7 @@ def _text(entry: Any) -> Any:
     return entry.get("content") if isinstance(entry, dict) else entry
 
 
-def _edges(data: Json, settings: Json, found: Json, tokens: Tokens, subject: object) -> dict[str, bool]:
+def _edges(data: Json, settings: Json, found: Json, tokens: Vocabulary, subject: object) -> dict[str, bool]:
     """Return whether texts begin and end with a special token: as the tokenizer does it, unless its settings say.
 
     Raises

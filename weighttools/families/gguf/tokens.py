@@ -35,7 +35,7 @@ _BYTES = {f"<0x{i:02X}>" for i in range(256)}
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class Vocabulary:
     """A vocabulary, by number.
 
     Parameters
@@ -54,7 +54,9 @@ class Tokens:
         return self.texts.index(text) if isinstance(text, str) and text in self.texts else None
 
 
-def tokenizer_metadata(data: Json, n_rows: int, subject: object, unknown: Any = None) -> tuple[dict[str, Any], Tokens]:
+def tokenizer_metadata(
+    data: Json, n_rows: int, subject: object, unknown: Any = None
+) -> tuple[dict[str, Any], Vocabulary]:
     """Return ``tokenizer.ggml.*`` of a tokenizer.json, but for its special tokens, and the vocabulary.
 
     Parameters
@@ -218,7 +220,7 @@ def _lowercase(normalizers: Sequence[Json], subject: object) -> dict[str, Any]:
     return {} if lower else {f"{KEY}normalizer.lowercase": False}
 
 
-def _tokens(data: Json, model: Json, n_rows: int, subject: object) -> Tokens:
+def _tokens(data: Json, model: Json, n_rows: int, subject: object) -> Vocabulary:
     """Return the vocabulary, as long as the embedding.
 
     Raises
@@ -238,14 +240,14 @@ def _tokens(data: Json, model: Json, n_rows: int, subject: object) -> Tokens:
             fact = f"the token {text[:60]!r} has the number {at}"
             raise CorruptFileError(fact, subject=subject, expected=f"below {n_rows:,}, the rows of the embedding")
         texts[at] = text
-    return Tokens(texts, {entry["id"]: _is_control(text, entry) for text, entry in added.items()})
+    return Vocabulary(texts, {entry["id"]: _is_control(text, entry) for text, entry in added.items()})
 
 
 def _is_control(text: str, entry: Json) -> bool:
     return bool(entry.get("special")) or (text[:2] in ("<|", "<｜") and text[-2:] in ("|>", "｜>"))
 
 
-def _filled(tokens: Tokens) -> Iterator[tuple[str, int]]:
+def _filled(tokens: Vocabulary) -> Iterator[tuple[str, int]]:
     """Yield each token and its type; numbers without a token get one that no text is."""
     for at, text in enumerate(tokens.texts):
         if text is None or (text == f"[PAD{at}]" and at not in tokens.added):
@@ -260,7 +262,7 @@ def _listed(pairs: Sequence[tuple[str, int]]) -> dict[str, Any]:
     return {f"{KEY}tokens": [text for text, _ in pairs], f"{KEY}token_type": [Int32(kind) for _, kind in pairs]}
 
 
-def _byte_level(model: Json, tokens: Tokens, subject: object) -> dict[str, Any]:
+def _byte_level(model: Json, tokens: Vocabulary, subject: object) -> dict[str, Any]:
     merges = [" ".join(part.replace(" ", "\u0120") for part in pair) for pair in merges_of(model, subject)]
     return {**_listed([*_filled(tokens)]), f"{KEY}merges": merges}
 
@@ -280,7 +282,7 @@ def merges_of(model: Json, subject: object) -> list[tuple[str, str]]:
     return [(left, right) for left, right in found]
 
 
-def _sentencepiece(model: Json, tokens: Tokens, subject: object, unknown: Any) -> dict[str, Any]:
+def _sentencepiece(model: Json, tokens: Vocabulary, subject: object, unknown: Any) -> dict[str, Any]:
     ranks = _ranks(merges_of(model, subject), tokens, str(unknown), subject)
     pairs, scores = [], []
     for at, (text, kind) in enumerate(_filled(tokens)):
@@ -299,7 +301,7 @@ def _score(kind: int) -> float:
     return 0.0 if kind in (BYTE, UNKNOWN) else _ADDED_SCORE
 
 
-def _ranks(merges: Sequence[tuple[str, str]], tokens: Tokens, unknown: Any, subject: object) -> dict[str, int]:
+def _ranks(merges: Sequence[tuple[str, str]], tokens: Vocabulary, unknown: Any, subject: object) -> dict[str, int]:
     """Return the order in which tokens are made of others: what llama.cpp goes by, where a tokenizer.json has pairs.
 
     Raises
@@ -323,7 +325,7 @@ def _ranks(merges: Sequence[tuple[str, str]], tokens: Tokens, unknown: Any, subj
     return ranks
 
 
-def _left_out(merges: Sequence[tuple[str, str]], tokens: Tokens, unknown: Any) -> tuple[str, str] | None:
+def _left_out(merges: Sequence[tuple[str, str]], tokens: Vocabulary, unknown: Any) -> tuple[str, str] | None:
     """Return a pair of tokens that make a token, and are no merge."""
     aside = _BYTES | {unknown}
     known = {t for at, t in enumerate(tokens.texts) if t is not None and at not in tokens.added and t not in aside}
@@ -335,7 +337,7 @@ def _left_out(merges: Sequence[tuple[str, str]], tokens: Tokens, unknown: Any) -
     return None
 
 
-def _wordpiece(tokens: Tokens) -> dict[str, Any]:
+def _wordpiece(tokens: Vocabulary) -> dict[str, Any]:
     return _listed([(_marked(text) if kind != UNUSED else text, kind) for text, kind in _filled(tokens)])
 
 

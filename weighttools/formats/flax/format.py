@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.budgets import FLAX_NAMES as MAX_NAME_BYTES
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Elementwise, Raw, joined
-from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError, few
+from weighttools.formats import npy_elements, npy_header
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.flax.walker import NARROW_INTS, Record, Walker, element_bytes
 from weighttools.formats.left_out import LeftOut
-from weighttools.formats.numpy import npy
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 SEPARATOR = "/"
 
@@ -71,7 +72,7 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
     left_out = LeftOut()
     for name, leaf in _leaves(root, source):
         if name in tensors or name in metadata:
-            raise CorruptFileError(f"two leaves are called {name!r}", subject=source.name)
+            raise CorruptFileError(f"two leaves are called {name!r}", subject=source.name, code="names-collide")
         if isinstance(leaf, (Record, list)):
             tensor = _tensor(name, leaf, source)
             if tensor is None:
@@ -122,12 +123,16 @@ def _tensor(name: str, leaf: Record | list[Any], source: Source) -> Tensor | Non
         return Tensor(Spec(dtype, shape, dtype_name), reader, spans[0] if len(spans) == 1 else None)
     spec = Spec(dtype, shape, "raw" if dtype.bits >= 8 else "byte-each")
     if len(spans) == 1:
-        return Tensor(spec, None, spans[0]) if dtype.bits >= 8 else npy.tensor_of(spec, _joined(spans, dtype), spans[0])
-    return npy.tensor_of(spec, _joined(spans, dtype), None)
+        return (
+            Tensor(spec, None, spans[0])
+            if dtype.bits >= 8
+            else npy_elements.tensor_of(spec, _joined(spans, dtype), spans[0])
+        )
+    return npy_elements.tensor_of(spec, _joined(spans, dtype), None)
 
 
 def _joined(spans: list[Span], dtype: DType) -> Reader:
-    stored = npy.stored_type(dtype)
+    stored = npy_header.stored_type(dtype)
     readers = tuple(Raw(span, stored) for span in spans if span.length) or (Raw(spans[0], stored),)
     if len(readers) == 1:
         return readers[0]

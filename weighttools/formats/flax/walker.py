@@ -15,7 +15,7 @@ from weighttools.core.budgets import FLAX_DEPTH as MAX_DEPTH
 from weighttools.core.budgets import FLAX_PLAIN as MAX_PLAIN
 from weighttools.core.budgets import FLAX_VALUES as MAX_VALUES
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError
 from weighttools.io.window import Window
 

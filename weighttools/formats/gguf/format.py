@@ -15,16 +15,17 @@ from weighttools.core import budgets, plan
 from weighttools.core.encodings import QUANTIZED
 from weighttools.core.engine import collector_paused, run, threads
 from weighttools.core.findings import Finding
-from weighttools.core.readers import Raw
-from weighttools.core.tensor import BLOCK_ELEMENTS, Source, Span, Spec, Tensor
-from weighttools.core.tensormap import Origin, Row, TensorMap
-from weighttools.encodings.quantized import BlockReader, Quantized
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
+from weighttools.core.tensormap import TensorMap
+from weighttools.encodings.quantized import BlockReader
 from weighttools.errors import SpecError, few, printable
 from weighttools.formats import trailing
 from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, instead, refuse_shapes
 from weighttools.formats.gguf import header as gguf_header
-from weighttools.formats.gguf.header import ALIGNMENT, DEFAULT_ALIGNMENT, MAX_DIMENSIONS, MAX_ELEMENTS, Header, Info
+from weighttools.formats.gguf.header import ALIGNMENT, DEFAULT_ALIGNMENT, MAX_DIMENSIONS, MAX_ELEMENTS
 from weighttools.formats.gguf.numbers import UInt32
+from weighttools.formats.gguf.tensors import NAME, tensor_map
 from weighttools.formats.gguf.values import Piece, encoded, encoded_text
 from weighttools.formats.raw import raw_block
 
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from weighttools.io.sink import Sink
 
-NAME = "gguf"
 VERSION = 3
 LONGEST_NAME = 63
 """ggml's GGML_MAX_NAME is 64, the final zero included; files with longer names are legal, llama.cpp refuses them."""
@@ -65,21 +65,6 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
         return tensor_map(source, header)
 
 
-def tensor_map(source: Source, header: Header) -> TensorMap:
-    """Return the map of one file."""
-    rows: dict[str, Tensor | Row] = {name: _row(source, info, header.order) for name, info in header.tensors.items()}
-    return TensorMap(rows, header.metadata, origin=Origin(source.name, NAME, (source.name,)))
-
-
-def _row(source: Source, info: Info, order: str) -> Tensor | Row:
-    spec, span = info.spec, Span(source, info.offset, info.length)
-    if spec.is_quantized:
-        return Tensor(spec, Quantized(span, spec.encoding), span)
-    if spec.encoding != "raw":
-        return Tensor(spec, Raw(span, spec.dtype, order), span)
-    return spec, source, info.offset, info.length
-
-
 def losses(tensor_map: TensorMap) -> list[str]:
     """Return what GGUF cannot hold; raise where it cannot hold the map at all.
 
@@ -98,7 +83,9 @@ def losses(tensor_map: TensorMap) -> list[str]:
 
 def _check_writable(name: str, spec: Spec) -> None:
     if _type_name(spec) not in _CODES:
-        raise SpecError(f"GGUF has no dtype {spec.label} (tensor {name!r})", remedy=instead(name, spec))
+        raise SpecError(
+            f"GGUF has no dtype {spec.label} (tensor {name!r})", remedy=instead(name, spec), code="cannot-hold"
+        )
     if len(spec.shape) > MAX_DIMENSIONS:
         raise SpecError(
             f"tensor {name!r} has {len(spec.shape)} dimensions", expected=f"at most {MAX_DIMENSIONS} in GGUF"

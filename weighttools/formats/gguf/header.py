@@ -14,7 +14,7 @@ from typing import Any
 from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.encodings import BIG_ENDIAN, QUANTIZED
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
 from weighttools.errors import CorruptFileError, UnsupportedError
 from weighttools.formats.gguf.values import Cursor, value
 
@@ -60,7 +60,7 @@ class Info:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class GGUFHeader:
     """What a header says.
 
     Parameters
@@ -87,7 +87,7 @@ class Header:
     data_start: int
 
 
-def parse(source: Source) -> Header:
+def parse(source: Source) -> GGUFHeader:
     """Read a header.
 
     Raises
@@ -112,7 +112,7 @@ def parse(source: Source) -> Header:
     start = -(-cursor.at // alignment) * alignment
     infos = {name: Info(spec, start + offset, length) for name, spec, offset, length in rows}
     _check_places(source, infos, start, alignment)
-    return Header(version, order, metadata, infos, alignment, start)
+    return GGUFHeader(version, order, metadata, infos, alignment, start)
 
 
 def _version(source: Source) -> tuple[int, str]:

@@ -11,12 +11,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SourceError, few
-from weighttools.formats.gguf import format as gguf
 from weighttools.formats.gguf import header as gguf_header
-from weighttools.formats.gguf.header import Header
+from weighttools.formats.gguf.header import GGUFHeader
+from weighttools.formats.gguf.tensors import NAME, tensor_map
 from weighttools.io.beside import links_out
 from weighttools.io.source import LocalFile
 
@@ -31,7 +31,7 @@ def n_parts(metadata: Mapping[str, Any]) -> int:
     return int(count) if isinstance(count, int) else 1
 
 
-def joined(source: Source, header: Header) -> TensorMap:
+def joined(source: Source, header: GGUFHeader) -> TensorMap:
     """Return the map of all parts, of which `source` is one.
 
     A part that is not a file by the usual name is read alone, and that is said.
@@ -48,7 +48,7 @@ def joined(source: Source, header: Header) -> TensorMap:
     n = n_parts(header.metadata)
     if named is None or not isinstance(source, LocalFile):
         note = f"is one part of {n:,}, read alone: its name does not say where the others are"
-        return gguf.tensor_map(source, header).noted(note)
+        return tensor_map(source, header).noted(note)
     if int(named["n"]) != n or n > MAX_PARTS:
         raise CorruptFileError(f"{COUNT} is {n:,}", subject=source.name, expected=f"{int(named['n'])}, as it is named")
     paths = [os.path.join(directory, f"{named['stem']}-{i:05d}-of-{n:05d}.gguf") for i in range(1, n + 1)]
@@ -59,7 +59,7 @@ def joined(source: Source, header: Header) -> TensorMap:
     return _join(source.name, [_part(path, i, n) for i, path in enumerate(paths)])
 
 
-def _part(path: str, number: int, n: int) -> tuple[LocalFile, Header]:
+def _part(path: str, number: int, n: int) -> tuple[LocalFile, GGUFHeader]:
     source = LocalFile(path)
     header = gguf_header.parse(source)
     said = header.metadata.get(NUMBER), n_parts(header.metadata)
@@ -70,8 +70,8 @@ def _part(path: str, number: int, n: int) -> tuple[LocalFile, Header]:
     return source, header
 
 
-def _join(path: str, parts: list[tuple[LocalFile, Header]]) -> TensorMap:
-    maps = [gguf.tensor_map(source, header) for source, header in parts]
+def _join(path: str, parts: list[tuple[LocalFile, GGUFHeader]]) -> TensorMap:
+    maps = [tensor_map(source, header) for source, header in parts]
     found = TensorMap.joined(maps)
     if len(found) != sum(map(len, maps)):
         raise CorruptFileError("a tensor is in two parts", subject=path, expected="each tensor once")
@@ -81,7 +81,7 @@ def _join(path: str, parts: list[tuple[LocalFile, Header]]) -> TensorMap:
     metadata, notes = _metadata(maps)
     files = tuple(source.name for source, _ in parts)
     notes += links_out(os.path.dirname(path), files)
-    return found.replace(metadata=metadata, origin=Origin(path, gguf.NAME, files, tuple(notes)))
+    return found.replace(metadata=metadata, origin=Origin(path, NAME, files, tuple(notes)))
 
 
 def _metadata(maps: Iterable[TensorMap]) -> tuple[dict[str, Any], list[str]]:

@@ -16,7 +16,7 @@ from typing import Any, overload
 
 from weighttools.core.budgets import GGUF_DEPTH as MAX_DEPTH
 from weighttools.core.budgets import GGUF_STRING as MAX_STRING
-from weighttools.core.tensor import Source, Span
+from weighttools.core.spec import Source, Span
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.formats.gguf.numbers import SCALARS, Float, Float32, Float64, Int64, Integer, Scalar
 from weighttools.io.source import Bytes

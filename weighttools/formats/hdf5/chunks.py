@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weighttools.core.dtypes import DType
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError, WeighttoolsError
 from weighttools.formats.hdf5.filters import MOST_EXPANSION, Filter, undo
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 Chunk = tuple[tuple[int, ...], int, int, int]
 """A stored chunk: its first index; offset and length in bytes in the source; its filter mask."""

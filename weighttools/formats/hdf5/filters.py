@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from weighttools.errors import CorruptFileError, UnsupportedError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000
 MOST_EXPANSION = 1032
@@ -80,6 +80,7 @@ def unsupported(step: Filter) -> UnsupportedError:
         f"is compressed with the HDF5 filter {step.name or step.code}",
         expected="gzip, lzf, shuffle or fletcher32",
         remedy="repack it with: h5repack -f GZIP=4",
+        code="unsupported-compression",
     )
 
 

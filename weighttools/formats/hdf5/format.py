@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core import budgets
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Span, Tensor
+from weighttools.core.spec import Source, Span
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, Row, TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError, counted, few
 from weighttools.formats import trailing
@@ -112,6 +113,7 @@ def _refuse_costly(found: Json, span: Span) -> None:
             f"its data sets claim {unwritten:,} bytes that were never written",
             subject=span.source.name,
             expected=f"at most {budgets.UNWRITTEN_BYTES:,}, and as many as the file has",
+            code="inflates-without-measure",
         )
     inflated = sum(map(hdf5_tensors.chunk_bytes, found["tensors"]))
     if inflated > budgets.inflated(span.length):
@@ -120,6 +122,7 @@ def _refuse_costly(found: Json, span: Span) -> None:
             subject=span.source.name,
             expected=f"at most {budgets.INFLATED_TIMES} for each stored byte, and {budgets.INFLATED_FREE:,}",
             remedy="if it is meant to be so, repack it without filters: h5repack -f NONE",
+            code="inflates-without-measure",
         )
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from weighttools.core import budgets
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Span, spans
+from weighttools.core.spec import Source, Span
+from weighttools.core.tensor import spans
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, few
 from weighttools.formats import members_check

@@ -33,7 +33,7 @@ _MOST_VALUES = 4096
 Json = dict[str, Any]
 
 
-class Window(io.RawIOBase):
+class InputWindow(io.RawIOBase):
     """Standard input's bytes from `offset` on, `size` of them, as the file that libhdf5 sees."""
 
     def __init__(self, offset: int, size: int) -> None:
@@ -104,7 +104,7 @@ def main() -> None:
     offset, size, cpu_seconds, memory_bytes = sys.argv[1:5]
     confine(float(cpu_seconds), int(memory_bytes))
     try:
-        with h5py.File(Window(int(offset), int(size)), "r") as file:
+        with h5py.File(InputWindow(int(offset), int(size)), "r") as file:
             found = Listing(h5py).of(file)
     except MemoryError:
         found = {"error": "its structure needs more memory than a file of this size can"}

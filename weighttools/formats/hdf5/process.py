@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from weighttools.core.tensor import Span
+from weighttools.core.spec import Span
 from weighttools.errors import CorruptFileError, MissingDependencyError, SourceError
 from weighttools.io.source import LocalFile
 

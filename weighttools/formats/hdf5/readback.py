@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core.tensormap import TensorMap
 from weighttools.formats.base import ReadBack, Stored
 from weighttools.formats.hdf5 import names
-from weighttools.formats.numpy.npy import byte_wide
+from weighttools.formats.npy_elements import byte_wide
 from weighttools.formats.raw import bytes_of
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _PIECE = 16 << 20
 

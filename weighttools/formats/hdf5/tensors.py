@@ -11,12 +11,13 @@ from weighttools.core import budgets
 from weighttools.core.budgets import UNSTORED_BYTES as _UNSTORED
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Raw
-from weighttools.core.tensor import Reader, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Row
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
+from weighttools.formats import npy_elements, npy_header
 from weighttools.formats.hdf5.chunks import Chunk, Chunked, Filled, long_axis
 from weighttools.formats.hdf5.filters import MOST_EXPANSION, Filter
-from weighttools.formats.numpy import npy
 from weighttools.io.source import Bytes
 
 Json = dict[str, Any]
@@ -77,14 +78,16 @@ def _run_of(entry: Json, spec: Spec, place: Span) -> Tensor | Row:
     if spec.dtype.bits >= 8 and (entry["order"] == "<" or spec.dtype.bits == 8):
         return (spec, *place[:3]) if place.content is None else Tensor(spec, None, place)
     encoding = "byte-each" if spec.dtype.bits < 8 else "big-endian"
-    elements = Raw(place, npy.stored_type(spec.dtype), entry["order"])
-    return npy.tensor_of(Spec(spec.dtype, spec.shape, encoding), elements, place)
+    elements = Raw(place, npy_header.stored_type(spec.dtype), entry["order"])
+    return npy_elements.tensor_of(Spec(spec.dtype, spec.shape, encoding), elements, place)
 
 
 def _unwritten(entry: Json, spec: Spec, span: Span, needed: int) -> Tensor:
     _bounded(entry, span, needed, 0)
-    elements = Filled(bytes.fromhex(entry["fill"]), npy.stored_type(spec.dtype), entry["order"])
-    return npy.tensor_of(Spec(spec.dtype, spec.shape, "unwritten"), elements, Span(span.source, span.offset, 0))
+    elements = Filled(bytes.fromhex(entry["fill"]), npy_header.stored_type(spec.dtype), entry["order"])
+    return npy_elements.tensor_of(
+        Spec(spec.dtype, spec.shape, "unwritten"), elements, Span(span.source, span.offset, 0)
+    )
 
 
 def _bounded(entry: Json, span: Span, needed: int, stored: int) -> None:
@@ -93,6 +96,7 @@ def _bounded(entry: Json, span: Span, needed: int, stored: int) -> None:
             f"data set {entry['path']!r} claims {needed:,} bytes, of which {stored:,} are stored",
             subject=span.source.name,
             expected=f"at most {MOST_EXPANSION} for each stored byte",
+            code="inflates-without-measure",
         )
 
 
@@ -112,13 +116,13 @@ def _chunked(entry: Json, spec: Spec, span: Span) -> Tensor:
         _by_row(chunks, spec.shape, side),
         filters,
         bytes.fromhex(entry["fill"]),
-        npy.stored_type(spec.dtype),
+        npy_header.stored_type(spec.dtype),
         entry["order"],
         entry["path"],
     )
     begin = min((offset for _, offset, _, _ in chunks), default=span.offset)
     encoding = "+".join([step.name.split()[0] if step.name else str(step.code) for step in filters]) or "chunked"
-    return npy.tensor_of(
+    return npy_elements.tensor_of(
         Spec(spec.dtype, spec.shape, encoding), elements, Span(span.source, begin, stored, span.content)
     )
 

@@ -16,20 +16,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.engine import run, threads
-from weighttools.core.tensor import BLOCK_ELEMENTS, Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError
+from weighttools.formats import npy_elements, npy_header
 from weighttools.formats.base import WriteOptions
 from weighttools.formats.hdf5 import keras_layout
 from weighttools.formats.hdf5 import names as hdf5_names
 from weighttools.formats.hdf5.filters import shuffled
 from weighttools.formats.hdf5.tensors import needed_bytes
-from weighttools.formats.numpy import npy
 from weighttools.formats.raw import raw_block, write_raw
 from weighttools.io.source import Bytes
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import FileSink, Sink
 
 PAGE = 4096
@@ -134,7 +135,7 @@ def _laid_out(tensor_map: TensorMap, offsets: Mapping[str, int | None], skeleton
     placed = sorted((offset, name) for name, offset in offsets.items() if offset is not None)
     for offset, name in placed:
         yield from _structure(skeleton, at, offset)
-        tensor = npy.byte_wide(tensor_map[name])
+        tensor = npy_elements.byte_wide(tensor_map[name])
         yield tensor
         at = offset + needed_bytes(tensor.spec)
     yield from _structure(skeleton, at, skeleton.size)
@@ -207,8 +208,8 @@ class _created:  # noqa: N801 - a context manager, used as a function
     def _make(self, path: str, tensor: Tensor, plist: Any) -> Any:
         h5, dtype = self.h5, tensor.dtype
         space = h5.h5s.create_simple(tensor.shape) if tensor.shape else h5.h5s.create(h5.h5s.SCALAR)
-        named = dtype.name not in npy._CODES
-        kind = h5.h5t.py_create(f"V{-(-dtype.bits // 8)}" if named else npy._CODES[dtype.name], logical=True)
+        named = dtype.name not in npy_header.CODES
+        kind = h5.h5t.py_create(f"V{-(-dtype.bits // 8)}" if named else npy_header.CODES[dtype.name], logical=True)
         made = h5.h5d.create(self.file.id, path.encode(), kind, space, plist, lcpl=self.links)
         if named:
             self._attribute(h5.Dataset(made), "dtype", dtype.name)
@@ -302,7 +303,7 @@ def _write_compressed(tensor_map: TensorMap, sink: Sink, options: WriteOptions) 
     target = _Target(sink)
     with _created(target, tensor_map) as file, threads(options.threads) as pool:
         for name, path in file.stored.items():
-            tensor = npy.byte_wide(tensor_map[name])
+            tensor = npy_elements.byte_wide(tensor_map[name])
             side = chunk_shape(tensor.spec)
             if side is None:
                 _write_small(file.contiguous(path, tensor_map[name]), tensor, sink)

@@ -148,7 +148,10 @@ def _preferred(candidates: list[str], suffix: str, directory: Path) -> str | Non
             return stem + suffix
     if len(candidates) > 1:
         raise UnknownFormatError(
-            f"holds {len(candidates)} checkpoints", subject=directory, remedy=f"name one of {', '.join(candidates[:5])}"
+            f"holds {len(candidates)} checkpoints",
+            subject=directory,
+            remedy=f"name one of {', '.join(candidates[:5])}",
+            code="several-checkpoints",
         )
     return candidates[0] if candidates else None
 
@@ -168,7 +171,9 @@ def _without_index(directory: Path, shards: list[str], options: ReadOptions | No
     seen: set[str] = set()
     for name, part in zip(shards, maps, strict=True):
         if twice := seen.intersection(part):
-            raise CorruptFileError(f"tensor {min(twice)!r} is also in another shard", subject=directory / name)
+            raise CorruptFileError(
+                f"tensor {min(twice)!r} is also in another shard", subject=directory / name, code="names-collide"
+            )
         seen.update(part)
     note = "there is no index: the numbered shards were joined"
     return _joined(directory, TensorMap.joined(maps), maps, [note])
@@ -198,7 +203,9 @@ def read_index(index: Path, options: ReadOptions | None = None) -> TensorMap:
 def _weight_map(record: dict[str, Any], index: Path) -> dict[str, str]:
     weight_map = record.get("weight_map")
     if not isinstance(weight_map, dict) or not all(type(v) is str for v in weight_map.values()):
-        raise CorruptFileError("has no weight_map", subject=index, expected='{"weight_map": {tensor: file}}')
+        raise CorruptFileError(
+            "has no weight_map", subject=index, expected='{"weight_map": {tensor: file}}', code="bad-index"
+        )
     return weight_map
 
 

@@ -124,7 +124,9 @@ def _read(index: Path) -> tuple[dict[str, str], dict[str, Any]]:
     record = read_json(index)
     weight_map, metadata = record.get("weight_map"), record.get("metadata")
     if not isinstance(weight_map, dict) or not all(type(file) is str for file in weight_map.values()):
-        raise CorruptFileError("has no weight_map", subject=index, expected='{"weight_map": {tensor: file}}')
+        raise CorruptFileError(
+            "has no weight_map", subject=index, expected='{"weight_map": {tensor: file}}', code="bad-index"
+        )
     for file in set(weight_map.values()):
         check_name(file, index)
     return weight_map, metadata if isinstance(metadata, dict) else {}

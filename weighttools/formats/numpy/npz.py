@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from weighttools.core import budgets
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Raw, Whole
-from weighttools.core.tensor import Reader, Source, Spec, Tensor
+from weighttools.core.spec import Reader, Source, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
-from weighttools.formats import members_check
+from weighttools.formats import members_check, npy_elements, npy_header
 from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, plain, refuse_shapes
-from weighttools.formats.numpy import npy
 from weighttools.formats.raw import write_raw
 from weighttools.io.archive import Member, first_member, members, needs
 from weighttools.io.text import parse_json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.io.sink import Sink
 
 SIDECAR = "__weighttools__"
@@ -40,7 +40,7 @@ _MOST_NOTES = 8
 def matches(head: bytes) -> bool:
     """Whether a file begins as a zip whose first member is an NPY file."""
     name, content = first_member(head) or (b"", b"")
-    return name.endswith(b".npy") or content.startswith(npy.MAGIC)
+    return name.endswith(b".npy") or content.startswith(npy_header.MAGIC)
 
 
 def matches_file(source: Source) -> bool:
@@ -51,7 +51,9 @@ def matches_file(source: Source) -> bool:
 def _is_array(member: Member) -> bool:
     """Whether a member is an NPY file by its name, but for what macOS puts beside files, or by its content."""
     folder = member.name.partition("/")[0]
-    return (member.name.endswith(".npy") and folder != "__MACOSX") or member.head(len(npy.MAGIC)) == npy.MAGIC
+    return (member.name.endswith(".npy") and folder != "__MACOSX") or member.head(
+        len(npy_header.MAGIC)
+    ) == npy_header.MAGIC
 
 
 def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
@@ -83,7 +85,7 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
             continue
         key = name.removesuffix(".npy")
         if key in tensors:
-            raise CorruptFileError(f"two members are the tensor {key!r}", subject=source.name)
+            raise CorruptFileError(f"two members are the tensor {key!r}", subject=source.name, code="names-collide")
         tensors[key] = tensor
     if skipped and not tensors:
         raise UnsupportedError(f"holds no array of numbers: {skipped[0]}", subject=source.name)
@@ -99,15 +101,15 @@ def _few(notes: list[str]) -> tuple[str, ...]:
 
 def _tensor(member: Member, options: ReadOptions) -> Tensor:
     subject = f"{member.span.source.name}: {member.name}"
-    header = npy.parse_header(member.head, subject)
-    spec, order, length = npy.layout(header, subject, member.size - header.length, options.assume)
+    header = npy_header.parse_header(member.head, subject)
+    spec, order, length = npy_header.layout(header, subject, member.size - header.length, options.assume)
     if member.deflated:
         spec = Spec(spec.dtype, spec.shape, "deflate" if spec.encoding == "raw" else spec.encoding)
         elements: Reader = Whole(_Inflate(member, header.length, length, spec, order), spec.n_elements)
-        return npy.tensor_of(spec, elements, member.span)
+        return npy_elements.tensor_of(spec, elements, member.span)
     span = member.span.part(header.length, length)
     needs(member, length)
-    return npy.tensor_of(spec, Raw(span, npy.stored_type(spec.dtype), order), span)
+    return npy_elements.tensor_of(spec, Raw(span, npy_header.stored_type(spec.dtype), order), span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class _Inflate:
         import numpy as np
 
         data = np.frombuffer(self.member.content(), np.uint8)[self.offset : self.offset + self.length]
-        values = data.view(npy.stored_type(self.spec.dtype).numpy)
+        values = data.view(npy_header.stored_type(self.spec.dtype).numpy)
         return values if self.order == "<" else values.byteswap(inplace=True)
 
 
@@ -132,9 +134,12 @@ def _sidecar(member: Member, tensors: Mapping[str, Tensor]) -> tuple[dict[str, A
     subject = f"{member.span.source.name}: {member.name}"
     if member.deflated and member.size > budgets.SIDECAR_BYTES:
         raise UnsafeFileError(
-            f"would inflate to {member.size:,} bytes", subject=subject, expected=f"at most {budgets.SIDECAR_BYTES:,}"
+            f"would inflate to {member.size:,} bytes",
+            subject=subject,
+            expected=f"at most {budgets.SIDECAR_BYTES:,}",
+            code="inflates-without-measure",
         )
-    header = npy.parse_header(member.head, subject)
+    header = npy_header.parse_header(member.head, subject)
     record = parse_json(bytes(member.content()[header.length :]), subject)
     metadata, aliases = record.get("metadata", {}), record.get("aliases", {})
     if not isinstance(metadata, dict) or not isinstance(aliases, dict):
@@ -153,21 +158,23 @@ def losses(tensor_map: TensorMap) -> list[str]:
     SpecError
         A name that a zip directory cannot hold, or that is taken; a shape that NumPy has not.
     """
-    refuse_shapes(tensor_map, "NPZ", npy.MAX_AXES)
+    refuse_shapes(tensor_map, "NPZ", npy_header.MAX_AXES)
     for name in tensor_map:
         try:
             encoded = name.encode("utf-8")
         except UnicodeEncodeError:
             encoded = b"\0"
         if name == SIDECAR or b"\0" in encoded or len(encoded) > 65_000:
-            raise SpecError(f"NPZ cannot hold a tensor called {name[:80]!r}", remedy="rename it")
+            raise SpecError(f"NPZ cannot hold a tensor called {name[:80]!r}", remedy="rename it", code="cannot-hold")
     return []
 
 
 def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None) -> None:
     """Write a map; the same tensors in the same order and the same metadata give the same bytes."""
     losses(tensor_map)
-    sink.reserve(sum(planned_bytes(name, npy.data_bytes(t.spec) + npy.ALIGN) for name, t in tensor_map.items()))
+    sink.reserve(
+        sum(planned_bytes(name, npy_header.data_bytes(t.spec) + npy_header.ALIGN) for name, t in tensor_map.items())
+    )
     with zip_writer(sink) as archive:
         for name, tensor in _with_sidecar(tensor_map):
             _write_member(archive, name, tensor, options or WriteOptions())
@@ -193,10 +200,10 @@ def _utf8(text: str) -> bytes:
 
 
 def _write_member(archive: ZipWriter, name: str, tensor: Tensor, options: WriteOptions) -> None:
-    header = npy.encode_header(tensor.spec)
-    with archive.member(f"{name}.npy", len(header) + npy.data_bytes(tensor.spec)) as sink:
+    header = npy_header.encode_header(tensor.spec)
+    with archive.member(f"{name}.npy", len(header) + npy_header.data_bytes(tensor.spec)) as sink:
         sink.write(header)
-        write_raw([npy.byte_wide(tensor)], sink, options)
+        write_raw([npy_elements.byte_wide(tensor)], sink, options)
 
 
 def check(source: Source) -> Iterator[Finding]:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.formats.base import ReadBack, Stored
-from weighttools.formats.numpy.npy import byte_wide
+from weighttools.formats.npy_elements import byte_wide
 from weighttools.formats.raw import pieces_of
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 SIDECAR = "__weighttools__"
 _LEAST_MAPPED = 1 << 20

@@ -14,7 +14,7 @@ from weighttools.core.budgets import CHECKED_LEVELS as _MOST_LEVELS
 from weighttools.core.budgets import CHECKED_TEXT as _MOST_TEXT
 from weighttools.core.budgets import MOST_NAMED
 from weighttools.core.findings import ERROR, WARNING, Finding
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import WeighttoolsError, counted
 from weighttools.io.protobuf import BYTES, Field, Wire
 

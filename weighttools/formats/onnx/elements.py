@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import Raw, Whole, joined
-from weighttools.core.tensor import Reader, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import CorruptFileError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 @dataclass(frozen=True, slots=True)

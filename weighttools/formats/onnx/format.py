@@ -20,13 +20,14 @@ from weighttools.core.budgets import ONNX_TENSORS as MAX_TENSORS
 from weighttools.core.budgets import ONNX_TEXT as MAX_TEXT
 from weighttools.core.findings import Finding
 from weighttools.core.readers import Whole
-from weighttools.core.tensor import Source, Span, Spec, Tensor
+from weighttools.core.spec import Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import UnsupportedError, few
 from weighttools.formats.base import Format, ReadOptions
 from weighttools.formats.onnx.elements import ELEMENTS, STRING, Element, Varints, of_bytes
 from weighttools.formats.onnx.external import DataFiles
-from weighttools.formats.onnx.parts import Found, Graph, Proto
+from weighttools.formats.onnx.parts import Graph, GraphContents, Proto
 from weighttools.io.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, Wire
 
 _MAX_AXES = 64
@@ -85,7 +86,7 @@ class _Model:
     """One walk over one model."""
 
     def __init__(self, source: Source) -> None:
-        self.source, self.wire, self.found = source, Wire(source), Found()
+        self.source, self.wire, self.found = source, Wire(source), GraphContents()
         self.data_files = DataFiles(source, self.wire)
 
     def read(self) -> TensorMap:

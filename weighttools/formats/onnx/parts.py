@@ -34,7 +34,7 @@ class Proto:
 
 
 @dataclass(slots=True)
-class Found:
+class GraphContents:
     """What the walk has found so far: tensors by name, metadata, and what is to be said."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)

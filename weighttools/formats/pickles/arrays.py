@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from weighttools.core.tensor import Source, Span, Tensor
+from weighttools.core.spec import Span
+from weighttools.core.tensor import Tensor
 from weighttools.errors import CorruptFileError, UnsupportedError
-from weighttools.formats.pickles.machine import Global, Made, plain
+from weighttools.formats.pickles.objects import Global, Made, plain
 from weighttools.io.source import Bytes
-
-if TYPE_CHECKING:
-    from weighttools.core.tensormap import TensorMap
 
 _MAKERS = {Global(f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")}
 _FROM_BUFFER = {Global(f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")}
@@ -44,29 +42,14 @@ def array_of(value: Any, subject: str) -> Tensor | list[Any] | None:
     return _numbers(shape, dtype, fortran is True or fortran == 1, plain(data), subject)
 
 
-def read_objects(source: Source, offset: int, root: str | None) -> TensorMap:
-    """Read the arrays that an NPY file of objects holds; the pickle begins at `offset`, and is read as data."""
-
-    from weighttools.formats.pickles.machine import Machine, Stream
-    from weighttools.formats.torch.legacy import LegacyShelf
-    from weighttools.formats.torch.state import tensor_map
-
-    machine = Machine(Stream(source, offset))
-    held = array_of(machine.load(), source.name)
-    value = held[0] if isinstance(held, list) and len(held) == 1 else held
-    note = "holds Python objects: its pickle is read as data, nothing of it is made"
-    found = tensor_map(value, machine, LegacyShelf(source.name, {}), root, [note], unwrap=False)
-    return found.replace(metadata={}, origin=found.origin._replace(format="npy"))
-
-
 def _numbers(shape: tuple[Any, ...], dtype: Any, fortran: bool, data: Any, subject: str) -> Tensor:
     from weighttools.core.readers import Raw
-    from weighttools.formats.numpy import npy
+    from weighttools.formats import npy_elements, npy_header
 
     if type(data) is not bytes or len(shape) > 64 or not all(type(n) is int and 0 <= n < 1 << 62 for n in shape):
         raise CorruptFileError("a NumPy array in the pickle has no plain shape and bytes", subject=subject)
-    header = npy.Header(type_string(dtype), fortran, shape, None, 0)
-    spec, order, length = npy.layout(header, subject, len(data), None)
+    header = npy_header.NpyHeader(type_string(dtype), fortran, shape, None, 0)
+    spec, order, length = npy_header.layout(header, subject, len(data), None)
     if length != len(data) or length != math.prod(shape) * spec.dtype.bits // 8:
         raise CorruptFileError(
             f"a NumPy array in the pickle has {len(data):,} bytes", subject=subject, expected=f"{length:,}"
@@ -74,7 +57,7 @@ def _numbers(shape: tuple[Any, ...], dtype: Any, fortran: bool, data: Any, subje
     span = Span(Bytes(data, subject), 0, length)
     if spec.encoding == "raw":
         return Tensor(spec, None, span)
-    return npy.tensor_of(spec, Raw(span, spec.dtype, order), span)
+    return npy_elements.tensor_of(spec, Raw(span, spec.dtype, order), span)
 
 
 def type_string(dtype: Any) -> str:

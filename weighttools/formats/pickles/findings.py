@@ -12,7 +12,9 @@ from collections.abc import Iterator
 
 from weighttools.core.budgets import MOST_NAMED
 from weighttools.core.findings import ERROR, WARNING, Finding
-from weighttools.formats.pickles.machine import Global, Machine, Use
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.objects import Global
+from weighttools.formats.pickles.stack import Use
 from weighttools.formats.torch.plumbing import is_plumbing
 
 _DANGEROUS = frozenset(

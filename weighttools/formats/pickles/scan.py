@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, ValuesView
 
 from weighttools.core.budgets import MOST_NAMED, MOST_NESTED_ARCHIVES
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding, summed_up
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import UnsafeFileError, WeighttoolsError
-from weighttools.formats import sniff
-from weighttools.formats.numpy import npy
+from weighttools.formats import npy_header, strangers
 from weighttools.formats.pickles.findings import findings
-from weighttools.formats.pickles.machine import PROTOCOLS, Global, Machine, Stream
-from weighttools.formats.pickles.opcodes import HANDLERS
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.objects import Global
+from weighttools.formats.pickles.opcodes import HANDLERS, PROTOCOLS
+from weighttools.formats.pickles.stream import Stream
 from weighttools.io.archive import Member, is_zip, members
 from weighttools.io.archive_salvage import Allowance, Inflated, SpentError, head, salvaged
 from weighttools.io.source import Bytes, Part
@@ -53,7 +54,7 @@ def of_source(source: Source, suffix_says: bool) -> Iterable[Finding]:
     if is_zip(begin):
         return of_archive(source)
     named = suffix_says or source.name.casefold().endswith(_PICKLED)
-    is_pickle = (named and begin and not sniff.known_stranger(begin)) or begins_pickle(Stream(source))
+    is_pickle = (named and begin and not strangers.known_stranger(begin)) or begins_pickle(Stream(source))
     return of_stream(Stream(source)) if is_pickle else ()
 
 
@@ -213,7 +214,7 @@ def _of_content(member: Member, depth: int, left: Allowance, scripted: bool) -> 
     subject = f"{member.span.source.name}: {member.name}"
     begin = head(member, _HEAD_BYTES)
     named = member.name.casefold().endswith(_PICKLED)
-    other = sniff.known_container(begin)
+    other = strangers.known_container(begin)
     if other:
         yield Finding(WARNING, "not-looked-into", f"{subject} {other}, and is not looked into")
     elif is_zip(begin) and depth >= MOST_NESTED_ARCHIVES:
@@ -222,7 +223,7 @@ def _of_content(member: Member, depth: int, left: Allowance, scripted: bool) -> 
         content = _content(member, left, subject)
         inner = Bytes(content.whole(), subject) if isinstance(content, Inflated) else content
         yield from _of_archive(inner, depth + 1, left)
-    elif begin.startswith(npy.MAGIC):
+    elif begin.startswith(npy_header.MAGIC):
         yield from of_npy(_content(member, left, subject), left if member.deflated or depth else None)
     elif begin and (named or begin[0] in _OPCODES):
         spent = left if member.deflated or depth else None
@@ -250,6 +251,6 @@ def _content(member: Member, left: Allowance, subject: str) -> Part | Inflated:
 
 def of_npy(source: Source, left: Allowance | None = None) -> Iterator[Finding]:
     """Yield what loading an NPY file with ``allow_pickle=True`` could run, if Python objects follow its header."""
-    header = npy.parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
-    if npy.holds_objects(header):
+    header = npy_header.parse_header(lambda n: source.read(0, min(n, source.size)), source.name)
+    if npy_header.holds_objects(header):
         yield from of_stream(Stream(source, header.length, chunk=_CHUNK), left=left)

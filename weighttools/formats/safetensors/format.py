@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from weighttools.core.engine import collector_paused
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, few
 from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, instead, text_metadata
@@ -48,7 +48,7 @@ def read(source: Source, options: ReadOptions | None = None) -> TensorMap:
         metadata, rows = parse(source)
     found = TensorMap(rows, metadata, origin=Origin(source.name, "safetensors", (source.name,)))
     if BITMASKS in metadata:
-        from weighttools.formats.safetensors.bitmask import expanded
+        from weighttools.formats.safetensors.bitmask_entry import expanded
 
         found = expanded(found, source)
         found = found.replace(tensors={name: found[name] for name in stored_specs(found, {})})  # as if it were plain
@@ -93,9 +93,13 @@ def _texts(tensor_map: TensorMap) -> dict[str, str]:
 
 def _check_writable(name: str, spec: Spec) -> None:
     if name == METADATA or not _encodable(name):
-        raise SpecError(f"safetensors cannot hold a tensor called {name!r}", remedy="rename it")
+        raise SpecError(f"safetensors cannot hold a tensor called {name!r}", remedy="rename it", code="cannot-hold")
     if spec.dtype.name not in CODES:
-        raise SpecError(f"safetensors has no dtype {spec.dtype} (tensor {name!r})", remedy=instead(name, spec, "NPZ"))
+        raise SpecError(
+            f"safetensors has no dtype {spec.dtype} (tensor {name!r})",
+            remedy=instead(name, spec, "NPZ"),
+            code="cannot-hold",
+        )
     if spec.n_elements * spec.dtype.bits % 8:
         raise SpecError(
             f"tensor {name!r} has {spec.n_elements:,} elements of {spec.dtype.bits} bits", expected="whole bytes"
@@ -114,7 +118,7 @@ def stored_specs(tensor_map: TensorMap, bitmasks: Mapping[str, Any]) -> dict[str
     """Return what a header says of each tensor, in the reference writer's order: descending dtype rank, then name."""
     specs = dict(zip(tensor_map, tensor_map.specs(), strict=True))
     if bitmasks:
-        from weighttools.formats.safetensors.bitmask import as_bytes
+        from weighttools.encodings.bitmask import as_bytes
 
         specs |= {name: as_bytes(specs[name], bitmasks[name]) for name in specs if name in bitmasks}
     names = sorted(specs, key=lambda name: (-_RANK[specs[name].dtype.name], name.encode("utf-8")))
@@ -146,7 +150,7 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
     bitmasks = {name: how.bitmasks[name] for name in tensor_map if name in how.bitmasks}
     specs = stored_specs(tensor_map, bitmasks)
     if bitmasks:
-        from weighttools.formats.safetensors.bitmask import entry
+        from weighttools.formats.safetensors.bitmask_entry import entry
 
         metadata[BITMASKS] = entry(tensor_map, bitmasks)
     header = encode_header(specs, metadata)
@@ -164,7 +168,7 @@ def _write_values(
         if not is_masked:
             write_raw((tensor_map[name] for name in group), sink, how)
             continue
-        from weighttools.formats.safetensors.bitmask import write_blocks
+        from weighttools.encodings.bitmask import write_blocks
 
         for name in group:
             write_blocks(tensor_map[name], bitmasks[name], sink, how.threads)

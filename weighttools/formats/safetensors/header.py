@@ -16,13 +16,13 @@ from operator import itemgetter, sub
 from typing import Any
 
 from weighttools.core.dtypes import DTYPES, DType
-from weighttools.core.tensor import Source, Spec
+from weighttools.core.spec import Source, Spec
 from weighttools.core.tensormap import Row
 from weighttools.errors import CorruptFileError
 
 METADATA = "__metadata__"
 BITMASKS = "weighttools.bitmask"
-"""The metadata entry that says which tensors are stored as in `weighttools.formats.safetensors.bitmask`."""
+"""The metadata entry that says which tensors are stored as in `weighttools.encodings.bitmask`."""
 MAX_HEADER = 100_000_000
 
 # The format's names for dtypes, from the lowest rank of the reference writer's order to the highest.

@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.formats.base import ReadBack, Stored
 from weighttools.formats.raw import bytes_of, mapped_bytes
 from weighttools.formats.safetensors.header import NAMES
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _PIECE = 16 << 20
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 
 from weighttools.core.findings import ERROR, Finding
-from weighttools.core.panics import told
-from weighttools.core.tensor import Source
+from weighttools.core.panics import panics_as_errors
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError, FormatError
 from weighttools.formats.safetensors.header import parse
 from weighttools.io.source import LocalFile
@@ -31,7 +31,7 @@ def check(source: Source) -> Iterator[Finding]:
     import safetensors
 
     try:
-        with told("", CorruptFileError), safetensors.safe_open(path, "numpy"):
+        with panics_as_errors("", CorruptFileError), safetensors.safe_open(path, "numpy"):
             return
     except CorruptFileError as refusal:
         if _is_taken(source):

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weighttools.core import budgets, plan
 from weighttools.core.dtypes import DTYPES, DType
 from weighttools.core.readers import joined
-from weighttools.core.tensor import Reader, Source, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Source, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.left_out import LeftOut
-from weighttools.formats.pickles.machine import Global, Machine, Made, Stream, entries, plain
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.objects import Global, Made, entries, plain
+from weighttools.formats.pickles.stream import Stream
 from weighttools.formats.torch import format as pytorch
 from weighttools.formats.torch.state import METADATA
 from weighttools.formats.torch.tensors import TORCH_DTYPES
@@ -29,7 +32,7 @@ from weighttools.io.beside import inside
 from weighttools.io.source import Bytes, LocalFile
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 NAME = "dcp"
 _FILE = ".metadata"
@@ -42,7 +45,7 @@ class Chunk(NamedTuple):
     sizes: tuple[int, ...]
 
 
-class Place(NamedTuple):
+class ChunkPlace(NamedTuple):
     """Where a chunk lies."""
 
     file: str
@@ -88,13 +91,13 @@ def _fields(value: Any) -> dict[str, Any]:
     return {key: held for key, held in found or [] if type(key) is str}
 
 
-def _places(value: Any, subject: str) -> dict[tuple[str, tuple[int, ...] | None], Place]:
+def _places(value: Any, subject: str) -> dict[tuple[str, tuple[int, ...] | None], ChunkPlace]:
     """Return where each chunk lies, by tensor and offsets."""
     found = {}
     for key, held in entries(value) or []:
         index, info = _fields(key), _fields(held)
         name, offsets = index.get("fqn"), _lengths(index.get("offset"))
-        place = Place(info.get("relative_path", ""), info.get("offset", -1), info.get("length", -1))
+        place = ChunkPlace(info.get("relative_path", ""), info.get("offset", -1), info.get("length", -1))
         if type(name) is not str or type(place.file) is not str or not _are_counts(place[1:]):
             raise CorruptFileError("does not say where its chunks lie as torch writes it", subject=subject)
         if info.get("transform_descriptors"):
@@ -115,7 +118,7 @@ def _are_counts(values: Iterable[Any]) -> bool:
 def _tensor(
     name: str,
     described: dict[str, Any],
-    places: dict[tuple[str, tuple[int, ...] | None], Place],
+    places: dict[tuple[str, tuple[int, ...] | None], ChunkPlace],
     files: Files,
     subject: str,
 ) -> Tensor:
@@ -165,9 +168,9 @@ class Files:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.opened: dict[str, LocalFile] = {}
-        self._chunks: dict[Place, Tensor] = {}
+        self._chunks: dict[ChunkPlace, Tensor] = {}
 
-    def chunk(self, place: Place) -> Tensor:
+    def chunk(self, place: ChunkPlace) -> Tensor:
         """Return the tensor that lies at a place, whoever else names it."""
         if place not in self._chunks:
             self._chunks[place] = _read_chunk(self._file(place.file), place)
@@ -190,21 +193,22 @@ def _refuse_repetition(tensors: Mapping[str, Tensor], n_held: int, subject: str)
         )
 
 
-def _read_chunk(file: LocalFile, place: Place) -> Tensor:
+def _read_chunk(file: LocalFile, place: ChunkPlace) -> Tensor:
     """Read the header of the zip that holds a chunk."""
     if place.offset + place.length > file.size:
         raise CorruptFileError(
             f"truncated: {place.offset + place.length - file.size:,} bytes are missing",
             subject=file.name, offset=file.size, remedy="fetch the file again",
+            code="truncated",
         )  # fmt: skip
-    found = pytorch.read(Window(file, place.offset, place.length), ReadOptions(root="."))
+    found = pytorch.read(SourceWindow(file, place.offset, place.length), ReadOptions(root="."))
     if len(found) != 1:
         raise CorruptFileError(f"holds {len(found)} tensors where one chunk should be", subject=file.name)
     return next(iter(found.values()))
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class SourceWindow:
     """A part of a source, as a source."""
 
     source: Source

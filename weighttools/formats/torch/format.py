@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from weighttools.core import budgets
 from weighttools.core.findings import Finding
-from weighttools.core.tensor import Source
+from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats import members_check, trailing
 from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.pickles.machine import Machine
     from weighttools.formats.torch.tensors import Identity, Storage
@@ -83,14 +83,14 @@ def _read_zip(source: Source, root: str | None) -> TensorMap:
 
 def _with_constants(tensor_map: TensorMap, found: dict[str, Member], folder: str, byteorder: str) -> TensorMap:
     """Add the constants of a TorchScript archive's code, ``constants.N``: a frozen model keeps its weights there."""
-    from weighttools.formats.pickles.machine import Table
+    from weighttools.formats.pickles.objects import PickledDict
     from weighttools.formats.torch import state as torch_state
 
     machine = _machine(found[folder + "constants.pkl"])
     start = folder + "constants/"
     stored = {f"{folder}data/{name.removeprefix(start)}": m for name, m in found.items() if name.startswith(start)}
     shelf = ZipShelf(tensor_map.origin.path, folder, stored, byteorder)
-    value = Table([("constants", machine.load())])
+    value = PickledDict([("constants", machine.load())])
     try:
         constants = torch_state.tensor_map(value, machine, shelf, torch_state.KEEP)
     except (UnsafeFileError, UnsupportedError) as error:
@@ -139,7 +139,8 @@ def _byteorder(found: dict[str, Member], folder: str, source: Source) -> str:
 
 def _machine(member: Member) -> Machine:
     """Return the machine on a member's pickle."""
-    from weighttools.formats.pickles.machine import Machine, Stream
+    from weighttools.formats.pickles.machine import Machine
+    from weighttools.formats.pickles.stream import Stream
     from weighttools.io.source import Bytes
 
     span = member.span
@@ -188,7 +189,7 @@ class ZipShelf:
             )
         needs(member, n_bytes)
         self.last.n_views[member.name] += 1
-        load = Inflated(member, self.last) if member.deflated else None
+        load = InflatedStorage(member, self.last) if member.deflated else None
         return Storage(identity.key, member.span, n_bytes, identity.dtype, self.byteorder, load)
 
 
@@ -225,7 +226,7 @@ class LastStorage:
 
 
 @dataclass(frozen=True, slots=True)
-class Inflated:
+class InflatedStorage:
     """Loads a compressed storage; what it returns can be changed only where nobody else sees it."""
 
     member: Member
@@ -261,7 +262,7 @@ def _surroundings(source: Source) -> Iterator[Finding]:
 
 def _pickles(source: Source) -> Iterator[Finding]:
     from weighttools.formats.pickles import scan as pickle_scan
-    from weighttools.formats.pickles.machine import Stream
+    from weighttools.formats.pickles.stream import Stream
 
     if is_zip(source.read(0, min(4, source.size))):
         return pickle_scan.of_archive(source)

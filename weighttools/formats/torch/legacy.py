@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from weighttools.core.tensor import Source, Span
+from weighttools.core.spec import Source, Span
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError
-from weighttools.formats.pickles.machine import Machine, Stream
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.stream import Stream
 from weighttools.formats.torch.state import tensor_map
 from weighttools.formats.torch.tensors import Identity, Storage, identity_of
 
@@ -104,6 +105,7 @@ def _truncated(source: Source, needed: int) -> CorruptFileError:
         subject=source.name,
         offset=source.size,
         remedy="fetch the file again",
+        code="truncated",
     )
 
 

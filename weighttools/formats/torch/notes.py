@@ -8,7 +8,9 @@ from typing import Any
 
 from weighttools.errors import UnsafeFileError, UnsupportedError, WeighttoolsError, few, printable
 from weighttools.formats.left_out import LeftOut
-from weighttools.formats.pickles.machine import Global, Machine, Made, Use, entries
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.objects import Global, Made, entries
+from weighttools.formats.pickles.stack import Use
 from weighttools.formats.torch.plumbing import is_plumbing
 from weighttools.formats.torch.values import key_text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from weighttools.formats.pickles.machine import Global
+from weighttools.formats.pickles.objects import Global
 from weighttools.formats.torch.tensors import INNER, REBUILDS, STORAGE_TYPES, TORCH_DTYPES, UNREAD, UNTYPED
 
 

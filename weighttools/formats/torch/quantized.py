@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.dtypes import DTYPES
-from weighttools.core.tensor import Span, Spec, Tensor
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import CorruptFileError, UnsupportedError
-from weighttools.formats.pickles.machine import Global, Made, Persistent, plain
+from weighttools.formats.pickles.objects import Global, Made, Persistent, plain
 from weighttools.formats.torch.readers import tensor_of
 from weighttools.formats.torch.tensors import Shelf, View, view_of
 from weighttools.io.source import Bytes
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 _STORED = {"QInt8Storage": "CharStorage", "QUInt8Storage": "ByteStorage", "QInt32Storage": "IntStorage"}
 """Storages of quantised elements that take one plain integer each, by the class of such integers."""

@@ -16,7 +16,7 @@ from weighttools.formats.raw import pieces_of
 from weighttools.formats.torch.tensors import PACKED_FLOAT4, TORCH_DTYPES
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 @contextmanager

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weighttools.core.dtypes import DType
-from weighttools.core.tensor import Reader, Span, Spec, Tensor
+from weighttools.core.spec import Reader, Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.errors import UnsupportedError
 from weighttools.formats.torch.tensors import View
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 
 def tensor_of(view: View) -> Tensor:
     """Return the lazy tensor of a view: bytes by offset where they are contiguous, else a strided reader."""
-    from weighttools.core.slicing import is_contiguous
+    from weighttools.core.strides import is_contiguous
 
     dtype, itemsize = view.dtype, max(8, view.dtype.bits) // 8
     contiguous = dtype.bits < 8 or not view.n_elements or is_contiguous(view.shape, view.strides)

@@ -15,7 +15,8 @@ from weighttools.core import budgets
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, printable
-from weighttools.formats.pickles.machine import Machine, entries
+from weighttools.formats.pickles.machine import Machine
+from weighttools.formats.pickles.objects import entries
 from weighttools.formats.torch import notes as torch_notes
 from weighttools.formats.torch.tensors import Shelf, refuse_repetition
 from weighttools.formats.torch.walk import Leaf, Walk
@@ -117,6 +118,7 @@ def _under(leaves: list[Leaf], root: str, subject: str) -> list[Leaf]:
         f"no tensor lies under {root!r}",
         subject=subject,
         expected=f"one of {choices}, or {KEEP} for everything" if heads else f"{KEEP}, for everything",
+        code="no-such-root",
     )
 
 
@@ -169,7 +171,7 @@ def _by_name(leaves: Iterable[Leaf], subject: str) -> tuple[dict[str, Tensor], d
     for leaf in leaves:
         name = leaf.name
         if name in tensors or name in aliases:
-            raise CorruptFileError(f"two tensors are called {name[:200]!r}", subject=subject)
+            raise CorruptFileError(f"two tensors are called {name[:200]!r}", subject=subject, code="names-collide")
         place = leaf.view.place if leaf.view is not None else (name,)
         kept = first.setdefault(place, name)
         if kept == name:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from weighttools.core import budgets
 from weighttools.core.dtypes import DTYPES, DType
-from weighttools.core.tensor import Span
+from weighttools.core.spec import Span
 from weighttools.errors import CorruptFileError, UnsafeFileError, UnsupportedError
-from weighttools.formats.pickles.machine import Global, Made, Persistent, Table, plain
+from weighttools.formats.pickles.objects import Global, Made, Persistent, PickledDict, plain
 
 if TYPE_CHECKING:
-    from weighttools.core.tensor import Array
+    from weighttools.core.spec import Array
 
 STORAGE_TYPES: dict[str, str] = {
     "DoubleStorage": "float64",
@@ -250,7 +250,7 @@ def _view(storage: Storage, dtype: DType, args: tuple[Any, ...], metadata: Any, 
             subject=shelf.name,
             expected=f"at most {MAX_AXES} axes, nothing negative",
         )
-    signs = metadata.named() if type(metadata) is Table else {}
+    signs = metadata.named() if type(metadata) is PickledDict else {}
     view = View(storage, dtype, offset, shape, strides, signs.get("conj") is True, signs.get("neg") is True)
     itemsize = max(8, dtype.bits) // 8
     if not view.n_elements:
@@ -307,7 +307,7 @@ def _is_length(value: Any) -> bool:
 
 def _pairs_to_elements(view: View) -> View:
     """Count single 4-bit elements, not the pairs that torch counts."""
-    from weighttools.core.slicing import c_strides, is_contiguous
+    from weighttools.core.strides import c_strides, is_contiguous
 
     if not view.shape or not is_contiguous(view.shape, view.strides):
         raise UnsupportedError("4-bit elements are read where they are contiguous only")

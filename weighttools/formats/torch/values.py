@@ -11,7 +11,7 @@ from typing import Any
 from weighttools.core.budgets import MOST_KEY_PARTS, MOST_VALUE_TEXT
 from weighttools.errors import UnsupportedError
 from weighttools.formats.pickles.arrays import type_string
-from weighttools.formats.pickles.machine import Global, Made, plain
+from weighttools.formats.pickles.objects import Global, Made, plain
 
 _SCALARS = {Global(f"numpy.{core}.multiarray", "scalar") for core in ("core", "_core")}
 _CODES = {

@@ -15,7 +15,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.errors import UnsafeFileError, UnsupportedError, counted
 from weighttools.formats.left_out import LeftOut
 from weighttools.formats.pickles.arrays import array_of
-from weighttools.formats.pickles.machine import Global, Made, Persistent, Table, entries, plain
+from weighttools.formats.pickles.objects import Global, Made, Persistent, PickledDict, entries, plain
 from weighttools.formats.torch import notes as torch_notes
 from weighttools.formats.torch.plumbing import is_plumbing
 from weighttools.formats.torch.readers import tensor_of
@@ -155,9 +155,9 @@ class Walk:
     def _children(self, parent: _Child, found: Iterable[tuple[Any, Any]], *, is_mapping: bool) -> Iterator[_Child]:
         closed = parent.closed or not is_mapping
         for key, value in found:
-            if not (value.items if type(value) is Table else value) and type(value) in (Table, list, tuple):
+            if not (value.items if type(value) is PickledDict else value) and type(value) in (PickledDict, list, tuple):
                 self.visits -= 1  # nothing lies under it
-            elif type(value) in (Made, Table, list, tuple) and not is_numpy_scalar(value):
+            elif type(value) in (Made, PickledDict, list, tuple) and not is_numpy_scalar(value):
                 yield _Child(_extended(parent, key), value, closed)
             else:
                 self._pass_over(parent, key, value)
@@ -228,7 +228,7 @@ def _loose_parts(value: Made) -> list[tuple[Any, Any]]:
     held = value.state if type(value.state) is tuple and len(value.state) == 2 else (value.state,)
     if all(entries(part) is None for part in held):
         parts.append(("state", value.state))
-    return [(key, part) for key, part in parts if type(part) in (Made, Table, list, tuple)]
+    return [(key, part) for key, part in parts if type(part) in (Made, PickledDict, list, tuple)]
 
 
 def _array_elements(value: Made, subject: str) -> list[Any] | None:

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from weighttools.core.tensor import Spec
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, UnsupportedError, few
 from weighttools.formats.base import WriteOptions, instead, refuse_shapes
@@ -51,6 +51,7 @@ def _check(name: str, spec: Spec) -> None:
         raise UnsupportedError(
             f"torch has no dtype {spec.dtype}, which tensor {name!r} has",
             remedy=instead(name, spec, "NPZ"),
+            code="cannot-hold",
         )
     if spec.dtype.bits < 8 and (not spec.shape or spec.shape[-1] % 2):
         raise SpecError(

@@ -9,8 +9,8 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError
 from weighttools.formats.opening import PathLike
 from weighttools.train.adapters.lora import Adapted, adapted, module_of, place_of, with_factors
-from weighttools.train.autograd.tape import Array
-from weighttools.train.fitting.model import Model
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.tasks.model import Model
 from weighttools.transforms.low_rank import Update
 from weighttools.write import adapters
 from weighttools.write.adapters import WRAPPER, Adapter, open_adapter

@@ -1,8 +1,8 @@
 """Low-rank adapters: train a few thousand weights beside a frozen model, save them as PEFT does, load PEFT's.
 
 >>> import numpy as np
->>> from weighttools.train import linear
->>> from weighttools.train.fitting.model import Model
+>>> from weighttools.train.ops import linear
+>>> from weighttools.train.tasks.model import Model
 >>> base = Model(lambda p, batch: linear(batch["inputs"], p["q_proj.weight"]), {"q_proj.weight": np.eye(4)})
 >>> tuned = lora(base, r=2, targets="*q_proj*")
 >>> {name: array.shape for name, array in tuned.params.items()}
@@ -29,10 +29,10 @@ from weighttools.core import patterns
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
 from weighttools.train.adapters.low_rank import LowRank, Seed
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
-from weighttools.train.fitting.model import Model, Run
 from weighttools.train.optim.groups import is_hidden_matrix
+from weighttools.train.tasks.model import Model, Run
 from weighttools.transforms.initializers import he_uniform
 from weighttools.write import adapters
 from weighttools.write.adapters import WRAPPER
@@ -55,7 +55,7 @@ _CONV1D = ("c_attn", "c_proj", "c_fc", "q_attn")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AdaptedWeight:
     """An adapted weight: its name, the names of its factors among the trained arrays, and how it is changed."""
 
     name: str
@@ -87,7 +87,7 @@ class Adapted:
 
     run: Run
     frozen: Mapping[str, Array]
-    places: tuple[Place, ...]
+    places: tuple[AdaptedWeight, ...]
     whole: Mapping[str, str]
     config: Mapping[str, Any]
     seed: int = 0
@@ -167,7 +167,7 @@ def lora(
 
 def with_factors(
     model: M,
-    places: tuple[Place, ...],
+    places: tuple[AdaptedWeight, ...],
     whole: Mapping[str, str],
     config: Mapping[str, Any],
     params: dict[str, Array],
@@ -203,7 +203,7 @@ def _targets(model: Model, targets: str | Sequence[str] | None) -> list[str]:
         return _matched(model, matrices, [targets] if isinstance(targets, str) else targets)
     for row in TARGETS:
         try:
-            return patterns.chosen(matrices, row)
+            return patterns.matching_names(matrices, row)
         except TensorNotFoundError:
             continue
     raise TensorNotFoundError(
@@ -258,13 +258,13 @@ def _is_conv1d(name: str) -> bool:
     return module_of(name).rpartition(".")[2] in _CONV1D
 
 
-def place_of(name: str, scale: float, is_turned: bool) -> Place:
+def place_of(name: str, scale: float, is_turned: bool) -> AdaptedWeight:
     """Return the place of a weight, its factors called as peft calls them."""
     stem = WRAPPER + module_of(name)
-    return Place(name, f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", scale, is_turned)
+    return AdaptedWeight(name, f"{stem}.lora_A.weight", f"{stem}.lora_B.weight", scale, is_turned)
 
 
-def _begun(place: Place, weight: Array, r: int, seed: int) -> dict[str, Array]:
+def _begun(place: AdaptedWeight, weight: Array, r: int, seed: int) -> dict[str, Array]:
     """Return the factors before the first step: A as torch's Kaiming uniform with a = sqrt(5), B zeros."""
     n_out, n_in = weight.shape[::-1] if place.is_turned else weight.shape
     rule = he_uniform(gain=1 / math.sqrt(3))  # bounds 1 / sqrt(in)

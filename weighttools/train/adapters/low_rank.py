@@ -1,7 +1,7 @@
 """A weight with a low-rank change: ``linear`` and ``transpose`` take it for the array that it stands for.
 
 >>> import numpy as np
->>> from weighttools.train import linear
+>>> from weighttools.train.ops import linear
 >>> w, a, b = np.zeros((3, 4)), np.ones((1, 4)), np.ones((3, 1))
 >>> linear(np.ones((1, 4)), LowRank(w, a, b, scale=0.5)).tolist()
 [[2.0, 2.0, 2.0]]
@@ -21,9 +21,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array, Variable, operation
-from weighttools.train.autograd.variable import StandIn
-from weighttools.train.ops.basic import Result
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.autograd.variable import StandIn, Variable, operation
 from weighttools.train.ops.dense import check_weights, column_sums
 from weighttools.train.ops.dropout import dropout
 from weighttools.train.ops.product import product

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.variable import Variable
 
 _CAST = "read or cast as float32: array.astype(np.float32)"
 _ARRAYS = (np.ndarray, np.generic)
 _NUMBERS = (int, float, complex)
 
 
-def check(name: str, values: Sequence[Any], options: Mapping[str, Any]) -> None:
+def check(name: str, values: Sequence[Any]) -> None:
     """Raise SpecError unless operation `name` can take `values`: arrays, numbers or none, no floats below 32 bits."""
     for value in values:
         if isinstance(value, _ARRAYS):
@@ -24,10 +23,6 @@ def check(name: str, values: Sequence[Any], options: Mapping[str, Any]) -> None:
                 raise _refusal(value.dtype, name)
         elif value is not None and not isinstance(value, _NUMBERS):
             raise _no_array(value, name)
-    for key, option in options.items():
-        if isinstance(option, Variable):
-            fact, remedy = f"the option {key} is a variable", "leave it out of what is trained"
-            raise SpecError(f"{fact}, which cannot become an array", subject=name, remedy=remedy)
 
 
 def floats(subject: str, *arrays: Any) -> None:

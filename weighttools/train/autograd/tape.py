@@ -1,16 +1,10 @@
 """Reverse-mode differentiation: a tape of pullbacks over plain arrays.
 
-An operation is a function ``f(*arrays, **options) -> (y, pullback)``; ``pullback(dy, need)`` returns one gradient for
-each array, None where ``need`` says False. It runs once. It must not write to `dy`, and returns new arrays, `dy`, or
-views of it. `operation` makes such a function take variables too; called on plain arrays it gives only ``y``:
+What an operation is, and how one is made, stands in `variable`:
 
->>> @operation
-... def square(x, /):
-...     return x * x, lambda dy, need: (2 * x * dy,)
->>> float(square(np.float64(3))), value_and_grad(lambda p: square(p["x"]), {"x": np.array(3.0)})[1]["x"].item()
-(9.0, 6.0)
+>>> value_and_grad(lambda p: p["x"] ** 2, {"x": np.array(3.0)})[1]["x"].item()
+6.0
 
-An operation that prepares its derivative on the way declares a keyword ``keep``, which is False on plain arrays.
 The tape holds gradient slots, not values: an activation that no pullback saved dies at once. A closure that mentions
 ``x.shape`` keeps ``x``. What pullbacks keep is not copied: an array that an operation took or gave must not be changed
 in place before the backward pass is over, or the gradients are wrong, and nothing tells.
@@ -18,22 +12,16 @@ in place before the backward pass is over, or the gradients are wrong, and nothi
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from weighttools.errors import SpecError, WeighttoolsError
+from weighttools.errors import SpecError
 from weighttools.train.autograd import operands
-from weighttools.train.autograd.variable import Array as Array
-from weighttools.train.autograd.variable import Slot as Slot
-from weighttools.train.autograd.variable import StandIn as StandIn
-from weighttools.train.autograd.variable import Variable as Variable
+from weighttools.train.autograd.gradients import Array, Pullback, Slot
+from weighttools.train.autograd.variable import Variable
 from weighttools.train.parallel import threads_for
-
-Pullback = Callable[[Any, Sequence[bool]], Sequence[Any]]
 
 
 class Tape:
@@ -82,38 +70,6 @@ def _gather(name: str, args: Sequence[Slot | None], dy: Any, grads: Sequence[Any
         slot.add(
             grad, np.ndim(grad) > 0 and grad.flags.writeable and not any(np.may_share_memory(grad, o) for o in others)
         )
-
-
-def operation(f: Callable[..., tuple[Any, Pullback]]) -> Callable[..., Any]:
-    """Make ``f(*arrays, **options) -> (y, pullback)`` take variables; on plain arrays it returns ``y`` alone.
-
-    Raises
-    ------
-    SpecError
-        The arrays' shapes do not fit (NumPy's own complaint is quoted), they belong to two tapes, or their numbers are
-        floating with fewer than 32 bits; an option is a variable; or, backwards, a gradient has not its array's shape.
-    """
-    keeps = "keep" in inspect.signature(f).parameters
-
-    @functools.wraps(f)
-    def call(*args: Any, **options: Any) -> Any:
-        for arg in args:
-            if isinstance(arg, StandIn):
-                return arg.operate(call, args, options)
-        tapes = {id(a.tape): a.tape for a in args if isinstance(a, Variable)}
-        if len(tapes) > 1:
-            raise SpecError("variables of two tapes meet", subject=f.__name__, remedy="pass all a checkpoint needs")
-        values = [a.value if isinstance(a, Variable) else a for a in args]
-        operands.check(f.__name__, values, options)
-        try:
-            y, pullback = f(*values, **options, **({"keep": bool(tapes)} if keeps else {}))
-        except (ValueError, IndexError) as error:
-            raise error if isinstance(error, WeighttoolsError) else operands.misfit(f.__name__, values, error) from None
-        return next(iter(tapes.values())).record(f.__name__, y, args, pullback) if tapes else y
-
-    call.with_pullback = f  # type: ignore[attr-defined]  # for tests, and for operations made of others
-    call.__signature__ = operands.signature(f)  # type: ignore[attr-defined]
-    return call
 
 
 def value_and_grad(

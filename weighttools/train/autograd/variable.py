@@ -1,62 +1,34 @@
-"""An array whose gradient is wanted, and the slot where that gathers."""
+"""An array whose gradient is wanted, and operations, which take such ones as they take plain arrays.
+
+An operation is a function ``f(*arrays, **options) -> (y, pullback)``; ``pullback(dy, need)`` returns one gradient for
+each array, None where ``need`` says False. It runs once. It must not write to `dy`, and returns new arrays, `dy`, or
+views of it. `operation` makes such a function take variables too; called on plain arrays it gives only ``y``:
+
+>>> @operation
+... def square(x, /):
+...     return x * x, lambda dy, need: (2 * x * dy,)
+>>> float(square(np.float64(3)))
+9.0
+
+An operation that prepares its derivative on the way declares a keyword ``keep``, which is False on plain arrays.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from weighttools.errors import SpecError
-from weighttools.train.parallel import added
+from weighttools.errors import SpecError, WeighttoolsError
+from weighttools.train.autograd import arithmetic, operands
+from weighttools.train.autograd.gradients import Pullback, Slot
 
 if TYPE_CHECKING:
     from weighttools.train.autograd.tape import Tape
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class SparseGradient(Protocol):
-    """A gradient that touches only a part of its array, whose shape it tells."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The array's shape."""
-
-    def into(self, slot: Slot) -> None:
-        """Add this gradient to the slot's."""
-
-
-class Slot:
-    """Where the gradient of an array of `shape` gathers: the first one is kept, the next are added to it.
-
-    They are added in place once the buffer is our own, unless they are wider than it.
-    """
-
-    __slots__ = ("grad", "owned", "shape")
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.grad: Any = None
-        self.owned, self.shape = False, shape
-
-    def add(self, grad: Any, owned: bool) -> None:
-        """Add `grad`; `owned` says that nothing else refers to its memory."""
-        if self.grad is None:
-            self.grad, self.owned = grad, owned
-        elif self.owned and grad.dtype == self.grad.dtype:
-            self.grad = added(self.grad, grad, self.grad)
-        else:
-            self.grad, self.owned = added(self.grad, grad), True
-
-
-def _basic(name: str, *args: Any, **options: Any) -> Any:
-    from weighttools.train.ops import basic
-
-    return getattr(basic, name)(*args, **options)
-
-
-def _binary(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
-    return lambda self, other: _basic(name, other, self) if swapped else _basic(name, self, other)
 
 
 def _unpacked(numbers: tuple[Any, ...]) -> tuple[int, ...]:
@@ -78,38 +50,63 @@ class Variable:
     size = property(lambda self: self.value.size)
     dtype = property(lambda self: self.value.dtype)
     T = property(lambda self: self.transpose())
-    __add__ = __radd__ = _binary("add")
-    __mul__ = __rmul__ = _binary("mul")
-    __sub__, __rsub__ = _binary("sub"), _binary("sub", swapped=True)
-    __truediv__, __rtruediv__ = _binary("div"), _binary("div", swapped=True)
-    __matmul__, __rmatmul__ = _binary("matmul"), _binary("matmul", swapped=True)
+
+    def __add__(self, other: Any) -> Any:
+        return add(self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return add(other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return mul(self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return mul(other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return sub(self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return sub(other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return div(self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return div(other, self)
+
+    def __matmul__(self, other: Any) -> Any:
+        return matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return matmul(other, self)
 
     def __neg__(self) -> Any:
-        return _basic("mul", self, -1)
+        return mul(self, -1)
 
     def __pow__(self, exponent: float) -> Any:
-        return _basic("power", self, exponent=exponent)
+        return power(self, exponent=exponent)
 
     def __abs__(self) -> Any:
-        return _basic("absolute", self)
+        return absolute(self)
 
     def __getitem__(self, key: Any) -> Any:
-        return _basic("take", self, key=key)
+        return take(self, key=key)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
 
     def reshape(self, *shape: Any) -> Any:
-        return _basic("reshape", self, shape=_unpacked(shape))
+        return reshape(self, shape=_unpacked(shape))
 
     def transpose(self, *axes: Any) -> Any:
-        return _basic("transpose", self, axes=_unpacked(axes))
+        return transpose(self, axes=_unpacked(axes))
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
-        return _basic("sum", self, axis=axis, keepdims=keepdims)
+        return sum(self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
-        return _basic("mean", self, axis=axis, keepdims=keepdims)
+        return mean(self, axis=axis, keepdims=keepdims)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -143,3 +140,64 @@ class StandIn:
     def operate(self, operation: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Return ``operation(*args, **options)``, of whose arguments this is one."""
         raise NotImplementedError
+
+
+def operation(f: Callable[..., tuple[Any, Pullback]]) -> Callable[..., Any]:
+    """Make ``f(*arrays, **options) -> (y, pullback)`` take variables; on plain arrays it returns ``y`` alone.
+
+    Raises
+    ------
+    SpecError
+        The arrays' shapes do not fit (NumPy's own complaint is quoted), they belong to two tapes, or their numbers are
+        floating with fewer than 32 bits; an option is a variable; or, backwards, a gradient has not its array's shape.
+    """
+    keeps = "keep" in inspect.signature(f).parameters
+
+    @functools.wraps(f)
+    def call(*args: Any, **options: Any) -> Any:
+        for arg in args:
+            if isinstance(arg, StandIn):
+                return arg.operate(call, args, options)
+        tapes = {id(a.tape): a.tape for a in args if isinstance(a, Variable)}
+        if len(tapes) > 1:
+            raise SpecError("variables of two tapes meet", subject=f.__name__, remedy="pass all a checkpoint needs")
+        values = [a.value if isinstance(a, Variable) else a for a in args]
+        operands.check(f.__name__, values)
+        _refuse_variables(f.__name__, options)
+        try:
+            y, pullback = f(*values, **options, **({"keep": bool(tapes)} if keeps else {}))
+        except (ValueError, IndexError) as error:
+            raise error if isinstance(error, WeighttoolsError) else operands.misfit(f.__name__, values, error) from None
+        return next(iter(tapes.values())).record(f.__name__, y, args, pullback) if tapes else y
+
+    call.with_pullback = f  # type: ignore[attr-defined]  # for tests, and for operations made of others
+    call.__signature__ = operands.signature(f)  # type: ignore[attr-defined]
+    return call
+
+
+def _refuse_variables(name: str, options: Mapping[str, Any]) -> None:
+    for key, option in options.items():
+        if isinstance(option, Variable):
+            fact, remedy = f"the option {key} is a variable", "leave it out of what is trained"
+            raise SpecError(f"{fact}, which cannot become an array", subject=name, remedy=remedy)
+
+
+# -- what operators do -------------------------------------------------------------------------------------------------
+
+add = operation(arithmetic.add)
+sub = operation(arithmetic.sub)
+mul = operation(arithmetic.mul)
+div = operation(arithmetic.div)
+matmul = operation(arithmetic.matmul)
+power = operation(arithmetic.power)
+absolute = operation(arithmetic.absolute)
+reshape = operation(arithmetic.reshape)
+transpose = operation(arithmetic.transpose)
+take = operation(arithmetic.take)
+sum = operation(arithmetic.sum)
+
+
+def mean(x: Any, /, *, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Any:
+    """Return the mean over `axis` (all)."""
+    axes = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+    return mul(sum(x, axis=axis, keepdims=keepdims), 1 / max(1, math.prod(x.shape[a] for a in axes)))

@@ -62,7 +62,7 @@ def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
     if not model.config or model.origin is None:
         return {}
     files = {} if os.path.isdir(model.origin.origin.path) else tokenizer_files(model.origin)[0]
-    return files | {CONFIG: _json(told(model, pad_id))}
+    return files | {CONFIG: _json(config_with_head(model, pad_id))}
 
 
 def _json(record: Mapping[str, Any]) -> bytes:
@@ -167,7 +167,7 @@ def _carried(origin: TensorMap) -> tuple[dict[str, bytes], str]:
         return {}, str(error)
 
 
-def told(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
+def config_with_head(model: Loaded, pad_id: int | None = None) -> dict[str, Any]:
     """Return a model's config.json with its head in it, as transformers reads it.
 
     A head with a pooling of one's own is none that transformers has: then ``architectures`` stays, and the pooling
@@ -240,5 +240,5 @@ def adapter_companions(tuned: Loaded, base: Loaded, task: str, pad_id: int | Non
     config = json.dumps(peft_config(tuned, adapter_prefix(base), task_type), indent=2) + "\n"
     files = {name: data for name, data in companions(tuned, pad_id).items() if name != CONFIG}
     if isinstance(tuned.head, Classifier | Regressor) and tuned.config:
-        files[HEAD] = _json(of_head(told(tuned, pad_id)))
+        files[HEAD] = _json(of_head(config_with_head(tuned, pad_id)))
     return files | {ADAPTER: config.encode()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.checkpoints.pooling import POOLINGS
 from weighttools.train.ops import dropout, gelu, linear, normalize, relu, tanh
 from weighttools.transforms.initializer_choice import initializer
@@ -155,7 +155,7 @@ def form_of(family: str, kind: str, pooling: str | None) -> Form:
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class HeadLayers:
     """A head fitted to a model.
 
     Parameters

@@ -16,18 +16,18 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few
-from weighttools.train.autograd.tape import Array
-from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, Layers, Regressor, drawn, form_of
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.checkpoints.heads import Classifier, Embedder, Head, HeadLayers, Regressor, drawn, form_of
 from weighttools.train.checkpoints.pooling import POOLINGS, ends, pad_of, pooled
 from weighttools.train.checkpoints.stored import stored_names
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.tokens import Base
-from weighttools.train.fitting.model import Model
 from weighttools.train.models.architecture import BUFFERS, whole
 from weighttools.train.models.files import described, floats, of
 from weighttools.train.models.stack import Layer
 from weighttools.train.ops import dropout
 from weighttools.train.tasks.classification import Classification
+from weighttools.train.tasks.model import Model
 from weighttools.train.tasks.regression import LanguageModel, Regression
 from weighttools.train.tasks.task import Task, wanted
 
@@ -156,7 +156,7 @@ class Scores:
     """
 
     architecture: Any
-    layers: Layers
+    layers: HeadLayers
     ties: Mapping[str, str]
     options: Mapping[str, Any]
     pad_id: int | None = None
@@ -223,7 +223,7 @@ def _with_head(
     origin: TensorMap, config: Mapping[str, Any], architecture: Any, head: Head, options: Mapping[str, Any], dtype: Any
 ) -> Loaded:
     form, is_scored = form_of(architecture.family, architecture.kind, head.pooling), not isinstance(head, Embedder)
-    layers = Layers(form, architecture.prefix, head.dropout, is_scored, getattr(head, "normalized", False))
+    layers = HeadLayers(form, architecture.prefix, head.dropout, is_scored, getattr(head, "normalized", False))
     shapes = layers.shapes(architecture.size, 0 if isinstance(head, Embedder) else head.n_outputs)
     body = [n for n in architecture.report([*origin, *origin.aliases]).used if not _TOP.search(n)]
     fits = {n: s for n, s in shapes.items() if n in origin and origin[n].shape == s}
@@ -264,7 +264,7 @@ def _arrays(origin: TensorMap, config: Mapping[str, Any], architecture: Any, hea
         shapes |= {last.bias: (n,)} if last.bias else {}
     misfits = {name: shape for name, shape in shapes.items() if origin[name].shape != shape}
     if replaced := sorted({*origin.aliases, *origin.aliases.values()} & misfits.keys()):
-        remedy = "write the file out with tied='copy' (--tied copy) first"
+        remedy = "write the file out with tied='copy' (`weighttools convert --tied copy`) first"
         raise SpecError("a head cannot replace a layer that is tied to another", subject=replaced[0], remedy=remedy)
     ties, params = _read(origin, [n for n in architecture.required if n not in misfits], dtype)
     fresh = {n: drawn(head, n, s, last.layout).astype(dtype) for n, s in misfits.items()} if head is not None else {}

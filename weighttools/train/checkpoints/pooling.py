@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array, operation
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.autograd.variable import operation
 from weighttools.train.data.tokens import token_ids
 from weighttools.train.ops import embedding
-from weighttools.train.ops.basic import Result
 
 POOLINGS = ("cls", "last", "mean")
 """The first token's state, the last real token's, or the mean over the real tokens."""

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Columns:
+class ArrayColumns:
     """Arrays by what they mean to a batch; see `arrays`."""
 
     columns: Mapping[str, Array]
@@ -34,7 +34,7 @@ class Columns:
         return self.columns.get(name)
 
 
-def arrays(x: Any = None, y: Any = None, sample_weight: Any = None, **columns: Any) -> Columns:
+def arrays(x: Any = None, y: Any = None, sample_weight: Any = None, **columns: Any) -> ArrayColumns:
     """Return data for `fit` from arrays with one row a sample.
 
     Parameters
@@ -70,7 +70,7 @@ def arrays(x: Any = None, y: Any = None, sample_weight: Any = None, **columns: A
         raise SpecError("there are no samples", subject="data", expected="one or more")
     if sample_weight is not None:
         _check_weights(found["sample_weight"])
-    return Columns(found)
+    return ArrayColumns(found)
 
 
 def _column(name: str, value: Any) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 
 Batch = Mapping[str, Any]
 """Arrays by their meaning, all with the batch's samples along the first axis unless said otherwise.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from weighttools.core.panics import told
+from weighttools.core.panics import panics_as_errors
 from weighttools.errors import CorruptFileError, MissingDependencyError, install
 from weighttools.families.gguf.tokenizer_json import KEY as KEY
 from weighttools.families.gguf.tokenizer_json import has_tokenizer as has_tokenizer
@@ -29,5 +29,5 @@ def gguf_tokenizer(metadata: Mapping[str, Any], subject: str = "the GGUF file") 
         from tokenizers import Tokenizer
     except ImportError:
         raise MissingDependencyError("text needs the package tokenizers", remedy=install("text")) from None
-    with told("its tokens and merges make no tokenizer", CorruptFileError, subject):
+    with panics_as_errors("its tokens and merges make no tokenizer", CorruptFileError, subject):
         return Tokenizer.from_str(json.dumps(data))

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.errors import SpecError, option
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.rows import Rows, has_surrogate, number_of
 
 MOST_CLASSES = 10_000
@@ -55,7 +55,7 @@ def classes(rows: Rows, column: str, names: Sequence[str] | None = None) -> tupl
     if names is None and len(known) > min(MOST_CLASSES, max(1, len(values) - 1)) and len(known) > 2:
         fact = f"column {column!r} has {len(known):,} different labels in {len(values):,} rows"
         raise SpecError(
-            fact, subject=rows.name, expected="classes", remedy="numbers to predict are task='regress' (--task regress)"
+            fact, subject=rows.name, expected="classes", remedy=f"numbers to predict are {option('task')} regress"
         )
     numbers = {name: i for i, name in enumerate(known)} if set(values) <= set(known) else _by_number(known)
     missing = next((i for i, value in enumerate(values) if value not in numbers), None)
@@ -78,7 +78,7 @@ def _refuse_amounts(values: Sequence[str], rows: Rows, column: str) -> None:
     if at is not None:
         raise SpecError(
             f"label {column!r} is {values[at][:60]}", subject=rows.place(at), expected="an integer or a text",
-            remedy="numbers to predict are task='regress' (--task regress)",
+            remedy=f"numbers to predict are {option('task')} regress",
         )  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _label(value: Any, rows: Rows, column: str, i: int) -> str:
         return str(value).lower()
     if not isinstance(value, (str, int)) or value == "":
         what = "empty" if value == "" else f"{value!r}"[:60]
-        remedy = "numbers to predict are task='regress' (--task regress)" if isinstance(value, float) else None
+        remedy = f"numbers to predict are {option('task')} regress" if isinstance(value, float) else None
         raise SpecError(
             f"label {column!r} is {what}", subject=rows.place(i), expected="an integer or a text", remedy=remedy
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError, counted
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Source, read_rows, text_of
 from weighttools.train.data.texts import lengths_of, padded, tokens_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.language import Sequences, language
 from weighttools.train.data.rows import PARSERS, Rows, read_rows
@@ -58,20 +58,34 @@ class Columns:
     is_scaled: bool = False
 
 
-_APPLIES = {
-    "text": ("--text-column", {"texts", "language"}),
-    "pair": ("--pair-column", {"texts"}),
-    "label": ("--label-column", {"texts", "table"}),
-    "weight": ("--weight-column", {"texts", "table"}),
-    "prompt": ("--prompt-column", {"language"}),
-    "completion": ("--completion-column", {"language"}),
-    "features": ("--feature-column", {"table"}),
-    "tokenizer": ("--tokenizer", {"texts", "language"}),
-    "max_length": ("--max-length", {"texts", "language"}),
-    "block": ("--block", {"language"}),
-    "is_scaled": ("--standardize", {"table", "arrays"}),
+OPTION_OF = {
+    "text": "text_column",
+    "pair": "pair_column",
+    "label": "label_column",
+    "weight": "weight_column",
+    "prompt": "prompt_column",
+    "completion": "completion_column",
+    "features": "feature_columns",
+    "tokenizer": "tokenizer",
+    "max_length": "max_length",
+    "block": "block",
+    "is_scaled": "standardize",
 }
-"""Each field's option, and the kinds of data that it says something of."""
+"""Each field's option."""
+_APPLIES = {
+    "text": {"texts", "language"},
+    "pair": {"texts"},
+    "label": {"texts", "table"},
+    "weight": {"texts", "table"},
+    "prompt": {"language"},
+    "completion": {"language"},
+    "features": {"table"},
+    "tokenizer": {"texts", "language"},
+    "max_length": {"texts", "language"},
+    "block": {"language"},
+    "is_scaled": {"table", "arrays"},
+}
+"""The kinds of data that each says something of."""
 _KINDS = {
     "texts": "texts with labels",
     "language": "a language model's texts",
@@ -87,12 +101,12 @@ def check_options(path: str, kind: str, task: str, columns: Columns) -> None:
     else:
         found = "arrays" if path.lower().endswith(".npz") else "table"
     given = {field.name for field in fields(columns) if getattr(columns, field.name) != field.default}
-    for option, kinds in (_APPLIES[name] for name in _APPLIES if name in given):
-        if found not in kinds:
+    for name, kinds in _APPLIES.items():
+        if name in given and found not in kinds:
             known = " or ".join(_KINDS[k] for k in _KINDS if k in kinds)
-            raise SpecError(f"{option} says nothing of {_KINDS[found]}", expected=f"it with {known}")
+            raise SpecError(f"{option(OPTION_OF[name])} says nothing of {_KINDS[found]}", expected=f"it with {known}")
     if "completion" in given and columns.prompt is None:
-        raise SpecError("--completion-column says nothing without --prompt-column")
+        raise SpecError(f"{option('completion_column')} says nothing without {option('prompt_column')}")
 
 
 def source_of(path: str, kind: str) -> str | Rows:
@@ -131,9 +145,11 @@ def task_of(
         is_amount = before == "regress" or (before is None and n_outputs == 1 and not numbers <= {0, 1})
         task = "regress" if numbers and is_amount else "classify"
     if task not in TASKS:
-        raise SpecError(f"--task {task}", expected=f"one of {', '.join(TASKS)}")
+        raise SpecError(f"{option('task')} {task}", expected=f"one of {', '.join(TASKS)}")
     if task == "lm" and kind != "decoder":
-        raise SpecError("--task lm needs a model that predicts the next token", subject=f"a model of kind {kind}")
+        raise SpecError(
+            f"{option('task')} lm needs a model that predicts the next token", subject=f"a model of kind {kind}"
+        )
     return task
 
 
@@ -195,7 +211,8 @@ def _unlearnt(source: str | Rows, columns: Columns) -> list[str]:
     label = next((name for name in LABELS if name in there and name not in (columns.text, columns.completion)), None)
     if label is None:
         return []
-    return [f"column {label!r} is not learnt: a language model learns texts alone (--task classify learns labels)"]
+    learns = f"{option('task')} classify learns labels"
+    return [f"column {label!r} is not learnt: a language model learns texts alone ({learns})"]
 
 
 def _prompt_of(source: str | Rows, columns: Columns) -> str | None:
@@ -232,7 +249,10 @@ def label_of(rows: Rows, columns: Columns) -> str:
     if found is None:
         known = ", ".join(map(str, rows.columns[:20]))
         raise SpecError(
-            "which column is the label?", subject=rows.name, expected=f"one of {known}", remedy="give --label-column"
+            "which column is the label?",
+            subject=rows.name,
+            expected=f"one of {known}",
+            remedy=f"give {option('label_column')}",
         )
     return found
 

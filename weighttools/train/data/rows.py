@@ -17,7 +17,7 @@ import numpy as np
 
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError
 from weighttools.io.text import unique_keys
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ import numpy as np
 from weighttools.core.budgets import data_values, samples
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import CorruptFileError, SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.errors import CorruptFileError, SpecError, option
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows
@@ -186,7 +186,10 @@ def table(
         raise SpecError("there is no column to predict from", subject=rows.name, expected="features beside the target")
     x = np.ascontiguousarray(np.array([rows.singles(name) for name in chosen]).T)
     y, classes = _targets(rows, targets, task, names)
-    notes = [f"{rows.name}: {len(rows):,} rows, {len(chosen):,} features ({_listed(chosen)})", told(y, classes)]
+    notes = [
+        f"{rows.name}: {len(rows):,} rows, {len(chosen):,} features ({_listed(chosen)})",
+        describe_target(y, classes),
+    ]
     return Table(x, y, classes, tuple(chosen), None, weights(rows, weight), tuple(notes))
 
 
@@ -198,12 +201,12 @@ def _targets(
         return (columns[0] if len(targets) == 1 else np.ascontiguousarray(columns.T)), ()
     if len(targets) > 1:
         raise SpecError(
-            f"{len(targets)} columns of classes", expected="one", remedy="numbers are task='regress' (--task regress)"
+            f"{len(targets)} columns of classes", expected="one", remedy=f"numbers are {option('task')} regress"
         )
     return labelling.classes(rows, targets[0], names)
 
 
-def told(target: Array, names: Sequence[str]) -> str:
+def describe_target(target: Array, names: Sequence[str]) -> str:
     """Return what there is to predict, as a line."""
     if names:
         return labelling.counted(target, names)
@@ -230,7 +233,7 @@ def npz(path: str | os.PathLike[str], *, task: str = "classify", names: Sequence
     if weight is not None and weight.min() < 0:
         raise SpecError(f"sample_weight of {weight.min():g}", subject=subject, expected="0 or more")
     x = _finite(held["x"], "x", subject)
-    notes = (f"{subject}: {len(x):,} samples of shape {x.shape[1:]}", told(y, classes))
+    notes = (f"{subject}: {len(x):,} samples of shape {x.shape[1:]}", describe_target(y, classes))
     return Table(x, y, classes, (), None, weight, notes)
 
 
@@ -330,7 +333,7 @@ def _npz_target(tensor: Tensor, task: str, names: Sequence[str] | None, subject:
     if len(tensor.shape) != 1 or tensor.dtype.kind not in ("int", "uint", "bool"):
         fact = f"y is of {tensor.dtype} and shape {tensor.shape}"
         raise SpecError(
-            fact, subject=subject, expected="integers, one a row", remedy="numbers are task='regress' (--task regress)"
+            fact, subject=subject, expected="integers, one a row", remedy=f"numbers are {option('task')} regress"
         )
     y = tensor.read()
     least, most = int(y.min()), int(y.max())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from weighttools.errors import SpecError, counted
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data import labels as labelling
 from weighttools.train.data.batches import Batch
 from weighttools.train.data.rows import Rows, Source, read_rows

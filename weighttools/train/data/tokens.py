@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from weighttools.core.budgets import JSON_BYTES
-from weighttools.core.panics import told
+from weighttools.core.panics import panics_as_errors
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import (
     CorruptFileError,
@@ -20,10 +20,11 @@ from weighttools.errors import (
     SpecError,
     UnsafeFileError,
     install,
+    option,
 )
 from weighttools.io.beside import LEAVES, OF_TEXTS, companion, is_link_out, not_taken
 from weighttools.io.text import parse_json, read_json_beside
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds
 from weighttools.train.models.files import described
@@ -99,7 +100,7 @@ class Tokens:
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Encoded]:
         """Return the tokens of texts, or of pairs of texts, cut to `max_length`."""
         try:
-            with told(_NOT_ENCODED):
+            with panics_as_errors(_NOT_ENCODED):
                 return [one for at in _batches(texts) for one in self._encoded(texts[at], pairs and pairs[at])]
         finally:
             self.tokenizer.no_truncation()
@@ -181,7 +182,7 @@ class Tokens:
         most
             How many tokens of each matter: of a text that has far more, those that follow may be left out.
         """
-        with told(_NOT_ENCODED):
+        with panics_as_errors(_NOT_ENCODED):
             return [one for at in _batches(texts) for one in self._ids(texts[at], special, most)]
 
     def _ids(self, texts: Sequence[str], special: bool, most: int | None) -> list[Array]:
@@ -195,7 +196,7 @@ class Tokens:
 
     def decode(self, ids: Any) -> str:
         """Return the text of token numbers."""
-        with told("tokens cannot be made a text"):
+        with panics_as_errors("tokens cannot be made a text"):
             return str(self.tokenizer.decode([int(i) for i in ids]))
 
 
@@ -242,7 +243,7 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
     tokenizer, config, settings, place = _read(base)
     for key in ("pad_token_id", "eos_token_id"):
         token_ids(config, key, place / CONFIG if place.is_dir() else place)
-    with told("its tokenizer's settings do not fit", CorruptFileError, place):
+    with panics_as_errors("its tokenizer's settings do not fit", CorruptFileError, place):
         bound = max_length or _bound(tokenizer, config, settings)
         pad_id = _pad_id(tokenizer, config, settings)
         end_id = _end_id(tokenizer, config, settings)
@@ -281,11 +282,13 @@ def _file(home: Path, is_named: bool) -> LocalFile:
     if is_named and path.exists():
         return LocalFile(path)
     if is_link_out(home, FILE):
-        raise UnsafeFileError(f"is {LEAVES}", subject=path, remedy="name what it leads to (--tokenizer)")
+        raise UnsafeFileError(f"is {LEAVES}", subject=path, remedy=f"name what it leads to ({option('tokenizer')})")
     found = companion(home, FILE)
     if found is None:
         raise SourceError(
-            f"has no {FILE}", subject=home, remedy="name the tokenizer's directory (--tokenizer), or save one there"
+            f"has no {FILE}",
+            subject=home,
+            remedy=f"name the tokenizer's directory ({option('tokenizer')}), or save one there",
         )
     return found
 
@@ -300,7 +303,7 @@ def _loaded(home: Path, is_named: bool) -> Any:
         raise MissingDependencyError("reading text needs tokenizers", remedy=install("text")) from None
     data = source.read(0, source.size)
     check_bounds(parse_json(data, path), path)
-    with told("is no tokenizer", CorruptFileError, path):
+    with panics_as_errors("is no tokenizer", CorruptFileError, path):
         return Tokenizer.from_buffer(data)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.feeding import Feed, Given, as_data, cast, column, feed
-from weighttools.train.fitting.model import Model, check_model, weights
 from weighttools.train.memory import keep_pages
 from weighttools.train.parallel import threads_for
+from weighttools.train.tasks.model import Model, check_model, weights
 from weighttools.train.tasks.task import Labelled, Task, added, check_task
 
 

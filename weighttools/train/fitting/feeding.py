@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
-from weighttools.train.data.arrays import Columns, arrays
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.data.arrays import ArrayColumns, arrays
 from weighttools.train.data.batches import Batch, Data
 from weighttools.train.weights import sampled
 
@@ -143,7 +143,7 @@ def as_data(data: Any) -> Data | Given:
     if isinstance(data, Iterable) and not isinstance(data, (str, bytes)):
         return Given(data)
     raise SpecError(
-        f"a {type(data).__name__}", subject="data", expected="train.arrays(x, y), data with batch(), or batches"
+        f"a {type(data).__name__}", subject="data", expected="train.data.arrays(x, y), data with batch(), or batches"
     )
 
 
@@ -237,4 +237,16 @@ def n_units(batch: Batch) -> tuple[int, str]:
     return n_samples(batch), "samples"
 
 
-__all__ = ["Columns", "Feed", "Given", "Subset", "as_data", "cast", "column", "feed", "n_samples", "n_units", "split"]
+__all__ = [
+    "ArrayColumns",
+    "Feed",
+    "Given",
+    "Subset",
+    "as_data",
+    "cast",
+    "column",
+    "feed",
+    "n_samples",
+    "n_units",
+    "split",
+]

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from weighttools.core.options import takes
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, SpecError, counted, few
-from weighttools.train.autograd.tape import Array
+from weighttools.errors import SourceError, SpecError, counted, few, option
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting import saving, watching
 from weighttools.train.fitting.evaluation import model_dtype
 from weighttools.train.fitting.feeding import as_data, feed
 from weighttools.train.fitting.freezing import trained
-from weighttools.train.fitting.held import held
+from weighttools.train.fitting.held import Gradual, held
 from weighttools.train.fitting.history import History
 from weighttools.train.fitting.loop import Progress, Session, check_measuring, own_schedule, train
-from weighttools.train.fitting.model import Model, check_model, weights
-from weighttools.train.fitting.recipe import Options, Recipe, optimizer_words
+from weighttools.train.fitting.options import OPTIONS
+from weighttools.train.fitting.recipe import Recipe, optimizer_words
 from weighttools.train.fitting.resume import Fingerprint, Store, check_place, fingerprint
 from weighttools.train.fitting.sides import divided
 from weighttools.train.memory import keep_pages
@@ -29,10 +30,8 @@ from weighttools.train.optim.averages import Average
 from weighttools.train.optim.chains import Optimizer, adamw
 from weighttools.train.optim.transforms import ClipNorm
 from weighttools.train.parallel import threads_for
+from weighttools.train.tasks.model import Model, check_model, weights
 from weighttools.train.tasks.task import Task, check_task, shown
-
-if TYPE_CHECKING:
-    from typing import Unpack
 
 Log = Callable[[str], object]
 
@@ -74,6 +73,7 @@ class Result:
         return saving.tensor_map(self.model, self.trained, self.record)
 
 
+@takes(*OPTIONS)
 def fit(
     model: Model,
     data: Any,
@@ -81,10 +81,25 @@ def fit(
     task: Task,
     validation: Any = None,
     optimizer: Optimizer | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
+    epochs: int = 1,
+    steps: int | None = None,
+    batch_size: int = 32,
+    freeze: Sequence[str] = (),
+    only: Sequence[str] = (),
+    masks: Mapping[str, Any] | None = None,
+    prune: Gradual | None = None,
+    sampler: str = "shuffle",
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    average: Average | None = None,
+    seed: int = 0,
+    patience: int | None = None,
+    monitor: str | None = None,
+    keep: str | None = None,
+    every: int | None = None,
+    state: str | os.PathLike[str] | None = None,
     resume: bool = False,
     log: Log | None = print,
-    **recipe: Unpack[Options],
 ) -> Result:
     """Train a model's arrays, in place.
 
@@ -93,7 +108,7 @@ def fit(
     model
         The function and its arrays.
     data
-        `arrays`, other `Data`, a tuple (x, y) of arrays, or an iterable of batches.
+        `data.arrays`, other `data.Data`, a tuple (x, y) of arrays, or an iterable of batches.
     task
         What to learn: `Classification`, `Binary`, `Regression`, `LanguageModel`, `Pairs`, or a `Task` of your own.
     validation
@@ -101,47 +116,95 @@ def fit(
         label the same.
     optimizer
         AdamW at 1e-3 by default. A schedule is told the number of updates; a `Plateau` watches the monitor.
-    checkpoint
-        A directory to keep the state in: after each epoch, and after every `every` updates.
+    epochs, steps
+        Passes over the data; or updates, instead.
+    batch_size, accumulate
+        Samples a batch, and batches an update; the last update of an epoch may have fewer.
+    freeze, only
+        Name patterns of arrays that stay as they are, and of those to train.
+    masks
+        True where a weight is kept, by name; the others are held at zero. See ``weighttools prune --mask-out``. Those
+        of arrays that do not learn are left out.
+    prune
+        `gradual` magnitude pruning, which must end with the last update or before. Epochs before its end are compared
+        neither for `keep` nor for `patience`.
+    sampler
+        ``"shuffle"``: each sample once an epoch. ``"weighted"``: drawn in proportion to sample weight times class
+        weight, which then are left out of the loss.
+    clip_norm
+        The largest joint 2-norm of the gradients.
+    average
+        `optim.ema` (each update) or `optim.swa` (each epoch of the last quarter): the weights to measure and to keep,
+        zero where weights are held.
+    seed
+        Decides the split, the order and the dropout; the same seed gives the same bits.
+    patience
+        Stop after so many epochs without a better `monitor`.
+    monitor
+        ``"val_loss"``, or another figure of the record, such as ``"val_accuracy"``; ``"loss"`` without validation.
+    keep
+        ``"best"`` weights by the monitor (the default with validation), or the ``"last"``.
+    every
+        Updates between savings of the state, beside those after each epoch.
+    state
+        A directory to keep the training's state in: after each epoch, and after every `every` updates.
     resume
-        Continue from the checkpoint, to the bit; begin anew if there is none yet.
+        Continue from the state, to the bit; begin anew if there is none yet.
     log
         Takes lines to show; None for none.
-    recipe
-        How to train: ``epochs``, ``batch_size``, ``freeze``, ``clip_norm`` and all that `Recipe` lists.
 
     Raises
     ------
     SpecError
-        Options, shapes, labels or data do not fit, or the checkpoint is of another training.
+        Options, shapes, labels or data do not fit, or the state is of another training.
     TensorNotFoundError
         A pattern or a mask matches nothing.
     TrainingError
         A loss, gradient or weight is NaN or infinite. The update that it would have led to is not made; weights that
-        the one before has spoilt show in the next loss, and are in no checkpoint. The best weights, if any are kept,
-        are put in place again; otherwise the arrays are as the last update left them, which may not be finite. The
-        line says which.
+        the one before has spoilt show in the next loss, and are in no state that is kept. The best weights, if any are
+        kept, are put in place again; otherwise the arrays are as the last update left them, which may not be finite.
+        The line says which.
 
     Examples
     --------
     >>> from weighttools import train
     >>> x = np.linspace(-1, 1, 64, dtype=np.float32)[:, None]
     >>> start = {"fc.weight": np.zeros((1, 1), np.float32), "fc.bias": np.zeros(1, np.float32)}
-    >>> line = train.Model(lambda p, batch: train.linear(batch["inputs"], p["fc.weight"], p["fc.bias"]), start)
-    >>> result = train.fit(line, (x, 3 * x + 1), task=train.Regression(), epochs=30, optimizer=train.sgd(0.5), log=None)
+    >>> line = train.Model(lambda p, batch: train.ops.linear(batch["inputs"], p["fc.weight"], p["fc.bias"]), start)
+    >>> descent = train.optim.sgd(0.5)
+    >>> result = train.fit(line, (x, 3 * x + 1), task=train.Regression(), epochs=30, optimizer=descent, log=None)
     >>> result.model.params["fc.weight"].round(3).tolist()
     [[3.0]]
     """
-    options = Recipe.of(**recipe)
     check_model(model, "fit")
+    recipe = Recipe(
+        epochs, steps, batch_size, freeze, only, masks, prune, sampler, clip_norm, accumulate, average, seed,
+        patience, monitor, keep, every,
+    )  # fmt: skip
+    store = None if state is None else Path(state)
+    return _fitted(
+        model,
+        data,
+        validation,
+        task,
+        adamw() if optimizer is None else optimizer,
+        recipe,
+        store,
+        resume,
+        log or _silent,
+    )
+
+
+def _fitted(
+    model: Model, data: Any, validation: Any, task: Task, optimizer: Any, options: Recipe, place: Path | None,
+    resume: bool, log: Log,
+) -> Result:  # fmt: skip
     with keep_pages(), threads_for(weights(model.run, model.params)), np.errstate(over="ignore", invalid="ignore"):
-        chosen = adamw() if optimizer is None else optimizer
-        session = session_of(model, data, validation, task, chosen, options, log or _silent)
+        session = session_of(model, data, validation, task, optimizer, options, log)
         progress, store = progress_of(session, options), None
         progress.held.check_end(session.n_steps)
-        if checkpoint is not None:
-            found = _fingerprint(model, data, validation, task, session, options)
-            store = Store(Path(checkpoint), found)
+        if place is not None:
+            store = Store(place, _fingerprint(model, data, validation, task, session, options))
             session = replace(session, store=store)
         for line in _lines(model, session, progress, options):
             session.log(line)
@@ -162,7 +225,9 @@ def session_of(
     """Return what stays the same while training."""
     check_task(task)
     if not isinstance(optimizer, Optimizer):
-        raise SpecError(shown(optimizer), subject="the optimizer", expected="one that is made, as train.adamw(1e-3)")
+        raise SpecError(
+            shown(optimizer), subject="the optimizer", expected="one that is made, as train.optim.adamw(1e-3)"
+        )
     names = trained(model.params, options.freeze, options.only, model.origin.aliases if model.origin else None)
     sides = divided(as_data(data), validation, task, options)
     batches = feed(sides.training, options.batch_size, int(options.seed), sides.weights)
@@ -212,40 +277,44 @@ def _check_arrays(params: Mapping[str, Array]) -> None:
 
 
 def _begin(store: Store | None, session: Session, progress: Progress, resume: bool) -> None:
-    """Continue from the checkpoint, or make sure that there is none to be lost, and hold what is to be held."""
+    """Continue from the state, or make sure that there is none to be lost, and hold what is to be held."""
     if store is None:
         if resume:
-            raise SpecError("resume without a checkpoint", remedy="name the checkpoint's directory")
+            raise SpecError(f"{option('resume')} goes with {option('state')}", remedy="name the state's directory")
     elif resume and store.is_there:
         store.restore(session, progress)
         session.log(f"continuing from {store.directory} after step {progress.step:,}")
     elif store.is_there:
-        raise SourceError(
-            "holds a checkpoint", subject=store.directory, remedy="resume to continue it, or name another directory"
-        )
+        remedy = f"{option('resume')} continues it; or name another directory"
+        raise SourceError("holds a training's state", subject=store.directory, remedy=remedy)
     else:
         check_place(store.directory)
         if resume:
-            session.log(f"there is no checkpoint in {store.directory} yet: beginning anew")
+            session.log(f"there is no state in {store.directory} yet: beginning anew")
     if not progress.step:
         progress.held.apply(session.trained)
         progress.held.prune(session.trained, 0)
+
+
+_SHOWN_ELSEWHERE = ("freeze", "only", "clip_norm", "keep")
+"""Options that decide, and that what learns, the optimiser's stages and ``keep_best`` tell of."""
 
 
 def _fingerprint(
     model: Model, data: Any, validation: Any, task: Task, session: Session, options: Recipe
 ) -> Fingerprint:
     """Tell this training from others: by all that decides what it gives."""
-    names = ("batch_size", "accumulate", "seed", "sampler", "patience", "prune")
+    names = [one.name for one in OPTIONS if one.decides and one.name not in _SHOWN_ELSEWHERE]
     found: dict[str, Any] = {name: getattr(options, name) for name in names}
     masks = {name: np.asarray(options.masks[name]) for name in options.masks} if options.masks is not None else {}
     average = None if options.average is None else options.average.decay or "swa"
     found |= {"task": task, "monitor": session.monitor, "keep_best": session.keep_best, "average": average}
+    found["masks"] = sorted(masks.items())
     source, held_out = as_data(data), validation
     if validation is not None and not isinstance(validation, (int, float)):
         held_out = as_data(validation)
     arrays = {**getattr(model.run, "frozen", {}), **model.params}
-    return fingerprint(arrays, session.optimizer, session.names, source, held_out, **found, masks=sorted(masks.items()))
+    return fingerprint(arrays, session.optimizer, session.names, source, held_out, **found)
 
 
 def _lines(model: Model, session: Session, progress: Progress, options: Recipe) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from weighttools.core.patterns import matching
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 
 
 def trained(

@@ -10,7 +10,7 @@ import numpy as np
 
 from weighttools.core.patterns import matching, not_found
 from weighttools.errors import SpecError, few
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim.groups import decays
 from weighttools.transforms import initializer_ranges as ranges
 
@@ -115,7 +115,7 @@ def gradual(final: float, **options: Any) -> Gradual:
 
 
 @dataclass(slots=True)
-class Held:
+class ZeroMasks:
     """What is held at zero: for some tensors which elements are kept.
 
     Parameters
@@ -188,7 +188,7 @@ def held(
     params: Mapping[str, Array],
     n_steps: int | None,
     known: Collection[str],
-) -> Held:
+) -> ZeroMasks:
     """Return what to hold, checked against the trained arrays.
 
     Parameters
@@ -225,7 +225,7 @@ def held(
     schedule = None if prune is None else prune.with_steps(n_steps)
     if schedule is not None:
         schedule.names(params)
-    return Held(kept, schedule)
+    return ZeroMasks(kept, schedule)
 
 
 def _check_shape(name: str, given: Sequence[int], shape: Sequence[int]) -> None:

@@ -13,12 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from weighttools.errors import SpecError, TrainingError, few
-from weighttools.train.autograd.tape import Array, value_and_grad
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.autograd.tape import value_and_grad
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting import watching
 from weighttools.train.fitting.evaluation import measured
 from weighttools.train.fitting.feeding import Feed, Given, cast, n_units
-from weighttools.train.fitting.held import Held
+from weighttools.train.fitting.held import ZeroMasks
 from weighttools.train.fitting.history import History
 from weighttools.train.optim.averages import Accumulation, Average
 from weighttools.train.optim.chains import Optimizer, State
@@ -33,8 +34,8 @@ SECONDS = 10.0
 """Between lines that tell of the progress inside an epoch."""
 
 
-class Store(Protocol):
-    """Where checkpoints go."""
+class StateStore(Protocol):
+    """Where the training's state goes."""
 
     def save(self, session: Session, progress: Progress) -> None:
         """Write one."""
@@ -68,7 +69,7 @@ class Session:
     accumulate, seed, patience, monitor, keep_best, every
         As of `fit`; `monitor` is a metric of the validation data, or the training loss.
     store
-        Where checkpoints go; None without.
+        Where the state goes; None without.
     log
         Takes lines.
     notes
@@ -93,10 +94,10 @@ class Session:
     every: int | None
     log: Callable[[str], object]
     notes: Sequence[str] = ()
-    store: Store | None = None
+    store: StateStore | None = None
 
     def saved(self) -> str:
-        """Say where the last good checkpoint is."""
+        """Say where the last good state is."""
         return self.store.saved() if self.store else ""
 
     @property
@@ -142,7 +143,7 @@ class Progress:
     """
 
     state: State
-    held: Held
+    held: ZeroMasks
     average: Average | None = None
     step: int = 0
     epoch: int = 0

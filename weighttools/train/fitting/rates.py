@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from weighttools.core.options import takes
 from weighttools.errors import TrainingError
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.fit import progress_of, session_of
+from weighttools.train.fitting.held import Gradual
 from weighttools.train.fitting.loop import Session, update
-from weighttools.train.fitting.model import Model, weights
-from weighttools.train.fitting.recipe import Options, Recipe
+from weighttools.train.fitting.options import OPTIONS
+from weighttools.train.fitting.recipe import Recipe
 from weighttools.train.memory import keep_pages
 from weighttools.train.optim.chains import Optimizer, adamw
 from weighttools.train.optim.schedules import RangeTest, range_test
 from weighttools.train.parallel import threads_for
+from weighttools.train.tasks.model import Model, weights
 from weighttools.train.tasks.task import Task
 
-if TYPE_CHECKING:
-    from typing import Unpack
+_TAKEN = ("batch_size", "freeze", "only", "masks", "prune", "sampler", "clip_norm", "accumulate", "seed")
+"""Options of `fit` that change what a step does."""
 
 
+@takes(*(one for one in OPTIONS if one.name in _TAKEN))
 def find_rate(
     model: Model,
     data: Any,
@@ -34,7 +38,15 @@ def find_rate(
     low: float = 1e-7,
     high: float = 1.0,
     n_steps: int = 100,
-    **recipe: Unpack[Options],
+    batch_size: int = 32,
+    freeze: Sequence[str] = (),
+    only: Sequence[str] = (),
+    masks: Mapping[str, Any] | None = None,
+    prune: Gradual | None = None,
+    sampler: str = "shuffle",
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    seed: int = 0,
 ) -> RangeTest:
     """Train a copy with growing rates, and return the rates, the losses and a suggestion; the model stays as it is.
 
@@ -43,7 +55,7 @@ def find_rate(
 
     Parameters
     ----------
-    model, data, task, recipe
+    model, data, task, batch_size, freeze, only, masks, prune, sampler, clip_norm, accumulate, seed
         As for `fit`.
     optimizer
         Its rate does not matter; AdamW by default.
@@ -55,7 +67,7 @@ def find_rate(
     ----------
     Smith, Cyclical Learning Rates for Training Neural Networks, arXiv:1506.01186, section 3.3.
     """
-    options = replace(Recipe.of(**recipe), steps=n_steps)
+    options = Recipe(1, n_steps, batch_size, freeze, only, masks, prune, sampler, clip_norm, accumulate, None, seed)
     copy = replace(model, params={name: np.array(p, order="C") for name, p in model.params.items()})
     session = session_of(copy, data, None, task, optimizer or adamw(), options)
     progress, batches = progress_of(session, options), _endless(session)

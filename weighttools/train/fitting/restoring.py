@@ -1,6 +1,6 @@
-"""Reading a training's checkpoint: all of it is checked before anything of the training is changed.
+"""Reading a training's state: all of it is checked before anything of the training is changed.
 
-The digests tell damage; what they cannot tell (who edits a checkpoint can make new ones), kinds, shapes and sums do:
+The digests tell damage; what they cannot tell (who edits a state can make new ones), kinds, shapes and sums do:
 whatever is restored is a state that this training could have been in.
 """
 
@@ -18,7 +18,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError
 from weighttools.formats.opening import open as open_checkpoint
 from weighttools.io.text import read_json
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting import watching
 from weighttools.train.fitting.history import STEPS
 from weighttools.train.fitting.loop import Best, Progress, Session
@@ -29,7 +29,7 @@ WEIGHTS, REST, NUMBERS = "model.safetensors", "training.safetensors", "training.
 ARRAYS = (WEIGHTS, REST)
 COUNTS = ("step", "epoch", "position", "n_bad", "optimizer_step", "n_averaged")
 FLOATS = ("loss_sum", "weight_sum")
-REMEDY = "bring the checkpoint back, or remove the directory to begin anew"
+REMEDY = "bring the files back, or remove the directory to begin anew"
 Specs = dict[str, tuple[str, tuple[int, ...]]]
 """dtype and shape by name."""
 
@@ -45,7 +45,7 @@ def value_of(text: Any) -> Any:
 
 
 def digest_of(numbers: Mapping[str, Any]) -> str:
-    """Return a hash of a checkpoint's numbers, whatever their order."""
+    """Return a hash of a state's numbers, whatever their order."""
     import xxhash
 
     return xxhash.xxh3_128(json.dumps(numbers, sort_keys=True).encode()).hexdigest()
@@ -60,7 +60,7 @@ def file_digest(path: Path) -> str:
 
 
 def read_numbers(directory: Path) -> dict[str, Any]:
-    """Return the numbers of a checkpoint, each of its kind, and none that contradicts another.
+    """Return the numbers of a state, each of its kind, and none that contradicts another.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def read_numbers(directory: Path) -> dict[str, Any]:
     path = directory / NUMBERS
     numbers = read_json(path)
     if numbers.get("schema") != SCHEMA:
-        raise CorruptFileError("is no checkpoint of a training", subject=directory, expected=SCHEMA)
+        raise CorruptFileError("is no state of a training", subject=directory, expected=SCHEMA)
     if numbers.pop("digest", None) != digest_of(numbers):
         raise CorruptFileError("was edited or damaged: its digest is of other numbers", subject=path, remedy=REMEDY)
     unlike = [name for name in {**_KINDS, **numbers} if name not in _KINDS or not _fits(name, numbers)]
@@ -146,7 +146,7 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "fingerprint": lambda value: isinstance(value, dict) and all(map(_are_texts, value.values())),
     "digests": lambda value: _has_keys(value, ARRAYS) and _are_texts(value),
 }
-"""What a checkpoint's numbers are."""
+"""What a state's numbers are."""
 
 
 def _agreement(numbers: Mapping[str, Any]) -> dict[str, bool]:

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: a directory that is always whole, and continuing from it to the bit.
+"""The state of a training: a directory that is always whole, and continuing from it to the bit.
 
 ``model.safetensors`` holds the arrays that learn, by the file's names; ``training.safetensors`` what the optimiser,
 averages and masks remember; ``training.json`` the numbers, fingerprints of the model, the data and the recipe, and
@@ -20,8 +20,8 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SpecError
 from weighttools.io.directory import atomic_directory
 from weighttools.io.text import read_json
-from weighttools.train.autograd.tape import Array
-from weighttools.train.data.arrays import Columns
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.data.arrays import ArrayColumns
 from weighttools.train.fitting import restoring, watching
 from weighttools.train.fitting.feeding import Given
 from weighttools.train.fitting.loop import Progress, Session
@@ -29,7 +29,7 @@ from weighttools.train.fitting.recipe import digest, optimizer_words, rate_words
 from weighttools.train.fitting.restoring import ARRAYS, NUMBERS, REST, SCHEMA, WEIGHTS, file_digest, text_of
 from weighttools.train.optim.chains import Optimizer
 from weighttools.train.optim.schedules import Plateau
-from weighttools.write import writing as conversion
+from weighttools.write.plan import plan
 
 FILES = (*ARRAYS, NUMBERS)
 Fingerprint = Mapping[str, Mapping[str, str]]
@@ -37,7 +37,7 @@ Fingerprint = Mapping[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Where a training keeps its checkpoint.
+    """Where a training keeps its state.
 
     Parameters
     ----------
@@ -52,23 +52,23 @@ class Store:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is a checkpoint, whole or not."""
+        """Whether there is a state, whole or not."""
         return any((self.directory / name).is_file() for name in FILES)
 
     def saved(self) -> str:
-        """Say where the last good checkpoint is."""
+        """Say where the last good state is."""
         if not (self.directory / NUMBERS).is_file():
-            return f"there is no checkpoint in {self.directory} yet"
+            return f"there is no state in {self.directory} yet"
         step = read_json(self.directory / NUMBERS).get("step")
-        return f"the last good checkpoint is {self.directory}, after step {step}"
+        return f"the last good state is {self.directory}, after step {step}"
 
     def save(self, session: Session, progress: Progress) -> None:
-        """Write a checkpoint in the place of the one before, which stays whole until then.
+        """Write the state in the place of the one before, which stays whole until then.
 
         Raises
         ------
         TrainingError
-            A weight is not finite: then the checkpoint before is kept.
+            A weight is not finite: then the state before is kept.
         SourceError
             The directory cannot be written.
         SpecError
@@ -79,8 +79,8 @@ class Store:
         numbers = _numbers(session, progress) | {"fingerprint": self.fingerprint}
         check_place(self.directory)
         with atomic_directory(self.directory, force=True) as new:
-            conversion.write(TensorMap.from_arrays(trained), str(new / WEIGHTS))
-            conversion.write(TensorMap.from_arrays(_rest(progress)), str(new / REST))
+            plan(TensorMap.from_arrays(trained), str(new / WEIGHTS)).execute()
+            plan(TensorMap.from_arrays(_rest(progress)), str(new / REST)).execute()
             numbers["digests"] = {name: file_digest(new / name) for name in ARRAYS}
             numbers["digest"] = restoring.digest_of(numbers)
             (new / NUMBERS).write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
@@ -92,7 +92,7 @@ class Store:
         Raises
         ------
         SpecError
-            The checkpoint is of another model, other data or another recipe.
+            The state is of another model, other data or another recipe.
         CorruptFileError
             It is damaged.
         """
@@ -110,12 +110,12 @@ def check_place(directory: Path) -> None:
     Raises
     ------
     SpecError
-        It holds something that is no part of a checkpoint.
+        It holds something that is no part of a state.
     """
     names = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
     other = next((name for name in names if name not in FILES), None)
     if other is not None:
-        expected = "an empty directory, or one that holds a checkpoint alone"
+        expected = "an empty directory, or one that holds a training's state alone"
         raise SpecError(f"holds {other!r}", subject=directory, expected=expected)
 
 
@@ -151,7 +151,7 @@ _KINDS = {"model": "another model", "data": "other data", "recipe": "another rec
 
 
 def _compare(directory: Path, then: Fingerprint, now: Fingerprint) -> None:
-    """Refuse a checkpoint that this training would not have written."""
+    """Refuse a state that this training would not have written."""
     for kind, parts in now.items():
         old = then.get(kind, {})
         name = next((name for name in {**old, **parts} if old.get(name) != parts.get(name)), None)
@@ -161,7 +161,7 @@ def _compare(directory: Path, then: Fingerprint, now: Fingerprint) -> None:
         if name == "learning rate":
             was, now_is = _first_difference(was, now_is)
         raise SpecError(
-            f"is a checkpoint of {_KINDS[kind]}: {name} was {was}, now it is {now_is}",
+            f"is the state of a training with {_KINDS[kind]}: {name} was {was}, now it is {now_is}",
             subject=directory,
             remedy="train as then, or choose another directory",
         )
@@ -207,7 +207,7 @@ def _data_words(data: Any) -> dict[str, str]:
     """Tell data by its length and values: of arrays all, of other data targets and some rows, of batches none."""
     if data is None or isinstance(data, (int, float)):
         return {"share": repr(data)}
-    if isinstance(data, Columns):
+    if isinstance(data, ArrayColumns):
         return {"samples": str(len(data)), "values": digest(data.columns)}
     if isinstance(data, Given):
         return {"samples": "in batches made elsewhere"}

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.readers import Elementwise, Held
-from weighttools.core.tensor import Spec, Tensor
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import counted
-from weighttools.train.autograd.tape import Array
-from weighttools.train.fitting.model import Model, check_model
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.tasks.model import Model, check_model
 from weighttools.transforms.cast import cast_block
 
 RECORD = "weighttools.train"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Data
 from weighttools.train.fitting.feeding import Given, Subset, as_data, column, split
 from weighttools.train.fitting.recipe import Recipe
@@ -68,7 +68,7 @@ def divided(source: Data | Given, validation: Any, task: Task, options: Recipe) 
 def _given(source: Given, validation: Any, task: Task, options: Recipe) -> Sides:
     if isinstance(validation, (int, float)) or options.sampler == "weighted":
         raise SpecError(
-            "batches made elsewhere cannot be split or sampled", subject="data", remedy="give train.arrays(x, y)"
+            "batches made elsewhere cannot be split or sampled", subject="data", remedy="give train.data.arrays(x, y)"
         )
     held_out = None if validation is None else as_data(validation)
     return Sides(source, held_out, task, None, ())

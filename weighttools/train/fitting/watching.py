@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from weighttools.errors import TrainingError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.fitting.feeding import n_samples
 from weighttools.train.optim.sums import global_norm

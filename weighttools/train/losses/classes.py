@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.autograd.operands import floats
-from weighttools.train.autograd.tape import Array, operation
+from weighttools.train.autograd.variable import operation
 from weighttools.train.losses.weighting import normalised, row_weights, times
-from weighttools.train.ops.basic import Result
 from weighttools.train.parallel import blocks, spread
 from weighttools.transforms import initializer_ranges as ranges
 

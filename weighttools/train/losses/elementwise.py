@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.autograd.operands import floats
-from weighttools.train.autograd.tape import Array, operation
+from weighttools.train.autograd.variable import operation
 from weighttools.train.losses.weighting import normalised, positive, row_weights, times, within
-from weighttools.train.ops.basic import Result
 from weighttools.train.ops.pointwise import logistic
 from weighttools.transforms import initializer_ranges as ranges
 

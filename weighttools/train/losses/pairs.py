@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.variable import matmul, mul, sub, sum, transpose
 from weighttools.train.losses.classes import cross_entropy
 from weighttools.train.losses.weighting import normalised, positive, row_weights
-from weighttools.train.ops.basic import matmul, mul, sub, sum, transpose
 from weighttools.train.ops.norms import normalize
 from weighttools.train.ops.pointwise import relu
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 
 
 def normalised(weights: Array, reduction: str, name: str) -> Array:

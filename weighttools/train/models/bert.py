@@ -13,7 +13,7 @@ from weighttools.train.ops import attention, gelu, mul, sum, tanh
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class LayerNames:
     """What a family calls the parts of a layer, and where its layers lie."""
 
     layer: str = "encoder.layer.{}"
@@ -28,9 +28,9 @@ class Names:
     pooler: str = "pooler.dense"
 
 
-BERT = Names()
-ELECTRA = Names(widened="embeddings_project", pooler="")
-DISTILBERT = Names(
+BERT = LayerNames()
+ELECTRA = LayerNames(widened="embeddings_project", pooler="")
+DISTILBERT = LayerNames(
     "transformer.layer.{}",
     ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
     "attention.out_lin",
@@ -40,7 +40,7 @@ DISTILBERT = Names(
     "output_layer_norm",
     pooler="",
 )
-ALBERT = Names(
+ALBERT = LayerNames(
     "encoder.albert_layer_groups.{}.albert_layers.{}",
     ("attention.query", "attention.key", "attention.value"),
     "attention.dense",
@@ -65,7 +65,7 @@ def bert(
     prefix: str = "",
     segments: Any = 0,
     lengths: Sequence[int] | None = None,
-    names: Names = BERT,
+    names: LayerNames = BERT,
     groups: int | None = None,
     inner: int = 1,
     padding: int | None = None,
@@ -130,7 +130,7 @@ def positions(ids: Any, lengths: Sequence[int] | None, padding: int | None = Non
     return real.cumsum(-1) * real + padding
 
 
-def _places(names: Names, layers: int, groups: int | None, inner: int) -> list[str]:
+def _places(names: LayerNames, layers: int, groups: int | None, inner: int) -> list[str]:
     """Return where the layers lie, in the order in which they are run; a shared one more than once."""
     if groups is None:
         return [names.layer.format(i) for i in range(layers)]

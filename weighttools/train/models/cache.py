@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array, Variable
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.autograd.variable import Variable
 
 
 class Cache:

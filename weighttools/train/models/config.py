@@ -10,9 +10,9 @@ from weighttools.errors import SpecError, UnsupportedError, few
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.bert import first_pool
 from weighttools.train.models.decoding import soft_cap
-from weighttools.train.models.families import FAMILIES, Family, Options
+from weighttools.train.models.families import FAMILIES, ModelFamily, Options
 from weighttools.train.models.scope import Scope
-from weighttools.train.models.settings import Settings
+from weighttools.train.models.settings import ModelSettings
 from weighttools.train.ops import linear
 
 HEAD = "lm_head.weight"
@@ -39,7 +39,7 @@ def from_config(config: Mapping[str, Any], names: Iterable[str]) -> Architecture
     kind = kind_of(config, known)
     if kind is None or kind not in FAMILIES:
         raise unknown(f"no function for model_type {kind!r}", known, ", ".join(FAMILIES))
-    family, settings = FAMILIES[kind], Settings(kind, config)
+    family, settings = FAMILIES[kind], ModelSettings(kind, config)
     family.refuse(settings)
     options = family.options(settings)
     prefix = next((n.removesuffix(family.anchor) for n in known if n.endswith(family.anchor)), None)
@@ -68,13 +68,13 @@ _OLD = ("albert", "bert", "distilbert", "electra", "roberta")
 def unknown(fact: str, names: list[str], expected: str | None = None) -> UnsupportedError:
     """Return the error for a file that no function here fits: the names, and how to write a function of them."""
     first = next((n for n in names if n.endswith(("weight", "kernel"))), names[0] if names else "fc.weight")
-    example = f"`def model(p, x): return train.linear(x, p[{first!r}])`"
+    example = f"`def model(p, x): return train.ops.linear(x, p[{first!r}])`"
     return UnsupportedError(
         fact, expected=expected, remedy=f"write one over the file's names: {few(names, 3)}; as in {example}"
     )
 
 
-def _assembled(family: Family, s: Settings, options: Options, prefix: str, known: list[str]) -> Architecture:
+def _assembled(family: ModelFamily, s: ModelSettings, options: Options, prefix: str, known: list[str]) -> Architecture:
     required, optional = ([prefix + name for name in part] for part in family.tensors(options, s))
     output = pooler = None
     if family.kind == "decoder":

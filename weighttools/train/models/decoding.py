@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array, operation
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.autograd.variable import operation
 from weighttools.train.models.bert import positions
 from weighttools.train.models.cache import Cache
 from weighttools.train.models.rotary import Rotary
 from weighttools.train.ops import attention, concat, matmul, softmax, tanh
-from weighttools.train.ops.basic import Result
 
 _BANNED = -1e30
 

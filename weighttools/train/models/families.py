@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weighttools.errors import UnsupportedError
-from weighttools.train.models.bert import ALBERT, BERT, DISTILBERT, ELECTRA, Names, bert
+from weighttools.train.models.bert import ALBERT, BERT, DISTILBERT, ELECTRA, LayerNames, bert
 from weighttools.train.models.gpt2 import gpt2_hidden
 from weighttools.train.models.llama import Layers, decoder
 from weighttools.train.models.rotary import PARTIAL, Rotary, rotary
-from weighttools.train.models.settings import Settings
+from weighttools.train.models.settings import ModelSettings
 
 Options = dict[str, Any]
 Tensors = tuple[list[str], list[str]]
@@ -24,7 +24,7 @@ _BOTH = (".weight", ".bias")
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ModelFamily:
     """A family.
 
     Parameters
@@ -49,14 +49,14 @@ class Family:
 
     kind: str
     body: Callable[..., Any]
-    options: Callable[[Settings], Options]
-    tensors: Callable[[Options, Settings], Tensors]
+    options: Callable[[ModelSettings], Options]
+    tensors: Callable[[Options, ModelSettings], Tensors]
     anchor: str
     size: str = "hidden_size"
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     final_cap: float | None = None
 
-    def refuse(self, settings: Settings) -> None:
+    def refuse(self, settings: ModelSettings) -> None:
         """Raise UnsupportedError for what config.json asks and `body` does not do."""
         for key, allowed in self.only.items():
             value = settings.get(key)
@@ -71,8 +71,8 @@ def _ends(names: Iterable[str], ends: Sequence[str] = _BOTH) -> list[str]:
 # Encoders.
 
 
-def _bert(names: Names, **own: Any) -> Callable[[Settings], Options]:
-    def options(s: Settings) -> Options:
+def _bert(names: LayerNames, **own: Any) -> Callable[[ModelSettings], Options]:
+    def options(s: ModelSettings) -> Options:
         return {
             "layers": s.count("num_hidden_layers", most=MOST_LAYERS),
             "heads": s.count("num_attention_heads"),
@@ -84,11 +84,11 @@ def _bert(names: Names, **own: Any) -> Callable[[Settings], Options]:
     return options
 
 
-def _roberta(s: Settings) -> Options:
+def _roberta(s: ModelSettings) -> Options:
     return {**_bert(BERT)(s), "padding": s.count("pad_token_id", default=1, least=0)}
 
 
-def _distilbert(s: Settings) -> Options:
+def _distilbert(s: ModelSettings) -> Options:
     return {
         "layers": s.count("n_layers", most=MOST_LAYERS),
         "heads": s.count("n_heads"),
@@ -97,14 +97,14 @@ def _distilbert(s: Settings) -> Options:
     }
 
 
-def _albert(s: Settings) -> Options:
+def _albert(s: ModelSettings) -> Options:
     options = _bert(ALBERT, activation="gelu_new")(s)
     groups = s.count("num_hidden_groups", default=1, most=options["layers"])
     return {**options, "groups": groups, "inner": s.count("inner_group_num", default=1, most=MOST_LAYERS)}
 
 
-def _bert_tensors(o: Options, s: Settings) -> Tensors:
-    names: Names = o["names"]
+def _bert_tensors(o: Options, s: ModelSettings) -> Tensors:
+    names: LayerNames = o["names"]
     n = o.get("groups") or o["layers"]
     places = [names.layer.format(i, j) for i in range(n) for j in range(o.get("inner", 1))]
     parts = (*names.qkv, names.attended, names.attention_norm, names.up, names.down, names.norm)
@@ -115,14 +115,14 @@ def _bert_tensors(o: Options, s: Settings) -> Tensors:
 
 _ABSOLUTE = {"position_embedding_type": ("absolute",), "is_decoder": (False,)}
 _WORDS = "embeddings.word_embeddings.weight"
-_BERT = Family("encoder", bert, _bert(BERT), _bert_tensors, _WORDS, only=_ABSOLUTE)
-_ROBERTA = Family("encoder", bert, _roberta, _bert_tensors, _WORDS, only=_ABSOLUTE)
+_BERT = ModelFamily("encoder", bert, _bert(BERT), _bert_tensors, _WORDS, only=_ABSOLUTE)
+_ROBERTA = ModelFamily("encoder", bert, _roberta, _bert_tensors, _WORDS, only=_ABSOLUTE)
 
 
 # Decoders.
 
 
-def _gpt2(s: Settings) -> Options:
+def _gpt2(s: ModelSettings) -> Options:
     return {
         "layers": s.count("n_layer", "num_hidden_layers", most=MOST_LAYERS),
         "heads": s.count("n_head", "num_attention_heads"),
@@ -131,7 +131,7 @@ def _gpt2(s: Settings) -> Options:
     }
 
 
-def _gpt2_tensors(o: Options, s: Settings) -> Tensors:
+def _gpt2_tensors(o: Options, s: ModelSettings) -> Tensors:
     parts = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
     layers = [f"h.{i}.{part}" for i in range(o["layers"]) for part in parts]
     return ["wte.weight", "wpe.weight", *_ends([*layers, "ln_f"])], []
@@ -170,7 +170,7 @@ class Style:
     head_size: int | None = None
 
 
-def _kin(style: Style, s: Settings) -> Options:
+def _kin(style: Style, s: ModelSettings) -> Options:
     heads, size = s.count("num_attention_heads"), s.count("hidden_size")
     layers = s.count("num_hidden_layers", most=MOST_LAYERS)
     head_size = s.count("head_dim", default=style.head_size or max(1, size // heads))
@@ -192,7 +192,7 @@ def _kin(style: Style, s: Settings) -> Options:
     return {"layers": layers, "how": how, "embed_scale": size**0.5 if style.gemma else 1}
 
 
-def _layer_types(style: Style, s: Settings, layers: int) -> list[str]:
+def _layer_types(style: Style, s: ModelSettings, layers: int) -> list[str]:
     """Return ``"sliding_attention"`` or ``"full_attention"`` for every layer."""
     kinds, said = ("full_attention", "sliding_attention"), s.get("layer_types")
     none = [kinds[0]] * layers
@@ -211,7 +211,7 @@ def _layer_types(style: Style, s: Settings, layers: int) -> list[str]:
     return [kinds[bool((i + 1) % every)] for i in range(layers)]
 
 
-def _rotaries(style: Style, s: Settings, head_size: int, slides: Sequence[bool]) -> tuple[Rotary, ...]:
+def _rotaries(style: Style, s: ModelSettings, head_size: int, slides: Sequence[bool]) -> tuple[Rotary, ...]:
     said = dict(s.part("rope_parameters"))
     base = {key: s.get(key) for key in ("rope_theta", "partial_rotary_factor")}
     base["original_max_position_embeddings"] = s.get("original_max_position_embeddings", "max_position_embeddings")
@@ -223,7 +223,7 @@ def _rotaries(style: Style, s: Settings, head_size: int, slides: Sequence[bool])
     return tuple(found["sliding_attention" if slide else "full_attention"] for slide in slides)
 
 
-def _turned(parameters: Mapping[str, Any], s: Settings) -> Mapping[str, Any]:
+def _turned(parameters: Mapping[str, Any], s: ModelSettings) -> Mapping[str, Any]:
     """Return what `rotary` is asked: a part of each head turns in `PARTIAL` only, and plain kinds elsewhere ignore it.
 
     Source: transformers, ``compute_default_rope_parameters`` of each family; with a scaling its Llama fails.
@@ -241,7 +241,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _kin_tensors(style: Style, o: Options, s: Settings) -> Tensors:
+def _kin_tensors(style: Style, o: Options, s: ModelSettings) -> Tensors:
     sums = ("self_attn.qkv_proj", "mlp.gate_up_proj") if style.fused else _SEPARATE
     parts = [*sums, "self_attn.o_proj", "mlp.down_proj"]
     norms = ["input_layernorm", "post_attention_layernorm"]
@@ -255,8 +255,10 @@ def _kin_tensors(style: Style, o: Options, s: Settings) -> Tensors:
 _SEPARATE = (*(f"self_attn.{n}_proj" for n in "qkv"), "mlp.gate_proj", "mlp.up_proj")
 
 
-def _llama(style: Style, only: Mapping[str, tuple[Any, ...]] | None = None, final_cap: float | None = None) -> Family:
-    return Family(
+def _llama(
+    style: Style, only: Mapping[str, tuple[Any, ...]] | None = None, final_cap: float | None = None
+) -> ModelFamily:
+    return ModelFamily(
         "decoder",
         decoder,
         functools.partial(_kin, style),
@@ -272,19 +274,19 @@ _GEMMA3 = _llama(
     Style(6, "gelu_pytorch_tanh", True, True, head_norms=True, query_scale=True, theta=1e6, head_size=256), _CAUSAL
 )
 
-FAMILIES: Mapping[str, Family] = {
-    "albert": Family("encoder", bert, _albert, _bert_tensors, _WORDS, only=_ABSOLUTE),
+FAMILIES: Mapping[str, ModelFamily] = {
+    "albert": ModelFamily("encoder", bert, _albert, _bert_tensors, _WORDS, only=_ABSOLUTE),
     "bert": _BERT,
     "camembert": _ROBERTA,
-    "distilbert": Family("encoder", bert, _distilbert, _bert_tensors, _WORDS, "dim"),
-    "electra": Family("encoder", bert, _bert(ELECTRA), _bert_tensors, _WORDS, only=_ABSOLUTE),
+    "distilbert": ModelFamily("encoder", bert, _distilbert, _bert_tensors, _WORDS, "dim"),
+    "electra": ModelFamily("encoder", bert, _bert(ELECTRA), _bert_tensors, _WORDS, only=_ABSOLUTE),
     "gemma": _llama(Style(activation="gelu_pytorch_tanh", gemma=True, head_size=256), _CAUSAL),
     "gemma2": _llama(
         Style(2, "gelu_pytorch_tanh", True, True, query_scale=True, cap=50.0, head_size=256), _CAUSAL, 30.0
     ),
     "gemma3": _GEMMA3,
     "gemma3_text": _GEMMA3,
-    "gpt2": Family(
+    "gpt2": ModelFamily(
         "decoder",
         gpt2_hidden,
         _gpt2,

@@ -15,7 +15,7 @@ from weighttools.families.packed import refuse
 from weighttools.formats.opening import PathLike, open
 from weighttools.io.beside import LEAVES, is_link_out
 from weighttools.io.text import read_json_beside
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.config import from_config, kind_of
 from weighttools.train.models.gguf import from_gguf, is_gguf

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from weighttools.errors import SpecError, UnsupportedError
+from weighttools.errors import SpecError, UnsupportedError, option
 
 ACTIVATION = "weighttools.activation"
 """The metadata entry of a model that was trained here."""
@@ -36,7 +36,7 @@ def activation_of(metadata: Mapping[str, Any]) -> str | None:
         raise SpecError(
             f"the layers have different activations: {', '.join(dict.fromkeys(inner))}",
             expected="one for all of a plain stack",
-            remedy="give activation= (--activation), or write the model's function",
+            remedy=f"give {option('activation')}, or write the model's function",
         )
     return inner[0] if inner else None
 

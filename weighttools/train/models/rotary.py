@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError, UnsupportedError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.ops import concat, rope
 
 _NUMBERS = {

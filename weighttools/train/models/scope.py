@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError, TensorNotFoundError
-from weighttools.train.autograd.recompute import checkpoint
+from weighttools.train.autograd import recomputation
 from weighttools.train.ops import embedding, layer_norm, linear, rms_norm, transpose
 
 _CUT = "cut texts to the positions that the model has (max_length), or let fewer tokens follow (max_new_tokens)"
@@ -48,7 +48,7 @@ class Scope:
         return Scope(self.p, f"{self.prefix}{name}.")
 
     def only(self, name: str) -> dict[str, Any]:
-        """Return the arrays of the part `name`, by their full names: what a checkpointed layer is given."""
+        """Return the arrays of the part `name`, by their full names: what a recomputed layer is given."""
         start = f"{self.prefix}{name}."
         return {key: array for key, array in self.p.items() if key.startswith(start)}
 
@@ -98,7 +98,7 @@ def stacked(step: Any, root: Scope, x: Any, places: Iterable[str], recompute: bo
     """
     for i, place in enumerate(places):
         if recompute:
-            x = checkpoint(_alone(step, f"{root.prefix}{place}.", i), root.only(place), x)
+            x = recomputation.recompute(_alone(step, f"{root.prefix}{place}.", i), root.only(place), x)
         else:
             x = step(root.inside(place), x, i)
     return x

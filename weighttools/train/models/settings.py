@@ -25,7 +25,7 @@ _MOST = 1 << 24
 """No count of a model that is run here comes near."""
 
 
-class Settings:
+class ModelSettings:
     """What config.json says of a model of `kind`; of one with parts, the text part counts.
 
     Parameters

@@ -57,7 +57,7 @@ class Layer:
         return [Scope(p)[self.bias]] if self.bias else []
 
 
-class Step(NamedTuple):
+class ConvolutionStep(NamedTuple):
     """Padding and stride of a convolution, and the window of the pooling after it."""
 
     padding: tuple[int, ...]
@@ -92,7 +92,7 @@ class Geometry:
         """Return what pooling does with a window."""
         return avg_pool if self.pool.startswith("mean-") else max_pool
 
-    def plan(self, convolutions: Sequence[Layer]) -> list[Step]:
+    def plan(self, convolutions: Sequence[Layer]) -> list[ConvolutionStep]:
         """Return what is done by each convolution."""
         n = len(convolutions)
         pooled = {"each": range(n), "last": (n - 1,), "none": ()}[self.pool.removeprefix("mean-")]
@@ -100,7 +100,7 @@ class Geometry:
         if len(strides) != n:
             raise SpecError(f"{len(strides)} strides for {n} convolutions", expected="one, or one for each")
         return [
-            Step(self._border(layer, stride), stride, 2 if i in pooled else 1)
+            ConvolutionStep(self._border(layer, stride), stride, 2 if i in pooled else 1)
             for i, (layer, stride) in enumerate(zip(convolutions, strides, strict=True))
         ]
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.autograd.operands import floats
-from weighttools.train.autograd.tape import Array, operation
-from weighttools.train.ops.basic import Result
+from weighttools.train.autograd.variable import operation
 from weighttools.train.parallel import SPLIT, blocks, n_threads, scratch, spread
 
 _BANNED = -1e30

@@ -10,8 +10,9 @@ import numpy as np
 
 from weighttools.core import blas
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array, Slot, operation
-from weighttools.train.ops.basic import Result
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array, Slot
+from weighttools.train.autograd.variable import operation
 from weighttools.train.ops.product import product
 from weighttools.train.parallel import CHEAP, blocks, spread
 
@@ -66,7 +67,7 @@ def linear(x: Array, w: Array, b: Array | None = None, /) -> Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowGradient:
     """A table's gradient that touches only the rows `ids`, which may repeat; it is scattered, never a second table.
 
     `shape` is the table's.
@@ -107,4 +108,4 @@ def embedding(table: Array, /, *, ids: Array) -> Result:
             expected=f"0 to {len(table) - 1:,}",
         )
     shape = table.shape
-    return table[ids], lambda dy, need: (Rows(shape, ids.reshape(-1), dy.reshape(-1, shape[1])),)
+    return table[ids], lambda dy, need: (RowGradient(shape, ids.reshape(-1), dy.reshape(-1, shape[1])),)

@@ -1,4 +1,4 @@
-"""Dropout, seeded: the same seed drops the same elements, so that a checkpointed layer can be run again."""
+"""Dropout, seeded: the same seed drops the same elements, so that a recomputed layer can be run again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.autograd.operands import floats
-from weighttools.train.autograd.tape import Array, operation
-from weighttools.train.ops.basic import Result
+from weighttools.train.autograd.variable import operation
 
 
 @operation

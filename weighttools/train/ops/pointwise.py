@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from weighttools.train.autograd.arithmetic import Result
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.autograd.operands import floats
-from weighttools.train.autograd.tape import Array, operation
-from weighttools.train.ops.basic import Result
+from weighttools.train.autograd.variable import operation
 from weighttools.train.parallel import CHEAP, blocks, scratch, spread
 from weighttools.transforms import initializer_ranges as ranges
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.core import blas
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.parallel import BLOCK, n_threads, spread
 
 PIECE = 1 << 22

@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.parallel import blocks, scratch, spread
 
 

@@ -23,12 +23,12 @@ import numpy as np
 
 from weighttools.core.patterns import not_found
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim import fused, matrices, transforms
 from weighttools.train.optim.groups import Rule, decays, describe, is_hidden_matrix
 from weighttools.train.optim.quantised import QuantisedAdam
 from weighttools.train.optim.schedules import Schedule
-from weighttools.train.optim.transforms import Piece, Step, Transform
+from weighttools.train.optim.transforms import ParameterRun, Step, Transform
 from weighttools.train.parallel import BLOCK, scratch, spread
 from weighttools.transforms import initializer_ranges as ranges
 
@@ -235,7 +235,7 @@ def _run(
 ) -> None:
     """Send one piece through the chain and apply the result."""
     out, spare = scratch(p.shape, 2, p.dtype)
-    piece = Piece(p, slots, spare, is_decayed)
+    piece = ParameterRun(p, slots, spare, is_decayed)
     for i, (stage, common) in enumerate(stages, 1):
         u = stage.kernel(u, out, piece, common, rate if i == len(stages) else 1.0)
     shrink, threshold = ends

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from weighttools.errors import counted, few
 from weighttools.families import parameters
-from weighttools.families.roles import Role
-from weighttools.train.autograd.tape import Array
+from weighttools.families.role_types import Role
+from weighttools.train.autograd.gradients import Array
 
 Rule = Callable[[str, Array], bool]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim.sums import rms
-from weighttools.train.optim.transforms import Piece, Shapes, Stateless, Step
+from weighttools.train.optim.transforms import ParameterRun, Shapes, Stateless, Step
 from weighttools.transforms import initializer_ranges as ranges
 
 
@@ -55,7 +55,7 @@ class Adafactor(Stateless):
         """Return the share of the new squares, and the largest rate."""
         return step.number**self.beta2_decay, step.number**-0.5
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: tuple[float, float], gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: tuple[float, float], gain: float) -> Array:
         """Divide by the estimated root mean squares; clip and scale by the parameter's own size."""
         tiny = float(np.finfo(u.dtype).eps)
         np.multiply(u, u, out=piece.scratch)
@@ -101,7 +101,7 @@ class Muon(Stateless):
             raise SpecError(f"a parameter of shape {p.shape}", subject="Muon", expected="a matrix")
         return {"momentum": p.shape}
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: Any, gain: float) -> Array:
         """Update the momentum and make it near-orthogonal."""
         m = _lerp(piece.slots["momentum"], u, 1 - self.momentum)
         update = u + (m - u) * self.momentum if self.nesterov else m

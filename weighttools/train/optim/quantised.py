@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from weighttools.train.autograd.tape import Array
-from weighttools.train.optim.transforms import Adam, Piece, Shapes
+from weighttools.train.autograd.gradients import Array
+from weighttools.train.optim.transforms import Adam, ParameterRun, Shapes
 
 BLOCK = 2048
 """Elements that share a scale."""
@@ -45,7 +45,7 @@ class QuantisedAdam(Adam):
         moments = ("first_moment", "root_moment")
         return {f"{m}_codes": p.shape for m in moments} | {f"{m}_scale": scales for m in moments}
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: tuple[float, float], gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: tuple[float, float], gain: float) -> Array:
         """Read the moments, update and divide as Adam does, and store them again."""
         if "first_moment_sum" in piece.slots:
             return Adam.kernel(self, u, out, piece, common, gain)
@@ -64,14 +64,14 @@ class QuantisedAdam(Adam):
         return out
 
 
-def _read(piece: Piece, name: str, dtype: Any) -> Array:
+def _read(piece: ParameterRun, name: str, dtype: Any) -> Array:
     values = np.take(table(name == "first_moment"), piece.slots[f"{name}_codes"], mode="clip")  # quickest so
     values = values.astype(dtype, copy=False)
     _times(values, piece.slots[f"{name}_scale"])
     return values
 
 
-def _write(piece: Piece, name: str, values: Array) -> None:
+def _write(piece: ParameterRun, name: str, values: Array) -> None:
     scale = piece.slots[f"{name}_scale"]
     np.maximum.reduceat(np.abs(values, out=piece.scratch), np.arange(0, values.size, BLOCK), out=scale)
     shares = np.array(values, values.dtype)

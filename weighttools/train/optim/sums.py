@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.parallel import BLOCK, blocks, spread, threads_for
 
 PIECES = 32

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from weighttools.errors import SpecError
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.optim.sums import global_norm
 from weighttools.transforms import initializer_ranges as ranges
 
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     norm: float | None = None
 
 
-class Piece(NamedTuple):
+class ParameterRun(NamedTuple):
     """A run of one parameter: its values, its state by slot, scratch of the same shape, and whether it decays."""
 
     p: Array
@@ -58,7 +58,7 @@ class Transform(Protocol):
     def strides(self) -> Mapping[str, int]: ...
     def slots(self, p: Array) -> Shapes: ...
     def begin(self, step: Step) -> Any: ...
-    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array: ...
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: Any, gain: float) -> Array: ...
 
 
 class Stateless:
@@ -84,7 +84,7 @@ class Scale(Stateless):
 
     factor: float = 1.0
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: Any, gain: float) -> Array:
         """Multiply."""
         return np.multiply(u, self.factor * gain, out=out)
 
@@ -112,7 +112,7 @@ class ClipNorm(Stateless):
         """Return what gradients of this joint norm are multiplied by."""
         return min(1.0, self.limit / (norm + 1e-6))
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: float, gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: float, gain: float) -> Array:
         """Multiply, if there is anything to do."""
         factor = gain * self.factor(common)
         return u if factor == 1 else np.multiply(u, factor, out=out)
@@ -128,7 +128,7 @@ class ClipValue(Stateless):
         ranges.limits("clipping by value", limit=self.limit)
         ranges.plain(self)
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: Any, gain: float) -> Array:
         """Clip."""
         np.clip(u, -self.limit, self.limit, out=out)
         return out if gain == 1 else np.multiply(out, gain, out=out)
@@ -145,7 +145,7 @@ class Penalty(Stateless):
         ranges.amounts("a penalty", l1=self.l1, l2=self.l2)
         ranges.plain(self)
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: Any, gain: float) -> Array:
         """Add the penalties' gradients."""
         if piece.decays and self.l2:
             u = np.add(u, np.multiply(piece.p, self.l2, out=piece.scratch), out=out)
@@ -179,7 +179,7 @@ class Momentum(Stateless):
         """Keep the running sum."""
         return {"momentum": p.shape}
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: Any, gain: float) -> Array:
         """Update the sum."""
         m = piece.slots["momentum"]
         m *= self.momentum
@@ -222,7 +222,7 @@ class Adam(Stateless):
         root = math.sqrt((1 - b2) / (1 - b2**t))
         return (1 - b1) / (1 - b1**t) / root, self.eps / root
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: tuple[float, float], gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: tuple[float, float], gain: float) -> Array:
         """Update both sums and divide."""
         m, v = piece.slots["first_moment_sum"], piece.slots["second_moment_sum"]
         m *= self.betas[0]
@@ -260,7 +260,7 @@ class RootMeanSquare(Stateless):
         """Keep the squares."""
         return {"squares": p.shape}
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: Any, gain: float) -> Array:
         """Update the squares and divide."""
         s, t = piece.slots["squares"], np.multiply(u, u, out=piece.scratch)
         if self.alpha is not None:
@@ -292,7 +292,7 @@ class Lion(Stateless):
         """Keep the momentum."""
         return {"momentum": p.shape}
 
-    def kernel(self, u: Array, out: Array, piece: Piece, common: Any, gain: float) -> Array:
+    def kernel(self, u: Array, out: Array, piece: ParameterRun, common: Any, gain: float) -> Array:
         """Take the sign, then update the momentum."""
         m, t = piece.slots["momentum"], np.subtract(u, piece.slots["momentum"], out=piece.scratch)
         np.multiply(t, 1 - self.betas[0], out=out)

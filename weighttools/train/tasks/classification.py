@@ -11,7 +11,7 @@ import numpy as np
 
 from weighttools.errors import SpecError
 from weighttools.train import losses, weights
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.tasks.task import (
     check_numbers,

@@ -11,7 +11,7 @@ import numpy as np
 
 from weighttools.errors import SpecError
 from weighttools.train import losses
-from weighttools.train.autograd.tape import Array
+from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.batches import Batch
 from weighttools.train.tasks.classification import IGNORED
 from weighttools.train.tasks.task import (

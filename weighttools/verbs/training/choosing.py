@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.train.optim import chains as optim
 from weighttools.train.optim import schedules
 from weighttools.train.optim.chains import Optimizer
@@ -71,9 +71,9 @@ def optimizer(
     """
     if name not in OPTIMIZERS:
         raise SpecError(f"no optimizer is called {name!r}", expected=f"one of {', '.join(OPTIMIZERS)}")
-    for option, value in (("learning rate", lr), ("weight decay", weight_decay), ("L1", l1), ("warm-up", warmup)):
+    for what, value in (("learning rate", lr), ("weight decay", weight_decay), ("L1", l1), ("warm-up", warmup)):
         if not math.isfinite(value) or value < 0:
-            raise SpecError(f"{option} {value:g}", expected="a number of 0 or more")
+            raise SpecError(f"{what} {value:g}", expected="a number of 0 or more")
     options: dict[str, Any] = {"weight_decay" if name in _DECOUPLED else "l2": weight_decay}
     options |= {"proximal_l1": l1, "rates": dict(rates or {})}
     if momentum and name != "sgd":
@@ -102,5 +102,5 @@ def rate(schedule: str, lr: float, warmup: float = 0.0, n_steps: int | None = No
     if schedule not in known:
         raise SpecError(f"no schedule is called {schedule!r}", expected=f"one of {', '.join(SCHEDULES)}")
     if n and schedule in ("one-cycle", "plateau"):
-        raise SpecError(f"{schedule} has no warm-up of its own", remedy="leave --warmup out")
+        raise SpecError(f"{schedule} has no warm-up of its own", remedy=f"leave {option('warmup')} out")
     return known[schedule]()

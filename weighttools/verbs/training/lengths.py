@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
 from weighttools.train.data.language import Sequences
 from weighttools.train.data.texts import Texts
 
@@ -29,10 +29,8 @@ def check_option(architecture: Any, origin: TensorMap, max_length: int | None) -
     """Raise SpecError where texts would be cut at more tokens than the model has positions for."""
     most = n_positions(architecture, origin)
     if max_length is not None and most is not None and max_length > most:
-        raise SpecError(
-            f"--max-length {max_length:,}; the model has positions for {most:,} tokens (max_position_embeddings)",
-            expected=f"{most:,} or less",
-        )
+        has = f"the model has positions for {most:,} tokens (max_position_embeddings)"
+        raise SpecError(f"{option('max_length')} {max_length:,}; {has}", expected=f"{most:,} or less")
 
 
 def check_texts(architecture: Any, origin: TensorMap, *data: Any) -> None:
@@ -42,5 +40,5 @@ def check_texts(architecture: Any, origin: TensorMap, *data: Any) -> None:
     if most is not None and max(lengths, default=0) > most:
         raise SpecError(
             f"a text of {max(lengths):,} tokens; the model has positions for {most:,} (max_position_embeddings)",
-            remedy=f"--max-length {most} cuts texts",
+            remedy=f"{option('max_length')} {most} cuts texts",
         )

@@ -12,16 +12,16 @@ import numpy as np
 from weighttools.io.directory import check_writable
 from weighttools.train.autograd.tape import value_and_grad
 from weighttools.train.fitting.feeding import Subset, column
-from weighttools.train.fitting.model import weights
 from weighttools.train.fitting.resume import check_place
 from weighttools.train.memory import keep_pages
 from weighttools.train.parallel import threads_for
+from weighttools.train.tasks.model import weights
 from weighttools.train.tasks.task import Labelled
 from weighttools.verbs.training.tuning import Prepared
 
 
-def check_checkpoint(directory: str) -> None:
-    """Refuse, before training, a place that no checkpoint could be kept in.
+def check_state(directory: str) -> None:
+    """Refuse, before training, a place that no state could be kept in.
 
     Raises
     ------

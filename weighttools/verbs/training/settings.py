@@ -1,129 +1,139 @@
-"""How to tune: what the command finetune is told, and what evaluate shares with it."""
+"""How to tune: what finetune is told, and what evaluate shares with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from weighttools.errors import SpecError
+from weighttools.errors import SpecError, option
+from weighttools.formats.opening import open as open_checkpoint
 from weighttools.train.checkpoints.loading import SEQUENCES
-from weighttools.train.data.reading import Columns
-from weighttools.train.fitting.recipe import check_counts
+from weighttools.train.data.reading import OPTION_OF, Columns
+from weighttools.verbs.training.options import DATA, EPOCHS, FINETUNE
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to tune.
+    """How to tune: `weighttools.finetune` documents each option, and `weighttools.verbs.training.options` declares it.
 
-    Parameters
-    ----------
-    task
-        ``"classify"``, ``"regress"`` or ``"lm"``; None: what the model and the data speak for.
-    columns
-        Where the data has what.
-    validation
-        A file, or the share of the data (below 1) to hold out.
-    epochs, steps, batch_size, accumulate, clip_norm, freeze, only, masks, sampler, seed, patience, monitor,
-    checkpoint, every, resume
-        As of `fit`.
-    lr
-        The peak rate; None: 5e-5 for models of texts, 1e-3 for others.
-    optimizer, schedule, warmup, weight_decay, l1, momentum
-        As of `choosing.optimizer`.
-    layer_decay
-        The share of its learning rate that a layer leaves to the one below it (`layerwise`).
-    is_held
-        Hold the zeros that the trained matrices have, as `masks` would.
-    prune
-        The share of the matrices' weights to be zero in the end, by gradual magnitude pruning.
-    ema
-        The decay of the moving average of the weights that is kept instead of the last ones.
-    class_weight
-        None, ``"balanced"``, or a weight for some classes, by number or name.
-    label_smoothing, focal_gamma
-        As of `Classification`.
-    error
-        As of `Regression`.
-    pooling, init, dropout, is_new_head
-        Of a new head; the last asks for one even where the checkpoint's fits.
-    activation
-        Between the layers of a plain stack; None: what the file says, else ReLU.
-    recompute
-        As of `model`.
-    lora
-        Train a low-rank adapter instead of the checkpoint's own weights: options of `lora`.
-    is_merged
-        Write the checkpoint with the adapter's change added, and not the adapter.
-    adapter
-        The directory of an adapter to measure with.
+    Raises
+    ------
+    SpecError
+        Options exclude each other.
     """
 
-    task: str | None = None
-    columns: Columns = field(default_factory=Columns)
-    validation: str | float | None = None
-    epochs: int = 3
-    steps: int | None = None
-    batch_size: int = 32
-    accumulate: int = 1
-    lr: float | None = None
-    optimizer: str = "adamw"
-    schedule: str = "linear"
-    warmup: float = 0.0
-    weight_decay: float = 0.01
-    l1: float = 0.0
-    momentum: float = 0.0
-    layer_decay: float = 1.0
-    clip_norm: float | None = 1.0
-    freeze: Sequence[str] = ()
-    only: Sequence[str] = ()
-    masks: Mapping[str, Any] | None = None
-    is_held: bool = False
-    prune: float | None = None
-    sampler: str = "shuffle"
-    ema: float | None = None
-    class_weight: str | Mapping[str, float] | None = None
-    label_smoothing: float = 0.0
-    focal_gamma: float | None = None
-    error: str = "mse"
-    pooling: str | None = None
-    init: str = "xavier_normal"
-    dropout: float = 0.0
-    is_new_head: bool = False
-    activation: str | None = None
-    recompute: bool = False
-    lora: Mapping[str, Any] | None = None
-    is_merged: bool = False
-    adapter: str | None = None
-    seed: int = 0
-    patience: int | None = None
-    monitor: str | None = None
-    checkpoint: str | None = None
-    every: int | None = None
-    resume: bool = False
+    columns: Columns
+    task: str | None
+    validation: str | float | None
+    epochs: int
+    steps: int | None
+    batch_size: int
+    accumulate: int
+    lr: float | None
+    optimizer: str
+    schedule: str
+    warmup: float
+    weight_decay: float
+    l1: float
+    momentum: float
+    layer_decay: float
+    clip_norm: float | None
+    freeze: Sequence[str]
+    only: Sequence[str]
+    masks: Mapping[str, Any] | None
+    hold_zeros: bool
+    prune: float | None
+    sampler: str
+    ema: float | None
+    class_weight: str | Mapping[str, float] | None
+    label_smoothing: float
+    focal: float | None
+    error: str
+    pooling: str | None
+    init: str
+    dropout: float
+    new_head: bool
+    activation: str | None
+    recompute: bool
+    lora: Mapping[str, Any] | None
+    merge: bool
+    seed: int
+    patience: int | None
+    monitor: str | None
+    state: str | None
+    every: int | None
+    resume: bool
 
     def __post_init__(self) -> None:
-        check_counts(self)
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise SpecError(f"a moving average of decay {self.ema:g}", expected="0 or more, below 1")
-        if not 0 < self.layer_decay <= 1:
-            raise SpecError(f"a layer decay of {self.layer_decay:g}", expected="above 0, up to 1")
-        if self.is_held and (self.masks is not None or self.prune is not None or self.lora is not None):
-            raise SpecError("--hold-zeros goes without --masks, --prune and --lora")
+        if self.hold_zeros and (self.masks is not None or self.prune is not None or self.lora is not None):
+            raise SpecError(
+                "{} goes without {}, {} and {}".format(*map(option, ("hold_zeros", "masks", "prune", "lora")))
+            )
+        if self.every is not None and self.state is None:
+            raise SpecError(f"{option('every')} goes with {option('state')}")
+        if self.monitor == "":
+            raise SpecError(f"{option('monitor')} is empty", expected="a figure, as val_loss")
+        if self.merge and self.lora is None:
+            raise SpecError(f"{option('merge')} goes with {option('lora')}")
+
+    @classmethod
+    def of(cls, **given: Any) -> Settings:
+        """Return the settings of options as they were given; what was not given holds as it is declared.
+
+        Raises
+        ------
+        SpecError
+            Options exclude each other.
+        """
+        if given.get("steps") is not None and given.get("epochs") is not None:
+            raise SpecError(f"{option('steps')} and {option('epochs')} exclude each other")
+        every = {one.name: given.get(one.name, one.default) for one in (*DATA, *FINETUNE)}
+        every["feature_columns"] = _once(every["feature_columns"])
+        columns = Columns(**{field: every[name] for field, name in OPTION_OF.items()})
+        every |= {"epochs": every["epochs"] or EPOCHS, "clip_norm": every["clip_norm"] or None}
+        every |= {"masks": _masks(every["masks"]), "lora": _lora(every["lora"], every["lora_targets"])}
+        return cls(columns, **{name: every[name] for name in cls.__dataclass_fields__ if name != "columns"})
 
     def refuse_for(self, task: str, kind: str) -> None:
         """Raise SpecError for an option that `task`, or a head of a model of that kind, does not know."""
         if self.pooling is not None and (task == "lm" or kind not in SEQUENCES):
-            raise SpecError("--pooling is for a new head of a model of texts")
-        if task == "lm" and (self.is_new_head or self.dropout):
-            raise SpecError("--new-head and --dropout are for heads; a language model's is its own")
+            raise SpecError(f"{option('pooling')} is for a new head of a model of texts")
+        if task == "lm" and (self.new_head or self.dropout):
+            fact = f"{option('new_head')} and {option('dropout')} are for heads; a language model's is its own"
+            raise SpecError(fact)
         if task == "regress" and self.label_smoothing:
-            raise SpecError("--label-smoothing with --task regress", expected="--task classify or lm")
+            task_is = option("task")
+            raise SpecError(f"{option('label_smoothing')} with {task_is} regress", expected=f"{task_is} classify or lm")
         kinds = {
             "class weights": ("classify", self.class_weight is not None),
-            "the focal loss": ("classify", self.focal_gamma is not None),
+            "the focal loss": ("classify", self.focal is not None),
             f"the error {self.error}": ("regress", self.error != "mse"),
         }
-        for option, (wanted, is_given) in kinds.items():
+        for what, (wanted, is_given) in kinds.items():
             if is_given and wanted != task:
-                raise SpecError(f"{option} with --task {task}", expected=f"--task {wanted}")
+                raise SpecError(f"{what} with {option('task')} {task}", expected=f"{option('task')} {wanted}")
+
+
+def _once(names: Sequence[str]) -> tuple[str, ...]:
+    """Refuse a name that is given twice where once is all that it can mean."""
+    given = (names,) if isinstance(names, str) else tuple(names)
+    twice = next((name for name in given if given.count(name) > 1), None)
+    if twice is not None:
+        raise SpecError(f"{option('feature_columns')} {twice} is given twice", expected="each once")
+    return given
+
+
+def _masks(given: Any) -> Mapping[str, Any] | None:
+    """Open what is not open yet."""
+    return given if given is None or isinstance(given, Mapping) else open_checkpoint(given)
+
+
+def _lora(given: Mapping[str, Any] | None, targets: Sequence[str]) -> Mapping[str, Any] | None:
+    """Return the adapter's options, with what it changes."""
+    if not targets:
+        return given
+    if given is None:
+        raise SpecError(f"{option('lora_targets')} goes with {option('lora')}")
+    patterns = (targets,) if isinstance(targets, str) else tuple(targets)
+    return {**given, "targets": "all-linear" if patterns == ("all-linear",) else patterns}

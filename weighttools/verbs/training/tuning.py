@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SpecError, few
+from weighttools.errors import SpecError, few, option
 from weighttools.formats.opening import open as open_checkpoint
 from weighttools.train.adapters.adapting import merged, peft_name
 from weighttools.train.adapters.lora import lora
@@ -98,16 +98,21 @@ class Prepared:
 
     def masks(self) -> Mapping[str, Any] | None:
         """Return what is held at zero."""
-        return zeros.masks(self.model.params, self.names) if self.settings.is_held else self.settings.masks
+        return zeros.masks(self.model.params, self.names) if self.settings.hold_zeros else self.settings.masks
 
     def _rates(self) -> dict[str, float]:
         rates = layerwise(self.names, self.settings.layer_decay)
         if self.settings.layer_decay != 1 and set(rates.values()) == {1.0}:
-            raise SpecError("no layer has a number in its name", subject="--layer-decay", remedy="leave it out")
+            raise SpecError("no layer has a number in its name", subject=option("layer_decay"), remedy="leave it out")
         return rates
 
 
-def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: None) -> Prepared:
+def opened(src: Base, assume: str | None = None, root: str | None = None) -> TensorMap:
+    """Open what is not open yet; parameters as for `open`."""
+    return src if isinstance(src, TensorMap) else open_checkpoint(src, assume=assume, root=root)
+
+
+def prepare(base: TensorMap, data: str, settings: Settings, log: Log = lambda line: None) -> Prepared:
     """Read the data, load the model with the head that the data asks for, and check that all fits.
 
     Parameters
@@ -126,11 +131,10 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     WeighttoolsError
         One clear line for whatever does not fit.
     """
-    opened = base if isinstance(base, TensorMap) else open_checkpoint(base)
-    origin, config = described(opened)
+    origin, config = described(base)
     architecture = of(origin, config, settings.activation)
     check_option(architecture, origin, settings.columns.max_length)
-    for line in left_elsewhere(opened) if architecture.kind in SEQUENCES else ():
+    for line in left_elsewhere(base) if architecture.kind in SEQUENCES else ():
         log(line)
     source = source_of(data, architecture.kind)
     task = task_of(
@@ -139,14 +143,14 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     )  # fmt: skip
     settings.refuse_for(task, architecture.kind)
     check_options(data, architecture.kind, task, settings.columns)
-    found = read(source, opened, architecture.kind, task, settings.columns)
-    own = None if settings.is_new_head else head_of(origin, config, architecture, task)
+    found = read(source, base, architecture.kind, task, settings.columns)
+    own = None if settings.new_head else head_of(origin, config, architecture, task)
     if task == "classify" and isinstance(own, Regressor) and architecture.kind in SEQUENCES:
         own = None
     fitted, head = _head(found, own, task, settings)
     pad_id = getattr(fitted, "pad_id", None)
-    loaded = model(opened, head, activation=settings.activation, pad_id=pad_id, recompute=settings.recompute)
-    learn, held = _parts(fitted, opened, architecture.kind, task, settings)
+    loaded = model(base, head, activation=settings.activation, pad_id=pad_id, recompute=settings.recompute)
+    learn, held = _parts(fitted, base, architecture.kind, task, settings)
     check_width(architecture, fitted)
     check_texts(architecture, origin, fitted, held)
     learn, held, fitted = scaled(learn, held, fitted, origin, settings.columns.is_scaled)
@@ -156,7 +160,7 @@ def prepare(base: Base, data: str, settings: Settings, log: Log = lambda line: N
     chosen = loaded if settings.lora is None else lora(loaded, **{"seed": settings.seed, **settings.lora})
     names = tuple(trained(chosen.params, settings.freeze, settings.only, origin.aliases))
     plain = None if chosen is loaded else loaded
-    if plain is None and not settings.is_held and settings.masks is None:
+    if plain is None and not settings.hold_zeros and settings.masks is None:
         for line in zeros.told(chosen.params, [name for name in names if name not in chosen.added]):
             log(line)
     return Prepared(settings, chosen, task_for(task, loaded, settings), learn, held, fitted, names, plain)
@@ -175,7 +179,7 @@ def _classes_told(own: Head | None, head: Head | None) -> list[str]:
     if head.n_classes != own.n_classes or head.pooling not in (None, own.pooling):
         return []  # then it is a new one, and that is said
     classes = f"the head's classes were {few(own.names)} and are now {few(head.names)}"
-    return [f"{classes}: it goes on from its weights; --new-head draws them anew"]
+    return [f"{classes}: it goes on from its weights; {option('new_head')} draws them anew"]
 
 
 def n_outputs(origin: TensorMap, config: Mapping[str, Any], architecture: Any) -> int:
@@ -250,7 +254,7 @@ def check_width(architecture: Any, data: Read) -> None:
         names = f" ({', '.join(data.columns[:20])})" if data.columns else ""
         raise SpecError(
             f"the data has {' × '.join(map(str, data.x.shape[1:]))} features{names}",
-            expected=f"{first.n_in}, as {first.weight} takes", remedy="name them with --feature-column",
+            expected=f"{first.n_in}, as {first.weight} takes", remedy=f"name them with {option('feature_columns')}",
         )  # fmt: skip
 
 
@@ -270,7 +274,8 @@ def _unscaled_told(data: Read) -> list[str]:
     size = size[size > 0]
     if not size.size or (size.max() < 100 and size.max() < 100 * size.min()):
         return []
-    return [f"features are from {size.min():.3g} to {size.max():.3g} in size: --standardize brings them to one scale"]
+    remedy = f"{option('standardize')} brings them to one scale"
+    return [f"features are from {size.min():.3g} to {size.max():.3g} in size: {remedy}"]
 
 
 def task_for(task: str, loaded: Loaded, settings: Settings) -> Task:
@@ -284,12 +289,12 @@ def task_for(task: str, loaded: Loaded, settings: Settings) -> Task:
         if settings.class_weight is not None or settings.label_smoothing:
             raise SpecError(
                 "class weights and label smoothing need a score for each class", expected="a head of two outputs",
-                remedy="give --new-head",
+                remedy=f"give {option('new_head')}",
             )  # fmt: skip
-        return Binary(focal_gamma=settings.focal_gamma)
+        return Binary(focal_gamma=settings.focal)
     names = head.names or tuple(map(str, range(head.n_classes)))
     weight = _class_weight(settings.class_weight, names)
-    return Classification(head.n_classes, weight, settings.label_smoothing, settings.focal_gamma, names)
+    return Classification(head.n_classes, weight, settings.label_smoothing, settings.focal, names)
 
 
 def _class_weight(given: str | Mapping[str, float] | None, names: Sequence[str]) -> str | dict[int, float] | None:
@@ -310,7 +315,7 @@ def tune(prepared: Prepared, log: Log | None = None) -> Result:
     s = prepared.settings
     return fit(
         prepared.model, prepared.data, task=prepared.task, validation=prepared.validation,
-        optimizer=prepared.optimizer(), checkpoint=s.checkpoint, resume=s.resume, log=log, epochs=s.epochs,
+        optimizer=prepared.optimizer(), state=s.state, resume=s.resume, log=log, epochs=s.epochs,
         steps=s.steps, batch_size=s.batch_size, accumulate=s.accumulate, clip_norm=s.clip_norm, freeze=s.freeze,
         only=s.only, masks=prepared.masks(), seed=s.seed, patience=s.patience, monitor=s.monitor, every=s.every,
         prune=None if s.prune is None else gradual(s.prune), sampler=s.sampler,
@@ -324,7 +329,7 @@ def written(prepared: Prepared, result: Result) -> TensorMap:
     if prepared.base is not None:
         prefix = adapter_prefix(prepared.base)
         found = found.rename(lambda name: peft_name(name, prefix))
-        if prepared.settings.is_merged:
+        if prepared.settings.merge:
             found = merged(prepared.base, result.model, found.metadata)
     kept = {key: value for key, value in found.metadata.items() if not key.startswith(TOKENIZER)}
     return found.replace(metadata={**kept, **metadata(prepared.source, prepared.settings.activation)})

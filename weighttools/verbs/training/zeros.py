@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from weighttools.errors import SpecError, counted, few
-from weighttools.train.autograd.tape import Array
+from weighttools.errors import SpecError, counted, few, option
+from weighttools.train.autograd.gradients import Array
 
 _MANY = 0.1
 """A trained matrix with this share of zeros was pruned; what training leaves, or a ReLU's dead unit, has fewer."""
@@ -27,7 +27,8 @@ def told(params: Mapping[str, Array], names: Iterable[str]) -> list[str]:
         return []
     named = few([f"{name} {share:.1%}" for name, share in found.items()], 3)
     where = counted(len(found), "tensor")
-    return [f"many zeros in {where} ({named}): training fills them in, unless --hold-zeros or --masks holds them"]
+    holds = f"{option('hold_zeros')} or {option('masks')}"
+    return [f"many zeros in {where} ({named}): training fills them in, unless {holds} holds them"]
 
 
 def masks(params: Mapping[str, Array], names: Iterable[str]) -> dict[str, Array]:
@@ -41,6 +42,6 @@ def masks(params: Mapping[str, Array], names: Iterable[str]) -> dict[str, Array]
     found = {name: params[name] != 0 for name in shares(params, names)}
     if not found:
         raise SpecError(
-            f"no trained matrix has {_MANY:.0%} of zeros or more", subject="--hold-zeros", remedy="leave it out"
+            f"no trained matrix has {_MANY:.0%} of zeros or more", subject=option("hold_zeros"), remedy="leave it out"
         )
     return found
