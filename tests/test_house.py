@@ -107,6 +107,53 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
     assert graph == {}
 
 
+KNOW_PATHS = ("weighttools.io", "weighttools.formats")
+"""What may ask the system about an origin: bytes in and out, and the readers that find a directory's weights."""
+
+
+def tainted(scope: ast.AST) -> list[str]:
+    """Return calls of os, os.path or pathlib on an origin's path, or on a name that holds one, within a function."""
+    held = {
+        target.id
+        for node in ast.walk(scope)
+        if isinstance(node, (ast.Assign, ast.NamedExpr)) and re.search(r"\borigin\.path\b", ast.unparse(node.value))
+        if not isinstance(node.value, ast.Compare)
+        for ends in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        for target in ast.walk(ends)
+        if isinstance(target, ast.Name)
+    }
+    asking = re.compile(r"(os|os\.path|Path|PurePath|shutil|open|read_json|LocalFile|companion)\b")
+    origins = re.compile("|".join([r"\borigin\.path\b", *(rf"\b{name}\b" for name in held)]))
+    return [
+        ast.unparse(node)
+        for node in ast.walk(scope)
+        if isinstance(node, ast.Call)
+        and asking.match(ast.unparse(node.func))
+        and "fspath" not in ast.unparse(node.func)
+        if any(origins.search(ast.unparse(argument)) for argument in node.args)
+    ]
+
+
+def test_nothing_but_a_home_asks_about_an_origins_path() -> None:
+    """Weights that lie behind a URL are one more class of homes, and no work in the rooms above."""
+    above = {path: tree for path, tree in TREES.items() if not dotted(path).startswith(KNOW_PATHS)}
+    found = {
+        f"{path.relative_to(ROOT)}:{node.name}": asked
+        for path, tree in above.items()
+        for node in ast.walk(tree)
+        if isinstance(node, Function) and (asked := tainted(node))
+    }
+    assert found == {}
+    links = {"companion", "names_in", "leaves", "is_inside", "inside", "dangles"}
+    assert {
+        dotted(path): names
+        for path, tree in above.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("weighttools.io")
+        if (names := links & {alias.name for alias in node.names})
+    } == {}
+
+
 def test_no_two_public_classes_share_a_name() -> None:
     """One name, one thing: in a message, in a trace and in a search."""
     places: dict[str, list[str]] = {}

@@ -29,7 +29,6 @@ from weighttools.formats.base import plain
 from weighttools.formats.gguf.header import BLOCKS, RAW
 from weighttools.formats.gguf.numbers import Float32, Float64, Int8, UInt8, UInt16, UInt64
 from weighttools.formats.gguf.values import MetadataArray
-from weighttools.verbs import api
 
 
 class TestGguf(FormatConformance):
@@ -112,7 +111,7 @@ def test_a_nan_in_the_metadata_keeps_its_payload_and_is_null_in_json(tmp_path: P
     path.write_bytes(data[:before] + b"\x01\x00\xa0\x7f" + data[before + 4 :])
     wt.convert(path, tmp_path / "again.gguf")
     assert (tmp_path / "again.gguf").read_bytes() == path.read_bytes()
-    assert json.loads(json.dumps(api.inspect(path), allow_nan=False))["metadata"]["one.float32"] is None
+    assert json.loads(json.dumps(wt.inspect(path), allow_nan=False))["metadata"]["one.float32"] is None
 
 
 @given(
@@ -203,7 +202,7 @@ def test_big_endian_blocks_decode_as_the_little_endian_ones(kind: GGMLQuantizati
 
 def test_big_endian_blocks_of_unknown_layout_are_listed_not_decoded(tmp_path: Path) -> None:
     swapped(tmp_path / "big.gguf", GGMLQuantizationType.Q5_0, lambda tensor, offset: None)
-    assert api.params(tmp_path / "big.gguf")["n_parameters"] == 128
+    assert wt.params(tmp_path / "big.gguf")["n_parameters"] == 128
     with pytest.raises(wt.errors.UnsupportedError, match="big-endian q5_0"):
         wt.open(tmp_path / "big.gguf")["w"].read()
 
@@ -217,12 +216,12 @@ def assert_equal_floats(found: Any, expected: Any) -> None:
 
 
 def test_quantised_floats_are_parameters_and_grouped_by_encoding() -> None:
-    record = api.params(FIXTURES / "quantized.gguf")
+    record = wt.params(FIXTURES / "quantized.gguf")
     groups = {group["group"]: group for group in record["groups"]}
     assert set(groups) == {kind.name.lower() for kind in kinds()}
     assert groups["q4_k"]["n_parameters"] == 1024 and groups["q4_k"]["stored_bytes"] == 4 * 144
     assert record["n_buffers"] == 0
-    row = api.inspect(FIXTURES / "quantized.gguf")["tensors"][0]
+    row = wt.inspect(FIXTURES / "quantized.gguf")["tensors"][0]
     assert (row["dtype"], row["encoding"]) == ("float32", "q4_0")
 
 
@@ -307,10 +306,9 @@ def test_a_missing_package_is_named_but_headers_need_none() -> None:
 import sys
 sys.modules["gguf"] = None
 import weighttools as wt
-from weighttools.verbs import api
 from weighttools.errors import MissingDependencyError
 path = sys.argv[1]
-print(api.params(path)["n_parameters"], wt.open(path)["q.q4_k"].read().size)
+print(wt.params(path)["n_parameters"], wt.open(path)["q.q4_k"].read().size)
 try:
     wt.open(path)["q.iq2_xs"].read()
 except MissingDependencyError as error:
@@ -410,7 +408,7 @@ def test_convert_and_get_from_the_command_line(tmp_path: Path) -> None:
 
 def test_rotary_tables_are_buffers(tmp_path: Path) -> None:
     golden_write(tmp_path / "t.gguf", {"rope_freqs.weight": np.ones(4, np.float32), "w": np.ones(2, np.float32)})
-    record = api.params(tmp_path / "t.gguf")
+    record = wt.params(tmp_path / "t.gguf")
     assert (record["n_parameters"], record["n_buffers"]) == (2, 4)
 
 
@@ -454,7 +452,7 @@ def test_a_part_without_its_name_is_read_alone_and_that_is_said(parts: Path) -> 
 
 
 def test_format_table_names_the_extra() -> None:
-    row = next(row for row in api.list_formats() if row["format"] == "gguf")
+    row = next(row for row in wt.list_formats() if row["format"] == "gguf")
     assert (row["reads"], row["writes"], row["extra"]) == (True, True, "gguf")
     assert load("gguf").encodings == frozenset(QUANTIZED)
     assert isinstance(Float64(1.5), float)

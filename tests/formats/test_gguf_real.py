@@ -19,7 +19,6 @@ from tests.formats.conformance import run_python
 from tests.llama_cpp import LlamaCpp
 from tests.real import real_file, row
 from weighttools.cli.main import main
-from weighttools.verbs import api
 
 pytestmark = pytest.mark.real
 
@@ -33,7 +32,7 @@ def smollm2() -> Path:
 
 def test_names_counts_and_every_value_are_the_packages(smollm2: Path) -> None:
     tensor_map = wt.open(smollm2)
-    record = api.params(smollm2)
+    record = wt.params(smollm2)
     assert (len(tensor_map), record["n_parameters"], record["n_buffers"]) == (272, 134_515_008, 0)
     assert {group["group"]: group["n_tensors"] for group in record["groups"]} == {"q8_0": 1, "float32": 61, "q4_1": 210}
     reader = GGUFReader(smollm2)
@@ -89,7 +88,8 @@ def test_with_hugging_face_names_transformers_loads_it_as_it_loads_the_gguf(smol
 
 MEMORY = """
 import sys
-from weighttools.verbs import api
+import weighttools as wt
+from weighttools.verbs import convert, open
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) << 10

@@ -28,7 +28,7 @@ assert ml_dtypes
 
 CHILD = """
 import sys
-import weighttools as wt, weighttools.verbs.api
+import weighttools as wt, weighttools.verbs.open
 from weighttools.errors import WeighttoolsError
 import numpy, ml_dtypes, zipfile, difflib, zlib, pickletools
 sys.setrecursionlimit(500)

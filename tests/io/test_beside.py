@@ -10,7 +10,8 @@ import pytest
 import weighttools
 from tests.refused import refused
 from weighttools.errors import SourceError, UnsafeFileError
-from weighttools.io.beside import inside, not_copied, weights, why_not_copied
+from weighttools.io.beside import inside, not_copied, weights
+from weighttools.io.home import LocalHome
 
 BAD = ["", "..", "../x", "a/../../x", "/x", "//x", "a\\x", "..\\x", "x\0", "C:x", "C:/x"]
 
@@ -99,8 +100,9 @@ def test_what_is_copied_with_weights_and_why_not(tmp_path: Path) -> None:
     os.mkfifo(home / "pipe")
     leaves, odd = "a link that leaves its directory", "no regular file"
     wanted = {"plain": "", "same": "", "cached": "", "out": leaves, "gone": leaves, "no": odd, "pipe": odd}
-    assert {name: why_not_copied(home, home / name, 4) for name in wanted} == wanted
-    assert why_not_copied(home, home / "cached", 3) == "more than 3 bytes"
+    here = LocalHome(str(home))
+    assert {name: here.why_not_copied(name, 4) for name in wanted} == wanted
+    assert here.why_not_copied("cached", 3) == "more than 3 bytes"
     assert not_copied({}) == []
     assert not_copied({"a": leaves, "b": odd}) == [
         f"not copied with the weights: a ({leaves}), b ({odd}); copy what is needed yourself"

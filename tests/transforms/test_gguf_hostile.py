@@ -20,6 +20,7 @@ from weighttools.families.gguf.rope import divisors
 from weighttools.families.gguf.settings import ROWS, flattened, settings_of
 from weighttools.families.gguf.special import carried_tokenizer
 from weighttools.families.gguf.tokenizer_files import tokenizer_files
+from weighttools.io.home import LocalHome
 
 JUNK = st.sampled_from(
     [None, True, -1, 0, 3, 10**30, 1.5, float("nan"), "", "▁", "x" * 70, [], [[]], {}, {"id": []}, [1, "a"], [None]]
@@ -68,7 +69,7 @@ def test_files_beside_a_model_are_errors_or_metadata(files: tuple[Path, dict[str
     for file, content in {**whole, name: value}.items():
         (home / file).write_text(json.dumps(content))
     try:
-        found, _ = carried_tokenizer(str(home), config, 330)
+        found, _ = carried_tokenizer(LocalHome(str(home)), config, 330)
     except WeighttoolsError:
         return
     assert len(found["tokenizer.ggml.tokens"]) == len(found["tokenizer.ggml.token_type"]) == 330
@@ -128,7 +129,7 @@ def test_a_special_token_beyond_the_vocabulary_is_refused(files: tuple[Path, dic
     for file, content in whole.items():
         (home / file).write_text(json.dumps(content))
     with pytest.raises(CorruptFileError, match="config.json's eos_token_id is 1099511627776; expected below 330, the"):
-        carried_tokenizer(str(home), {**CONFIG, "eos_token_id": 2**40}, 330)
+        carried_tokenizer(LocalHome(str(home)), {**CONFIG, "eos_token_id": 2**40}, 330)
 
 
 @pytest.mark.parametrize("part", ["pre_tokenizer", "normalizer", "kind", "hidden_act", "rope_type"])
@@ -145,7 +146,7 @@ def test_messages_are_no_longer_than_a_line(files: tuple[Path, dict[str, Any]], 
     config = {**CONFIG, **rotary, "hidden_act": long if part == "hidden_act" else "silu"}
     with pytest.raises(WeighttoolsError) as caught:
         settings_of(config, "llama")
-        carried_tokenizer(str(home), config, 330)
+        carried_tokenizer(LocalHome(str(home)), config, 330)
     assert len(str(caught.value).removeprefix(str(home))) < 700
 
 
@@ -175,4 +176,4 @@ def test_what_would_cost_too_much_is_refused(tmp_path: Path) -> None:
         tokenizer_files(long)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(CorruptFileError, match="rows"):
-        carried_tokenizer(str(tmp_path), {}, MAX_TOKENS + 1)
+        carried_tokenizer(LocalHome(str(tmp_path)), {}, MAX_TOKENS + 1)

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 from weighttools.core.tensormap import Origin
 from weighttools.families.shapes import number
-from weighttools.io import beside
-from weighttools.io.text import read_json_beside
+from weighttools.io.beside import CONFIGURATIONS
+from weighttools.io.home import home_of
 
 whole = number
 """The first of a configuration's entries that is there, if it is a whole number above 0."""
-
-
-def home_of(origin: Origin) -> str | None:
-    """Return the directory that weights lie in; None for weights that are no file."""
-    if origin.path in ("", "-") or "://" in origin.path:
-        return None
-    return origin.path if os.path.isdir(origin.path) else os.path.dirname(origin.path)
 
 
 def read_beside(origin: Origin, name: str) -> dict[str, Any] | None:
@@ -31,13 +23,13 @@ def read_beside(origin: Origin, name: str) -> dict[str, Any] | None:
         It is there, but cannot be read.
     """
     home = home_of(origin)
-    return None if home is None else read_json_beside(home, name)
+    return None if home is None else home.read_json(name)
 
 
 def not_taken(origin: Origin) -> list[str]:
     """Return the line that says which configuration of a model is not read, for it is a link to elsewhere."""
     home = home_of(origin)
-    return [] if home is None else beside.not_taken(home, beside.CONFIGURATIONS)
+    return [] if home is None else home.not_taken(CONFIGURATIONS)
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,1 +1,1 @@
-"""The command line. Commands parse, call `weighttools.verbs.api`, and print; they decide nothing."""
+"""The command line. Commands parse, call a verb of `weighttools.verbs`, and print; they decide nothing."""

@@ -36,11 +36,11 @@ def average(
       weighttools average step*.safetensors -o ema.safetensors --ema 0.9
     """  # fmt: skip
     from weighttools.cli import writing
-    from weighttools.verbs import api
     from weighttools.verbs import average as verb
+    from weighttools.verbs.open import open as open_checkpoint
 
     how = {one.name: settings.pop(one.name) for one in OPTIONS}
-    maps = [api.open(src, assume=assume, root=root) for src in srcs]
+    maps = [open_checkpoint(src, assume=assume, root=root) for src in srcs]
     changed = verb.average(maps, **{**how, "weights": _numbers(how["weights"])})
     writing.edited(changed, dst, "averaged", as_json, **settings)
 

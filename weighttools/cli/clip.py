@@ -26,13 +26,13 @@ def clip(src: str, dst: str, as_json: bool, assume: str | None, root: str | None
       weighttools clip model.safetensors -o clipped.safetensors --norm 10
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api
     from weighttools.verbs import clip as verb
     from weighttools.verbs.editing import reading_bytes
+    from weighttools.verbs.open import open as open_checkpoint
     from weighttools.verbs.save import check_targets
 
     how = {one.name: settings.pop(one.name) for one in OPTIONS}
-    opened = api.open(src, assume=assume, root=root)
+    opened = open_checkpoint(src, assume=assume, root=root)
     if not settings["dry_run"]:
         check_targets(dst, format=settings["format"], force=settings["force"])
     which = {key: how[key] for key in ("include", "exclude", "include_all")}

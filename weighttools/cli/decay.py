@@ -28,9 +28,9 @@ def decay(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
       weighttools decay checkpoint/ -o decayed/ --rate 0.1 -i '*.mlp.*' --dry-run
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api
     from weighttools.verbs import decay as verb
+    from weighttools.verbs.open import open as open_checkpoint
 
     how = {one.name: settings.pop(one.name) for one in OPTIONS}
-    changed = verb.decay(api.open(src, assume=assume, root=root), **how)
+    changed = verb.decay(open_checkpoint(src, assume=assume, root=root), **how)
     writing.edited(changed, dst, "decayed", as_json, **settings)

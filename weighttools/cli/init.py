@@ -27,9 +27,9 @@ def init(src: str, dst: str, as_json: bool, assume: str | None, root: str | None
       weighttools init model.safetensors -o head.safetensors --method xavier_uniform -i 'classifier.*'
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api
     from weighttools.verbs import init as verb
+    from weighttools.verbs.open import open as open_checkpoint
 
     how = {one.name: settings.pop(one.name) for one in OPTIONS}
-    changed = verb.init(api.open(src, assume=assume, root=root), **how)
+    changed = verb.init(open_checkpoint(src, assume=assume, root=root), **how)
     writing.edited(changed, dst, "drew anew", as_json, **settings)

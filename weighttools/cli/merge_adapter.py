@@ -40,9 +40,9 @@ def merge_adapter(
       weighttools merge-adapter model.Q4_K.gguf adapter/ -o merged/ --names hf --dequantize
     """  # fmt: skip
     from weighttools.cli import writing
-    from weighttools.verbs import api
     from weighttools.verbs import merge_adapter as verb
+    from weighttools.verbs.open import open as open_checkpoint
 
     how = {one.name: settings.pop(one.name) for one in OPTIONS}
-    merged = verb.merge_adapter(api.open(base, assume=assume, root=root), adapter, **how)
+    merged = verb.merge_adapter(open_checkpoint(base, assume=assume, root=root), adapter, **how)
     writing.edited(merged, dst, "changed", as_json, **settings)

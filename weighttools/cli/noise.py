@@ -25,9 +25,9 @@ def noise(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
       weighttools noise model.safetensors -o noisy.safetensors --std 1e-3 --seed 7
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api
     from weighttools.verbs import noise as verb
+    from weighttools.verbs.open import open as open_checkpoint
 
     how = {one.name: settings.pop(one.name) for one in OPTIONS}
-    changed = verb.noise(api.open(src, assume=assume, root=root), **how)
+    changed = verb.noise(open_checkpoint(src, assume=assume, root=root), **how)
     writing.edited(changed, dst, "added noise to", as_json, **settings)

@@ -26,7 +26,7 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     """Complete a tensor's name from the file given before it."""
     from click.shell_completion import CompletionItem
 
-    from weighttools.verbs import api
+    from weighttools.verbs.open import open as open_checkpoint
 
     path = ctx.params.get("path") or ctx.params.get("paths") or ctx.params.get("src") or ctx.params.get("srcs")
     path = path or ctx.args[:1]  # where an option still lacks its value, nothing else is parsed yet
@@ -34,7 +34,7 @@ def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) 
     if not path or path == "-":
         return []
     try:
-        names = [name for name in api.open(path) if name.isprintable()]  # the protocol is one name a line
+        names = [name for name in open_checkpoint(path) if name.isprintable()]  # the protocol is one name a line
     except WeighttoolsError:
         return []
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]

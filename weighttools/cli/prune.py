@@ -37,12 +37,12 @@ def prune(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
       weighttools prune checkpoint/ -o sparse/ --structure heads --sparsity 0.25
     """  # fmt: skip
     from weighttools.cli import writing
-    from weighttools.verbs import api
     from weighttools.verbs import prune as verb
+    from weighttools.verbs.open import open as open_checkpoint
     from weighttools.verbs.save import check_targets
 
     how = {one.name: settings.pop(one.name) for one in OPTIONS}
-    opened = api.open(src, assume=assume, root=root)
+    opened = open_checkpoint(src, assume=assume, root=root)
     if not settings["dry_run"]:
         where = {key: settings[key] for key in ("format", "force", "masks")}
         check_targets(dst, **where, reads=[src])

@@ -25,9 +25,9 @@ def scale(src: str, dst: str, as_json: bool, assume: str | None, root: str | Non
       weighttools scale model.safetensors -o scaled.safetensors --by 0.5 -i '*.lora_B.*'
     """
     from weighttools.cli import writing
-    from weighttools.verbs import api
     from weighttools.verbs import scale as verb
+    from weighttools.verbs.open import open as open_checkpoint
 
     how = {one.name: settings.pop(one.name) for one in OPTIONS}
-    changed = verb.scale(api.open(src, assume=assume, root=root), **how)
+    changed = verb.scale(open_checkpoint(src, assume=assume, root=root), **how)
     writing.edited(changed, dst, "scaled", as_json, **settings)

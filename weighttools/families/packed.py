@@ -9,7 +9,6 @@ torchao, ComfyUI, ONNX Runtime and Keras.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +18,7 @@ from weighttools.errors import SpecError, WeighttoolsError, printable
 if TYPE_CHECKING:
     from weighttools.core.spec import Spec
     from weighttools.core.tensormap import Origin, TensorMap
+    from weighttools.io.home import Home
 
 Parts = dict[str, tuple[str, "Spec"]]
 """Of one weight: what each of its tensors is, to the tensor's name and spec."""
@@ -289,9 +289,11 @@ def _says(says: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
 
 def said(origin: Origin) -> dict[str, Any]:
     """Return what a configuration beside the weights says of their quantisation, and which file it is; may be empty."""
-    if origin.path in ("", "-") or "://" in origin.path:
+    from weighttools.io.home import home_of
+
+    home = home_of(origin)
+    if home is None:
         return {}
-    home = origin.path if os.path.isdir(origin.path) else os.path.dirname(origin.path)
     for file in _CONFIGS:
         entries = _entries(home, file, whole=file.startswith("quant"))
         if entries:
@@ -299,11 +301,9 @@ def said(origin: Origin) -> dict[str, Any]:
     return {}
 
 
-def _entries(home: str, file: str, whole: bool) -> dict[str, Any]:
-    from weighttools.io.text import read_json_beside
-
+def _entries(home: Home, file: str, whole: bool) -> dict[str, Any]:
     try:
-        config = read_json_beside(home, file) or {}
+        config = home.read_json(file) or {}
     except WeighttoolsError:  # what is wrong with it is said by whoever needs it
         return {}
     found = config if whole else next(_sections(config), {})

@@ -7,9 +7,9 @@
 - Raw bytes that a file asks for by name (an ONNX model's data, chunks of a distributed checkpoint), files that lie
   beside weights and are read for them (configurations, tokenizers, templates), and files that are copied with them come
   from the directory itself, or from the blobs of the cache that it is part of, and from nowhere else: `inside`,
-  `companion`, `names_in` and `why_not_copied`. A stranger's directory could so have a private file read as numbers, or
-  put into what is given away. What was looked at is what is read, whatever links are exchanged meanwhile. `not_taken`
-  says what is left where it is.
+  `companion`, `names_in` and `leaves`, by which `weighttools.io.home` reads, copies, and says what is left where it
+  is. A stranger's directory could so have a private file read as numbers, or put into what is given away. What was
+  looked at is what is read, whatever links are exchanged meanwhile.
 - Nothing that a directory or a file names is written or removed through a link: the link itself is replaced
   (`sink.atomic_file` with ``follow=False``), and a directory is exchanged whole, its links with it.
 """
@@ -19,11 +19,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from weighttools.errors import SourceError, UnsafeFileError, counted, few
+from weighttools.errors import SourceError, UnsafeFileError, counted
 from weighttools.io.dangling import dangles
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LEAVES = "a link that leaves its directory"
 """What a file is that lies beside weights by its name, and elsewhere in truth."""
-_MORE_TEMPLATES = "additional_chat_templates"
+MORE_TEMPLATES = "additional_chat_templates"
 CONFIGURATIONS = ("config.json", "adapter_config.json")
 """What says what a model is."""
 OF_TEXTS = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
@@ -40,7 +40,7 @@ COMPANIONS = (
     *CONFIGURATIONS, *OF_TEXTS, "quantize_config.json", "quant_config.json", "hf_quant_config.json",
     "processor_config.json",
     "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.json", "chat_template.jinja",
-    _MORE_TEMPLATES,
+    MORE_TEMPLATES,
 )  # fmt: skip
 """Files, and a folder, that may lie beside weights and that some verb reads."""
 
@@ -114,20 +114,6 @@ def names_in(directory: str | os.PathLike[str], folder: str) -> list[str]:
     """Return the sorted names in a folder beside weights; none where there is no such folder, or it is a link out."""
     path = os.path.join(directory, folder)
     return sorted(os.listdir(path)) if os.path.isdir(path) and not leaves(directory, path) else []
-
-
-def not_taken(directory: str | os.PathLike[str], names: Sequence[str] = COMPANIONS) -> list[str]:
-    """Return the line that says which files of these names are links that leave their directory; none where none is."""
-    folders = [name for name in names if name == _MORE_TEMPLATES]
-    more = [f"{folder}/{name}" for folder in folders for name in names_in(directory, folder)]
-    found = [name for name in (*names, *more) if is_link_out(directory, name)]
-    return [f"not taken: {few(found)} ({LEAVES}); copy what is needed there"] if found else []
-
-
-def is_link_out(directory: str | os.PathLike[str], name: str) -> bool:
-    """Whether a file beside weights is a link that leaves their directory."""
-    path = os.path.join(directory, name)
-    return os.path.islink(path) and leaves(directory, path)
 
 
 def _info(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -> os.stat_result | None:
@@ -235,27 +221,6 @@ def links_out(directory: str | os.PathLike[str], files: Iterable[str]) -> list[s
 def _may_leave(home: Path, file: str) -> bool:
     """Whether a file may lie elsewhere, by one look at it: it is a link, or lies in a folder, which may be one."""
     return os.path.islink(file) or Path(file).parent != home
-
-
-def why_not_copied(directory: Path, path: Path, largest: int) -> str:
-    """Return why a file that lies beside weights is not copied with them; empty where it is.
-
-    Links within the directory, or into the blobs of the cache it is part of, are copied as what they lead to.
-
-    Parameters
-    ----------
-    directory
-        The weights' directory.
-    path
-        A file in it.
-    largest
-        The most bytes that are copied.
-    """
-    if not is_inside(directory, path):  # first of all, so that no answer tells whether a file elsewhere exists
-        return LEAVES
-    if not path.is_file():
-        return "no regular file"
-    return f"more than {largest:,} bytes" if path.stat().st_size > largest else ""
 
 
 def not_copied(reasons: Mapping[str, str]) -> list[str]:

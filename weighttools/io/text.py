@@ -14,7 +14,7 @@ from weighttools.core import budgets
 from weighttools.errors import CorruptFileError
 
 if TYPE_CHECKING:
-    from weighttools.io.source import LocalFile
+    from weighttools.core.spec import Source
 
 
 def parse_json(data: bytes, subject: object) -> dict[str, Any]:
@@ -45,21 +45,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_json_beside(directory: str | os.PathLike[str], name: str) -> dict[str, Any] | None:
-    """Read a JSON file that lies beside weights; None where there is none, or it is a link that leaves the directory.
-
-    Raises
-    ------
-    SourceError, CorruptFileError
-        As of `read_json`.
-    """
-    from weighttools.io.beside import companion
-
-    found = companion(directory, name)
-    return None if found is None else read_json(found)
-
-
-def read_json(path: str | os.PathLike[str] | LocalFile) -> dict[str, Any]:
+def read_json(file: str | os.PathLike[str] | Source) -> dict[str, Any]:
     """Read a JSON file that a person names, or that is open; as `parse_json`.
 
     Raises
@@ -71,10 +57,21 @@ def read_json(path: str | os.PathLike[str] | LocalFile) -> dict[str, Any]:
     """
     from weighttools.io.source import LocalFile
 
-    source = path if isinstance(path, LocalFile) else LocalFile(path)
+    source = LocalFile(file) if isinstance(file, (str, os.PathLike)) else file
     most = budgets.CONFIG_BYTES if source.name.endswith("config.json") else budgets.JSON_BYTES
+    return parse_json(read_bounded(source, most), source.name)
+
+
+def read_bounded(source: Source, most: int) -> bytes:
+    """Return all bytes of a source.
+
+    Raises
+    ------
+    CorruptFileError
+        They are more than `most`.
+    """
     if source.size > most:
         raise CorruptFileError(
             f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {most:,}", code="too-large"
         )
-    return parse_json(source.read(0, source.size), source.name)
+    return source.read(0, source.size)

@@ -6,7 +6,6 @@ import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,9 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, option
 from weighttools.formats.opening import PathLike, located
 from weighttools.formats.opening import open as open_checkpoint
-from weighttools.io.text import read_json_beside
+from weighttools.io.home import home_of
 from weighttools.train.checkpoints.loading import Loaded
-from weighttools.train.data.tokens import CONFIG, Tokens, context_of, home_of, left_elsewhere, token_ids, tokens
+from weighttools.train.data.tokens import CONFIG, Tokens, context_of, left_elsewhere, token_ids, tokens
 from weighttools.train.generation import Sampling, arrays_of, function_of, stream
 from weighttools.train.memory import keep_pages
 from weighttools.train.models import Checkpoint, load
@@ -139,10 +138,10 @@ def writer(base: PathLike | TensorMap, tokenizer: PathLike | None = None, adapte
 
 def _refuse_adapter(base: PathLike | TensorMap) -> None:
     """Say that a directory is an adapter, where it holds nothing else."""
-    path = None if isinstance(base, TensorMap) else Path(located(os.fspath(base)))
-    if path is None or not (path / ADAPTER).is_file() or (path / "model.safetensors").exists():
+    home = None if isinstance(base, TensorMap) else home_of(located(os.fspath(base)))
+    if home is None or not home.is_whole or not home.has(ADAPTER) or home.has("model.safetensors"):
         return
-    if any((path / name).is_file() for name in WEIGHTS):
+    if any(home.has(name) for name in WEIGHTS):
         remedy = f"give the base that it changes, and {option('adapter')} {base}"
         raise SpecError("is a LoRA adapter, and no model", subject=base, remedy=remedy)
 
@@ -185,8 +184,7 @@ def write(
 
 def _stops(checkpoint: Checkpoint) -> Iterator[int]:
     """Yield the tokens that end a text, as the configurations have them."""
-    path = checkpoint.origin.origin.path
-    yield from token_ids(checkpoint.config, "eos_token_id", path or CONFIG)
-    if path:
-        home, name = home_of(checkpoint.origin), "generation_config.json"
-        yield from token_ids(read_json_beside(home, name) or {}, "eos_token_id", home / name)
+    origin, name = checkpoint.origin.origin, "generation_config.json"
+    yield from token_ids(checkpoint.config, "eos_token_id", origin.path or CONFIG)
+    if (home := home_of(origin)) is not None:
+        yield from token_ids(home.read_json(name) or {}, "eos_token_id", home.path_of(name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from weighttools.families.gguf.rope import divisors
 from weighttools.families.gguf.settings import flattened, lacking, plain_settings, settings_of, unsaid
 from weighttools.families.gguf.special import carried_tokenizer
 from weighttools.families.gguf.tokenizer_json import has_tokenizer
-from weighttools.io.beside import CONFIGURATIONS, LEAVES, is_link_out, not_taken
-from weighttools.io.text import read_json_beside
+from weighttools.io.beside import CONFIGURATIONS, LEAVES
+from weighttools.io.home import Home, home_of
 from weighttools.transforms.gguf_layout import full, heads, is_full, shifted, transposed
 
 ARCHITECTURE = "general.architecture"
@@ -84,8 +83,8 @@ def to_hugging_face(tensor_map: TensorMap) -> TensorMap:
     tensors = {new: _changed(kept[old], old, model, to_gguf=False) for old, new in renamed.items()}
     aliases = _head(model.family, tensors)
     metadata = {"format": "pt", **tensor_map.metadata}
-    found, path = _finished(tensor_map, tensors, aliases, metadata, dropped), tensor_map.origin.path
-    notes = not_taken(_home(path), CONFIGURATIONS) if path else []
+    found, home = _finished(tensor_map, tensors, aliases, metadata, dropped), home_of(tensor_map.origin)
+    notes = home.not_taken(CONFIGURATIONS) if home else []
     return found.noted(*notes) if notes else found
 
 
@@ -180,12 +179,13 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> GGUFModel:
 
     Where a whole directory is given, its config.json comes before what a file's metadata say.
     """
-    config = _config(tensor_map.origin.path)
+    home = home_of(tensor_map.origin)
+    config = _config(home)
     said = tensor_map.metadata.get(ARCHITECTURE) or ARCHITECTURES.get(str(config.get("model_type")))
     family = FAMILIES.get(str(said))
     if family is None:
-        what, path = said or config.get("model_type"), tensor_map.origin.path
-        why = f": config.json is {LEAVES}" if path and is_link_out(_home(path), "config.json") else ""
+        what = said or config.get("model_type")
+        why = f": config.json is {LEAVES}" if home and home.is_elsewhere("config.json") else ""
         raise SpecError(
             f"the architecture {brief(repr(what), 60)} has no table of names"
             if what
@@ -197,16 +197,12 @@ def _model(tensor_map: TensorMap, *, to_gguf: bool) -> GGUFModel:
     prefix = f"{said}."
     own = {key.removeprefix(prefix): _typed(v) for key, v in tensor_map.metadata.items() if key.startswith(prefix)}
     theirs = settings_of(config, str(said)) if to_gguf else plain_settings(config)
-    is_whole = os.path.isdir(tensor_map.origin.path)
+    is_whole = home is not None and home.is_whole
     return GGUFModel(str(said), family, {**own, **theirs} if is_whole else {**theirs, **own})
 
 
-def _home(path: str) -> str:
-    return path if os.path.isdir(path) else os.path.dirname(path)
-
-
-def _config(path: str) -> Mapping[str, Any]:
-    return (read_json_beside(_home(path), "config.json") or {}) if path else {}
+def _config(home: Home | None) -> Mapping[str, Any]:
+    return (home.read_json("config.json") or {}) if home else {}
 
 
 def _typed(value: Any) -> Any:
@@ -220,17 +216,17 @@ def _gguf_metadata(
     tensor_map: TensorMap, model: GGUFModel, embedding: Tensor | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the metadata, and what llama.cpp will miss in them."""
-    path = tensor_map.origin.path
+    home = home_of(tensor_map.origin)
     own = {f"{model.name}.{key}": value for key, value in model.settings.items()}
     rest = {key: value for key, value in tensor_map.metadata.items() if key != "format"}
     n_rows = embedding.shape[0] if embedding is not None and embedding.shape else 0
-    tokenizer, other = carried_tokenizer(_home(path), _config(path), n_rows) if path and n_rows else ({}, [])
+    tokenizer, other = carried_tokenizer(home, _config(home), n_rows) if home and n_rows else ({}, [])
     if tokenizer:
         rest = {key: value for key, value in rest.items() if not key.startswith("tokenizer.")}
-    name = os.path.basename(os.path.abspath(path)) if path and os.path.isdir(path) else ""
+    name = home.name if home and home.is_whole else ""
     general = {"general.type": "model", "general.name": name} if name else {}
     missing = lacking(model.settings, model.name)
-    notes = [*(not_taken(_home(path)) if path else []), *unsaid(_config(path), model.name)]
+    notes = [*(home.not_taken() if home else []), *unsaid(_config(home), model.name)]
     notes += [f"llama.cpp will not run it without {few(missing)}: config.json does not say"] if missing else []
     if not tokenizer and not has_tokenizer(rest):
         notes.append("llama.cpp will not run it without a tokenizer: there is no tokenizer.json beside the weights")
@@ -239,7 +235,7 @@ def _gguf_metadata(
 
 def _divisor_tensors(tensor_map: TensorMap, model: GGUFModel) -> dict[str, Tensor]:
     """Return the tensors that stand in GGUF for a rule of config.json."""
-    config = flattened(_config(tensor_map.origin.path))
+    config = flattened(_config(home_of(tensor_map.origin)))
     if "rope.freq_base" not in model.settings:
         return {}
     import numpy as np

@@ -16,12 +16,13 @@ from weighttools.errors import FormatError, SpecError, UnsupportedError, few, op
 from weighttools.formats import check_file, directory_files, read_file, refuse_unknown
 from weighttools.formats.base import ReadOptions
 from weighttools.formats.opening import PathLike, chosen, located, name_of, open
+from weighttools.io.home import home_of
 from weighttools.io.progress import Progress
 from weighttools.io.source import open_source
 from weighttools.verbs.record_types import AgainstRecord, FixedIndex
 
 
-class Subject(NamedTuple):
+class CheckSubject(NamedTuple):
     """What is checked: the place that it lies at (empty: nowhere), standard input, an open map."""
 
     place: str
@@ -47,18 +48,18 @@ class Subject(NamedTuple):
         return read_file(self.piped, self.options) if self.piped else open(self.place, **self.options._asdict())
 
 
-def subject_of(path: PathLike | TensorMap, options: ReadOptions) -> Subject:
+def subject_of(path: PathLike | TensorMap, options: ReadOptions) -> CheckSubject:
     """Find out what is to be checked, and where it lies."""
     if isinstance(path, TensorMap):
-        place = path.origin.path
-        is_file = place not in ("", "-") and os.path.exists(place)
-        return Subject(place if is_file else "", options, tensor_map=chosen(path, (), (), options))
+        home = home_of(path.origin)
+        place = path.origin.path if home and home.is_there else ""
+        return CheckSubject(place, options, tensor_map=chosen(path, (), (), options))
     place = located(os.fspath(path))
     piped = open_source(place, refuse_unknown) if place == "-" else None  # once: it is not read twice
-    return Subject(place, options, piped)
+    return CheckSubject(place, options, piped)
 
 
-def of_files(subject: Subject) -> Iterator[Finding]:
+def of_files(subject: CheckSubject) -> Iterator[Finding]:
     """Yield what can be found without opening the checkpoint as a whole."""
     from weighttools.formats.huggingface import index_check
     from weighttools.io.beside import links_out
@@ -95,11 +96,9 @@ def _left_out(tensor_map: TensorMap) -> Iterator[Finding]:
 def of_map(tensor_map: TensorMap, base: PathLike | TensorMap | None, assume: str | None) -> Iterator[Finding]:
     """Yield what headers, metadata and the files beside them tell."""
     from weighttools.analyzers.checks import findings
-    from weighttools.analyzers.configuration import home_of
-    from weighttools.io.beside import not_taken
 
     home = home_of(tensor_map.origin)
-    yield from (Finding(NOTE, "linked-file", told) for told in (not_taken(home) if home is not None else ()))
+    yield from (Finding(NOTE, "linked-file", told) for told in (home.not_taken() if home else ()))
     yield from findings(tensor_map)
     yield from _left_out(tensor_map)
     if base is not None:
@@ -139,7 +138,7 @@ def against_other(tensor_map: TensorMap, other: PathLike | TensorMap) -> tuple[A
     return record, [Finding(WARNING, "names-differ", told, remedy=command or (f"rename {rules}" if rules else None))]
 
 
-def write_indexes(subject: Subject) -> list[FixedIndex]:
+def write_indexes(subject: CheckSubject) -> list[FixedIndex]:
     """Write the index of a directory of shards anew; one that has none gets that of model.safetensors."""
     from weighttools.formats.huggingface import index_check
 

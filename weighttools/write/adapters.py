@@ -23,8 +23,8 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, SourceError, SpecError, UnsupportedError, option
 from weighttools.families.module_tables import ModuleTable
 from weighttools.formats.opening import PathLike, located, open
-from weighttools.io.beside import LEAVES, is_link_out
-from weighttools.io.text import read_json_beside
+from weighttools.io.beside import LEAVES
+from weighttools.io.home import home_of
 from weighttools.transforms.adapter_config import check_config, is_number, listed
 from weighttools.transforms.low_rank import Update, all_finite, merged
 
@@ -87,22 +87,23 @@ def open_adapter(path: PathLike) -> Adapter:
     CorruptFileError
         Its configuration or its tensors contradict themselves.
     """
-    place = Path(located(os.fspath(path)))
-    if not place.exists():
+    place = located(os.fspath(path))
+    home = home_of(place)
+    if home is None or not home.is_there:
         raise SourceError("does not exist", subject=path, expected=f"a directory with {WEIGHTS[0]} and {CONFIG}")
-    file = next((place / n for n in WEIGHTS if (place / n).is_file()), None) if place.is_dir() else place
+    file = next((home.path_of(n) for n in WEIGHTS if home.has(n)), None) if home.is_whole else place
     if file is None:
         raise SourceError("holds no adapter", subject=path, expected=f"{WEIGHTS[0]} and {CONFIG}")
-    config = read_json_beside(file.parent, CONFIG)
+    config = home.read_json(CONFIG)
     if config is None:
         _refuse_layout(file)
-        fact = f"is {LEAVES}" if is_link_out(file.parent, CONFIG) else "no such file or directory"
-        raise SourceError(fact, subject=file.with_name(CONFIG))
-    check_config(config, str(file.with_name(CONFIG)))
+        fact = f"is {LEAVES}" if home.is_elsewhere(CONFIG) else "no such file or directory"
+        raise SourceError(fact, subject=home.path_of(CONFIG))
+    check_config(config, home.path_of(CONFIG))
     return _adapter(open(file), config, os.fspath(path))
 
 
-def _refuse_layout(file: Path) -> None:
+def _refuse_layout(file: str) -> None:
     """Say what an adapter without configuration is, where it is of another layout than peft's."""
     kind = next(iter(layouts(open(file))), None)
     if kind is not None:
@@ -276,9 +277,8 @@ def _ways(update: Update, shape: tuple[int, ...]) -> list[Update]:
 
 def beside(adapter: Adapter, config: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the base's config.json with what lies beside the adapter of the head: `HEAD`, or a config.json."""
-    place = Path(located(adapter.path)) if adapter.path else Path()
-    home = place if place.is_dir() else place.parent
-    found = (read_json_beside(home, name) for name in (HEAD, "config.json") if adapter.path)
+    home = home_of(located(adapter.path))
+    found = (home.read_json(name) for name in (HEAD, "config.json") if home)
     return {**config, **of_head(next((entries for entries in found if entries is not None), {}))}
 
 

@@ -13,6 +13,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, option
 from weighttools.formats import by_any_suffix, known_suffixes, load, writable
 from weighttools.formats.huggingface import format as huggingface
+from weighttools.io.home import Home, home_of
 
 _MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 """What says of a directory's weights what model they are."""
@@ -219,26 +220,25 @@ def _shard_notes(
     limit = parse_size(max_shard_size or MAX_SHARD_SIZE)
     large = [name for name, spec in zip(tensor_map, tensor_map.specs(), strict=True) if spec.nbytes > limit]
     notes = [f"{len(large):,} tensors are larger than a shard may be, and get one each: {large[0]}"] if large else []
-    source = tensor_map.origin.path
-    here = [Path(place) / "config.json" for place in (source, target.path) if place]
-    is_adapter = _ADAPTER in beside or any(path.with_name(_ADAPTER).is_file() for path in here)
+    home = home_of(tensor_map.origin)
+    here = [name for name in ("config.json", _ADAPTER) if _comes_along(name, home, beside) or _lies_in(target, name)]
     hint = f"; {option('names')} hf makes it of the GGUF file's metadata" if tensor_map.origin.format == "gguf" else ""
-    if "config.json" not in beside and not is_adapter and not any(path.is_file() for path in here):
-        found = source and (Path(source).parent / "config.json").is_file()
+    if not here:
+        found = home and not home.is_whole and home.has("config.json")
         notes.append(
             "config.json beside the source is not copied, for it may be another model's: give the directory"
             if found
             else "there is no config.json beside the source: transformers needs one in the directory" + hint
         )
-    stale = [name for name in _MODEL_FILES if not _comes_along(name, source, beside) and _lies_in(target, name)]
-    if stale and not os.path.isdir(source):
+    stale = [name for name in _MODEL_FILES if not _comes_along(name, home, beside) and _lies_in(target, name)]
+    if stale and not (home and home.is_whole):
         notes.append(f"{', '.join(stale)} in the directory stay as they are, of the model that was there")
     return notes
 
 
-def _comes_along(name: str, source: str, beside: Mapping[str, bytes]) -> bool:
+def _comes_along(name: str, home: Home | None, beside: Mapping[str, bytes]) -> bool:
     """Return whether a file comes into the target with the weights."""
-    return name in beside or bool(source and os.path.isdir(source) and os.path.isfile(os.path.join(source, name)))
+    return name in beside or (home is not None and home.is_whole and home.has(name))
 
 
 def _lies_in(target: Destination, name: str) -> bool:
@@ -247,10 +247,9 @@ def _lies_in(target: Destination, name: str) -> bool:
 
 def _names_notes(tensor_map: TensorMap, target: Destination) -> list[str]:
     """Say that a GGUF file of a model with another library's names is not one that llama.cpp reads."""
-    path = tensor_map.origin.path
-    home = Path(path) if path and os.path.isdir(path) else Path(path).parent
+    home = home_of(tensor_map.origin)
     is_theirs = tensor_map.origin.format == "gguf" or "token_embd.weight" in tensor_map
-    if target.format != "gguf" or is_theirs or not path or not (home / "config.json").is_file():
+    if target.format != "gguf" or is_theirs or home is None or not home.has("config.json"):
         return []
     return [f"names, settings and tokenizer are not translated: {option('names')} gguf writes what llama.cpp runs"]
 

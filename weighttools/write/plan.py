@@ -16,7 +16,7 @@ from weighttools.errors import SpecError, option
 from weighttools.formats import load
 from weighttools.formats.base import WriteOptions
 from weighttools.formats.huggingface import format as huggingface
-from weighttools.io.beside import why_not_copied
+from weighttools.io.home import home_of
 from weighttools.io.progress import Progress, silent
 from weighttools.io.source import path_of_url
 from weighttools.transforms.cast import native_floats
@@ -269,22 +269,22 @@ def _refuse_part(tensor_map: TensorMap, to: Destination) -> None:
     """Refuse to put a shard in the place of the model that it is a part of, whose other shards would be lost."""
     if not to.is_directory:
         return
-    source, whole = Path(tensor_map.origin.path), f"{huggingface.stem_of(to.files)}.safetensors"
+    home, whole = home_of(tensor_map.origin), f"{huggingface.stem_of(to.files)}.safetensors"
     parts = [Path(to.path) / name for name in to.replaced - {whole}]
-    if source.is_file() and any(os.path.exists(part) and source.samefile(part) for part in parts):
+    if home and not home.is_whole and any(home.is_same(part) for part in parts):
         raise SpecError(
             "is a part of the model that would be replaced",
-            subject=source,
+            subject=tensor_map.origin.path,
             remedy="name another directory, or give the whole one",
         )
 
 
 def _refuse_nesting(tensor_map: TensorMap, to: Destination) -> None:
     """Refuse to write a directory inside the one that is read: it would be copied with it at the next run."""
-    origin = tensor_map.origin.path
-    if to.is_directory and origin and os.path.isdir(origin) and real(origin) in real(to.path).parents:
+    home = home_of(tensor_map.origin) if to.is_directory else None
+    if home and home.is_whole and home.is_around(to.path):
         raise SpecError(
-            f"lies inside what is read, {origin}",
+            f"lies inside what is read, {tensor_map.origin.path}",
             subject=to.path,
             expected="a directory of its own",
             remedy="name one beside it",
@@ -293,12 +293,11 @@ def _refuse_nesting(tensor_map: TensorMap, to: Destination) -> None:
 
 def _replaced(tensor_map: TensorMap, to: Destination, beside: Mapping[str, bytes]) -> list[str]:
     """Return the files of a target directory that are not there, or not the same, once the new ones are."""
-    target, origin = Path(to.path), Path(tensor_map.origin.path)
+    target, home = Path(to.path), home_of(tensor_map.origin)
     if not to.is_directory or not target.is_dir():
         return []
-    is_itself = bool(tensor_map.origin.path) and origin.is_dir() and target.samefile(origin)
-    copied = [] if is_itself else names_of_companions(tensor_map)
-    files = {*beside, *(name for name in copied if not why_not_copied(origin, origin / name, MAX_COMPANION_BYTES))}
+    copied = [] if home is None or home.is_same(target) else names_of_companions(tensor_map)
+    files = {*beside, *(name for name in copied if home and not home.why_not_copied(name, MAX_COMPANION_BYTES))}
     return sorted({*to.replaced, *(name for name in files if os.path.lexists(target / name))})
 
 

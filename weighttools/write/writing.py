@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensor import confirm
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError
 from weighttools.formats import load
 from weighttools.formats.base import WriteOptions
 from weighttools.formats.huggingface import format as huggingface
-from weighttools.io.beside import LEAVES, companion, not_copied, why_not_copied
+from weighttools.io.beside import not_copied
 from weighttools.io.directory import atomic_directory, keep_others
+from weighttools.io.home import Home, home_of
 from weighttools.io.progress import Progress
 from weighttools.io.sink import atomic_file
 from weighttools.write.destination import Destination, superseded
 
 if TYPE_CHECKING:
-    from weighttools.io.source import LocalFile
     from weighttools.write.verify import Verification
 
-_COPY_BYTES = 8 << 20
 _WEIGHTS = (
     ".safetensors",
     ".bin",
@@ -44,10 +42,8 @@ _WEIGHTS = (
 
 def names_of_companions(tensor_map: TensorMap) -> list[str]:
     """Return the names of what lies beside the weights of a source directory; of any other source none."""
-    origin = Path(tensor_map.origin.path)
-    if not tensor_map.origin.path or not origin.is_dir():
-        return []
-    return [path.relative_to(origin).as_posix() for path in _companions(origin)]
+    home = home_of(tensor_map.origin)
+    return list(_companions(home)) if home and home.is_whole else []
 
 
 def execute(
@@ -118,37 +114,12 @@ def _copy_companions(tensor_map: TensorMap, new: Path) -> dict[str, str]:
 
     Each one's name is returned, with why it was not copied, or nothing if it was.
     """
-    origin = Path(tensor_map.origin.path)
-    if not tensor_map.origin.path or not origin.is_dir():
+    home = home_of(tensor_map.origin)
+    if home is None or not home.is_whole:
         return {}
-    found = {}
-    for path in _companions(origin):
-        inside = path.relative_to(origin)
-        why = found[str(inside)] = why_not_copied(origin, path, MAX_COMPANION_BYTES)
-        file = None if why else companion(origin, str(inside))
-        if file is not None:
-            (new / inside).parent.mkdir(parents=True, exist_ok=True)
-            _copy(file, new / inside)
-        elif not why:  # it was exchanged since
-            found[str(inside)] = LEAVES
-    return found
+    return {name: home.copy(name, new / name, MAX_COMPANION_BYTES) for name in _companions(home)}
 
 
-def _copy(file: LocalFile, target: Path) -> None:
-    with target.open("wb") as out:
-        for at in range(0, file.size, _COPY_BYTES):
-            out.write(file.read(at, min(_COPY_BYTES, file.size - at)))
-
-
-def _companions(directory: Path) -> Iterable[Path]:
-    """Yield the files beside the weights, and links to folders, which are not looked into."""
-    for folder, folders, names in os.walk(directory, onerror=_fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links = [name for name in folders if (Path(folder) / name).is_symlink()]
-        for name in sorted([*names, *links]):
-            if not (name.startswith(".") or name.lower().endswith((*_WEIGHTS, ".index.json"))):
-                yield Path(folder) / name
-
-
-def _fail(error: OSError) -> None:
-    raise SourceError(f"cannot be read: {error.strerror}", subject=error.filename) from None
+def _companions(home: Home) -> Iterable[str]:
+    """Yield the names of the files beside the weights, and of links to folders, which are not looked into."""
+    return (name for name in home.files() if not name.lower().endswith((*_WEIGHTS, ".index.json")))

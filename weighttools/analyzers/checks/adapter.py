@@ -8,17 +8,16 @@ are told, and not held against the base.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from weighttools.analyzers import configuration
 from weighttools.core.findings import ERROR, NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError, counted, few
 from weighttools.families.module_tables import ModuleTable
+from weighttools.io.home import home_of
 
 _FACTOR = re.compile(
     r"(?P<module>.+?)\.lora_(?P<kind>|embedding_)(?P<side>A|B)(?:\.(?!weight$|bias$)[^.]+)?(?:\.weight)?"
@@ -118,13 +117,13 @@ def _of_module(module: str, pair: Pair, name: str | None, weights: Mapping[str, 
 
 def _of_config(adapter: TensorMap, found: Mapping[str, Pair]) -> Iterator[Finding]:
     """Yield findings for modules whose factors have another rank than adapter_config.json says, or if it is missing."""
-    home = configuration.home_of(adapter.origin)
+    home = home_of(adapter.origin)
     ours = {module: pair for module, pair in found.items() if module.startswith(_WRAPPERS)}
     if not ours or home is None:
         return
-    path = os.path.join(home, CONFIG)
+    path = home.path_of(CONFIG)
     try:
-        config = configuration.read_beside(adapter.origin, CONFIG)
+        config = home.read_json(CONFIG)
         if config is None:
             fact = f"there is no {CONFIG} beside the adapter: nothing tells its scale, lora_alpha / r, nor loads it"
             yield Finding(WARNING, "adapter-config", fact)

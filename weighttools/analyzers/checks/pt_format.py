@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from weighttools.analyzers import configuration
 from weighttools.core.findings import NOTE, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
-from weighttools.io.beside import companion
+from weighttools.io.home import home_of
 
 
 def check(tensor_map: TensorMap) -> Iterator[Finding]:
     """Yield a finding for a safetensors checkpoint without the entry: a warning where a config.json is beside it."""
     if tensor_map.origin.format == "safetensors" and "format" not in tensor_map.metadata and len(tensor_map):
-        home = configuration.home_of(tensor_map.origin)
-        severity = WARNING if home is not None and companion(home, "config.json") else NOTE
+        home = home_of(tensor_map.origin)
+        severity = WARNING if home is not None and home.open("config.json") else NOTE
         yield Finding(severity, "no-format", 'the metadata has no "format": "pt"')

@@ -6,7 +6,6 @@ repository) and ``pipelines/__init__.py`` (``custom_pipelines``); sentence-trans
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from weighttools.analyzers import configuration
 from weighttools.core.findings import WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError, few
-from weighttools.io.beside import names_in
+from weighttools.io.home import home_of
 
 CONFIGS = (
     "config.json",
@@ -55,8 +54,10 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _python_files(tensor_map: TensorMap) -> Iterator[str]:
+    home = home_of(tensor_map.origin)
+    if home is None:
+        return
     for folder in FOLDERS:
-        home = configuration.home_of(tensor_map.origin)
-        if home is not None and (folder or os.path.isdir(tensor_map.origin.path)):
-            names = [name for name in names_in(home, folder) if name.endswith((".py", ".pyc", ".so"))]
-            yield from (os.path.join(folder, name) for name in names)
+        if folder or home.is_whole:
+            names = [name for name in home.names(folder) if name.endswith((".py", ".pyc", ".so"))]
+            yield from (f"{folder}/{name}" if folder else name for name in names)

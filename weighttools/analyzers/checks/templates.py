@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.analyzers import configuration, jinja
 from weighttools.core.budgets import CONFIG_BYTES, MOST_NAMED, MOST_TEMPLATE_CHARACTERS
 from weighttools.core.findings import ERROR, WARNING, Finding
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError, few
-from weighttools.io.beside import companion, names_in
-from weighttools.io.source import LocalFile
+from weighttools.io.home import home_of
+
+if TYPE_CHECKING:
+    from weighttools.core.spec import Source
 
 KEY = "tokenizer.chat_template"
 CONFIGS = ("tokenizer_config.json", "processor_config.json", "chat_template.json", "preprocessor_config.json")
@@ -69,14 +71,14 @@ def _of_metadata(tensor_map: TensorMap) -> Iterator[Template]:
         yield from (Template("metadata", name, "") for name in names if isinstance(name, str))
 
 
-def _files(tensor_map: TensorMap) -> Iterator[tuple[str, LocalFile]]:
+def _files(tensor_map: TensorMap) -> Iterator[tuple[str, Source]]:
     """Yield each file beside the weights that may hold templates: what it is called there, and the file."""
-    home = configuration.home_of(tensor_map.origin)
+    home = home_of(tensor_map.origin)
     if home is None:
         return
-    more = [f"{FOLDER}/{name}" for name in names_in(home, FOLDER) if name.endswith(SUFFIX)]
+    more = [f"{FOLDER}/{name}" for name in home.names(FOLDER) if name.endswith(SUFFIX)]
     for name in (*CONFIGS, FILE, *more):
-        found = companion(home, name)
+        found = home.open(name)
         if found is not None:
             yield name, found
 
@@ -88,7 +90,7 @@ def _broken(tensor_map: TensorMap, place: str) -> Iterator[Finding]:
         yield Finding(WARNING, "broken-config", str(error))
 
 
-def _of_file(place: str, source: LocalFile) -> Iterator[Template]:
+def _of_file(place: str, source: Source) -> Iterator[Template]:
     most = CONFIG_BYTES if place in CONFIGS else 4 * MOST_TEMPLATE_CHARACTERS
     if source.size > most:
         raise _NotLookedInto(f"it is {source.size:,} bytes long")

@@ -5,7 +5,6 @@ Source: llama.cpp, ``gguf-py/gguf/vocab.py``, ``SpecialVocab``: which file is be
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,26 +14,25 @@ from weighttools.families.gguf.tokenizer_files import SETTINGS, SPECIAL, TEMPLAT
 from weighttools.families.gguf.tokenizer_json import KEY, WORDPIECE
 from weighttools.families.gguf.tokens import Vocabulary, differences, steps_of, tokenizer_metadata
 from weighttools.formats.gguf.numbers import UInt32
-from weighttools.io.beside import companion, names_in
-from weighttools.io.source import LocalFile
-from weighttools.io.text import read_json, read_json_beside
+from weighttools.io.beside import MORE_TEMPLATES
+from weighttools.io.home import Home
+from weighttools.io.text import read_json
 
 _TEMPLATE_FILE = "chat_template.jinja"
-_MORE_TEMPLATES = "additional_chat_templates"
 _INSTEAD = {"bos_token": "cls_token", "eos_token": "sep_token"}
 """What begins and ends the texts of models without tokens of that name, as BERT."""
 Json = Mapping[str, Any]
 
 
-def carried_tokenizer(home: str, config: Json, n_rows: int) -> tuple[dict[str, Any], list[str]]:
-    """Return ``tokenizer.*`` of the tokenizer in a directory, and which texts llama.cpp cuts otherwise.
+def carried_tokenizer(home: Home, config: Json, n_rows: int) -> tuple[dict[str, Any], list[str]]:
+    """Return ``tokenizer.*`` of the tokenizer beside a model, and which texts llama.cpp cuts otherwise.
 
     Both are empty where there is none.
 
     Parameters
     ----------
     home
-        The directory.
+        What the model lies in.
     config
         Its config.json.
     n_rows
@@ -47,14 +45,13 @@ def carried_tokenizer(home: str, config: Json, n_rows: int) -> tuple[dict[str, A
     CorruptFileError
         Its files contradict each other, or the embedding.
     """
-    path = os.path.join(home, TOKENIZER)
-    file = companion(home, TOKENIZER)
+    path, file = home.path_of(TOKENIZER), home.open(TOKENIZER)
     if file is None:
         return {}, []
     if n_rows > MAX_TOKENS:
         raise CorruptFileError(f"the embedding has {n_rows:,} rows", subject=path, expected=f"at most {MAX_TOKENS:,}")
     data = read_json(file)
-    settings = read_json_beside(home, SETTINGS) or {}
+    settings = home.read_json(SETTINGS) or {}
     found, tokens = tokenizer_metadata(data, n_rows, path, _text(settings.get("unk_token")))
     kind = found[f"{KEY}model"]
     if kind == WORDPIECE:
@@ -124,12 +121,12 @@ def _special_text(step: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _templates(home: str, settings: Json) -> dict[str, Any]:
+def _templates(home: Home, settings: Json) -> dict[str, Any]:
     """Return the chat template, and those beside it by their names."""
     said = settings.get("chat_template")
-    alone = companion(home, _TEMPLATE_FILE) if said is None else None
+    alone = _text_of(home, _TEMPLATE_FILE) if said is None else None
     if alone is not None:
-        said = [{"name": "default", "template": _read(alone)}, *_named_files(home)]
+        said = [{"name": "default", "template": alone}, *_named_files(home)]
     if isinstance(said, str):
         return {TEMPLATE: said}
     entries = said if isinstance(said, list) else []
@@ -143,17 +140,15 @@ def _templates(home: str, settings: Json) -> dict[str, Any]:
     return {**plain, **names, **{f"{TEMPLATE}.{name}": text for name, text in named.items()}}
 
 
-def _named_files(home: str) -> list[dict[str, str]]:
-    names = [name for name in names_in(home, _MORE_TEMPLATES) if name.endswith(".jinja")]
-    files = [(name.removesuffix(".jinja"), companion(home, f"{_MORE_TEMPLATES}/{name}")) for name in names]
-    return [{"name": name, "template": _read(file)} for name, file in files if file is not None]
+def _named_files(home: Home) -> list[dict[str, str]]:
+    names = [name for name in home.names(MORE_TEMPLATES) if name.endswith(".jinja")]
+    texts = [(name.removesuffix(".jinja"), _text_of(home, f"{MORE_TEMPLATES}/{name}")) for name in names]
+    return [{"name": name, "template": text} for name, text in texts if text is not None]
 
 
-def _read(source: LocalFile) -> str:
-    if source.size > JSON_BYTES:
-        fact = f"is {source.size:,} bytes long"
-        raise CorruptFileError(fact, subject=source.name, expected=f"at most {JSON_BYTES:,}")
+def _text_of(home: Home, name: str) -> str | None:
+    data = home.read(name, JSON_BYTES)
     try:
-        return source.read(0, source.size).decode()
+        return None if data is None else data.decode()
     except UnicodeDecodeError:
-        raise CorruptFileError("is not UTF-8", subject=source.name) from None
+        raise CorruptFileError("is not UTF-8", subject=home.path_of(name)) from None

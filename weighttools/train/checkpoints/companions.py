@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import TensorMap
-from weighttools.errors import SourceError, WeighttoolsError
+from weighttools.errors import WeighttoolsError
 from weighttools.families.gguf.tokenizer_files import tokenizer_files as carried_files
 from weighttools.families.gguf.tokenizer_json import has_tokenizer
-from weighttools.io.beside import companion, not_copied, why_not_copied
+from weighttools.io.beside import not_copied
+from weighttools.io.home import Home, home_of
 from weighttools.train.adapters.adapting import peft_config
 from weighttools.train.checkpoints.heads import Classifier, Embedder, Regressor, form_of
 from weighttools.train.checkpoints.loading import CONFIG, OURS, SEQUENCES, Loaded
 from weighttools.train.checkpoints.pooling import pad_of
-from weighttools.train.data.tokens import home_of
 from weighttools.train.models.classes import CLASSES, class_of
 from weighttools.write.adapters import CONFIG as ADAPTER
 from weighttools.write.adapters import HEAD, of_head
@@ -61,7 +59,7 @@ def companions(model: Loaded, pad_id: int | None = None) -> dict[str, bytes]:
     """
     if not model.config or model.origin is None:
         return {}
-    files = {} if os.path.isdir(model.origin.origin.path) else tokenizer_files(model.origin)[0]
+    files = {} if _is_directory(model.origin) else tokenizer_files(model.origin)[0]
     return files | {CONFIG: _json(config_with_head(model, pad_id))}
 
 
@@ -79,9 +77,10 @@ def left_out(model: Loaded, beside: Mapping[str, bytes]) -> list[str]:
     beside
         What is written beside the weights after all.
     """
-    if not model.config or model.origin is None or os.path.isdir(model.origin.origin.path):
+    if not model.config or model.origin is None or _is_directory(model.origin):
         return []
-    reasons = {path.name: why for path, why in _found(model.origin).items() if why and path.name not in beside}
+    home = home_of(model.origin.origin)
+    reasons = {name: why for name, why in _found(home).items() if why and name not in beside}
     return [*not_copied(reasons), *(_unloadable(model.config) if CONFIG in beside else ())]
 
 
@@ -100,8 +99,9 @@ def tokenizer_files(origin: TensorMap) -> tuple[dict[str, bytes], str]:
     why
         Empty if there are any.
     """
-    opened = {path.name: companion(path.parent, path.name) for path, why in _found(origin).items() if not why}
-    files = {name: file.read(0, file.size) for name, file in opened.items() if file is not None}
+    home = home_of(origin.origin)
+    read = {name: home.read(name, MAX_COMPANION_BYTES) for name, why in _found(home).items() if home and not why}
+    files = {name: data for name, data in read.items() if data is not None}
     if files.keys() & VOCABULARIES:
         return files, ""
     carried, why = _carried(origin)
@@ -147,14 +147,15 @@ def _unloadable(config: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _found(origin: TensorMap) -> dict[Path, str]:
+def _is_directory(origin: TensorMap) -> bool:
+    home = home_of(origin.origin)
+    return home is not None and home.is_whole
+
+
+def _found(home: Home | None) -> dict[str, str]:
     """Return the files of the tokenizer beside a checkpoint, each with why it is not copied, or nothing if it is."""
-    try:
-        home = home_of(origin)
-    except SourceError:
-        return {}
-    paths = [home / name for name in TOKENIZER]
-    return {path: why_not_copied(home, path, MAX_COMPANION_BYTES) for path in paths if os.path.lexists(path)}
+    there = [name for name in TOKENIZER if home.lies(name)] if home else []
+    return {name: home.why_not_copied(name, MAX_COMPANION_BYTES) for name in there if home}
 
 
 def _carried(origin: TensorMap) -> tuple[dict[str, bytes], str]:

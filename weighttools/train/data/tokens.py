@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,15 +21,16 @@ from weighttools.errors import (
     install,
     option,
 )
-from weighttools.io.beside import LEAVES, OF_TEXTS, companion, is_link_out, not_taken
-from weighttools.io.text import parse_json, read_json_beside
+from weighttools.io.beside import LEAVES, OF_TEXTS
+from weighttools.io.home import Home, LocalHome, home_of
+from weighttools.io.text import parse_json, read_bounded
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.data.gguf_tokenizer import gguf_tokenizer, has_tokenizer
 from weighttools.train.data.tokenizer_bounds import MOST_ID, check_bounds
 from weighttools.train.models.files import described
 
 if TYPE_CHECKING:
-    from weighttools.io.source import LocalFile
+    from weighttools.core.spec import Source
 
 FILE = "tokenizer.json"
 CONFIG = "config.json"
@@ -51,8 +51,8 @@ Base = str | os.PathLike[str] | TensorMap
 """A checkpoint: its path, its directory, or the open map."""
 
 
-def home_of(base: Base) -> Path:
-    """Return the directory that a checkpoint lies in, where its configuration and tokenizer are looked for.
+def home_beside(base: Base) -> Home:
+    """Return the home of a checkpoint, where its configuration and tokenizer are looked for.
 
     Raises
     ------
@@ -61,11 +61,10 @@ def home_of(base: Base) -> Path:
     """
     from weighttools.formats.opening import located
 
-    place = base.origin.path if isinstance(base, TensorMap) else os.fspath(base)
-    if not place or place == "-":
+    home = home_of(located(base.origin.path if isinstance(base, TensorMap) else os.fspath(base)))
+    if home is None:
         raise SourceError("comes from no file, so that nothing lies beside it", subject="the checkpoint")
-    path = Path(located(place))
-    return path if path.is_dir() else path.parent
+    return home
 
 
 class Encoded(NamedTuple):
@@ -240,9 +239,9 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
         raise SpecError(f"max_length {max_length}", expected="1 or more")
     if isinstance(base, Tokens):
         return base if max_length is None else Tokens(base.tokenizer, base.pad_id, base.end_id, max_length)
-    tokenizer, config, settings, place = _read(base)
+    tokenizer, config, settings, place, subject = _read(base)
     for key in ("pad_token_id", "eos_token_id"):
-        token_ids(config, key, place / CONFIG if place.is_dir() else place)
+        token_ids(config, key, subject)
     with panics_as_errors("its tokenizer's settings do not fit", CorruptFileError, place):
         bound = max_length or _bound(tokenizer, config, settings)
         pad_id = _pad_id(tokenizer, config, settings)
@@ -252,16 +251,17 @@ def tokens(base: Base | Tokens, max_length: int | None = None) -> Tokens:
     return Tokens(tokenizer, pad_id, end_id, bound)
 
 
-def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any], Path]:
-    """Return the tokenizer, what the model's configuration says, what its own does, and the directory or file."""
-    is_named = not isinstance(base, TensorMap) and Path(base).name == FILE
-    home = Path(cast("str", base)).parent if is_named else home_of(base)
-    carried = None if (home / FILE).exists() or is_link_out(home, FILE) else _gguf(base)
+def _read(base: Base) -> tuple[Any, Mapping[str, Any], Mapping[str, Any], str, str]:
+    """Return the tokenizer, the model's configuration, its own, and what to call the place and the configuration."""
+    named = None if isinstance(base, TensorMap) or "://" in os.fspath(base) else os.fspath(base)
+    is_named = named is not None and os.path.basename(named) == FILE
+    home = LocalHome(named) if named and is_named else home_beside(base)
+    carried = None if home.has(FILE) or home.is_elsewhere(FILE) else _gguf(base)
     if carried is None:
-        config, settings = (read_json_beside(home, name) or {} for name in (CONFIG, "tokenizer_config.json"))
-        return _loaded(home, is_named), config, settings, home
+        config, settings = (home.read_json(name) or {} for name in (CONFIG, "tokenizer_config.json"))
+        return _loaded(home, is_named), config, settings, home.place, home.path_of(CONFIG)
     place = carried.origin.path
-    return gguf_tokenizer(carried.metadata, place), described(carried)[1], {}, Path(place)
+    return gguf_tokenizer(carried.metadata, place), described(carried)[1], {}, place, place
 
 
 def _gguf(base: Base) -> TensorMap | None:
@@ -274,34 +274,31 @@ def _gguf(base: Base) -> TensorMap | None:
     return found if has_tokenizer(found.metadata) else None
 
 
-def _file(home: Path, is_named: bool) -> LocalFile:
+def _file(home: Home, is_named: bool) -> Source:
     """Open a tokenizer: through a link wherever it leads where a person names it, else only within its directory."""
-    from weighttools.io.source import LocalFile
+    from weighttools.io.source import open_source
 
-    path = home / FILE
-    if is_named and path.exists():
-        return LocalFile(path)
-    if is_link_out(home, FILE):
+    path = home.path_of(FILE)
+    if is_named and home.has(FILE):
+        return open_source(path)
+    if home.is_elsewhere(FILE):
         raise UnsafeFileError(f"is {LEAVES}", subject=path, remedy=f"name what it leads to ({option('tokenizer')})")
-    found = companion(home, FILE)
+    found = home.open(FILE)
     if found is None:
         raise SourceError(
             f"has no {FILE}",
-            subject=home,
+            subject=home.place,
             remedy=f"name the tokenizer's directory ({option('tokenizer')}), or save one there",
         )
     return found
 
 
-def _loaded(home: Path, is_named: bool) -> Any:
-    source, path = _file(home, is_named), home / FILE
-    if source.size > JSON_BYTES:
-        raise CorruptFileError(f"is {source.size:,} bytes long", subject=path, expected=f"at most {JSON_BYTES:,}")
+def _loaded(home: Home, is_named: bool) -> Any:
+    data, path = read_bounded(_file(home, is_named), JSON_BYTES), home.path_of(FILE)
     try:
         from tokenizers import Tokenizer
     except ImportError:
         raise MissingDependencyError("reading text needs tokenizers", remedy=install("text")) from None
-    data = source.read(0, source.size)
     check_bounds(parse_json(data, path), path)
     with panics_as_errors("is no tokenizer", CorruptFileError, path):
         return Tokenizer.from_buffer(data)
@@ -315,7 +312,8 @@ def _bound(tokenizer: Any, config: Mapping[str, Any], settings: Mapping[str, Any
 
 def left_elsewhere(origin: TensorMap) -> list[str]:
     """Return the line that says what of a checkpoint's tokenizer is not taken, for it is a link to elsewhere."""
-    return not_taken(home_of(origin), OF_TEXTS) if origin.origin.path else []
+    home = home_of(origin.origin)
+    return home.not_taken(OF_TEXTS) if home else []
 
 
 def context_of(config: Mapping[str, Any]) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +12,8 @@ from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, UnsafeFileError
 from weighttools.families.packed import refuse
 from weighttools.formats.opening import PathLike, open
-from weighttools.io.beside import LEAVES, is_link_out
-from weighttools.io.text import read_json_beside
+from weighttools.io.beside import LEAVES
+from weighttools.io.home import home_of
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.models.architecture import Architecture
 from weighttools.train.models.config import from_config, kind_of
@@ -91,14 +90,13 @@ def described(tensor_map: TensorMap) -> tuple[TensorMap, Mapping[str, Any]]:
     if is_gguf(tensor_map):
         return from_gguf(tensor_map)
     refuse(tensor_map)
-    path = tensor_map.origin.path
-    if not path:
+    home = home_of(tensor_map.origin)
+    if home is None:
         return tensor_map, {}
-    home = path if os.path.isdir(path) else os.path.dirname(path)
-    if is_link_out(home, "config.json"):
-        file = os.path.join(home, "config.json")
+    if home.is_elsewhere("config.json"):
+        file = home.path_of("config.json")
         raise UnsafeFileError(f"is {LEAVES}", subject=file, expected="a file in it", remedy="copy it there")
-    return tensor_map, read_json_beside(home, "config.json") or {}
+    return tensor_map, home.read_json("config.json") or {}
 
 
 def of(

@@ -11,7 +11,8 @@ from weighttools.core.budgets import MAX_COMPANION_BYTES
 from weighttools.core.tensormap import Origin
 from weighttools.errors import SourceError, SpecError, option
 from weighttools.io import sink
-from weighttools.io.beside import companion, not_copied, why_not_copied
+from weighttools.io.beside import not_copied
+from weighttools.io.home import home_of
 from weighttools.train.checkpoints.companions import adapter_companions, companions, left_out
 from weighttools.train.fitting.history import History
 from weighttools.train.fitting.resume import FILES
@@ -77,12 +78,11 @@ def _tokenizer(path: str | None) -> tuple[dict[str, bytes], list[str]]:
     """Return the tokenizer that was named, so that the tuned model has it beside it."""
     if path is None:
         return {}, []
-    file = Path(path) / TOKENIZER if Path(path).is_dir() else Path(path)
-    if Path(path).is_dir() and os.path.lexists(file):
-        why = why_not_copied(Path(path), file, MAX_COMPANION_BYTES)
-        opened = None if why else companion(path, TOKENIZER)
-        notes = not_copied({TOKENIZER: why}) if why else []
-        return ({} if opened is None else {TOKENIZER: opened.read(0, opened.size)}), notes
+    home, file = home_of(path), Path(path)
+    if home and home.is_whole:
+        why = home.why_not_copied(TOKENIZER, MAX_COMPANION_BYTES) if home.lies(TOKENIZER) else ""
+        data = None if why else home.read(TOKENIZER, MAX_COMPANION_BYTES)
+        return ({} if data is None else {TOKENIZER: data}), not_copied({TOKENIZER: why} if why else {})
     return ({TOKENIZER: file.read_bytes()} if file.is_file() and file.name == TOKENIZER else {}), []
 
 
