@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 import weighttools as wt
 from tests.conftest import clean_environment
 from weighttools.analyzers.kernels import blocked, compiled, native
-from weighttools.analyzers.kernels.scratch import Scratch
+from weighttools.core.scratch import Scratch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="numba itself is used elsewhere")
 

@@ -25,10 +25,10 @@ from tests.analyzers import oracles
 from tests.strategies import arrays, random_array, shapes
 from tests.thorough import first
 from weighttools.analyzers import extremes, histogram, moments, quantiles, shape, sparsity, zeros
-from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.run import Block, FoldOptions, Statistic, fold, merged
 from weighttools.core.dtypes import DTYPES, from_numpy
 from weighttools.core.readers import Elementwise, Held, Joined, Raw, Whole
+from weighttools.core.scratch import Scratch
 from weighttools.core.spec import Spec
 from weighttools.core.tensor import Tensor
 from weighttools.io.source import Bytes

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import weighttools as wt
 from tests.sources import CountingSource
 from tests.strategies import bits_of, random_array, shapes
 from weighttools.core import plan
@@ -78,6 +79,16 @@ def test_a_transpose_read_in_bands_passes_over_its_base_a_few_times_only() -> No
     np.testing.assert_array_equal(found, array.T.reshape(-1))
     assert sum(length for _, length in source.reads) <= n_bands * array.nbytes
     assert max(length for _, length in source.reads) <= plan.PIECE_ELEMENTS * 2
+
+
+def test_a_fold_reads_a_transpose_in_bands() -> None:
+    array = np.arange(3000 * 2000, dtype=np.int16).reshape(3000, 2000)
+    source = CountingSource(array.tobytes())
+    reader = strided(Raw(Span(source, 0, array.nbytes), DTYPES["int16"]), array, array.T)
+    row = wt.stats(wt.TensorMap({"x": Tensor(Spec(DTYPES["int16"], array.T.shape), reader)}))["tensors"][0]
+    assert (row["count"], row["min"], row["max"]) == (array.size, array.min(), array.max())
+    assert len(source.reads) < 100  # block by block it would be thousands, each of a part of a row
+    assert sum(length for _, length in source.reads) <= 3 * array.nbytes
 
 
 def test_bands_are_for_permuted_axes_and_pass_through_casts() -> None:

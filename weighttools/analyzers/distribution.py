@@ -16,7 +16,8 @@ import numpy as np
 
 from weighttools.analyzers import histogram, quantiles
 from weighttools.analyzers.histogram import BinCounts, Patterns
-from weighttools.analyzers.quantiles import DigitCounts, Digits, Key
+from weighttools.analyzers.quantiles import Digits, Key
+from weighttools.core.radix import DigitCounts
 
 if TYPE_CHECKING:
     from weighttools.analyzers.run import Record, Statistic, StatisticState

@@ -1,33 +1,26 @@
-"""Exact quantiles of tensors of any size: order statistics are found digit by digit, in bounded memory.
+"""Exact quantiles of tensors of any size: order statistics by radix selection (`weighttools.core.radix`).
 
-One pass over the tensors, the same that finds everything else, counts the leading 16 bits of the values, which tells
-those of each order statistic that is wanted; the next pass counts the following 16 bits of the elements that agree in
-the leading ones; and so on: one more pass for values that float32 holds, three for others.
+Its first pass is the one that finds everything else too; one more follows for values that float32 holds, three for
+others.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from weighttools.core.dtypes import DType
-from weighttools.core.spec import Spec
+from weighttools.core.radix import N_DIGITS, DigitCounts, DigitPlace, RadixSearch, first_shift, most_passes
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.run import Block, Record
+    from weighttools.analyzers.run import Block
     from weighttools.core.spec import Array
 
-DIGIT_BITS = 16
-MAX_PREFIXES = 8
-"""Prefixes refined in one pass for one group: each takes 512 KiB of counts for every job under way."""
-
-_DIGITS = 1 << DIGIT_BITS
-_HALF = _DIGITS >> 1
+_HALF = N_DIGITS >> 1
 
 
 class Key(NamedTuple):
@@ -46,7 +39,7 @@ class Key(NamedTuple):
     @property
     def first_shift(self) -> int:
         """The place of the leading digit."""
-        return self.bits - DIGIT_BITS
+        return first_shift(self.bits)
 
     def value(self, bits: int) -> float:
         """Return the value of bits, with -0.0 as 0.0; an int where the dtype is of integers."""
@@ -57,7 +50,7 @@ class Key(NamedTuple):
         """Return counts of leading digits without those that only NaN and Inf have: their exponent is all ones."""
         if not self.name.startswith("float"):
             return leading
-        exponents = (np.arange(_DIGITS) & (_HALF - 1)) >> {32: 7, 64: 4}[self.bits]
+        exponents = (np.arange(N_DIGITS) & (_HALF - 1)) >> {32: 7, 64: 4}[self.bits]
         return np.where(exponents == exponents[-1], 0, leading)
 
     def ascending(self, prefix: int, shift: int) -> Array:
@@ -65,7 +58,7 @@ class Key(NamedTuple):
 
         Negative floats fall as their bits rise; negative integers and floats have their leading bit set.
         """
-        digits, n_bits = np.arange(_DIGITS), self.first_shift - shift
+        digits, n_bits = np.arange(N_DIGITS), self.first_shift - shift
         is_float = self.name.startswith("float")
         if n_bits:
             return digits[::-1] if is_float and prefix >> (n_bits - 1) else digits
@@ -87,21 +80,6 @@ def key_for(dtypes: Iterable[DType]) -> Key:
     return Key("float32", 32) if narrow else Key("float64", 64)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DigitCounts:
-    """For each prefix, how often each next digit occurs (int64)."""
-
-    counts: Mapping[int, Array]
-
-    def merge(self, other: DigitCounts) -> DigitCounts:
-        """Add up."""
-        return DigitCounts({prefix: n + other.counts[prefix] for prefix, n in self.counts.items()})
-
-    def finish(self, spec: Spec | None = None) -> Record:
-        """Return nothing: this is a step on the way."""
-        return {}
-
-
 @dataclass(frozen=True, slots=True)
 class Digits:
     """The statistic that counts the digit at `shift` of the keys that begin with one of `prefixes`."""
@@ -111,42 +89,19 @@ class Digits:
     prefixes: tuple[int, ...] = (0,)
 
     def __call__(self, block: Block) -> DigitCounts:
-        digits, places = self._split(self.key.of(block.values))
-        return DigitCounts({p: np.bincount(digits[at], minlength=_DIGITS) for p, at in places})
+        return self._place.count(self.key.of(block.values))
 
     def of_distinct(self, values: Array, n: Array) -> DigitCounts:
         """Count the digits of distinct values that occur `n` times each."""
-        digits, places = self._split(self.key.of(values))
-        found = {p: np.zeros(_DIGITS, np.int64) for p in self.prefixes}
-        for p, at in places:
-            np.add.at(found[p], digits[at], n[at])
-        return DigitCounts(found)
+        return self._place.count_distinct(self.key.of(values), n)
 
-    def _split(self, bits: Array) -> tuple[Array, Iterator[tuple[int, Any]]]:
-        """Return the digits (uint16), and for each prefix which of them follow it."""
-        digits = _digit(bits, self.shift)
-        if self.shift == self.key.first_shift:
-            return digits, ((p, slice(None)) for p in self.prefixes)
-        is_second = self.shift + DIGIT_BITS == self.key.first_shift
-        above = _digit(bits, self.key.first_shift) if is_second else bits >> (self.shift + DIGIT_BITS)
-        return digits, ((p, above == p) for p in self.prefixes)
-
-
-def _digit(bits: Array, shift: int) -> Array:
-    """Return a view of the digits at a place."""
-    n, at = bits.itemsize // 2, shift // DIGIT_BITS
-    return bits.view(np.uint16)[at if sys.byteorder == "little" else n - 1 - at :: n]
-
-
-class _Step(NamedTuple):
-    """Ranks whose next digit is that at `shift`: rank to the bits before, and the rank among values with those."""
-
-    shift: int
-    at: Mapping[int, tuple[int, int]]
+    @property
+    def _place(self) -> DigitPlace:
+        return DigitPlace(self.key.bits, self.shift, self.prefixes)
 
 
 class Search:
-    """The values that have given ranks among finite ones, digit by digit.
+    """The values that have given ranks among finite ones.
 
     Parameters
     ----------
@@ -159,50 +114,24 @@ class Search:
     """
 
     def __init__(self, ranks: Collection[int], key: Key, leading: DigitCounts) -> None:
-        self.found: dict[int, float] = {}
         self._key = key
-        self._steps = [_Step(key.first_shift, {rank: (0, rank) for rank in ranks})] if ranks else []
-        if ranks:
-            self.take(DigitCounts({0: key.finite(leading.counts[0])}))
+        self._search = RadixSearch(ranks, key.bits, key.finite(leading.counts[0]), key.ascending)
+        self.take = self._search.take
 
     def wanted(self) -> Digits | None:
         """Return the counts that the next pass is to make; None where all is found."""
-        if not self._steps:
-            return None
-        shift, at = self._steps[-1]
-        return Digits(self._key, shift, tuple(sorted({prefix for prefix, _ in at.values()})[:MAX_PREFIXES]))
+        place = self._search.wanted()
+        return Digits(self._key, place.shift, place.prefixes) if place else None
 
-    def take(self, state: DigitCounts) -> None:
-        """Go on with the counts that were wanted."""
-        shift, at = self._steps.pop()
-        rest = {rank: place for rank, place in at.items() if place[0] not in state.counts}
-        if rest:
-            self._steps.append(_Step(shift, rest))
-        order = {prefix: self._key.ascending(prefix, shift) for prefix in state.counts}
-        sums = {prefix: np.cumsum(n[order[prefix]]) for prefix, n in state.counts.items()}
-        further = {
-            rank: _next(prefix, left, order[prefix], sums[prefix])
-            for rank, (prefix, left) in at.items()
-            if rank not in rest
-        }
-        if shift:
-            self._steps.append(_Step(shift - DIGIT_BITS, further))
-        else:
-            self.found |= {rank: self._key.value(bits) for rank, (bits, _) in further.items()}
-
-
-def _next(prefix: int, left: int, order: Array, sums: Array) -> tuple[int, int]:
-    at = int(np.searchsorted(sums, left, side="right"))
-    return prefix << DIGIT_BITS | int(order[at]), left - (int(sums[at - 1]) if at else 0)
+    @property
+    def found(self) -> dict[int, float]:
+        """The values, by their ranks."""
+        return {rank: self._key.value(at.key) for rank, at in self._search.found.items()}
 
 
 def n_passes(n_quantiles: int, key: Key) -> int:
     """Return the most passes that a search takes for a number of quantiles, after the one for the leading digits."""
-    total, groups = 0, 0
-    for _ in range(key.first_shift // DIGIT_BITS):
-        groups = max(1, groups) + 2 * n_quantiles // MAX_PREFIXES  # each group of prefixes leaves a part of one
-        total += groups
-    return total if n_quantiles else 0
+    return most_passes(2 * n_quantiles, key.bits)
 
 
 def from_distinct(ranks: Collection[int], values: Array, n: Array) -> dict[int, float]:

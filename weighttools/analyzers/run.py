@@ -1,4 +1,4 @@
-"""The one fold: any statistics, together, over blocks, over threads, over any executor.
+"""Statistics over tensors: any of them together, in one pass, by the fold of `weighttools.core.fold`.
 
 A statistic is three functions. `of` makes a state of one block; a state's `merge` joins it with the state of the
 elements that follow; its `finish` gives the figures. Tensors are cut into pieces, and pieces into blocks, at places
@@ -8,24 +8,19 @@ however many threads or processes compute them.
 
 from __future__ import annotations
 
-import math
-import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from weighttools.analyzers.kernels import blocked, careful
-from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.kernels.summary import Summary
-from weighttools.core import plan
-from weighttools.core.engine import run
-from weighttools.core.readers import Raw
+from weighttools.core.fold import PIECE_ELEMENTS, Blocks, BlockSizes, Fold, fold_blocks
+from weighttools.core.scratch import Scratch
 from weighttools.core.spec import Spec
-from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor, confirm
+from weighttools.core.tensor import BLOCK_ELEMENTS, Tensor
 from weighttools.families.axes import TORCH, Axes
 from weighttools.io.progress import Progress, silent
 
@@ -35,12 +30,6 @@ if TYPE_CHECKING:
     from weighttools.core.spec import Array
 
 Record = dict[str, Any]
-
-PIECE_ELEMENTS = 1 << 22
-"""Elements of one job: enough that handing it over costs nothing, few enough that two threads end together."""
-
-_ALIGNMENT = 8
-"""Blocks start at multiples of this, so that groups of 4 or 8 elements are never cut."""
 
 
 class StatisticState(Protocol):
@@ -137,20 +126,17 @@ class FoldTask(NamedTuple):
     axes: Axes = TORCH
 
 
-class TaskPiece(NamedTuple):
-    """Elements `start` to `stop` of the task numbered `number`."""
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Makes the states of a task's statistics of one block."""
 
-    number: int
     task: FoldTask
-    start: int
-    stop: int
-
-
-class Job(NamedTuple):
-    """Pieces to compute in one go, and how; it pickles."""
-
-    pieces: Sequence[TaskPiece]
     recipe: FoldOptions
+
+    def __call__(self, blocks: Blocks) -> list[StatisticState]:
+        [values], start, scratch = blocks
+        block = Block(values, start, self.task.tensor.spec, self.recipe, scratch, self.task.axes)
+        return [of(block) for of in self.task.statistics]
 
 
 def fold(
@@ -205,59 +191,10 @@ def fold_tasks(
     CorruptFileError
         What was read is not what its archive's CRC-32 tells.
     """
-    recipe = recipe or FoldOptions()
-    begun: deque[FoldTask] = deque()
-    jobs = (Job(pieces, recipe) for pieces in _batches(_kept(tasks, begun), recipe, batch))
-    done = (pair for pairs in run(_numbered, jobs, executor, window) for pair in pairs)
-    for _, parts in groupby(done, key=lambda part: part[0]):
-        states = merged(_told(states, n_bytes, progress) for _, n_bytes, states in parts)
-        confirm(begun.popleft().tensor)
-        yield states
-
-
-def _kept(tasks: Iterable[FoldTask], begun: deque[FoldTask]) -> Iterator[FoldTask]:
-    for task in tasks:
-        begun.append(task)
-        yield task
-
-
-def _told(states: list[StatisticState], n_bytes: int, progress: Progress) -> list[StatisticState]:
-    progress(n_bytes)
-    return states
-
-
-def _batches(tasks: Iterable[FoldTask], recipe: FoldOptions, most: int) -> Iterator[list[TaskPiece]]:
-    """Group small pieces, at most `most`, so that a job is worth handing over."""
-    batch: list[TaskPiece] = []
-    n = 0
-    for number, task in enumerate(tasks):
-        for start, stop in _runs(task.tensor, recipe.piece_elements) if task.tensor.n_elements else [(0, 0)]:
-            batch.append(TaskPiece(number, task, start, stop))
-            n += stop - start
-            if n >= recipe.piece_elements or len(batch) >= most:
-                yield batch
-                batch, n = [], 0
-    if batch:
-        yield batch
-
-
-def _runs(tensor: Tensor, n_elements: int) -> Iterator[plan.Run]:
-    return plan.blocks(tensor.n_elements, _unit(tensor), n_elements)
-
-
-def _unit(tensor: Tensor) -> int:
-    """Return what blocks start at multiples of."""
-    return math.lcm(max(tensor.reader.granularity, tensor.dtype.pack), _ALIGNMENT)
-
-
-def _numbered(job: Job) -> list[tuple[int, int, list[StatisticState]]]:
-    """Compute a job: for each piece the number of its tensor, its size in bytes, and its states."""
-    return [(p.number, p.task.tensor.dtype.nbytes(p.stop - p.start), _piece(p, job.recipe)) for p in job.pieces]
-
-
-def _piece(piece: TaskPiece, recipe: FoldOptions) -> list[StatisticState]:
-    with np.errstate(all="ignore"):  # NaN, Inf and overflow are ordinary here
-        return merged([of(block) for of in piece.task.statistics] for block in _blocks(piece, recipe))
+    how = recipe or FoldOptions()
+    sizes = BlockSizes(how.block_elements, how.piece_elements)
+    folds = (Fold((task.tensor,), _Together(task, how)) for task in tasks)
+    return fold_blocks(folds, _merged, sizes, executor, window, progress, batch)
 
 
 def merged(parts: Iterable[Sequence[Any]]) -> list[Any]:
@@ -267,32 +204,6 @@ def merged(parts: Iterable[Sequence[Any]]) -> list[Any]:
 
 def _merged(a: Sequence[Any], b: Sequence[Any]) -> list[Any]:
     return [left.merge(right) for left, right in zip(a, b, strict=True)]
-
-
-_LOCAL = threading.local()
-
-
-def _blocks(piece: TaskPiece, recipe: FoldOptions) -> Iterator[Block]:
-    """Read a piece run by run into this thread's buffer, and yield its blocks; an empty piece is one empty block."""
-    if not hasattr(_LOCAL, "scratch"):
-        _LOCAL.scratch = Scratch()
-    scratch: Scratch = _LOCAL.scratch
-    tensor = piece.task.tensor
-    spec, reader = tensor.spec, tensor.reader
-    if piece.start == piece.stop:
-        yield Block(np.empty(0, spec.dtype.numpy), 0, spec, recipe, scratch, piece.task.axes)
-        return
-    for start, stop in plan.blocks(piece.stop - piece.start, _unit(tensor), recipe.block_elements):
-        values = _read(reader, piece.start + start, piece.start + stop, scratch)
-        for first, last in plan.blocks(values.size, _ALIGNMENT, recipe.block_elements):
-            yield Block(values[first:last], piece.start + start + first, spec, recipe, scratch, piece.task.axes)
-
-
-def _read(reader: Any, start: int, stop: int, scratch: Scratch) -> Array:
-    if isinstance(reader, Raw):
-        return reader.read_into(start, stop, scratch.get("read", np.uint8, reader.dtype.nbytes(stop - start)))
-    values: Array = reader(start, stop)
-    return values
 
 
 def _compiled() -> Any:

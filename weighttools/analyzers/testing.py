@@ -24,11 +24,11 @@ import numpy as np
 from weighttools.analyzers.base import Analyzer
 from weighttools.analyzers.choosing import chosen
 from weighttools.analyzers.describe import usual_figures
-from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.run import Block, FoldOptions, fold
 from weighttools.core import testing as strategies
 from weighttools.core.dtypes import DTYPES, from_numpy
 from weighttools.core.readers import Held
+from weighttools.core.scratch import Scratch
 from weighttools.core.spec import Spec
 from weighttools.core.tensor import Tensor
 from weighttools.core.testing import at_most

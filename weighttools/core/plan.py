@@ -23,10 +23,15 @@ def blocks(n_elements: int, granularity: int, block_elements: int) -> Iterator[R
     >>> list(blocks(10, 4, 5))
     [(0, 8), (8, 10)]
     """
+    size = step_of(granularity, block_elements)
+    for start in range(0, n_elements, size):
+        yield start, min(start + size, n_elements)
+
+
+def step_of(granularity: int, block_elements: int) -> int:
+    """Return the least multiple of a granularity that holds `block_elements`."""
     unit = max(1, granularity)
-    step = max(1, -(-block_elements // unit)) * unit
-    for start in range(0, n_elements, step):
-        yield start, min(start + step, n_elements)
+    return max(1, -(-block_elements // unit)) * unit
 
 
 def boxes(start: int, stop: int, shape: Sequence[int]) -> Iterator[tuple[Lengths, Lengths]]:

@@ -1,18 +1,19 @@
-"""The exact k-th smallest of all elements' keys, by counting bit patterns: no sort, memory that does not grow."""
+"""The smallest of all elements by their keys, to an exact number, and the fold over values that transforms share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from weighttools.core import plan
-from weighttools.core.engine import n_threads, run, threads
+from weighttools.core.engine import n_threads, threads
+from weighttools.core.fold import Blocks, BlockSizes, Fold, fold_blocks, runs
 from weighttools.core.memory import keep_pages
-from weighttools.core.tensor import Tensor, confirm
+from weighttools.core.radix import N_DIGITS, DigitCounts, DigitPlace, RadixSearch, leading
+from weighttools.core.tensor import Tensor
 from weighttools.io.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -20,49 +21,33 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-DIGIT = 16
-"""Bits counted in one pass: 65,536 counters stay in the second-level cache."""
 JOB_ELEMENTS = 1 << 19
-PIECE_ELEMENTS = 1 << 16
-"""Elements counted at a time: their temporaries stay in the cache, and cost no fresh pages."""
+SIZES = BlockSizes(piece_elements=1 << 20)
+"""How elements are cut that are counted: a job's counts take 512 KiB, and a small model has work for two threads."""
 
 Key = Callable[[int, "Array"], "Array"]
 """Takes the position of a block's first element and the block; returns unsigned integers, smallest first to go."""
 
 
-class ElementRun(NamedTuple):
-    """A run of elements to look at: of the `part`-th tensor, from `start` to `stop`."""
-
-    part: int
-    tensor: Tensor
-    start: int
-    stop: int
-
-    def read(self) -> Array:
-        """Return the elements."""
-        return self.tensor.reader(self.start, self.stop)
-
-
-def jobs(tensors: Iterable[Tensor]) -> Iterator[ElementRun]:
-    """Cut tensors into runs of about `JOB_ELEMENTS`, in order."""
-    for part, tensor in enumerate(tensors):
-        size = max(JOB_ELEMENTS, getattr(tensor.reader, "band", 1))
-        for start, stop in plan.blocks(tensor.n_elements, tensor.reader.granularity, size):
-            yield ElementRun(part, tensor, start, stop)
-
-
-def over(fn: Callable[[ElementRun], R], tensors: Sequence[Tensor], progress: Progress = silent) -> Iterator[R]:
-    """Yield `fn` of each run of the tensors, in order; in threads where there is work for them.
+def over(
+    folds: Sequence[Fold[R]],
+    merge: Callable[[R, R], R],
+    progress: Progress = silent,
+    sizes: BlockSizes = SIZES,
+) -> Iterator[R]:
+    """Yield the state of each fold, in order; in threads where there is work for them.
 
     `progress` is called with the number of bytes just looked at.
     """
-    is_small = sum(tensor.n_elements for tensor in tensors) <= JOB_ELEMENTS
+    is_small = sum(tensor.n_elements for fold in folds for tensor in fold.tensors) <= sizes.piece_elements
     with threads(1 if is_small else None) as pool, keep_pages():
-        for job, found in zip(jobs(tensors), run(fn, jobs(tensors), pool), strict=True):
-            progress(job.tensor.dtype.nbytes(job.stop - job.start))
-            yield found
-            if job.stop == job.tensor.n_elements:
-                confirm(job.tensor)
+        yield from fold_blocks(folds, merge, sizes, pool, progress=progress, batch=1)
+
+
+def total(of: Callable[[Blocks], R], merge: Callable[[R, R], R], tensor: Tensor, progress: Progress = silent) -> R:
+    """Return the state of one tensor, of blocks of `JOB_ELEMENTS` that are added up one after the other."""
+    size = max(JOB_ELEMENTS, getattr(tensor.reader, "band", 1))
+    return next(over([Fold((tensor,), of)], merge, progress, BlockSizes(size, size)))
 
 
 def widened(block: Array) -> Array:
@@ -81,7 +66,7 @@ def is_finite(block: Array) -> Array:
 def planning_bytes(tensors: Iterable[Tensor]) -> int:
     """Return the planned memory of looking at tensors: in each thread a run, its keys, digits and temporaries."""
     sizes = (min(t.n_elements, max(JOB_ELEMENTS, t.run_elements)) * (3 * t.dtype.bits // 8 + 16) for t in tensors)
-    return n_threads() * max(sizes, default=0) + (2 * n_threads() + 5) * (8 << DIGIT)
+    return n_threads() * max(sizes, default=0) + (2 * n_threads() + 5) * 8 * N_DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,25 +111,22 @@ def smallest(tensors: Sequence[Tensor], ranking: Ranking, n_wanted: int, progres
 
     Notes
     -----
-    A radix selection: each pass counts the next 16 bits of the keys that share the bits found so far, from the
-    highest on. That is one pass for keys of 16 bits and two for 32, and a part of another to find the last of equal
-    keys where not all of them are wanted. Memory: 512 KiB of counters, and the blocks under way.
+    A radix selection (`weighttools.core.radix`): one pass for keys of 16 bits and two for 32, and a part of another to
+    find the last of equal keys where not all of them are wanted. Memory: 512 KiB of counters, and the blocks under way.
     """
-    prefix, rest, ties, wanted = 0, 0, 0, n_wanted
-    for shift in range(ranking.bits - DIGIT, -1, -DIGIT):
-        counts = _counted(tensors, ranking.keys, prefix, shift, progress)
-        if shift == ranking.bits - DIGIT:
-            rest = wanted = min(n_wanted, int(counts[: ranking.finite_below].sum()))
-            if not rest:
-                return Chosen([Threshold(0, 0) for _ in tensors], 0, 0, 0)
-        totals = np.cumsum(counts)
-        digit = int(np.searchsorted(totals, rest))
-        ties = int(counts[digit])
-        rest -= int(totals[digit]) - ties
-        prefix = prefix << DIGIT | digit
-    last = _position(tensors, ranking.keys, prefix, rest) if rest < ties else (len(tensors), 0)
-    cuts = [Threshold(prefix, _stop(part, tensor.n_elements, last)) for part, tensor in enumerate(tensors)]
-    return Chosen(cuts, wanted, ties, prefix)
+    counts = _counted(tensors, ranking, leading(ranking.bits), progress).counts[0]
+    counts[ranking.finite_below :] = 0
+    wanted = min(n_wanted, int(counts.sum()))
+    if not wanted:
+        return Chosen([Threshold(0, 0) for _ in tensors], 0, 0, 0)
+    search = RadixSearch([wanted - 1], ranking.bits, counts)
+    while place := search.wanted():
+        search.take(_counted(tensors, ranking, place, progress))
+    pattern, n_before, ties = search.found[wanted - 1]
+    is_apart = n_before + 1 < ties
+    last = _position(tensors, ranking.keys, pattern, n_before + 1) if is_apart else (len(tensors), 0)
+    cuts = [Threshold(pattern, _stop(part, tensor.n_elements, last)) for part, tensor in enumerate(tensors)]
+    return Chosen(cuts, wanted, ties, pattern)
 
 
 def _stop(part: int, n_elements: int, last: tuple[int, int]) -> int:
@@ -153,39 +135,31 @@ def _stop(part: int, n_elements: int, last: tuple[int, int]) -> int:
     return n_elements if part < last[0] else 0
 
 
-def _counted(tensors: Sequence[Tensor], keys: Sequence[Key], prefix: int, shift: int, progress: Progress) -> Array:
-    """Count by the 16 bits from `shift` on the keys whose higher bits are `prefix`."""
-    counts = np.zeros(1 << DIGIT, np.int64)
-    for found in over(partial(_count, keys, prefix, shift), tensors, progress):
-        counts[: found.size] += found
-    return counts
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counts the digits of the keys of a block."""
+
+    key: Key
+    place: DigitPlace
+
+    def __call__(self, blocks: Blocks) -> DigitCounts:
+        return self.place.count(self.key(blocks.start, blocks.values[0]))
 
 
-def _count(keys: Sequence[Key], prefix: int, shift: int, job: ElementRun) -> Array:
-    block = job.read()
-    counts = np.zeros(1 << DIGIT, np.int64)
-    for at in range(0, block.size, PIECE_ELEMENTS):
-        digits = _digits(keys[job.part](job.start + at, block[at : at + PIECE_ELEMENTS]), prefix, shift)
-        found = np.bincount(digits)
-        counts[: found.size] += found
-    return counts
-
-
-def _digits(keys: Array, prefix: int, shift: int) -> Array:
-    """Return the 16 bits from `shift` on of the keys whose higher bits are `prefix`."""
-    number = keys.dtype.type
-    if shift + DIGIT < keys.itemsize * 8:
-        keys = keys[keys >> number(shift + DIGIT) == prefix]
-    found: Array = ((keys >> number(shift)) & number(0xFFFF)).astype(np.intp)
-    return found
+def _counted(tensors: Sequence[Tensor], ranking: Ranking, place: DigitPlace, progress: Progress) -> DigitCounts:
+    """Count the digits of all keys."""
+    folds = [Fold((tensor,), _Counted(key, place)) for tensor, key in zip(tensors, ranking.keys, strict=True)]
+    nothing = DigitCounts({prefix: np.zeros(N_DIGITS, np.int64) for prefix in place.prefixes})
+    return reduce(DigitCounts.merge, over(folds, DigitCounts.merge, progress), nothing)
 
 
 def _position(tensors: Sequence[Tensor], keys: Sequence[Key], pattern: int, nth: int) -> tuple[int, int]:
     """Return the tensor and the position just behind the `nth` element whose key is `pattern`."""
-    for job in jobs(tensors):
-        equal = keys[job.part](job.start, job.read()) == pattern
-        n_equal = int(np.count_nonzero(equal))
-        if n_equal >= nth:
-            return job.part, job.start + int(np.flatnonzero(equal)[nth - 1]) + 1
-        nth -= n_equal
+    for part, (tensor, key) in enumerate(zip(tensors, keys, strict=True)):
+        for start, stop in runs([tensor], max(JOB_ELEMENTS, tensor.run_elements)):
+            equal = key(start, tensor.reader(start, stop)) == pattern
+            n_equal = int(np.count_nonzero(equal))
+            if n_equal >= nth:
+                return part, start + int(np.flatnonzero(equal)[nth - 1]) + 1
+            nth -= n_equal
     raise AssertionError("the values changed while they were read")

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weighttools.core.dtypes import DTYPES, DType
+from weighttools.core.fold import Blocks, Fold
+from weighttools.core.radix import DIGIT_BITS
 from weighttools.core.random_numbers import Numbers
 from weighttools.core.readers import Positioned
 from weighttools.core.spec import Spec
@@ -19,17 +22,7 @@ from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, option
 from weighttools.io.progress import Progress, silent
 from weighttools.transforms.counted_report import CountedReport
-from weighttools.transforms.counting import (
-    DIGIT,
-    Chosen,
-    ElementRun,
-    Key,
-    Ranking,
-    is_finite,
-    over,
-    planning_bytes,
-    smallest,
-)
+from weighttools.transforms.counting import Chosen, Key, Ranking, is_finite, over, planning_bytes, smallest
 from weighttools.transforms.editing import finite, replaced, whole
 
 if TYPE_CHECKING:
@@ -131,11 +124,11 @@ def pruned(tensor_map: TensorMap, drops: Drops, report: Mapping[str, Any], multi
 
 def _n_dropped(zeroed: Sequence[Tensor]) -> int:
     """Return how many elements pruned tensors drop, in one pass over their values."""
-    return sum(over(_n_false, [_mask(tensor) for tensor in zeroed]))
+    return sum(over([Fold((_mask(tensor),), _n_false) for tensor in zeroed], add))
 
 
-def _n_false(job: ElementRun) -> int:
-    block = job.read()
+def _n_false(blocks: Blocks) -> int:
+    [block] = blocks.values
     return block.size - int(np.count_nonzero(block))
 
 
@@ -289,7 +282,7 @@ def _found(found: Chosen, order: Ranking) -> dict[str, Any]:
 def reading_bytes(tensors: Sequence[Tensor], scope_is_random: bool) -> int:
     """Return how many bytes it takes to look at tensors until their smallest elements are found."""
     bits = 32 if scope_is_random else common({tensor.dtype.name for tensor in tensors}).bits
-    return sum(tensor.spec.nbytes for tensor in tensors) * (bits // DIGIT)
+    return sum(tensor.spec.nbytes for tensor in tensors) * (bits // DIGIT_BITS)
 
 
 def by_magnitude(tensor_map: TensorMap, names: Sequence[str]) -> Ranking:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from weighttools.core.fold import Blocks
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, option
 from weighttools.families.axes import TORCH, Axes
 from weighttools.families.kernels import Layouts
 from weighttools.io.progress import Progress, silent
-from weighttools.transforms.counting import ElementRun, Key, is_finite, over, planning_bytes, widened
+from weighttools.transforms.counting import Key, is_finite, planning_bytes, total, widened
 from weighttools.transforms.editing import whole
 from weighttools.transforms.heads import attentions
 from weighttools.transforms.prune import by_magnitude, checked, pruned
@@ -228,16 +229,14 @@ def _scores(tensor: Tensor, units: Units, p: float, progress: Progress) -> Array
 
     A float64 weight beyond 1e154, whose square is beyond float64, counts as Inf too: its unit is kept.
     """
-    scores = np.zeros(units.n_units)
-    for found in over(partial(_score, units, p), [tensor], progress):
-        scores = np.maximum(scores, found) if p == math.inf else scores + found
-    return scores
+    merge: Callable[[Array, Array], Array] = np.maximum if p == math.inf else np.add
+    return total(partial(_score, units, p), merge, tensor, progress)
 
 
-def _score(units: Units, p: float, job: ElementRun) -> Array:
-    wide = np.abs(widened(job.read()))
+def _score(units: Units, p: float, blocks: Blocks) -> Array:
+    wide = np.abs(widened(blocks.values[0]))
     wide[~np.isfinite(wide)] = np.inf
-    at = units.at(job.start, job.stop)
+    at = units.at(blocks.start, blocks.start + wide.size)
     if p == math.inf:
         largest = np.zeros(units.n_units + 1)
         np.maximum.at(largest, at, wide)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from weighttools.core.fold import Blocks
 from weighttools.core.random_numbers import SEGMENT, Numbers
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.errors import SpecError, option
 from weighttools.io.progress import Progress, silent
-from weighttools.transforms.counting import ElementRun, over, planning_bytes, widened
+from weighttools.transforms.counting import planning_bytes, total, widened
 from weighttools.transforms.editing import edited, finite, whole
 
 if TYPE_CHECKING:
@@ -185,13 +187,13 @@ def clip(
 
 def norm_of(tensor: Tensor, progress: Progress = silent) -> float:
     """Return the L2 norm of a tensor's finite elements, added up in float64."""
-    return math.sqrt(math.fsum(over(_squares, [tensor], progress)))
+    return math.sqrt(math.fsum(total(_squares, add, tensor, progress)))
 
 
-def _squares(job: ElementRun) -> float:
-    wide = widened(job.read())
+def _squares(blocks: Blocks) -> list[float]:
+    wide = widened(blocks.values[0])
     wide[~np.isfinite(wide)] = 0
-    return float(np.dot(wide, wide))
+    return [float(np.dot(wide, wide))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.kernels.summary import Sums
+from weighttools.core.scratch import Scratch
 
 if TYPE_CHECKING:
     from weighttools.core.spec import Array

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from weighttools.analyzers.extremes import Extremes
-from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.kernels.summary import EMPTY, Summary, Sums
 from weighttools.analyzers.moments import Moments, safe_scale
 from weighttools.analyzers.zeros import Zeros
+from weighttools.core.scratch import Scratch
 
 if TYPE_CHECKING:
     from weighttools.core.spec import Array

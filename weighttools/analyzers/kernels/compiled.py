@@ -15,9 +15,9 @@ import numpy as np
 
 from weighttools.analyzers.kernels import native
 from weighttools.analyzers.kernels.blocked import GREATEST_SAFE, LEAST_SAFE, LIMITS, float32_below
-from weighttools.analyzers.kernels.scratch import Scratch
 from weighttools.analyzers.kernels.summary import Sums
 from weighttools.core.registry import need
+from weighttools.core.scratch import Scratch
 
 if TYPE_CHECKING:
     from weighttools.core.spec import Array
