@@ -329,7 +329,7 @@ def test_exact_integers_beyond_float64() -> None:
         ({"quantiles": [0.5] * 101}, "at most 100"),
         ({"hist": 0}, "1 to 10,000"),
         ({"norms": ["l3"]}, "one of l1, l2, inf, spectral, nuclear"),
-        ({"by": "colour"}, "tensor, dtype, module"),
+        ({"by": "colour"}, "tensor, module, dtype, depth"),
         ({"sort": "size"}, "one of name"),
         ({"top": -1}, "0 or more"),
         ({"kernel": "fortran"}, "auto, numpy, numba"),
