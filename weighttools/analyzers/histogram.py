@@ -158,7 +158,7 @@ def bins(start: float | None, stop: float | None, n: int) -> Bins | None:
         return None
     found = Bins(float(start), float(stop), n)
     try:
-        found.edges()
-    except ValueError:  # too many bins for the range
+        edges = found.edges()
+    except ValueError:  # too many bins for the range, says NumPy 2.2; before, it lays edges on each other
         return None
-    return found
+    return found if np.all(edges[:-1] < edges[1:]) else None
