@@ -90,7 +90,11 @@ def __getattr__(name: str) -> object:
     if name == "train":
         return import_module("weighttools.train")
     if name not in _HOMES:
-        raise AttributeError(f"module 'weighttools' has no attribute {name!r}")
+        import difflib
+
+        near = difflib.get_close_matches(name, __all__, n=1) if not name.startswith("_") else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise AttributeError(f"module 'weighttools' has no attribute {name!r}{hint}")
 
     return getattr(import_module(_HOMES[name]), name)
 

@@ -113,8 +113,14 @@ class Option(NamedTuple):  # made faster than a dataclass, and every command mak
             known = f"one of {', '.join(self.choices)}"
             raise SpecError(f"{option(self.name)} {value!r} is not known", expected=known, code="unknown-option-value")
         if self.kind in (int, float) and not self._holds(value):
-            fact = f"{option(self.name)} {value!r} is out of range"
-            raise SpecError(fact, expected=self.range, code="out-of-range")
+            raise SpecError(self._fault(value), expected=self.range, code="out-of-range")
+
+    def _fault(self, value: Any) -> str:
+        import numbers
+
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        wrong = "is out of range" if is_number else "is no number"
+        return f"{option(self.name)} {value!r} {wrong}"
 
     def _holds(self, value: Any) -> bool:
         import math

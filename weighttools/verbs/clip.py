@@ -42,7 +42,8 @@ def clip(
     norm
         Instead: scale each tensor whose L2 norm is larger down to it. The values are read now.
     include, exclude, include_all
-        Which tensors to change, as `weighttools.verbs.options.SELECTING` says.
+        Name patterns of tensors to change, and of tensors to leave alone; and whether norms, biases and embeddings
+        are changed too. Integers, buffers and quantised tensors never are.
     progress
         Called with the number of bytes just looked at; see `weighttools.verbs.editing.reading_bytes`.
 

@@ -46,7 +46,8 @@ def decay(
     lr, steps
         The learning rate and the number of steps.
     include, exclude, include_all
-        Which tensors to change, as `weighttools.verbs.options.SELECTING` says.
+        Name patterns of tensors to change, and of tensors to leave alone; and whether norms, biases and embeddings
+        are changed too. Integers, buffers and quantised tensors never are.
 
     Returns
     -------

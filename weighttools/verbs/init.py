@@ -63,7 +63,8 @@ def init(
     seed
         Recorded in the metadata entry ``weighttools.init``.
     include, exclude, include_all
-        Which tensors to change, as `weighttools.verbs.options.SELECTING` says.
+        Name patterns of tensors to change, and of tensors to leave alone; and whether norms, biases and embeddings
+        are changed too. Integers, buffers and quantised tensors never are.
 
     Returns
     -------

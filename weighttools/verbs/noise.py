@@ -40,7 +40,8 @@ def noise(
     seed
         An integer of 0 or more.
     include, exclude, include_all
-        Which tensors to change, as `weighttools.verbs.options.SELECTING` says.
+        Name patterns of tensors to change, and of tensors to leave alone; and whether norms, biases and embeddings
+        are changed too. Integers, buffers and quantised tensors never are.
 
     Returns
     -------

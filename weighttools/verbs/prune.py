@@ -93,7 +93,8 @@ def prune(
     n_heads
         How many heads each attention has; by default as config.json beside the weights says.
     include, exclude, include_all
-        Which tensors to change, as `weighttools.verbs.options.SELECTING` says.
+        Name patterns of tensors to change, and of tensors to leave alone; and whether norms, biases and embeddings
+        are changed too. Integers, buffers and quantised tensors never are.
     progress
         Called with the number of bytes just looked at, where values are read to plan; see
         `weighttools.verbs.editing.reading_bytes`.
