@@ -89,7 +89,7 @@ def test_with_hugging_face_names_transformers_loads_it_as_it_loads_the_gguf(smol
 MEMORY = """
 import sys
 import weighttools as wt
-from weighttools.verbs import convert, open
+from weighttools.verbs import convert
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) << 10
