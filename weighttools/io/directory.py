@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from weighttools.errors import SourceError, option
+from weighttools.errors import SourceError
 from weighttools.io.placing import exchange, place_directory
 from weighttools.io.sink import explained, sync_rename
 from weighttools.io.temporary import lock, make_beside, prefix, remove_debris, remove_tree, sync_tree, unmark
@@ -115,7 +115,7 @@ def _check_directory(path: Path, *, force: bool, subject: object) -> None:
         raise SourceError(
             "exists and is not empty",
             subject=subject,
-            remedy=f"{option('force')} replaces its weights",
+            remedy="force (--force) replaces its weights",
             code="target-exists",
         )
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from weighttools.errors import SourceError, option
+from weighttools.errors import SourceError
 
 _NO_REPLACE, _EXCHANGE = 1, 2
 """Flags of Linux's renameat2."""
@@ -76,7 +76,7 @@ def place_directory(temporary: Path, path: Path, subject: object) -> None:
 def appeared(subject: object) -> SourceError:
     """Return the error of a target that came into being while it was written."""
     fact = "exists already: it appeared while this was being written"
-    remedy = f"it is left as it is; {option('force')} replaces it"
+    remedy = "it is left as it is; force (--force) replaces it"
     return SourceError(fact, subject=subject, remedy=remedy, code="target-exists")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from weighttools.core.spec import Span
-from weighttools.errors import SourceError, option
+from weighttools.errors import SourceError
 from weighttools.io.contents import read_beside
 from weighttools.io.placing import place_file
 from weighttools.io.progress import Progress, silent
@@ -349,9 +349,7 @@ def check_target(path: Path, *, force: bool, subject: object) -> None:
             "is not a regular file", subject=subject, expected="a new file, or one to replace", code="not-a-file"
         )
     if not force:
-        raise SourceError(
-            "exists already", subject=subject, remedy=f"{option('force')} replaces it", code="target-exists"
-        )
+        raise SourceError("exists already", subject=subject, remedy="force (--force) replaces it", code="target-exists")
 
 
 def check_writable(target: str | os.PathLike[str], *, force: bool = False) -> None:
