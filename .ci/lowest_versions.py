@@ -1,7 +1,8 @@
 """Print a constraint for each requirement in pyproject.toml: the lowest version that it allows, no other.
 
-Run as ``python .ci/lowest_versions.py > constraints.txt``; needs the package `packaging`. A bound that was never
-released, or that contradicts another one, makes pip fail, as it should.
+Run as ``python .ci/lowest_versions.py > constraints.txt``; needs the package `packaging`. With the argument `needed`,
+only what the package itself needs is printed, without its extras. A bound that was never released, or that contradicts
+another one, makes pip fail, as it should.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ def lowest(requirements: list[Requirement]) -> dict[str, Version]:
 
 def main() -> int:
     project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
-    groups = [project["dependencies"], *(v for k, v in project["optional-dependencies"].items() if k not in _NOT_RUN)]
+    groups = [project["dependencies"]]
+    if sys.argv[1:] != ["needed"]:
+        groups += [v for k, v in project["optional-dependencies"].items() if k not in _NOT_RUN]
     requirements = [Requirement(text) for group in groups for text in group]
-    requirements = [one for one in requirements if one.name != project["name"]]
+    requirements = [r for r in requirements if r.name != project["name"] and (not r.marker or r.marker.evaluate())]
     unbounded = [one.name for one in requirements if not lowest([one])]
     if unbounded:
         print(f"no lower bound: {', '.join(unbounded)}", file=sys.stderr)
