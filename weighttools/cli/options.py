@@ -16,6 +16,10 @@ from weighttools.verbs.options import READING, TAKING, WRITING
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # before click 8.4 it takes no parameter
+
 F = TypeVar("F", bound=Callable[..., Any])
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -77,7 +81,7 @@ def _kind(one: Option) -> Any:
     return click.Choice(one.choices) if one.choices else click.Path() if one.is_path else one.kind
 
 
-class _Separated(click.ParamType[Any]):
+class _Separated(_ParamType):
     """Items separated by commas, each of an option's kind."""
 
     name = "text"
