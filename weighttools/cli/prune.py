@@ -12,13 +12,14 @@ from weighttools.cli import options, output
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import printable
 from weighttools.io.progress import Progress, silent
-from weighttools.verbs.prune import OPTIONS
+from weighttools.verbs.options import SELECTING
+from weighttools.verbs.prune import HOW, OPTIONS
 from weighttools.verbs.save import MASKS
 
 
 @click.command()
 @click.argument("src", type=click.Path())
-@options.declared(*OPTIONS[:-3], MASKS, *OPTIONS[-3:])
+@options.declared(*HOW, MASKS, *SELECTING)
 @options.output
 @options.reading
 def prune(src: str, dst: str, as_json: bool, assume: str | None, root: str | None, **settings: Any) -> None:
@@ -65,7 +66,7 @@ def _looking(opened: TensorMap, how: Mapping[str, Any]) -> Iterator[Progress]:
         yield silent
         return
     passes = "norm" if how["structure"] else "random" if how["random"] else "magnitude"
-    which = {key: how[key] for key in ("include", "exclude", "include_all")}
+    which = {one.name: how[one.name] for one in SELECTING}
     with options.progress(reading_bytes(opened, passes=passes, **which), "count") as moved:
         yield moved
 

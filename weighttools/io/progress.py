@@ -7,5 +7,5 @@ from collections.abc import Callable
 Progress = Callable[[int], None]
 
 
-def silent(n_bytes: int) -> None:
-    """Report no progress."""
+def silent(what: object) -> None:
+    """Report nothing: neither progress nor lines of a log."""

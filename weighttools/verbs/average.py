@@ -71,11 +71,11 @@ def average(
     """
     from weighttools.errors import SpecError, option
     from weighttools.transforms import average as averaging
-    from weighttools.verbs.editing import opened
+    from weighttools.verbs.open import open as open_checkpoint
 
     if weights is not None and ema is not None:
         raise SpecError(f"{option('weights')} and {option('ema')} exclude each other")
-    maps = [opened(src) for src in srcs]
+    maps = [open_checkpoint(src) for src in srcs]
     if not maps:
         raise SpecError("there is nothing to average", expected="two checkpoints or more")
     shares = [1.0] * len(maps) if weights is None else weights

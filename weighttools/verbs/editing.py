@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from weighttools.core.tensormap import TensorMap, Transform
 from weighttools.formats.opening import PathLike
-from weighttools.formats.opening import open as open_checkpoint
 from weighttools.transforms.selection import select_plain
+from weighttools.verbs.open import open as open_checkpoint
 from weighttools.verbs.records import Record
 
 
@@ -29,14 +29,9 @@ def edited(
     transform
         Makes the transform of the names to change and of what the report says of them.
     """
-    tensor_map = opened(src)
+    tensor_map = open_checkpoint(src)
     chosen = select_plain(tensor_map, include, exclude, include_all)
     return transform(chosen.names, chosen.record())(tensor_map)
-
-
-def opened(src: PathLike | TensorMap) -> TensorMap:
-    """Open what is not open yet."""
-    return src if isinstance(src, TensorMap) else open_checkpoint(src)
 
 
 def reading_bytes(
@@ -58,6 +53,6 @@ def reading_bytes(
     """
     from weighttools.transforms.prune import reading_bytes as of
 
-    tensor_map = opened(src)
+    tensor_map = open_checkpoint(src)
     tensors = [tensor_map[name] for name in select_plain(tensor_map, include, exclude, include_all).names]
     return sum(t.spec.nbytes for t in tensors) if passes == "norm" else of(tensors, passes == "random")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from weighttools.core.options import Option, takes
+from weighttools.io.progress import silent
 from weighttools.verbs.options import READING
 from weighttools.verbs.training.options import DATA
 
@@ -21,10 +22,6 @@ OPTIONS = (
     *READING,
 )
 SCHEMA = "weighttools.evaluate/1"
-
-
-def _silent(line: str) -> None:
-    """Show nothing."""
 
 
 @takes(*OPTIONS)
@@ -48,7 +45,7 @@ def evaluate(
     adapter: PathLike | None = None,
     assume: str | None = None,
     root: str | None = None,
-    log: Callable[[str], object] = _silent,
+    log: Callable[[str], object] = silent,
 ) -> Record:
     """Measure a checkpoint on a file of texts or numbers.
 
@@ -81,12 +78,13 @@ def evaluate(
         The checkpoint has no head for the task, or the data does not fit it.
     """
     given = dict(locals())
+    from weighttools.formats.opening import name_of
+    from weighttools.verbs.open import open as open_checkpoint
     from weighttools.verbs.training.measuring import measure
     from weighttools.verbs.training.settings import Settings
-    from weighttools.verbs.training.tuning import opened
 
     file = os.fspath(data)
     settings = Settings.of(**{one.name: given[one.name] for one in DATA})
-    found = measure(opened(src, assume, root), file, settings, log, None if adapter is None else os.fspath(adapter))
-    path = str(src.origin.path) if hasattr(src, "origin") else os.fspath(src)
-    return {"schema": SCHEMA, "path": path, "data": file, **found}
+    tensor_map = open_checkpoint(src, assume=assume, root=root)
+    found = measure(tensor_map, file, settings, log, None if adapter is None else os.fspath(adapter))
+    return {"schema": SCHEMA, "path": name_of(src), "data": file, **found}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weighttools.core.options import takes
+from weighttools.io.progress import silent
 from weighttools.verbs.options import READING, WRITING
 from weighttools.verbs.training.options import DATA, FINETUNE
 
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 
 OPTIONS = (*DATA, *FINETUNE, *WRITING, *READING)
 SCHEMA = "weighttools.finetune/1"
-
-
-def _silent(what: object) -> None:
-    """Show nothing."""
 
 
 @takes(*OPTIONS)
@@ -95,10 +92,10 @@ def finetune(
     force: bool = False,
     assume: str | None = None,
     root: str | None = None,
-    log: Callable[[str], object] = _silent,
-    planned: Callable[[int], None] = _silent,
-    progress: Callable[[int], None] = _silent,
-    written: Callable[[Record], object] = _silent,
+    log: Callable[[str], object] = silent,
+    planned: Callable[[int], None] = silent,
+    progress: Callable[[int], None] = silent,
+    written: Callable[[Record], object] = silent,
 ) -> Record:
     """Train a checkpoint further on a file of texts or numbers, and write it: all that the command does.
 
@@ -184,6 +181,8 @@ def finetune(
         With a note that says where the state is that it can go on from.
     """
     given = dict(locals())
+    from weighttools.formats.opening import name_of
+    from weighttools.verbs.open import open as open_checkpoint
     from weighttools.verbs.save import save
     from weighttools.verbs.training import outputs, planning, tuning
     from weighttools.verbs.training.settings import Settings
@@ -194,14 +193,14 @@ def finetune(
     figures = {f"the {name}": given[name] for name in ("history", "plot") if given[name] is not None}
     outputs.check_early(target, figures, given["state"], writing)
     settings = Settings.of(**given)
-    prepared = tuning.prepare(tuning.opened(src, assume, root), given["data"], settings, log)
+    prepared = tuning.prepare(open_checkpoint(src, assume=assume, root=root), given["data"], settings, log)
     writing["beside"], notes = outputs.beside(prepared)
     outputs.check_all(prepared, target, figures, writing, [given[name] for name in ("data", "validation", "masks")])
     if dry_run:
         for line in prepared.model.notes:
             log(line)
         plan = planning.plan(prepared)
-        return {"schema": SCHEMA, "src": _named(src), "written": False, **plan, "notes": notes}
+        return {"schema": SCHEMA, "src": name_of(src), "written": False, **plan, "notes": notes}
     result = _tuned(prepared, log)
     made = tuning.written(prepared, result)
     record: Record = save(target, made, **writing, dequantize=True, planned=planned, progress=progress)
@@ -211,11 +210,6 @@ def finetune(
     written(record)
     outputs.write_figures(result.history, figures, force)
     return record
-
-
-def _named(src: Any) -> str:
-    """Return the path of a checkpoint, open or not."""
-    return str(src.origin.path) if hasattr(src, "origin") else os.fspath(src)
 
 
 def _losses(result: Result) -> Sequence[float]:

@@ -48,10 +48,10 @@ def merge_adapter(
         The adapter does not fit the base, a factor holds NaN or Inf, or a weight to change is quantised.
     """
     from weighttools.transforms.changes import recoded, taken
-    from weighttools.verbs.editing import opened
+    from weighttools.verbs.open import open as open_checkpoint
     from weighttools.write.adapters import merge_lora
 
-    origin = opened(base)
+    origin = open_checkpoint(base)
     merged = merge_lora(recoded(taken(origin, names=names), dequantize), adapter)
     files, lacking = _companions(origin, adapter, names)
     others = (*merged.origin.others, os.fspath(adapter))

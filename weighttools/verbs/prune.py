@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from weighttools.formats.opening import PathLike
     from weighttools.verbs.records import Record
 
-OPTIONS = (
+HOW = (
     Option(
         "sparsity", float, least=0, most=1,
         help="The share to drop, 0 to 1: of elements, or of a structure's units.",
@@ -46,8 +46,9 @@ OPTIONS = (
     Option("n_heads", int, least=1, help="How many heads each attention has; by default as config.json says."),
     Option("random", bool, False, "Drop random weights: by seed, name and position."),
     Option("seed", int, 0, "The seed of --random.", shows_default=True, least=0),
-    *SELECTING,
 )  # fmt: skip
+"""What is dropped of the tensors that are changed."""
+OPTIONS = (*HOW, *SELECTING)
 
 
 @takes(*OPTIONS)
@@ -115,7 +116,8 @@ def prune(
     """
     from weighttools.transforms import prune as single
     from weighttools.transforms import prune_structured as patterned
-    from weighttools.verbs.editing import edited, opened
+    from weighttools.verbs.editing import edited
+    from weighttools.verbs.open import open as open_checkpoint
 
     _refuse_contradictions(
         {"nm": nm, "structure": structure, "random": random or None}, sparsity, threshold, scope, n_heads
@@ -124,7 +126,7 @@ def prune(
     if structure == "heads" and n_heads is None:
         from weighttools.analyzers.configuration import heads_beside
 
-        src = opened(src)
+        src = open_checkpoint(src)
         n_heads = heads_beside(src.origin)
         told = f"heads: {n_heads}, as config.json beside the weights says"
 

@@ -13,6 +13,7 @@ import numpy as np
 from weighttools.core.options import takes
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SourceError, SpecError, counted, few, option
+from weighttools.io.progress import silent
 from weighttools.train.autograd.gradients import Array
 from weighttools.train.fitting import saving, watching
 from weighttools.train.fitting.evaluation import model_dtype
@@ -191,7 +192,7 @@ def fit(
         recipe,
         store,
         resume,
-        log or _silent,
+        log or silent,
     )
 
 
@@ -215,12 +216,8 @@ def _fitted(
     return _result(model, session, progress, why, options)
 
 
-def _silent(line: str) -> None:
-    """Show nothing."""
-
-
 def session_of(
-    model: Model, data: Any, validation: Any, task: Task, optimizer: Optimizer, options: Recipe, log: Log = _silent
+    model: Model, data: Any, validation: Any, task: Task, optimizer: Optimizer, options: Recipe, log: Log = silent
 ) -> Session:
     """Return what stays the same while training."""
     check_task(task)

@@ -11,7 +11,6 @@ import numpy as np
 
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, few, option
-from weighttools.formats.opening import open as open_checkpoint
 from weighttools.train.adapters.adapting import merged, peft_name
 from weighttools.train.adapters.lora import lora
 from weighttools.train.checkpoints.companions import adapter_prefix
@@ -105,11 +104,6 @@ class Prepared:
         if self.settings.layer_decay != 1 and set(rates.values()) == {1.0}:
             raise SpecError("no layer has a number in its name", subject=option("layer_decay"), remedy="leave it out")
         return rates
-
-
-def opened(src: Base, assume: str | None = None, root: str | None = None) -> TensorMap:
-    """Open what is not open yet; parameters as for `open`."""
-    return src if isinstance(src, TensorMap) else open_checkpoint(src, assume=assume, root=root)
 
 
 def prepare(base: TensorMap, data: str, settings: Settings, log: Log = lambda line: None) -> Prepared:
