@@ -170,16 +170,17 @@ def side_by_side(maps: Sequence[TensorMap], names: Iterable[Sequence[str]]) -> I
 
 def runs(tensors: Sequence[Tensor], n_elements: int) -> Iterator[plan.Run]:
     """Cut tensors, side by side, into runs of about `n_elements` that all of them can be read by."""
-    return plan.blocks(tensors[0].n_elements, _unit(tensors), n_elements)
+    return plan.blocks(tensors[0].n_elements, _unit(tensors, [tensor.reader for tensor in tensors]), n_elements)
 
 
-def _unit(tensors: Sequence[Tensor]) -> int:
+def _unit(tensors: Sequence[Tensor], readers: Sequence[Reader]) -> int:
     """Return what blocks start at multiples of.
 
     What several tensors share may be far more than any needs (chunks of 37,000 elements beside such of 4,096): then it
     is the largest, and parts of the others are read again for the next block.
     """
-    units = [math.lcm(max(tensor.reader.granularity, tensor.dtype.pack), ALIGNMENT) for tensor in tensors]
+    pairs = zip(tensors, readers, strict=True)
+    units = [math.lcm(max(reader.granularity, tensor.dtype.pack), ALIGNMENT) for tensor, reader in pairs]
     shared = math.lcm(*units)
     return shared if shared <= BLOCK_ELEMENTS else max(units)
 
@@ -201,7 +202,9 @@ def _batches(folds: Iterable[Fold[Any]], sizes: BlockSizes, most: int) -> Iterat
     batch: list[_Piece] = []
     n = 0
     for number, fold in enumerate(folds):
-        for start, stop in runs(fold.tensors, sizes.piece_elements) if _n_elements(fold) else [(0, 0)]:
+        n_elements = _n_elements(fold)
+        is_small = n_elements <= sizes.piece_elements  # one piece, for which no reader need be made yet
+        for start, stop in [(0, n_elements)] if is_small else runs(fold.tensors, sizes.piece_elements):
             batch.append(_Piece(number, fold, start, stop))
             n += stop - start
             if n >= sizes.piece_elements or len(batch) >= most:
@@ -246,7 +249,7 @@ def _blocks(piece: _Piece, block_elements: int) -> Iterator[Blocks]:
         yield Blocks(tuple(np.empty(0, tensor.dtype.numpy) for tensor in tensors), 0, scratch)
         return
     readers = [tensor.reader for tensor in tensors]
-    step = plan.step_of(_unit(tensors), block_elements)
+    step = plan.step_of(_unit(tensors, readers), block_elements)
     band = max(getattr(reader, "band", 1) for reader in readers)
     for start, stop in plan.blocks(piece.stop - piece.start, step, band):
         at, end = piece.start + start, piece.start + stop
