@@ -193,3 +193,11 @@ def test_generate_gives_the_command_s_text(inside, tmp_path: Path) -> None:
 
 def test_train_is_reached_from_the_package() -> None:
     assert wt.train.ops.relu(np.float32([-1, 2])).tolist() == [0, 2] and "train" in dir(wt)
+
+
+@pytest.mark.parametrize(
+    "verb", [wt.evaluate, wt.predict, lambda src, data, **how: wt.finetune(src, "out", data, **how)]
+)
+def test_how_to_open_is_refused_for_what_is_open(verb, tiny) -> None:
+    with pytest.raises(wt.WeighttoolsError, match="assume says how to open a checkpoint, and this one is open"):
+        verb(wt.open(tiny), "nowhere.csv", assume="bfloat16")
