@@ -29,7 +29,8 @@ _run = {"thorough": False}
 def choose(thorough: bool) -> None:
     """Say which run this is, before any test is collected, and load its profile of Hypothesis.
 
-    How long an example takes, or drawing one, says nothing on a shared machine: no clock decides.
+    How long an example takes, or drawing one, says nothing on a shared machine: no clock decides. The thorough run
+    draws anew each time, but where the environment says CI: there Hypothesis's own profile draws the same each time.
     """
     _run["thorough"] = thorough
     common: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
