@@ -17,8 +17,8 @@ import numpy as np
 import weighttools as wt
 from tests.conftest import ROOT
 from weighttools import formats
-from weighttools.analyzers.tree import outline
 from weighttools.core.tensormap import TensorMap
+from weighttools.core.tree import outline
 from weighttools.errors import WeighttoolsError
 from weighttools.formats import members_check
 from weighttools.io.source import Bytes

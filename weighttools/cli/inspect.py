@@ -14,8 +14,8 @@ from weighttools.errors import printable
 from weighttools.verbs.inspect import OPTIONS
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.tree import Line
     from weighttools.core.tensormap import TensorMap
+    from weighttools.core.tree import Line
 
 _MOST_LINES = 12
 """Lines of one kind in the headline: of values, and of what a loader would call."""
@@ -154,7 +154,7 @@ def _flat_cells(row: Record, offsets: bool) -> list[str]:
 
 
 def _tree(tensor_map: TensorMap, depth: int | None) -> list[str]:
-    from weighttools.analyzers.tree import outline
+    from weighttools.core.tree import outline
 
     cells = (_tree_cells(line) for line in outline(tensor_map, depth))
     return output.table(["module", "dtype", "shape", "elements", "size"], cells, "   rr")

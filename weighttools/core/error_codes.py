@@ -28,6 +28,7 @@ CODES = {
     "slice": "a slice cannot be read, or does not fit the tensor",
     "pattern-matches-nothing": "no name matches a pattern",
     "nothing-left": "patterns leave out everything",
+    "tied": "a second name of a tensor is assigned without the name that it is tied to",
     "names-collide": "two tensors, or members of a file, have one name",
     "no-such-root": "no tensor lies under the part of a checkpoint that is asked for",
     "packed": "weights are packed in a way that is not decoded",
