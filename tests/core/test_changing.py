@@ -209,10 +209,24 @@ def test_every_way_to_leave_out_the_stored_name_of_a_tie_leaves_the_other(tmp_pa
     assert list(wt.open(tmp_path / "a.safetensors", include="head")) == ["head"]
 
 
+class OnlyDLPack:
+    """An array that speaks DLPack and nothing of NumPy's own."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._array.__dlpack_device__()
+
+
 GIVEN: list[tuple[Any, np.ndarray[Any, Any]]] = [
     (np.arange(3, dtype=">f4"), np.arange(3, dtype="f4")),
     ([[1.5, 2], [3, 4]], np.array([[1.5, 2], [3, 4]])),
     (3, np.array(3)),
+    (OnlyDLPack(np.arange(4.0)), np.arange(4.0)),
     (True, np.array(True)),
     (np.arange(4).astype(ml_dtypes.bfloat16), np.arange(4).astype(ml_dtypes.bfloat16)),
     (np.arange(4).astype(ml_dtypes.float8_e4m3fn), np.arange(4).astype(ml_dtypes.float8_e4m3fn)),

@@ -232,7 +232,32 @@ def test_shards_have_a_map_each(tmp_path: Path, inside: Any) -> None:
         [{"what": f"layers.[{r}]", "n": 2, "n_bytes": 800}] for r in ("0-1", "2-3")
     ]
     some = wt.inspect(tmp_path / "d", include="layers.3.*", layout=True)["layout"]["files"]
-    assert [len(taken(one, "gap")) for one in some] == [1, 1], "what is left out belongs to nothing that was asked for"
+    assert [[n for _, n in taken(one, "other tensors")] for one in some] == [[800], [400]]
+    assert [one["n_gaps"] for one in some] == [0, 0], "what is left out is no gap"
+
+
+@pytest.mark.parametrize("name", ["a.gguf", "a.h5", "a.npz", "a.pt", "a.safetensors"])
+def test_what_was_not_asked_for_is_no_gap(name: str, tmp_path: Path) -> None:
+    wt.save(tmp_path / name, {f"w{i}": np.full(64, i + 1, np.float32) for i in range(3)})
+    for part in (wt.open(tmp_path / name, include="w1"), wt.open(tmp_path / name) | {"w0": 1.0, "w2": 2.0}):
+        found = layout_of(part)["layout"]["files"][0]
+        assert [n for _, n in taken(found, "tensors")] == [256] and found["n_gaps"] == 0
+        rest = taken(found, "other tensors") or taken(found, "members")
+        assert sum(n for _, n in rest) >= 2 * 256
+
+
+def test_values_that_hdf5_keeps_within_its_structure_are_said_to_lie_nowhere(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        kept = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        kept.set_layout(h5py.h5d.COMPACT)
+        space = h5py.h5s.create_simple((3,))
+        h5py.h5d.create(file.id, b"small", h5py.h5t.IEEE_F32LE, space, kept).write(
+            h5py.h5s.ALL, h5py.h5s.ALL, np.arange(3, dtype=np.float32)
+        )
+        file["large"] = np.ones(10)
+    layout = layout_of(tmp_path / "a.h5")["layout"]
+    assert layout["first_values"] == {"large": [1, 1, 1, 1], "small": [0, 1, 2]}
+    assert any("in no place of a file that is known: 1 tensor (small)" in note for note in layout["notes"])
 
 
 def test_values_in_memory_lie_in_no_file() -> None:

@@ -15,7 +15,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.errors import WeighttoolsError
 from weighttools.formats.base import Region
 
-TENSORS, PADDING, GAP, STRUCTURE = "tensors", "padding", "gap", "structure or gap"
+TENSORS, OTHERS, PADDING, GAP, STRUCTURE = "tensors", "other tensors", "padding", "gap", "structure or gap"
 
 
 class Stretch(NamedTuple):
@@ -26,8 +26,9 @@ class Stretch(NamedTuple):
     offset, length
         In bytes.
     what
-        ``"tensors"``; what the format says, as ``"header"``; ``"padding"``, short and zero; ``"gap"``, of no use that
-        is known; ``"structure or gap"``, where the format is not told apart.
+        ``"tensors"``; ``"other tensors"`` of the file, which the map does not have; what the format says, as
+        ``"header"``; ``"padding"``, short and zero; ``"gap"``, of no use that is known; ``"structure or gap"``, where
+        the format is not told apart.
     """
 
     offset: int
@@ -74,7 +75,9 @@ def byte_maps(tensor_map: TensorMap) -> tuple[list[FileMap], list[int]]:
         if source is not None:
             placed = [place for one, place in by_source if one.size == source.size and _fits(place, source)]
             maps.append(_file_map(name, source, placed, names))
-    return maps, homeless
+            if len(placed) < len(by_source):  # copied out of the file, as HDF5 keeps small ones within its structure
+                homeless += {place.number for _, place in by_source} - {place.number for place in placed}
+    return maps, sorted(homeless)
 
 
 def _fits(place: TensorPlace, source: Source) -> bool:
@@ -138,9 +141,12 @@ def _source(name: str, seen: Iterable[Source]) -> Source | None:
 def _file_map(name: str, source: Source, placed: list[TensorPlace], names: Sequence[str]) -> FileMap:
     regions, unknown = _regions(source)
     spans = sorted((place for place in placed if place.length), key=lambda place: (place.offset, -place.length))
-    return FileMap(
-        name, source, list(_merged(_pieces(source, spans, regions))), _overlaps(spans, names), placed, unknown
-    )
+    is_told = regions is not None
+    pieces = list(_merged(_pieces(source, spans, regions or [], is_told)))
+    if any(piece.what in (GAP, STRUCTURE) for piece in pieces):
+        also = _apart([*(regions or []), *_others(source)], source.size)
+        pieces = list(_merged(_pieces(source, spans, also, is_told)))
+    return FileMap(name, source, pieces, _overlaps(spans, names), placed, unknown)
 
 
 def _regions(source: Source) -> tuple[list[Region] | None, str]:
@@ -149,23 +155,38 @@ def _regions(source: Source) -> tuple[list[Region] | None, str]:
 
     try:
         known = format_of(source)
-        found = None if known is None or known.regions is None else sorted(known.regions(source))
+        if known is not None and known.regions is not None:
+            return _apart(known.regions(source), source.size), ""
     except WeighttoolsError as error:
         return None, str(error)
-    if found is None:
-        return None, "this format's own structure is not told apart"
+    return None, "this format's own structure is not told apart"
+
+
+def _apart(regions: Iterable[Region], size: int) -> list[Region]:
+    """Return regions in order, cut where they reach over another or the file's end."""
     end, apart = 0, []
-    for offset, length, what in found:
-        begin, stop = max(end, offset), min(offset + length, source.size)
+    for offset, length, what in sorted(regions):
+        begin, stop = max(end, offset), min(offset + length, size)
         if begin < stop:
             apart.append(Region(begin, stop - begin, what))
             end = stop
-    return apart, ""
+    return apart
 
 
-def _pieces(source: Source, spans: Iterable[TensorPlace], regions: list[Region] | None) -> Iterator[Stretch]:
+def _others(source: Source) -> Iterator[Region]:
+    """Yield where all tensors of a file lie: a map may have some of them only."""
+    from weighttools.formats import read_file
+
+    with suppress(WeighttoolsError, OSError):
+        for tensor in read_file(source).values():
+            for one, offset, length in map(_in_file, places(tensor)):
+                if one.name == source.name and one.size == source.size:
+                    yield Region(offset, length, OTHERS)
+
+
+def _pieces(source: Source, spans: Iterable[TensorPlace], regions: list[Region], is_told: bool) -> Iterator[Stretch]:
     """Yield the pieces of a file in order: tensors, and between them what regions and bytes say."""
-    between = _Between(source, regions)
+    between = _Between(source, regions, is_told)
     end = 0
     for _, offset, length in spans:
         yield from between.pieces(end, offset)
@@ -179,11 +200,9 @@ def _pieces(source: Source, spans: Iterable[TensorPlace], regions: list[Region] 
 class _Between:
     """Tells what the bytes are that hold no tensor."""
 
-    def __init__(self, source: Source, regions: list[Region] | None) -> None:
-        self._source = source
-        self._is_told = regions is not None
-        self._regions = regions or []
-        self._ends = [offset + length for offset, length, _ in self._regions]
+    def __init__(self, source: Source, regions: list[Region], is_told: bool) -> None:
+        self._source, self._regions, self._is_told = source, regions, is_told
+        self._ends = [offset + length for offset, length, _ in regions]
         self._left = budgets.GAPS_LOOKED_AT
 
     def pieces(self, start: int, stop: int) -> Iterator[Stretch]:

@@ -36,14 +36,16 @@ def _array(value: Any) -> Array:
     """Return the array that a value is, or stands for."""
     import numpy as np
 
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+    masked = sys.modules.get("numpy.ma")  # there if an array of its is
+    if masked is not None and isinstance(value, masked.MaskedArray) and masked.is_masked(value):
         raise _no_array("has masked elements", "fill them in with .filled(...)")
     if isinstance(value, Mapping):
         raise _no_array("is a mapping", "give each tensor a name of its own, with dots between the parts")
     if type(value).__module__.partition(".")[0] == "torch":
         return _of_torch(value)
     try:
-        return np.asarray(value)
+        is_foreign = hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
+        return np.from_dlpack(value) if is_foreign else np.asarray(value)
     except (ValueError, TypeError, RuntimeError, BufferError) as error:
         raise _no_array(f"cannot be made an array: {error}") from None
 

@@ -160,8 +160,8 @@ class Tensor:
         ----------
         fn
             Takes a flat array of some of the elements, in C order and as many as it pleases the reader, and returns
-            as many, each from the one in its place. It is called once at once with an array of no elements, which
-            tells the dtype.
+            as many, each from the one in its place. It is called at once with an array of no elements, which tells
+            the dtype, and then whenever values are read.
 
         Raises
         ------
