@@ -257,7 +257,7 @@ def test_arrays_of_other_packages_are_taken_to_the_bit(value: Any, expected: np.
         ({"weight": np.ones(2)}, ["mapping", "dots"]),
         ([[1, 2], [3]], ["array"]),
         ("text", ["numbers"]),
-        (None, ["numbers"]),
+        (None, ["None"]),
         (10**40, ["numbers"]),
         (np.zeros(2, np.longdouble), ["numbers"]),
     ],
@@ -324,9 +324,14 @@ def test_apply_reads_in_blocks_and_when_asked(tmp_path: Path) -> None:
     with safe_open(tmp_path / "b.safetensors", "np") as found:
         assert (found.get_tensor("w") == np.arange(1_000_000, dtype=np.float32) / 2).all()
     assert before["w"].apply(lambda b: b.astype(ml_dtypes.bfloat16)).dtype == "bfloat16"
-    for wrong in (lambda b: b[:1], lambda b: b.sum(), lambda b: b if b.size == 0 else b.astype(np.float64)):
+    assert before["w"].apply(lambda b: b.astype(">f8"))[:3].tolist() == [0, 1, 2]
+    for wrong in (lambda b: b[:1], lambda b: b if b.size == 0 else b.astype(np.float64)):
         with refused(SpecError, "spec", "for a block of 1,000,000 elements"):
             before["w"].apply(wrong).read()
+    with refused(SpecError, "spec", "()", "for a block of 0 elements"):
+        before["w"].apply(lambda b: b.sum())
+    with refused(SpecError, "unsupported-dtype", "None"):
+        before["w"].apply(lambda b: None)
 
 
 def test_a_tensor_has_what_arrays_have() -> None:

@@ -39,6 +39,8 @@ def _array(value: Any) -> Array:
     masked = sys.modules.get("numpy.ma")  # there if an array of its is
     if masked is not None and isinstance(value, masked.MaskedArray) and masked.is_masked(value):
         raise _no_array("has masked elements", "fill them in with .filled(...)")
+    if value is None:
+        raise _no_array("is None")
     if isinstance(value, Mapping):
         raise _no_array("is a mapping", "give each tensor a name of its own, with dots between the parts")
     if type(value).__module__.partition(".")[0] == "torch":

@@ -146,12 +146,33 @@ class Applied:
                 f"the function gives {found.dtype.name} of shape {found.shape} for a block of {n_elements:,} elements"
             )
             raise SpecError(fact, expected=f"{self.dtype.name} of shape ({n_elements},), element by element")
-        return found
+        native: Array = found.astype(self.dtype.numpy, copy=False)
+        return native
 
     @property
     def band(self) -> int:
         """As the reader's own; see `Strided.band`."""
         return getattr(self.reader, "band", 1)
+
+
+def applied_dtype(fn: Callable[[Array], Array], dtype: DType) -> DType:
+    """Return the dtype that a user's function makes of another, which it is asked for by a block of no elements.
+
+    Raises
+    ------
+    SpecError
+        It does not give as many elements, or no numbers.
+    """
+    import numpy as np
+
+    from weighttools.core.arrays import array_of
+    from weighttools.core.dtypes import from_numpy
+
+    found = array_of(fn(np.empty(0, dtype.numpy)))
+    if found.shape != (0,):
+        fact = f"the function gives shape {found.shape} for a block of 0 elements"
+        raise SpecError(fact, expected="as many elements as it is given, each for itself")
+    return from_numpy(found.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,13 +174,9 @@ class Tensor:
         >>> half.read().tolist()
         [0.5, 1.0]
         """
-        import numpy as np
+        from weighttools.core.readers import Applied, applied_dtype
 
-        from weighttools.core.arrays import array_of
-        from weighttools.core.dtypes import from_numpy
-        from weighttools.core.readers import Applied
-
-        dtype = from_numpy(array_of(fn(np.empty(0, self.dtype.numpy))).dtype)
+        dtype = applied_dtype(fn, self.dtype)
         return Tensor(Spec(dtype, self.shape), Applied(self.reader, fn, dtype))
 
     def sliced(self, key: object) -> Tensor:

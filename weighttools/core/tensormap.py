@@ -325,7 +325,8 @@ class TensorMap(Mapping[str, Tensor]):
         """Return the tensors of `other` and then those of this map, which wins; metadata and ties are this map's."""
         if not isinstance(other, Mapping):
             return NotImplemented
-        first = TensorMap.from_arrays(other).assign(self)
+        own = TensorMap.from_arrays({name: value for name, value in other.items() if name not in self._aliases})
+        first = own.assign(self)
         return self._with(first._tensors, first._aliases, first.origin.others)
 
     def _with(
