@@ -110,10 +110,9 @@ class TensorMap(Mapping[str, Tensor]):
         SpecError
             An array holds no plain numbers, or a name is no string.
         """
-        from weighttools.core.union import other_files, tensors_of
+        from weighttools.core.union import tensors_of
 
-        tensors = tensors_of(arrays)
-        return cls(tensors, metadata, aliases, Origin(others=other_files(tensors.values(), ())))
+        return cls(tensors_of(arrays), metadata, aliases)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -262,8 +261,7 @@ class TensorMap(Mapping[str, Tensor]):
         """
         from weighttools.core.union import tensors_of
 
-        tensors = tensors_of((name, fn(name, tensor)) for name, tensor in self.items())
-        return self._with(tensors, self._aliases)
+        return self.replace(tensors=tensors_of((name, fn(name, tensor)) for name, tensor in self.items()))
 
     def assign(self, tensors: Mapping[str, Tensor | Any]) -> TensorMap:
         """Return the map with tensors added at its end, or in the place of those that have the name.
@@ -301,8 +299,9 @@ class TensorMap(Mapping[str, Tensor]):
             ties = ties_given(given, self._aliases)
             new = Tied(tensors_of((name, value) for name, value in given.items() if name not in ties), ties)
         found = united(Tied(self._tensors, self._aliases), new)
-        read = (*origin.others, *origin.files)
-        return self._with(found.tensors, found.aliases, read).noted(*found.notes())
+        others = tuple(dict.fromkeys((*self.origin.others, *origin.others, *origin.files)))
+        kept = self.origin._replace(others=tuple(path for path in others if path not in self.origin.files))
+        return self.replace(tensors=found.tensors, aliases=found.aliases, origin=kept).noted(*found.notes())
 
     def untie(self, *include: str) -> TensorMap:
         """Give each alias that matches a pattern (default: all) a tensor of its own, with the same values, at the end.
@@ -327,18 +326,7 @@ class TensorMap(Mapping[str, Tensor]):
             return NotImplemented
         own = TensorMap.from_arrays({name: value for name, value in other.items() if name not in self._aliases})
         first = own.assign(self)
-        return self._with(first._tensors, first._aliases, first.origin.others)
-
-    def _with(
-        self, tensors: Mapping[str, Tensor | Row], aliases: Mapping[str, str], read: Iterable[str] = ()
-    ) -> TensorMap:
-        """Return the map with other tensors, which may be read from other files; these are not written over."""
-        from weighttools.core.union import other_files
-
-        new = (entry for name, entry in tensors.items() if entry is not self._tensors.get(name))
-        others = other_files((entry for entry in new if isinstance(entry, Tensor)), self.origin.files, read)
-        origin = self.origin._replace(others=tuple(dict.fromkeys((*self.origin.others, *others))))
-        return self.replace(tensors=tensors, aliases=aliases, origin=origin)
+        return self.replace(tensors=first._tensors, aliases=first._aliases)
 
     def pipe(self, *transforms: Callable[[TensorMap], TensorMap]) -> TensorMap:
         """Apply transforms from left to right."""

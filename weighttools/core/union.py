@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from weighttools.core.tensor import Tensor, sources
+from weighttools.core.tensor import Tensor
 from weighttools.errors import SpecError, few
 
 
@@ -94,10 +94,3 @@ def tensors_of(values: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> dict[st
         except SpecError as error:
             raise error.about(repr(name)) from None
     return found
-
-
-def other_files(tensors: Iterable[Tensor], own: Iterable[str], read: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the files that tensors are read from, and `read`, but for a map's own."""
-    known = set(own)
-    places = [source for tensor in tensors if not tensor.is_held for source in sources(tensor)]
-    return tuple(dict.fromkeys(place for place in (*places, *read) if place not in known))
