@@ -193,13 +193,19 @@ class TensorMap(Mapping[str, Tensor]):
         names = [*self._tensors, *self._aliases]
         chosen = set(patterns.matching_names(names, include, exclude))
         gone = patterns.matching(names, exclude) if exclude and self._aliases else set()
-        return self._keep(chosen, gone)
+        return self._chosen(chosen, gone)
 
     def drop(self, *exclude: str) -> TensorMap:
         """Leave out the names that match a pattern; a tensor that has another name, an alias, stays by that."""
         return self.select(exclude=exclude)
 
-    def _keep(self, chosen: Set[str], gone: Set[str]) -> TensorMap:
+    def keep(self, names: Iterable[str]) -> TensorMap:
+        """Keep the tensors called `names`, in their order, and the ties to them."""
+        tensors = {name: self._tensors[name] for name in names}
+        aliases = {alias: kept for alias, kept in self._aliases.items() if kept in tensors}
+        return self.replace(tensors=tensors, aliases=aliases)
+
+    def _chosen(self, chosen: Set[str], gone: Set[str]) -> TensorMap:
         """Keep the chosen names, and second names of these but for those that are to go."""
         stored = {name: name for name in self._tensors if name in chosen}
         for alias, kept in self._aliases.items():

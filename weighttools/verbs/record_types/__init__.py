@@ -7,6 +7,19 @@ names of dtypes are NumPy's and ml_dtypes', sizes are bytes, NaN and infinity ar
 
 from __future__ import annotations
 
+from weighttools.verbs.record_types.comparing import (
+    ChangedGroup,
+    ChangedRow,
+    ChangedTotal,
+    DiffRecord,
+    ExplanationRow,
+    MetadataEntry,
+    NamedSpec,
+    Recast,
+    Renamed,
+    Reshaped,
+    Ties,
+)
 from weighttools.verbs.record_types.findings import (
     AgainstRecord,
     CheckRecord,
@@ -52,10 +65,15 @@ __all__ = [
     "AgainstRecord",
     "Bitmasks",
     "CacheRecord",
+    "ChangedGroup",
+    "ChangedRow",
+    "ChangedTotal",
     "CheckRecord",
     "CodeRow",
     "Counts",
+    "DiffRecord",
     "EstimateRecord",
+    "ExplanationRow",
     "Figures",
     "FileLayout",
     "FindingRow",
@@ -68,10 +86,15 @@ __all__ = [
     "LayerRow",
     "LayoutRecord",
     "LoadRow",
+    "MetadataEntry",
+    "NamedSpec",
     "OverlapRow",
     "ParamsRecord",
     "PieceRow",
+    "Recast",
     "RenameRow",
+    "Renamed",
+    "Reshaped",
     "ShareRow",
     "Sizes",
     "SpectrumRecord",
@@ -82,5 +105,6 @@ __all__ = [
     "StatsRow",
     "StatsTotal",
     "TensorRow",
+    "Ties",
     "TrainRow",
 ]
