@@ -31,8 +31,8 @@ class PairSums(NamedTuple):
         by = 2 * (self.scale - scale)
         if not by:
             return self
-        moved = (ldexp(value, by) for value in (self.difference, self.before, self.after, self.dot))
-        return PairSums(*moved, scale=scale)
+        difference, before, after, dot = (ldexp(value, by) for value in self[:4])
+        return PairSums(difference, before, after, dot, scale)
 
     @property
     def is_empty(self) -> bool:
