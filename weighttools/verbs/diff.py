@@ -13,7 +13,7 @@ from weighttools.verbs.options import READING, TAKING, THREADS
 
 if TYPE_CHECKING:
     from weighttools.analyzers.compare.matching import Matching
-    from weighttools.analyzers.compare.rows import Change
+    from weighttools.analyzers.compare.rows import TensorChange
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
     from weighttools.verbs.record_types import DiffRecord
@@ -163,9 +163,9 @@ def _selected(
 
 def _compared(
     matching: Matching, rtol: float, atol: float, threads: int | None, planned: Progress, progress: Progress
-) -> list[Change]:
+) -> list[TensorChange]:
     from weighttools.analyzers.compare.figures import PairStateOf, compare_pairs
-    from weighttools.analyzers.compare.rows import Change
+    from weighttools.analyzers.compare.rows import TensorChange
     from weighttools.core import engine
 
     n_bytes = sum(pair.before.spec.nbytes + pair.after.spec.nbytes for pair in matching.pairs)
@@ -173,7 +173,7 @@ def _compared(
     with engine.threads_for(n_bytes, threads) as pool:
         window = 2 * (threads or engine.n_threads()) + 2
         figures = compare_pairs(matching.pairs, PairStateOf(rtol, atol), pool, window, progress)
-        return [Change(pair, one) for pair, one in zip(matching.pairs, figures, strict=True)]
+        return [TensorChange(pair, one) for pair, one in zip(matching.pairs, figures, strict=True)]
 
 
 def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class _Counted(NamedTuple):
     dtypes: bool
     metadata: bool
 
-    def is_same(self, record: dict[str, Any], changes: Sequence[Change]) -> bool:
+    def is_same(self, record: dict[str, Any], changes: Sequence[TensorChange]) -> bool:
         """Whether nothing that counts differs; a renaming that was asked for does not."""
         if any(record[key] for key in ("added", "removed", "reshaped")):
             return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from weighttools.analyzers.compare.figures import PairState, Sums
+from weighttools.analyzers.compare.state import PairState, PairSums
 from weighttools.analyzers.kernels import blocked, careful
 from weighttools.analyzers.moments import safe_scale
 from weighttools.core.fold import Blocks
@@ -50,7 +50,7 @@ def _patterns(values: Array) -> Array:
 def fast(before: Array, after: Array, start: int, n_bits: int | None, scratch: Scratch) -> PairState | None:
     """Return the state of finite values by float32 arithmetic; None where a magnitude does not allow it.
 
-    Sums are those of `weighttools.analyzers.kernels.blocked`, within 1e-7 of themselves; counts and the greatest
+    PairSums are those of `weighttools.analyzers.kernels.blocked`, within 1e-7 of themselves; counts and the greatest
     difference are exact, since a difference in float32 is 0 only of equal values, and the greatest few are taken again.
     """
     a, b = _float32(before, "before", scratch), _float32(after, "after", scratch)
@@ -60,7 +60,7 @@ def fast(before: Array, after: Array, start: int, n_bits: int | None, scratch: S
     sq_a = blocked.sum_of_products(a, a)
     zeros_a = _zeros(a, scratch)
     if n_bits == 0:
-        return PairState(a.size, 0, 0, 0, 0, zeros_a, zeros_a, 0, 0.0, start, Sums(0.0, sq_a, sq_a, sq_a))
+        return PairState(a.size, 0, 0, 0, 0, zeros_a, zeros_a, 0, 0.0, start, PairSums(0.0, sq_a, sq_a, sq_a))
     d = np.subtract(b, a, out=scratch.get("pair difference", np.float32, a.size))
     top, at = _greatest_difference(before, after, d)
     if top and top < blocked.LEAST_SAFE:
@@ -68,7 +68,7 @@ def fast(before: Array, after: Array, start: int, n_bits: int | None, scratch: S
     n_changed = int(np.count_nonzero(d))
     zeros_b = _zeros(b, scratch)
     zeroed = int(np.count_nonzero(a[b == 0])) if zeros_b else 0
-    sums = Sums(blocked.sum_of_products(d, d), sq_a, blocked.sum_of_products(b, b), blocked.sum_of_products(a, b))
+    sums = PairSums(blocked.sum_of_products(d, d), sq_a, blocked.sum_of_products(b, b), blocked.sum_of_products(a, b))
     return PairState(a.size, n_bits, n_changed, n_changed, 0, zeros_a, zeros_b, zeroed, top, start + at, sums)
 
 
@@ -161,10 +161,10 @@ def _chunk(before: Array, after: Array, start: int, rtol: float, atol: float) ->
     )
 
 
-def _of_finite(x: Array, y: Array, d: Array) -> tuple[float | None, int | None, Sums]:
+def _of_finite(x: Array, y: Array, d: Array) -> tuple[float | None, int | None, PairSums]:
     """Return the greatest difference, where it is, and the sums, of values that are finite on both sides."""
     if not d.size:
-        return None, None, Sums()
+        return None, None, PairSums()
     at = int(np.argmax(d))
     a, b = np.abs(x), np.abs(y)
     scale = safe_scale(math.frexp(max(float(a.max()), float(b.max())))[1])
@@ -174,7 +174,7 @@ def _of_finite(x: Array, y: Array, d: Array) -> tuple[float | None, int | None, 
         shrunk = d
     product = (x * np.conj(y)).real
     sums = (careful.dot(shrunk, shrunk), careful.dot(a, a), careful.dot(b, b), float(np.add.reduce(product)))
-    return float(d[at]), at, Sums(*sums, scale)
+    return float(d[at]), at, PairSums(*sums, scale)
 
 
 def _scaled(x: Array, by: int) -> Array:

@@ -11,7 +11,7 @@ MOST_TEXT = 1 << 20
 MOST_DEPTH = 20
 
 
-class Entry(NamedTuple):
+class MetadataChange(NamedTuple):
     """A line of the patch: ``"+"`` added, ``"-"`` removed, ``"~"`` changed; the key's parts are joined by dots."""
 
     op: str
@@ -20,7 +20,7 @@ class Entry(NamedTuple):
     after: Any = None
 
 
-def patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
+def patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[MetadataChange]:
     """Return what to change in old metadata to have the new ones, in the order of keys.
 
     A mapping, and a text that is a JSON object on both sides, is compared key by key.
@@ -28,24 +28,24 @@ def patch(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
     return list(_entries(before, after, "", 0))
 
 
-def _entries(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str, depth: int) -> Iterator[Entry]:
+def _entries(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str, depth: int) -> Iterator[MetadataChange]:
     for name in [*before, *(name for name in after if name not in before)]:
         key = f"{prefix}{name}"
         if name not in after:
-            yield Entry("-", key, before=before[name])
+            yield MetadataChange("-", key, before=before[name])
         elif name not in before:
-            yield Entry("+", key, after=after[name])
+            yield MetadataChange("+", key, after=after[name])
         elif not _are_equal(before[name], after[name]):
             yield from _changed(before[name], after[name], key, depth)
 
 
-def _changed(before: Any, after: Any, key: str, depth: int) -> Iterator[Entry]:
+def _changed(before: Any, after: Any, key: str, depth: int) -> Iterator[MetadataChange]:
     old, new = _nested(before), _nested(after)
     if old is None or new is None or depth >= MOST_DEPTH:
-        yield Entry("~", key, before, after)
+        yield MetadataChange("~", key, before, after)
         return
     found = list(_entries(old, new, f"{key}.", depth + 1))
-    yield from found or [Entry("~", key, before, after)]  # another spelling of the same JSON
+    yield from found or [MetadataChange("~", key, before, after)]  # another spelling of the same JSON
 
 
 def _nested(value: Any) -> Mapping[str, Any] | None:

@@ -33,7 +33,7 @@ GROUP_COLUMNS = (
 """What a row of a group has."""
 
 
-class Change(NamedTuple):
+class TensorChange(NamedTuple):
     """A pair and its figures."""
 
     pair: Pair
@@ -88,15 +88,15 @@ _KEYS: dict[str, Callable[[int], Callable[[Pair], str]]] = {
 }
 
 
-def groups(changes: Iterable[Change], by: str, depth: int) -> list[Row]:
+def groups(changes: Iterable[TensorChange], by: str, depth: int) -> list[Row]:
     """Return a row for each module, dtype or beginning of a name, in order of first appearance."""
-    found: dict[str, list[Change]] = {}
+    found: dict[str, list[TensorChange]] = {}
     for change in changes:
         found.setdefault(_KEYS[by](depth)(change.pair), []).append(change)
     return [{"group": name, **together(several)} for name, several in found.items()]
 
 
-def together(changes: Sequence[Change]) -> Row:
+def together(changes: Sequence[TensorChange]) -> Row:
     """Return the figures of several pairs: norms are over those that changed."""
     changed = [one.figures for one in changes if one.figures.n_changed]
     n_elements, n_changed = sum(one.figures.n_elements for one in changes), sum(one.n_changed for one in changed)
