@@ -28,6 +28,7 @@ from weighttools.core import budgets
 from weighttools.core.tensormap import TensorMap
 from weighttools.io.source import LocalFile
 
+pytestmark = pytest.mark.usefixtures("one_listing_parent")
 Record = Any
 FIXTURES = [
     place
@@ -76,7 +77,8 @@ def union(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("place", FIXTURES, ids=lambda place: place.name)
 def test_every_byte_of_every_fixture_is_told_once(place: Path) -> None:
-    record = layout_of(place)
+    opened = wt.open(place)
+    record = layout_of(opened)
     layout = record["layout"]
     found = {one["path"]: one for one in layout["files"]}
     assert set(found) == set(record["files"])
@@ -92,7 +94,7 @@ def test_every_byte_of_every_fixture_is_told_once(place: Path) -> None:
     assert list(layout["first_values"]) == [row["name"] for row in record["tensors"]]
     for name, values in layout["first_values"].items():
         if values is not None:
-            expected = wt.open(place)[name].read().reshape(-1)[:MOST_VALUES]
+            expected = opened[name].read().reshape(-1)[:MOST_VALUES]
             assert [str(v) for v in values] == [
                 str(v if isinstance(v, (bool, int)) else _word(v)) for v in expected.tolist()
             ]
