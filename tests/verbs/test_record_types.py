@@ -94,6 +94,7 @@ def test_records_of_every_option_are_as_declared(model: Path) -> None:
         (wt.spectrum(model, values=True), t.SpectrumRecord),
         (wt.init_check(model), t.InitCheckRecord),
         ({"rows": wt.list_formats()}, typing.TypedDict("Rows", {"rows": list[t.FormatRow]})),
+        (wt.inspect(model, layout=True), t.InspectRecord),
         ({"rows": codes()}, typing.TypedDict("Rows", {"rows": list[t.CodeRow]})),
     ]
     for record, kind in made:

@@ -29,6 +29,7 @@ CODES = {
     "pattern-matches-nothing": "no name matches a pattern",
     "no-renaming": "what should say what a name becomes says no such thing",
     "nothing-left": "patterns leave out everything",
+    "tied": "a second name of a tensor is assigned without the name that it is tied to",
     "names-collide": "two tensors, or members of a file, have one name",
     "no-such-root": "no tensor lies under the part of a checkpoint that is asked for",
     "packed": "weights are packed in a way that is not decoded",
