@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.scale import scale as scale
     from weighttools.verbs.spectrum import spectrum as spectrum
     from weighttools.verbs.stats import stats as stats
+    from weighttools.verbs.verify import verify as verify
 
 _HOMES = {
     "open": "weighttools.verbs.open",
@@ -59,6 +60,7 @@ _HOMES = {
     "check": "weighttools.verbs.check",
     "diff": "weighttools.verbs.diff",
     "hash": "weighttools.verbs.hash",
+    "verify": "weighttools.verbs.verify",
     "estimate": "weighttools.verbs.estimate",
     "spectrum": "weighttools.verbs.spectrum",
     "init_check": "weighttools.verbs.init_check",

@@ -34,6 +34,8 @@ def hash_(paths: tuple[str, ...], tensors: bool, style: str, as_json: bool, **se
     """
     from weighttools.verbs.hash import hash as verb
 
+    if settings["manifest"] is not None and len(paths) > 1:
+        raise click.UsageError("--manifest is of one checkpoint; give one PATH.")
     records: list[Record] = []
     for path in paths:
         with options.late_progress("hash") as (planned, done):

@@ -23,6 +23,12 @@ OPTIONS = (
         help="xxh3-128 finds what changed by accident; sha256 and blake3 (extra [hash]) also resist who means harm.",
     ),
     Option("decoded", bool, False, "Hash quantised tensors by their decoded values, not as they are stored."),
+    Option("manifest", is_path=True, metavar="FILE", help="Write a manifest, for verify, of all files and tensors."),
+    Option(
+        "manifest_format", default="json", choices=("json", "oms"), shows_default=True,
+        help="json is our own; oms an unsigned statement of OpenSSF model signing, for others to sign.",
+    ),
+    Option("force", bool, False, "Replace an existing manifest."),
     Option("files", bool, False, "Also the SHA-256 of each file, and the web UI's AutoV2 and AutoV3."),
     *TAKING,
     *THREADS,
@@ -36,6 +42,9 @@ def hash(
     *,
     algorithm: str = "xxh3-128",
     decoded: bool = False,
+    manifest: PathLike | None = None,
+    manifest_format: str = "json",
+    force: bool = False,
     files: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
@@ -59,6 +68,14 @@ def hash(
         ``[hash]``) also resist who means harm.
     decoded
         Quantised tensors go by their decoded values (float32), and not by their blocks as they are stored.
+    manifest
+        Write a manifest there, which `verify` takes: of every file of the directory (or the weight files, where `path`
+        is one), and of every tensor with its pieces.
+    manifest_format
+        ``"json"``, our own; or ``"oms"``: an unsigned in-toto statement as OpenSSF model signing v1.0 has it, for
+        others to sign. It is of files alone.
+    force
+        Replace an existing manifest.
     files
         Also the SHA-256 of each weight file; AutoV2, the first ten digits of it; and for safetensors AutoV3, the first
         twelve of the SHA-256 of what follows the header, as stable-diffusion-webui shows them.
@@ -82,6 +99,10 @@ def hash(
     ------
     MissingDependencyError
         The algorithm's package is not installed.
+    SpecError
+        A manifest is asked for of some tensors only, or of a map that is open.
+    SourceError
+        The manifest exists, and `force` is not given.
     UnsupportedError
         Quantised blocks hold big-endian numbers.
 
@@ -94,6 +115,10 @@ def hash(
     from weighttools.core import engine
     from weighttools.formats.opening import name_of
 
+    if manifest is not None:
+        from weighttools.verbs.manifest import check_manifest
+
+        check_manifest(manifest, path, force, is_part=bool(include or exclude))
     tensor_map = open_checkpoint(path, include=include, exclude=exclude, assume=assume, root=root)
     n_bytes = sum(spec.nbytes for spec in tensor_map.specs())
     planned(n_bytes)
@@ -115,6 +140,10 @@ def hash(
         "aliases": dict(tensor_map.aliases),
         "notes": list(tensor_map.origin.notes),
     }
+    if manifest is not None:
+        from weighttools.verbs.manifest import write_manifest
+
+        record["notes"] += write_manifest(manifest, tensor_map, stored, record, manifest_format, force)
     if files:
         from weighttools.analyzers.digest.files import file_row
 

@@ -17,11 +17,13 @@ from weighttools.verbs.record_types.comparing import (
     HashRecord,
     MetadataEntry,
     NamedSpec,
+    ProblemRow,
     Recast,
     Renamed,
     Reshaped,
     TensorHash,
     Ties,
+    VerifyRecord,
 )
 from weighttools.verbs.record_types.findings import (
     AgainstRecord,
@@ -96,6 +98,7 @@ __all__ = [
     "OverlapRow",
     "ParamsRecord",
     "PieceRow",
+    "ProblemRow",
     "Recast",
     "RenameRow",
     "Renamed",
@@ -113,4 +116,5 @@ __all__ = [
     "TensorRow",
     "Ties",
     "TrainRow",
+    "VerifyRecord",
 ]

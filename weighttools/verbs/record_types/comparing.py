@@ -172,3 +172,26 @@ class HashRecord(TypedDict):
     aliases: dict[str, str]
     files: NotRequired[list[FileHash]]
     notes: list[str]
+
+
+class ProblemRow(TypedDict):
+    """What is not as it should be: `what` is missing, extra or changed, `kind` file or tensor."""
+
+    what: str
+    kind: str
+    name: str
+    detail: str | None
+
+
+class VerifyRecord(TypedDict):
+    """``weighttools.verify/1``; `against` is manifest, oms or cache."""
+
+    schema: str
+    path: str
+    checkpoint: str
+    against: str
+    same: bool
+    n_files: int
+    n_tensors: int
+    problems: list[ProblemRow]
+    notes: list[str]
