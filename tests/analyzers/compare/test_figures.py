@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def assert_are_numpys(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any])
     assert found.n_zeroed == int(((y == 0) & (x != 0)).sum())
     if finite.any():
         assert found.max_abs == distance[finite].max()
-        assert found.max_at is not None and distance[found.max_at] == found.max_abs and finite[found.max_at]
+        assert found.max_at is not None and found.max_at == int(np.flatnonzero(finite & (distance == found.max_abs))[0])
     else:
         assert found.max_abs is None and found.max_at is None
     long_x, long_y = (np.abs(one[finite]).astype(np.longdouble) for one in (x, y))
@@ -99,6 +100,26 @@ def test_large_blocks_are_numpys(dtype: Any, spoil: str) -> None:
     assert_are_numpys(before, after)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_tolerances_in_large_blocks_are_those_of_isclose(dtype: Any) -> None:
+    rng = np.random.default_rng(4)
+    before = rng.standard_normal(300_001).astype(dtype)
+    after = (before.astype(np.float64) * (1 + 1e-2 * rng.standard_normal(before.size))).astype(dtype)
+    for rtol, atol in ((1e-2, 0.0), (0.0, 1e-2), (1e-3, 1e-2), (0.0, 10.0), (2.0**-7, 0.0)):
+        near = np.isclose(wide(after), wide(before), rtol=rtol, atol=atol)
+        assert figures(before, after, rtol=rtol, atol=atol).n_beyond == int((~near).sum())
+
+
+def test_the_greatest_differences_that_are_equal_in_float32_are_told_apart() -> None:
+    """One is greater by less than float32 holds, and of equal ones the first counts, of either sign."""
+    before, after = np.zeros(300_000, np.float32), np.zeros(300_000, np.float32)
+    after[[70_000, 90_000, 250_000]] = [3.0, -3.0, 3.0]
+    before[90_000] = 2.0**-30
+    found = figures(before, after)
+    assert (found.max_abs, found.max_at) == (3 + 2.0**-30, 90_000)
+    assert figures(before * 0, after).max_at == 70_000 and figures(before * 0, -after).max_at == 70_000
+
+
 def test_long_integers_are_compared_as_integers() -> None:
     before = np.array([2**60, 2**63 - 1, -(2**63), 5], np.int64)
     after = np.array([2**60 + 1, -(2**63), -(2**63), 5], np.int64)
@@ -107,6 +128,18 @@ def test_long_integers_are_compared_as_integers() -> None:
     held = figures(np.array([2**53 + 1, 2**53]), np.array([2.0**53, 2.0**53]))
     assert held.n_changed == 1
     assert figures(np.array([2**64 - 1], np.uint64), np.array([2.0**64])).n_changed == 1
+
+
+@given(st.lists(st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 2**12)), min_size=1), st.booleans(), st.data())
+def test_long_integers_are_held_against_floats_exactly(whole: list[int], is_signed: bool, data: st.DataObject) -> None:
+    """By Python's own integers and fractions, which know no rounding."""
+    values = [one - 2**63 if is_signed else one for one in whole]
+    floats = [float(one) if data.draw(st.booleans()) else float(one // 2) for one in values]
+    found = figures(np.array(values, np.int64 if is_signed else np.uint64), np.array(floats))
+    exact = [abs(Fraction(a) - Fraction(b)) for a, b in zip(values, floats, strict=True)]
+    assert found.n_changed == found.n_beyond == sum(one != 0 for one in exact)
+    assert found.max_abs == pytest.approx(float(max(exact)), rel=1e-15)
+    assert found.max_at is not None and float(exact[found.max_at]) == pytest.approx(found.max_abs, rel=1e-15)
 
 
 def test_bits_and_values_are_told_apart() -> None:
