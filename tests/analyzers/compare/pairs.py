@@ -9,6 +9,7 @@ import copy
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ class Case(NamedTuple):
 
     before: State
     after: State
-    expected: dict[str, Holds] = {}
+    expected: Mapping[str, Holds] = MappingProxyType({})
     allowed: frozenset[str] = frozenset({"frozen"})
     others: Sequence[State] = ()
 
@@ -93,11 +94,11 @@ def lora(draw: random.Random) -> Case:
                 made = module.get_delta_weight("default").float()
                 factor *= float(share * module.base_layer.weight.float().norm() / made.norm())
     after = state(adapted.merge_and_unload())
-    holds = lambda e: (
-        abs(e["rank"] - rank) <= (0 if model.norm.weight.dtype == F32 else 1)
-        and set(e["modules"]) == set(targets)
-        and e["is_alone"]
-    )
+    slack = 0 if model.norm.weight.dtype == F32 else 1
+
+    def holds(e: Evidence) -> bool:
+        return abs(e["rank"] - rank) <= slack and set(e["modules"]) == set(targets) and e["is_alone"]
+
     return Case(before, after, {"low-rank": holds})
 
 
@@ -431,11 +432,96 @@ def tuned_in_the_mask(draw: random.Random) -> Case:
     return Case(before, {name: after[name] for name in before}, {"sparsity": equal(kept="changed")}, ROWS_AND_RANKS)
 
 
+def nudged(draw: random.Random) -> Case:
+    """Fine-tuned in bfloat16 by steps so small that most elements stay, or move to the next number."""
+    model = net(width(draw), dtype=BF16)
+    before = state(model)
+    train(
+        model, draw.randint(1, 4), draw.choice([64, 256]), partial(torch.optim.AdamW, lr=10 ** draw.uniform(-4.5, -3))
+    )
+    return Case(before, state(model), {}, ROWS_AND_RANKS)
+
+
+def dora(draw: random.Random) -> Case:
+    """A DoRA merged by peft: columns are scaled as well, so the change has no low rank."""
+    import peft
+
+    model = net(64)
+    before = state(model)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], use_dora=True)
+    adapted = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, p in adapted.named_parameters():
+            if "lora_B" in name:
+                p.normal_(std=0.1)
+            if "magnitude" in name:
+                p *= 1 + 0.2 * torch.rand_like(p)
+    return Case(before, state(adapted.merge_and_unload()))
+
+
+def flipped(draw: random.Random) -> Case:
+    """Hidden units with their signs changed."""
+    before = state(net(64))
+    after = dict(before)
+    for name in before:
+        if "v_proj.weight" in name:
+            signs = torch.sign(torch.randn(64, 1))
+            after[name] = before[name] * signs
+            after[name.replace("v_proj", "o_proj")] = before[name.replace("v_proj", "o_proj")] * signs.T
+    return Case(before, after)
+
+
+def folded(draw: random.Random) -> Case:
+    """A norm's scale moved into the layers that follow."""
+    before = state(net(64))
+    after = dict(before)
+    for name in before:
+        if name.endswith("norm.weight") and "layers" in name:
+            after[name] = torch.ones_like(before[name])
+            for to in ("q_proj", "k_proj", "v_proj"):
+                to = name.replace("norm", to)
+                after[to] = before[to] * before[name]
+    return Case(before, after)
+
+
+def retrained_in_half(draw: random.Random) -> Case:
+    """Fine-tuned, and kept in a narrower dtype."""
+    case = finetuned(draw)
+    narrow = draw.choice([BF16, F16])
+    return case._replace(after={name: tensor.to(narrow) for name, tensor in case.after.items()})
+
+
+def lora_and_rounded(draw: random.Random) -> Case:
+    """A LoRA merged in float32 and kept in bfloat16."""
+    case = lora(draw)
+    while case.before["norm.weight"].dtype != F32:
+        case = lora(draw)
+    after = {name: t.to(BF16) if "proj.weight" in name else t for name, t in case.after.items()}
+    return Case(case.before, after, {"low-rank": lambda e: True}, frozenset({"frozen", "rounded"}))
+
+
+def decayed_and_rounded(draw: random.Random) -> Case:
+    """Shrunk in float32 and kept in bfloat16."""
+    before, factor = state(net(width(draw))), draw.uniform(0.5, 0.97)
+    after = {name: (tensor * factor).to(BF16) for name, tensor in before.items()}
+    return Case(before, after, {"uniform-shrink": near("factor", factor, 2e-3)})
+
+
+def zeroed(draw: random.Random) -> Case:
+    """Modules set to 0, as some heads are before they are trained."""
+    before = state(net(64))
+    after = {
+        name: torch.zeros_like(t) if "lm_head" in name or "layers.1.o_proj" in name else t for name, t in before.items()
+    }
+    return Case(before, after, {}, frozenset({"frozen", "sparsity"}))
+
+
 MAKERS: tuple[Callable[[random.Random], Case], ...] = (
     lora, lora, lora, decay, decay, pruned, pruned, patterned, decayed_and_pruned, pruned_and_rounded, soup,
     moving_average, souped_of_three, rounded, rounded, quantized, quantized, noisy, frozen, only_some, appended,
     trained_rows, finetuned, finetuned, finetuned_beside_another, made_anew, permuted, clipped, rank_too_high,
-    uneven_noise, scaled_and_tuned, tuned_in_the_mask,
+    uneven_noise, scaled_and_tuned, tuned_in_the_mask, nudged, dora, flipped, folded, retrained_in_half,
+    lora_and_rounded, decayed_and_rounded, zeroed,
 )  # fmt: skip
 
 

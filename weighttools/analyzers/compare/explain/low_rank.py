@@ -15,8 +15,8 @@ from weighttools.families.role_types import Role
 
 LEAST_GAP = 3.0
 """The least square of a singular value that counts, by the largest of the rest."""
-ARITHMETIC = 2e-7
-"""The error of products in float32, by the norm of the change, whatever the dtype they are kept in."""
+ARITHMETIC = 1e-6
+"""The error of products in float32, by the norm of the change: those of the factors, and those of the sketch."""
 
 
 class LowRank(NamedTuple):

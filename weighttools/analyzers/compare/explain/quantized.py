@@ -23,8 +23,8 @@ ROW = 0
 """The group that is a row."""
 GROUPS = (ROW, 128, 64, 32)
 """Lengths of groups along the last axis that share a step, the longest first."""
-FIRST = 8
-"""Groups of a block that are tried first: most changes are refuted by them."""
+FIRST = (4, 512)
+"""Groups of a block, and elements of each, that are tried first: most changes are refuted by them."""
 FEWEST_GROUPS = 4
 """Groups that tell something, before a grid is told of."""
 FEWEST_VALUES = 8
@@ -108,7 +108,7 @@ class GridQuestion:
         if n <= 0:
             return Grid()
         after, before = (side[lead : lead + n * size].reshape(n, size) for side in (block.new, block.old))
-        if self._grid(after[:FIRST], before[:FIRST]) is None:
+        if steps(after[: FIRST[0], : FIRST[1]], self.eps) is None:
             return None
         return self._grid(after, before)
 

@@ -60,8 +60,10 @@ class RoundingQuestion:
     routes: tuple[Route, ...]
 
     def of(self, block: SideBySide) -> Rounding:
-        n_moved = int(np.count_nonzero((block.old != block.new) & (block.new != 0)))
         fits = {route: self._fit(block, route) for route in self.routes}
+        if not any(is_kept for _, is_kept in fits.values()):
+            return Rounding(frozenset(), frozenset(), 0)
+        n_moved = int(np.count_nonzero((block.old != block.new) & (block.new != 0)))
         return Rounding(
             frozenset(route for route, (is_all, _) in fits.items() if is_all),
             frozenset(route for route, (_, is_kept) in fits.items() if is_kept),
