@@ -180,6 +180,22 @@ def decayed_and_pruned(draw: random.Random) -> Case:
     return Case(before, state(model), {"sparsity": holds, "uniform-shrink": near("factor", factor, 1e-4)})
 
 
+def without_heads(draw: random.Random) -> Case:
+    """Heads of attention set to 0: rows of the inputs, columns of the output."""
+    before = state(net(64))
+    size, after = draw.choice([8, 16]), {}
+    heads = draw.sample(range(64 // size), draw.randint(1, 3))
+    gone = torch.cat([torch.arange(head * size, (head + 1) * size) for head in heads])
+    for name, tensor in before.items():
+        after[name] = tensor.clone()
+        if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+            after[name][gone] = 0
+        if name.endswith("o_proj.weight"):
+            after[name][:, gone] = 0
+    holds = lambda e: e["pattern"] in ("rows", "columns") and e["run"] % size == 0  # noqa: E731
+    return Case(before, after, {"sparsity": holds})
+
+
 def pruned_and_rounded(draw: random.Random) -> Case:
     """Weights pruned and stored in a narrower dtype."""
     before = state(net(width(draw)))
@@ -521,7 +537,7 @@ MAKERS: tuple[Callable[[random.Random], Case], ...] = (
     moving_average, souped_of_three, rounded, rounded, quantized, quantized, noisy, frozen, only_some, appended,
     trained_rows, finetuned, finetuned, finetuned_beside_another, made_anew, permuted, clipped, rank_too_high,
     uneven_noise, scaled_and_tuned, tuned_in_the_mask, nudged, dora, flipped, folded, retrained_in_half,
-    lora_and_rounded, decayed_and_rounded, zeroed,
+    lora_and_rounded, decayed_and_rounded, zeroed, without_heads,
 )  # fmt: skip
 
 

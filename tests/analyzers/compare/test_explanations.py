@@ -244,4 +244,3 @@ def test_names_are_shown_safe_for_a_terminal() -> None:
     weights = {"a\x1b[31m.weight": np.arange(1.0, 65.0)}
     [told] = explain(pairs_of(weights, {name: 0.9 * w for name, w in weights.items()}), ExplanationContext())
     assert "\x1b" not in told.text and "\\x1b[31m" in told.text
-

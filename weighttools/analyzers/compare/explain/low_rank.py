@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,17 +16,22 @@ from weighttools.families.role_types import Role
 
 LEAST_GAP = 3.0
 """The least square of a singular value that counts, by the largest of the rest."""
+CLEAR = 0.25
+"""The part of the spectrum's whole fall (of its logarithm) that one step makes: it then ends there, and sinks not."""
+AGREEING = 4
+"""Matrices of one module that have the very same rank tell it, though the step is small."""
 ARITHMETIC = 1e-6
 """The error of products in float32, by the norm of the change: those of the factors, and those of the sketch."""
 
 
 class LowRank(NamedTuple):
-    """A change of a rank, and the energy of all of it and of the rest."""
+    """A change of a rank, the energy of all of it and of the rest, and whether its spectrum clearly ends there."""
 
     change: ChangedPair
     rank: int
     energy: float
     rest: float
+    is_clear: bool
 
 
 def low_rank(change: ChangedPair, found: SketchFigures) -> LowRank | None:
@@ -43,15 +49,18 @@ def low_rank(change: ChangedPair, found: SketchFigures) -> LowRank | None:
         return None
     if tail.energy > min(3 * noise, 0.3 * energy) or energy - tail.energy < 10 * noise:
         return None
-    return LowRank(change, tail.rank, energy, tail.energy)
+    is_clear = tail.drop == math.inf or math.log(tail.gap) >= CLEAR * math.log(tail.drop)
+    return LowRank(change, tail.rank, energy, tail.energy, is_clear)
 
 
 def explain_low_rank(findings: Findings) -> list[Explanation]:
     """Say which changes are of low rank, by what their modules are called."""
     found = [one for change, sketch in findings.open(CODE) if (one := low_rank(change, sketch))]
-    modules: dict[str, list[LowRank]] = {}
+    by_module: dict[str, list[LowRank]] = {}
     for one in found:
-        modules.setdefault(_module(one.change.name), []).append(one)
+        by_module.setdefault(_module(one.change.name), []).append(one)
+    modules = {module: sure for module, each in by_module.items() if (sure := _sure(each))}
+    found = [one for each in modules.values() for one in each]
     ranks: dict[int, list[str]] = {}
     for module, each in modules.items():
         ranks.setdefault(max(one.rank for one in each), []).append(module)
@@ -60,6 +69,12 @@ def explain_low_rank(findings: Findings) -> list[Explanation]:
         _explanation(rank, names, [one for name in names for one in modules[name]], is_alone)
         for rank, names in ranks.items()
     ]
+
+
+def _sure(found: Sequence[LowRank]) -> list[LowRank]:
+    """Return the changes of a module whose rank is sure: all where many agree, else those whose spectrum ends."""
+    agree = len(found) >= AGREEING and len({one.rank for one in found}) == 1
+    return [one for one in found if agree or one.is_clear]
 
 
 def _is_alone(names: set[str], findings: Findings) -> bool:
@@ -71,7 +86,7 @@ def _is_alone(names: set[str], findings: Findings) -> bool:
 def _module(name: str) -> str:
     """Return what the module directly around a tensor is called, without its number: ``q_proj``."""
     parts = name.replace("/", ".").split(".")[:-1]
-    return next((part for part in reversed(parts) if not part.isdigit()), name)
+    return next((part for part in reversed(parts) if not part.isdigit() and part != "vars"), name)
 
 
 def _explanation(rank: int, modules: Sequence[str], found: Sequence[LowRank], is_alone: bool) -> Explanation:

@@ -187,7 +187,13 @@ def grid_question(change: ChangedPair, context: ExplanationContext) -> GridQuest
     """Return what to ask of a matrix that changed nearly everywhere, and little."""
     figures, last = change.figures, change.pair.after.shape[-1:]
     rel_l2 = figures.rel_l2
-    if not change.matrix or rel_l2 is None or not 1e-4 < rel_l2 < 0.7 or 4 * figures.n_changed < figures.n_elements:
+    if (
+        change.pair.after.spec.is_quantized
+        or not change.matrix
+        or rel_l2 is None
+        or not 1e-4 < rel_l2 < 0.7
+        or 4 * figures.n_changed < figures.n_elements
+    ):
         return None
     return GridQuestion(last[0], eps_of(change.pair.after.dtype))
 

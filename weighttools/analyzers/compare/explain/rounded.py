@@ -113,7 +113,7 @@ def rounding_question(change: ChangedPair, context: ExplanationContext) -> Round
     bits, own = change.pair.before.dtype.bits, change.pair.before.dtype.name
     routes = [Route(name, False) for name in NARROW if name != own and DTYPES[name].bits <= bits]
     routes += [Route(route.dtype, True) for route in routes if DTYPES[route.dtype].bits == 8]
-    return RoundingQuestion(tuple(routes)) if routes else None
+    return RoundingQuestion(tuple(routes)) if routes and not change.pair.after.spec.is_quantized else None
 
 
 def explain_rounding(findings: Findings) -> list[Explanation]:

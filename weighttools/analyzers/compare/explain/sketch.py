@@ -125,9 +125,11 @@ def _whitening(n_rows: int, width: int) -> Array:
 
 
 def sketch_question(change: ChangedPair, context: ExplanationContext) -> SketchQuestion | None:
-    """Return what to ask of a matrix that changed in a quarter of its elements or more."""
+    """Return what to ask of a parameter that is a matrix and changed in a quarter of its elements or more."""
     figures = change.figures
-    if change.matrix is None or not figures.max_abs or 4 * figures.n_changed < figures.n_elements:
+    if change.matrix is None or not context.role(change.pair).is_parameter:
+        return None
+    if not figures.max_abs or 4 * figures.n_changed < figures.n_elements:
         return None
     rows, columns = change.matrix
     short, long = min(rows, columns), max(rows, columns)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CODE = "sparsity"
 PATTERNS = ((1, 4), (2, 8), (2, 4), (4, 8))
 """N:M patterns, the emptier first: of every M neighbours along the last axis at most N are not 0."""
+LEAST_HEAD = 8
+"""Rows or columns of a head of attention, at least."""
 LEAST_SHARE = 0.002
 """Elements of a tensor that became 0 before sparsity is told of."""
 MOST_LINES = 1 << 18
@@ -132,8 +134,8 @@ class SparsityQuestion:
 
     def _pattern(self, state: Zeros) -> tuple[str, dict[str, object]]:
         for what, lines in (("rows", state.rows.values if state.rows else None), ("columns", state.columns)):
-            if lines is not None and (n := self._emptied(lines)):
-                return what, {"n_lines": n, "of_lines": len(lines)}
+            if lines is not None and (emptied := self._emptied(lines)).size:
+                return what, {"n_lines": len(emptied), "of_lines": len(lines), "run": _run(emptied)}
         n_elements = self.n_rows * self.n_columns
         for (n, m), excess in zip(PATTERNS, state.excess, strict=True):
             is_full = self.n_zero_after <= n_elements * ((1 - n / m) + 0.02)
@@ -141,11 +143,11 @@ class SparsityQuestion:
                 return f"{n}:{m}", {}
         return ("magnitude" if state.most_zeroed <= state.least_kept else "unstructured"), {}
 
-    def _emptied(self, lines: Array) -> int:
-        """Return how many rows or columns were emptied, if all new zeros lie in such; else 0."""
+    def _emptied(self, lines: Array) -> Array:
+        """Return which rows or columns were emptied, if all new zeros lie in such; else none."""
         emptied = (lines[:, 1] == 0) & (lines[:, 0] > 0)
-        n_here = int(lines[emptied, 0].sum())
-        return int(emptied.sum()) if n_here == self.n_zeroed and not emptied.all() else 0
+        is_all = int(lines[emptied, 0].sum()) == self.n_zeroed and not emptied.all()
+        return np.flatnonzero(emptied) if is_all else np.empty(0, np.intp)
 
     def _kept(self, state: Zeros) -> tuple[str, float]:
         """Return whether what is not 0 is the same, times a factor, or neither; and the factor."""
@@ -157,6 +159,13 @@ class SparsityQuestion:
         unexplained = max(0.0, energy - moved**2 * squares)
         is_scaled = unexplained <= min(4 * noise + 1e-8 * energy, 0.2 * energy) and moved**2 * squares >= 20 * noise
         return ("scaled", 1 + moved) if is_scaled and state.n_kept >= 16 else ("changed", 1.0)
+
+
+def _run(lines: Array) -> int:
+    """Return the length of aligned runs that lines make up: of heads, what a head has."""
+    starts = lines[np.flatnonzero(np.diff(lines, prepend=-2) != 1)]
+    ends = lines[np.flatnonzero(np.diff(lines, append=lines[-1] + 2) != 1)] + 1
+    return int(np.gcd.reduce(np.concatenate([starts, ends])))
 
 
 def _excess(is_kept: Array, n: int, m: int) -> int:
@@ -237,8 +246,11 @@ def _factor(group: Sequence[tuple[ChangedPair, SparsityFigures]]) -> float:
 
 def _details(pattern: str, group: Sequence[tuple[ChangedPair, SparsityFigures]]) -> dict[str, object]:
     if pattern in ("rows", "columns"):
-        sums = {key: sum(int(str(found.details[key])) for _, found in group) for key in ("n_lines", "of_lines")}
-        return dict(sums)
+        keys = ("n_lines", "of_lines", "run")
+        n_lines, of_lines, runs = zip(
+            *([int(str(found.details[key])) for key in keys] for _, found in group), strict=True
+        )
+        return {"n_lines": sum(n_lines), "of_lines": sum(of_lines), "run": math.gcd(*runs)}
     if pattern == "magnitude":
         most, least = max(found.most_zeroed for _, found in group), min(found.least_kept for _, found in group)
         return {"is_global": len(group) > 1 and most <= least, "threshold": most}
@@ -247,7 +259,8 @@ def _details(pattern: str, group: Sequence[tuple[ChangedPair, SparsityFigures]])
 
 def _said(pattern: str, details: dict[str, object]) -> str:
     if pattern in ("rows", "columns"):
-        return f"whole {pattern}, {details['n_lines']:,} of {details['of_lines']:,}"
+        runs = f", in runs of {details['run']} as heads are" if int(str(details["run"])) >= LEAST_HEAD else ""
+        return f"whole {pattern}, {details['n_lines']:,} of {details['of_lines']:,}{runs}"
     if pattern == "magnitude":
         where = "of all of them together" if details["is_global"] else "in each tensor"
         return f"those of least magnitude {where}, up to {details['threshold']:.6g}"

@@ -21,8 +21,8 @@ class Tail(NamedTuple):
         Singular values that stand above the rest.
     energy
         The energy of the rest, as of white noise over the whole matrix.
-    gap
-        The least square of those above by the largest of the rest; infinite where there is none above, or no rest.
+    gap, drop
+        The least and the largest square of those above, by the largest of the rest; infinite where there is no rest.
     departure
         How far from white the rest is, in standard deviations of John's test of sphericity.
     """
@@ -30,6 +30,7 @@ class Tail(NamedTuple):
     rank: int
     energy: float
     gap: float
+    drop: float
     departure: float
 
 
@@ -62,8 +63,8 @@ def parted(found: SketchFigures, noise: float = 0.0) -> Tail | None:
         energy = left * width / rest_width * side / rest_side
         edge = (math.sqrt(rest_side) + math.sqrt(rest_width)) ** 2 / (side * width)
         if squares[rank] <= edge * max(slack * energy, NOT_WHITE * noise):
-            gap = squares[rank - 1] / squares[rank] if rank and squares[rank] else math.inf
-            return Tail(rank, energy, gap, _departure(squares[rank:], rest_side))
+            gap, drop = (squares[n] / squares[rank] if squares[rank] else math.inf for n in (max(rank - 1, 0), 0))
+            return Tail(rank, energy, gap, drop, _departure(squares[rank:], rest_side))
         left = max(0.0, left - squares[rank])
     return None
 
