@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.clip import clip as clip
     from weighttools.verbs.convert import convert as convert
     from weighttools.verbs.decay import decay as decay
+    from weighttools.verbs.diff import diff as diff
     from weighttools.verbs.estimate import estimate as estimate
     from weighttools.verbs.evaluate import evaluate as evaluate
     from weighttools.verbs.finetune import finetune as finetune
@@ -55,6 +56,7 @@ _HOMES = {
     "stats": "weighttools.verbs.stats",
     "get": "weighttools.verbs.get",
     "check": "weighttools.verbs.check",
+    "diff": "weighttools.verbs.diff",
     "estimate": "weighttools.verbs.estimate",
     "spectrum": "weighttools.verbs.spectrum",
     "init_check": "weighttools.verbs.init_check",

@@ -105,3 +105,13 @@ def test_records_of_every_option_are_as_declared(model: Path) -> None:
 def test_every_type_is_explained() -> None:
     kinds = [kind for kind in vars(t).values() if typing.is_typeddict(kind)]
     assert len(kinds) > 20 and all(kind.__doc__ for kind in kinds)
+
+
+@pytest.mark.parametrize("by", ["tensor", "module"])
+def test_the_record_of_differences_is_as_declared(by: str) -> None:
+    old = wt.TensorMap.from_arrays(
+        {"a.w": np.ones(3), "b": np.ones(2), "c": np.zeros(0), "e": np.ones((2, 2))}, {"k": "1"}
+    )
+    new = {"a.w": np.zeros(3), "b": np.ones(2, np.float32), "d": np.array(np.nan), "e": np.ones(4)}
+    record = wt.diff(old, wt.TensorMap.from_arrays(new, {"k": "2"}, {"x": "b"}), by=by)
+    assert_fits(json.loads(json.dumps(record, allow_nan=False)), t.DiffRecord, "diff")

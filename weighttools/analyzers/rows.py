@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-WORTH_THREADS_BYTES = 1 << 24
-"""Below this size one thread is done before others have started."""
-
 
 @dataclass(frozen=True, slots=True)
 class Means:
@@ -188,5 +185,5 @@ def _executor(means: Means, n_bytes: int) -> Iterator[Executor | None]:
     if means.executor is not None:
         yield means.executor
         return
-    with engine.threads(1 if n_bytes < WORTH_THREADS_BYTES else means.threads) as pool:
+    with engine.threads_for(n_bytes, means.threads) as pool:
         yield pool

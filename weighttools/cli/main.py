@@ -22,6 +22,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "init-check": ("weighttools.cli.init_check:init_check", "Find the layers that look untouched by training."),
         "estimate": ("weighttools.cli.estimate:estimate", "Say what memory loading and training take."),
     },
+    "Compare": {
+        "diff": ("weighttools.cli.diff:diff", "Say what differs between two checkpoints, and why."),
+    },
     "Change": {
         "prune": ("weighttools.cli.prune:prune", "Set the least important weights to zero."),
         "decay": ("weighttools.cli.decay:decay", "Shrink weights as steps of weight decay would."),

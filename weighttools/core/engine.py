@@ -16,6 +16,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+WORTH_THREADS_BYTES = 1 << 24
+"""Below this size one thread is done before others have started."""
+
+
 def n_threads() -> int:
     """Return how many threads are worth starting: the CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -61,6 +65,13 @@ def threads(n: int | None = None) -> Iterator[Executor | None]:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(count) as pool:
+        yield pool
+
+
+@contextmanager
+def threads_for(n_bytes: int, n: int | None = None) -> Iterator[Executor | None]:
+    """Give a thread pool as `threads` does, or None where there is too little to read for threads to be worth it."""
+    with threads(1 if n_bytes < WORTH_THREADS_BYTES else n) as pool:
         yield pool
 
 

@@ -27,6 +27,7 @@ CODES = {
     "regular-expression": "a regular expression does not compile",
     "slice": "a slice cannot be read, or does not fit the tensor",
     "pattern-matches-nothing": "no name matches a pattern",
+    "no-renaming": "what should say what a name becomes says no such thing",
     "nothing-left": "patterns leave out everything",
     "names-collide": "two tensors, or members of a file, have one name",
     "no-such-root": "no tensor lies under the part of a checkpoint that is asked for",

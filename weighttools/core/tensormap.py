@@ -178,13 +178,14 @@ class TensorMap(Mapping[str, Tensor]):
         TensorNotFoundError
             A pattern matches nothing.
         """
-        return self._keep(patterns.matching_names(self._tensors, include, exclude)) if include or exclude else self
+        return self.keep(patterns.matching_names(self._tensors, include, exclude)) if include or exclude else self
 
     def drop(self, *exclude: str) -> TensorMap:
         """Leave out the tensors whose names match a pattern; an alias of one that goes, goes too."""
         return self.select(exclude=exclude)
 
-    def _keep(self, names: Iterable[str]) -> TensorMap:
+    def keep(self, names: Iterable[str]) -> TensorMap:
+        """Keep the tensors called `names`, in their order, and the ties to them."""
         tensors = {name: self._tensors[name] for name in names}
         aliases = {alias: kept for alias, kept in self._aliases.items() if kept in tensors}
         return self.replace(tensors=tensors, aliases=aliases)

@@ -65,6 +65,11 @@ class LocalFile:
         self._fd, self._has_name, self._stamp, self._lock = fd, False, (), threading.Lock()
         return self
 
+    @property
+    def identity(self) -> tuple[int, ...]:
+        """What tells this file from others, by whatever names they are called; empty for a file without a name."""
+        return self._stamp
+
     def fileno(self) -> int:
         """Return a descriptor open for reading; it stays this object's."""
         if self._fd < 0:

@@ -56,6 +56,8 @@ class PairFigures(NamedTuple):
         Norms of the difference and of each side.
     dot
         The sum of products of both sides.
+    unit_dot
+        `dot` by both norms, made before either could overflow; None where one is 0.
     """
 
     n_elements: int
@@ -72,6 +74,7 @@ class PairFigures(NamedTuple):
     l2_before: float
     l2_after: float
     dot: float
+    unit_dot: float | None = None
 
     @property
     def rel_l2(self) -> float | None:
@@ -82,7 +85,8 @@ class PairFigures(NamedTuple):
     def cosine(self) -> float | None:
         """The cosine of the angle between both; None where one is 0."""
         both = self.l2_before * self.l2_after
-        return max(-1.0, min(1.0, self.dot / both)) if both else None
+        found = self.unit_dot if self.unit_dot is not None or not both else self.dot / both
+        return None if found is None else max(-1.0, min(1.0, found))
 
 
 class Explanation(NamedTuple):

@@ -35,18 +35,23 @@ def sums(values: Array, eps: float, tiny: float, scratch: Scratch) -> Sums | Non
     least, greatest = float(np.minimum.reduce(x)), float(np.maximum.reduce(x))
     if not LEAST_SAFE <= max(-least, greatest) <= LIMITS.get(values.dtype.name, GREATEST_SAFE):
         return None
-    total, sq = _by_rows(x, None), _by_rows(x, x)
+    total, sq = _total(x), sum_of_products(x, x)
     a = scratch.get("magnitudes", np.float32, x.size)
     np.abs(x, out=a)
-    return Sums(least, greatest, total, sq, _by_rows(a, None), *_small(a, eps, tiny, scratch))
+    return Sums(least, greatest, total, sq, _total(a), *_small(a, eps, tiny, scratch))
 
 
-def _by_rows(x: Array, y: Array | None) -> float:
-    """Return the sum of x, or of x * y: rows in float32, what is left over and the rows' sums in float64."""
+def _total(x: Array) -> float:
     cut = x.size - x.size % ROW
-    rows = np.vecdot(x[:cut].reshape(-1, ROW), _ONES if y is None else y[:cut].reshape(-1, ROW))
-    rest = x[cut:].astype(np.float64)
-    tail = rest.sum() if y is None else np.dot(rest, rest)
+    rows = np.vecdot(x[:cut].reshape(-1, ROW), _ONES)
+    return float(np.add.reduce(rows, dtype=np.float64) + x[cut:].astype(np.float64).sum())
+
+
+def sum_of_products(x: Array, y: Array) -> float:
+    """Return the sum of x * y, of float32: rows in float32, what is left over and the rows' sums in float64."""
+    cut = x.size - x.size % ROW
+    rows = np.vecdot(x[:cut].reshape(-1, ROW), y[:cut].reshape(-1, ROW))
+    tail = np.dot(x[cut:].astype(np.float64), y[cut:].astype(np.float64))
     return float(np.add.reduce(rows, dtype=np.float64) + tail)
 
 

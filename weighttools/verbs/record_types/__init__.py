@@ -7,6 +7,19 @@ names of dtypes are NumPy's and ml_dtypes', sizes are bytes, NaN and infinity ar
 
 from __future__ import annotations
 
+from weighttools.verbs.record_types.comparing import (
+    ChangedGroup,
+    ChangedRow,
+    ChangedTotal,
+    DiffRecord,
+    ExplanationRow,
+    MetadataEntry,
+    NamedSpec,
+    Recast,
+    Renamed,
+    Reshaped,
+    Ties,
+)
 from weighttools.verbs.record_types.findings import (
     AgainstRecord,
     CheckRecord,
@@ -47,10 +60,15 @@ __all__ = [
     "AgainstRecord",
     "Bitmasks",
     "CacheRecord",
+    "ChangedGroup",
+    "ChangedRow",
+    "ChangedTotal",
     "CheckRecord",
     "CodeRow",
     "Counts",
+    "DiffRecord",
     "EstimateRecord",
+    "ExplanationRow",
     "Figures",
     "FindingRow",
     "FixedIndex",
@@ -61,8 +79,13 @@ __all__ = [
     "InspectRecord",
     "LayerRow",
     "LoadRow",
+    "MetadataEntry",
+    "NamedSpec",
     "ParamsRecord",
+    "Recast",
     "RenameRow",
+    "Renamed",
+    "Reshaped",
     "Sizes",
     "SpectrumRecord",
     "SpectrumRow",
@@ -72,5 +95,6 @@ __all__ = [
     "StatsRow",
     "StatsTotal",
     "TensorRow",
+    "Ties",
     "TrainRow",
 ]

@@ -1,0 +1,47 @@
+"""``weighttools diff`` on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def pair(make: Callable[..., Path]) -> tuple[Path, Path]:
+    old = {"a.w": np.ones((2, 3), np.float32), "b.w": np.zeros(4, np.float32), "old\x1b[31m": np.ones(1)}
+    new = {"a.w": np.ones((2, 3), np.float32), "b.w": np.array([0, 0, 2, 0], np.float32), "new": np.ones(1)}
+    return make(old, "old.safetensors", step="1"), make(new, "new.safetensors", step="2")
+
+
+def test_exit_codes(inside: Callable[..., Any], pair: tuple[Path, Path], tmp_path: Path) -> None:
+    old, new = pair
+    assert inside("diff", old, old)[:2] == (0, "same: 3 tensors\n")
+    assert inside("diff", old, new).code == 1
+    assert inside("diff", old, new, "-q") == (1, "", "")
+    for bad in (("diff", old, tmp_path / "none"), ("diff", old, new, "-i", "zzz"), ("diff", old, new, "--map", "q=r")):
+        found = inside(*bad)
+        assert found.code == 2 and found.err.count("\n") == 1 and not found.out, found
+
+
+def test_the_table(inside: Callable[..., Any], pair: tuple[Path, Path]) -> None:
+    out = inside("diff", *pair).out
+    assert out.startswith("1 of 2 tensors changed (1 of 10 elements), 1 added, 1 removed\n")
+    assert "\x1b" not in out
+    for line in ("  + new  float64  1", "  - old\\x1b[31m  float64  1", "  ~ step: 1 -> 2"):
+        assert line in out.splitlines(), out
+    [row] = [line for line in out.splitlines() if line.startswith("b.w")]
+    assert row.split() == ["b.w", "float32", "4", "25.00%", "2", "[2]"]
+
+
+def test_the_record_and_rows(inside: Callable[..., Any], pair: tuple[Path, Path]) -> None:
+    record = json.loads(inside("diff", *pair, "--json").out)
+    assert record["schema"] == "weighttools.diff/1" and record["changed"][0]["max_at"] == [2]
+    lines = inside("diff", *pair, "--format", "csv").out.splitlines()
+    assert lines[0].startswith("name,src,what") and lines[1].startswith("b.w,b.w,values,float32,[4],4,1,1,0.25")
+    groups = inside("diff", *pair, "--by", "module", "--format", "jsonl").out.splitlines()
+    assert [json.loads(line)["group"] for line in groups] == ["a", "b"]

@@ -1,0 +1,146 @@
+"""From pairs and their figures to the rows of a record: tensors, groups and the total."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from weighttools.analyzers import counts
+from weighttools.analyzers.compare.pair import Pair, PairFigures
+from weighttools.core.expression import condition
+from weighttools.core.spec import Spec
+from weighttools.errors import SpecError
+
+Row = dict[str, Any]
+
+TENSOR_COLUMNS = (
+    "name", "src", "what", "dtype", "shape", "n_elements", "n_bits", "n_changed", "share", "n_beyond", "n_not_finite",
+    "n_zeroed", "max_abs", "max_at", "l2", "rel_l2", "cosine", "l2_before", "l2_after",
+)  # fmt: skip
+"""What a row of a changed tensor has."""
+GROUP_COLUMNS = (
+    "group",
+    "n_tensors",
+    "n_tensors_changed",
+    "n_elements",
+    "n_changed",
+    "share",
+    "max_abs",
+    "l2",
+    "rel_l2",
+)
+"""What a row of a group has."""
+
+
+class TensorChange(NamedTuple):
+    """A pair and its figures."""
+
+    pair: Pair
+    figures: PairFigures
+
+    @property
+    def what(self) -> str | None:
+        """``"values"``, or ``"bits"`` where no value differs but bits do; None where nothing does."""
+        if self.figures.n_changed:
+            return "values"
+        return "bits" if self.figures.n_bits else None
+
+    def row(self) -> Row:
+        """Return the row of a changed tensor."""
+        figures, spec = self.figures, self.pair.after.spec
+        named = {"name": self.pair.new, "src": self.pair.old, "what": self.what, "dtype": spec.dtype.name}
+        found = {
+            **named,
+            "shape": list(spec.shape),
+            **{name: getattr(figures, name) for name in TENSOR_COLUMNS if hasattr(figures, name)},
+            "share": share(figures.n_changed, figures.n_elements),
+            "max_at": _index(figures, spec),
+        }
+        return {name: finite(found[name]) for name in TENSOR_COLUMNS}
+
+
+def share(n: int, of: int) -> float | None:
+    """Return what part of a number another is."""
+    return n / of if of else None
+
+
+def finite(value: Any) -> Any:
+    """Return a figure as JSON can hold it: null where it is NaN or infinite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _index(figures: PairFigures, spec: Spec) -> list[int] | None:
+    """Return where the greatest difference is, a number for each axis; None where there is none."""
+    if figures.max_at is None or not figures.max_abs:
+        return None
+    index, left = [], figures.max_at
+    for length in reversed(spec.shape):
+        left, at = divmod(left, length)
+        index.append(at)
+    return index[::-1]
+
+
+_KEYS: dict[str, Callable[[int], Callable[[Pair], str]]] = {
+    "module": lambda depth: lambda pair: counts.module(pair.new),
+    "dtype": lambda depth: lambda pair: pair.after.dtype.name,
+    "depth": lambda depth: lambda pair: counts.first_parts(depth)(pair.new),
+}
+
+
+def groups(changes: Iterable[TensorChange], by: str, depth: int) -> list[Row]:
+    """Return a row for each module, dtype or beginning of a name, in order of first appearance."""
+    found: dict[str, list[TensorChange]] = {}
+    for change in changes:
+        found.setdefault(_KEYS[by](depth)(change.pair), []).append(change)
+    return [{"group": name, **together(several)} for name, several in found.items()]
+
+
+def together(changes: Sequence[TensorChange]) -> Row:
+    """Return the figures of several pairs: norms are over those that changed."""
+    changed = [one.figures for one in changes if one.figures.n_changed]
+    n_elements, n_changed = sum(one.figures.n_elements for one in changes), sum(one.n_changed for one in changed)
+    l2, l2_before = math.hypot(*(one.l2 for one in changed)), math.hypot(*(one.l2_before for one in changed))
+    return {
+        "n_tensors": len(changes),
+        "n_tensors_changed": sum(1 for one in changes if one.what),
+        "n_elements": n_elements,
+        "n_changed": n_changed,
+        "share": share(n_changed, n_elements),
+        "max_abs": finite(max((one.max_abs for one in changed if one.max_abs is not None), default=0.0)),
+        "l2": finite(l2),
+        "rel_l2": finite(l2 / l2_before) if l2_before else None if l2 else 0.0,
+    }
+
+
+class Showing(NamedTuple):
+    """Which rows to show, and in which order."""
+
+    where: Callable[[Row], bool] | None = None
+    sort: str | None = None
+    top: int | None = None
+
+    @classmethod
+    def checked(cls, columns: Sequence[str], where: str | None, sort: str | None, top: int | None) -> Showing:
+        """Return it.
+
+        Raises
+        ------
+        SpecError
+            The condition or the order names no column.
+        """
+        if sort is not None and sort not in columns:
+            expected = "one of " + ", ".join(columns)
+            raise SpecError(f"cannot sort by {sort!r}", expected=expected, code="unknown-option-value")
+        return cls(condition(where, columns) if where else None, sort, top)
+
+    def of(self, rows: list[Row]) -> list[Row]:
+        """Return the rows that meet the condition, sorted (largest first, null last), as many as were asked for."""
+        kept = [row for row in rows if self.where is None or self.where(row)]
+        if self.sort:
+            key = self.sort
+            there = [row for row in kept if row[key] is not None]
+            is_text = bool(there) and isinstance(there[0][key], str)
+            there.sort(key=lambda row: row[key], reverse=not is_text)
+            kept = [*there, *(row for row in kept if row[key] is None)]
+        return kept[: self.top]

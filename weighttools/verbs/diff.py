@@ -1,0 +1,243 @@
+"""The verb ``diff``: what differs between two checkpoints, and what explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from weighttools.core.options import Option, takes
+from weighttools.io.progress import Progress, silent
+from weighttools.verbs.grouping import resolve_grouping
+from weighttools.verbs.open import open as open_checkpoint
+from weighttools.verbs.options import READING, TAKING, THREADS
+
+if TYPE_CHECKING:
+    from weighttools.analyzers.compare.matching import Matching
+    from weighttools.analyzers.compare.rows import TensorChange
+    from weighttools.core.tensormap import TensorMap
+    from weighttools.formats.opening import PathLike
+    from weighttools.verbs.record_types import DiffRecord
+
+OPTIONS = (
+    Option(
+        "map", default=(), many=True, metavar="OLD=NEW",
+        help="What an old name is called now; * stands for any text, which the * of NEW repeats. Repeatable.",
+    ),
+    Option("rtol", float, 0.0, least=0, help="Differences up to this part of the old value are none."),
+    Option("atol", float, 0.0, least=0, help="Differences up to this are none."),
+    Option("ignore_dtype", bool, False, "Another dtype alone is no difference."),
+    Option("ignore_metadata", bool, False, "Other metadata are no difference."),
+    Option(
+        "by", default="tensor", choices=("tensor", "module", "dtype", "depth"), shows_default=True,
+        help="One row for each.",
+    ),
+    Option("depth", int, least=1, help="Parts of the name that make a group; implies --by depth."),
+    Option("where", metavar="CONDITION", help="Show rows that meet it: 'rel_l2 > 0.1 and dtype == bf16'."),
+    Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
+    Option("top", int, least=0, help="Show this many rows."),
+    *TAKING,
+    *THREADS,
+    *READING,
+)  # fmt: skip
+
+
+@takes(*OPTIONS)
+def diff(
+    before: PathLike | TensorMap,
+    after: PathLike | TensorMap,
+    *,
+    map: Sequence[str] = (),
+    rtol: float = 0.0,
+    atol: float = 0.0,
+    ignore_dtype: bool = False,
+    ignore_metadata: bool = False,
+    by: str = "tensor",
+    depth: int | None = None,
+    where: str | None = None,
+    sort: str | None = None,
+    top: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    assume: str | None = None,
+    root: str | None = None,
+    threads: int | None = None,
+    planned: Progress = silent,
+    progress: Progress = silent,
+) -> DiffRecord:
+    """Compare two checkpoints of any formats: names, shapes, dtypes, every value, and metadata.
+
+    Parameters
+    ----------
+    before, after
+        The old and the new checkpoint: paths as for `open`, or open maps.
+    map
+        ``OLD=NEW``: what an old name is called now. A ``*`` of OLD stands for any text, which that of NEW repeats.
+    rtol, atol
+        A difference within ``atol + rtol * abs(old)`` is none, as `numpy.isclose` has it.
+    ignore_dtype
+        Values are compared whatever their dtypes; this says that another dtype alone is no difference.
+    ignore_metadata
+        Other metadata are no difference.
+    by, depth
+        Rows for each changed tensor, or figures rolled up: see `stats`.
+    where, sort, top
+        Which rows to give, and in which order, as for `stats`.
+    include, exclude
+        As for `open`, of the names of either checkpoint.
+    assume, root
+        As for `open`.
+    threads
+        Worker threads; default: one a CPU.
+    planned
+        Called once, with the number of bytes that are going to be read.
+    progress
+        Called with the number of bytes just done.
+
+    Returns
+    -------
+    DiffRecord
+        A ``weighttools.diff/1`` record. NaN equals NaN and -0.0 equals 0.0 but for ``n_bits``; a tensor of which bits
+        alone differ is listed with ``what`` ``"bits"``, and is a difference unless a tolerance is given. Tensors that
+        are stored in the same bytes of the same file are not read.
+
+    Raises
+    ------
+    TensorNotFoundError
+        A pattern, or a name of `map`, is in neither checkpoint.
+    SpecError
+        An option does not fit.
+
+    Examples
+    --------
+    >>> record = diff("fixtures/safetensors/tiny/model.safetensors", "fixtures/safetensors/tiny/model.safetensors")
+    >>> record["same"], record["n_unchanged"]
+    (True, 3)
+    """
+    from weighttools.analyzers.compare.matching import Rule, match
+    from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, Showing, groups, together
+    from weighttools.formats.opening import name_of
+
+    by, parts = resolve_grouping(by, depth, "tensor")
+    shown = Showing.checked(TENSOR_COLUMNS if by == "tensor" else GROUP_COLUMNS, where, sort, top)
+    rules = [Rule.parse(text) for text in ([map] if isinstance(map, str) else map)]
+    old, new = (open_checkpoint(path, assume=assume, root=root) for path in (before, after))
+    old, new = _selected(old, new, include, exclude)
+    matching = match(old, new, rules)
+    changes = _compared(matching, rtol, atol, threads, planned, progress)
+    rows = [change.row() for change in changes if change.what]
+    record: dict[str, Any] = {
+        "schema": "weighttools.diff/1",
+        "before": name_of(before),
+        "after": name_of(after),
+        "same": False,
+        "n_before": len(old),
+        "n_after": len(new),
+        "n_unchanged": sum(1 for change in changes if not change.what),
+        "n_changed": len(rows),
+        **_names(matching, old, new),
+        "changed": shown.of(rows) if by == "tensor" else rows,
+        "by": by,
+        "groups": None if by == "tensor" else shown.of(groups(changes, by, parts)),
+        "total": together(changes),
+        "metadata": _metadata(old, new),
+        "explanation": [],
+    }
+    record["notes"] = _notes(old, new, bool(record["metadata"]))
+    counted = _Counted(bool(rtol or atol), not ignore_dtype, not ignore_metadata and _are_one_format(old, new))
+    record["same"] = counted.is_same(record, changes)
+    return cast("DiffRecord", record)
+
+
+def _selected(
+    old: TensorMap, new: TensorMap, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[TensorMap, TensorMap]:
+    """Take the tensors of both whose names match; a pattern need match in one of them only."""
+    if not (include or exclude):
+        return old, new
+    from weighttools.core import patterns
+
+    names = list(dict.fromkeys([*old, *new]))
+    kept = set(patterns.matching_names(names, include, exclude))
+    return old.keep(name for name in old if name in kept), new.keep(name for name in new if name in kept)
+
+
+def _compared(
+    matching: Matching, rtol: float, atol: float, threads: int | None, planned: Progress, progress: Progress
+) -> list[TensorChange]:
+    from weighttools.analyzers.compare.figures import PairStateOf, compare_pairs
+    from weighttools.analyzers.compare.rows import TensorChange
+    from weighttools.core import engine
+
+    n_bytes = sum(pair.before.spec.nbytes + pair.after.spec.nbytes for pair in matching.pairs)
+    planned(n_bytes)
+    with engine.threads_for(n_bytes, threads) as pool:
+        window = 2 * (threads or engine.n_threads()) + 2
+        figures = compare_pairs(matching.pairs, PairStateOf(rtol, atol), pool, window, progress)
+        return [TensorChange(pair, one) for pair, one in zip(matching.pairs, figures, strict=True)]
+
+
+def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]:
+    """Return what names, shapes and dtypes tell."""
+    from weighttools.analyzers.compare.matching import tie_changes
+
+    both = [*matching.pairs, *matching.reshaped]
+    return {
+        "added": [_row(name, new) for name in matching.added],
+        "removed": [_row(name, old) for name in matching.removed],
+        "renamed": [{"src": pair.old, "dst": pair.new, "how": pair.how} for pair in both if pair.old != pair.new],
+        "reshaped": [
+            {"src": p.old, "dst": p.new, "before": list(p.before.shape), "after": list(p.after.shape)}
+            for p in matching.reshaped
+        ],
+        "recast": [
+            {"src": p.old, "dst": p.new, "before": p.before.spec.label, "after": p.after.spec.label}
+            for p in both
+            if p.before.spec.label != p.after.spec.label
+        ],
+        "ties": tie_changes(old, new),
+    }
+
+
+def _row(name: str, tensor_map: TensorMap) -> dict[str, Any]:
+    spec = tensor_map[name].spec
+    return {"name": name, "dtype": spec.label, "shape": list(spec.shape), "n_elements": spec.n_elements}
+
+
+def _metadata(old: TensorMap, new: TensorMap) -> list[dict[str, Any]]:
+    from weighttools.analyzers.compare.metadata import patch
+    from weighttools.formats.base import plain
+
+    found = patch(old.metadata, new.metadata)
+    return [{"op": e.op, "key": e.key, "before": plain(e.before), "after": plain(e.after)} for e in found]
+
+
+def _are_one_format(old: TensorMap, new: TensorMap) -> bool:
+    """Whether metadata of both are the same kind of thing."""
+    return old.origin.format == new.origin.format
+
+
+def _notes(old: TensorMap, new: TensorMap, has_patch: bool) -> list[str]:
+    """Return what readers want said, and what does not count."""
+    said = list(dict.fromkeys([*old.origin.notes, *new.origin.notes]))
+    if has_patch and not _are_one_format(old, new):
+        formats = " and ".join(one.origin.format or "a map in memory" for one in (old, new))
+        said.append(f"metadata of {formats} are no difference, since the formats keep different ones")
+    return said
+
+
+class _Counted(NamedTuple):
+    """Which kinds of differences count."""
+
+    is_tolerant: bool
+    dtypes: bool
+    metadata: bool
+
+    def is_same(self, record: dict[str, Any], changes: Sequence[TensorChange]) -> bool:
+        """Whether nothing that counts differs; a renaming that was asked for does not."""
+        if any(record[key] for key in ("added", "removed", "reshaped")):
+            return False
+        if any(row["how"] != "map" for row in record["renamed"]) or (self.dtypes and record["recast"]):
+            return False
+        if self.metadata and record["metadata"]:
+            return False
+        return not any(change.figures.n_beyond if self.is_tolerant else change.what for change in changes)

@@ -1,0 +1,140 @@
+"""Records of what differs between checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class NamedSpec(TypedDict):
+    """A tensor of one checkpoint only."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    n_elements: int
+
+
+class Renamed(TypedDict):
+    """Tensors that belong together under two names: `how` is map, tie, renamed, transposed, cast, joined, split, …"""
+
+    src: str
+    dst: str
+    how: str
+
+
+class Reshaped(TypedDict):
+    """One tensor of two shapes."""
+
+    src: str
+    dst: str
+    before: list[int]
+    after: list[int]
+
+
+class Recast(TypedDict):
+    """One tensor of two dtypes or encodings."""
+
+    src: str
+    dst: str
+    before: str
+    after: str
+
+
+class ChangedRow(TypedDict):
+    """How a tensor changed, over the elements that are finite on both sides but for the counts.
+
+    `what` is values, or bits where no value differs but -0.0 or a NaN has other bits. `n_bits` is null where dtypes
+    differ; `share` is `n_changed` an element; `n_beyond` are outside the tolerances; `n_zeroed` are zero and were not.
+    `max_abs` is the greatest difference, first at the index `max_at`; `l2` is the norm of the difference, `rel_l2` that
+    by `l2_before`.
+    """
+
+    name: str
+    src: str
+    what: str
+    dtype: str
+    shape: list[int]
+    n_elements: int
+    n_bits: int | None
+    n_changed: int
+    share: float | None
+    n_beyond: int
+    n_not_finite: int
+    n_zeroed: int
+    max_abs: float | None
+    max_at: list[int] | None
+    l2: float | None
+    rel_l2: float | None
+    cosine: float | None
+    l2_before: float | None
+    l2_after: float | None
+
+
+class ChangedTotal(TypedDict):
+    """The same of several pairs together; `l2` and `rel_l2` are over the tensors that changed."""
+
+    n_tensors: int
+    n_tensors_changed: int
+    n_elements: int
+    n_changed: int
+    share: float | None
+    max_abs: float | None
+    l2: float | None
+    rel_l2: float | None
+
+
+class ChangedGroup(ChangedTotal):
+    """Those of a module, a dtype or the beginning of a name."""
+
+    group: str
+
+
+class MetadataEntry(TypedDict):
+    """A line of the patch of metadata: `op` is +, - or ~; parts of a nested key are joined by dots."""
+
+    op: str
+    key: str
+    before: Any
+    after: Any
+
+
+class ExplanationRow(TypedDict):
+    """What explains a change: `code` names the kind, `evidence` has the figures that it rests on."""
+
+    code: str
+    text: str
+    tensors: list[str]
+    evidence: dict[str, Any]
+
+
+class Ties(TypedDict):
+    """Ties of one checkpoint only: alias to the name that is stored."""
+
+    added: dict[str, str]
+    removed: dict[str, str]
+
+
+class DiffRecord(TypedDict):
+    """``weighttools.diff/1``; `groups` is null but for rows rolled up, where `changed` has all tensors."""
+
+    schema: str
+    before: str
+    after: str
+    same: bool
+    n_before: int
+    n_after: int
+    n_unchanged: int
+    n_changed: int
+    added: list[NamedSpec]
+    removed: list[NamedSpec]
+    renamed: list[Renamed]
+    reshaped: list[Reshaped]
+    recast: list[Recast]
+    ties: Ties
+    changed: list[ChangedRow]
+    by: str
+    groups: list[ChangedGroup] | None
+    total: ChangedTotal
+    metadata: list[MetadataEntry]
+    explanation: list[ExplanationRow]
+    notes: list[str]
