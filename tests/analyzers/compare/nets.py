@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from weighttools.analyzers.compare.pair import Pair, PairFigures
 from weighttools.core.tensormap import TensorMap
 
 State = dict[str, torch.Tensor]
@@ -102,29 +101,3 @@ def array(tensor: torch.Tensor) -> np.ndarray:
 def tensor_map(weights: Mapping[str, torch.Tensor]) -> TensorMap:
     """Return weights as a map."""
     return TensorMap.from_arrays({name: array(tensor) for name, tensor in weights.items()})
-
-
-def figures(pair: Pair) -> PairFigures:
-    """Return the figures of a pair by NumPy in float64."""
-    before, after = pair.before.read(), pair.after.read()
-    bits = f"u{before.dtype.itemsize}"
-    n_bits = int((before.view(bits) != after.view(bits)).sum()) if before.dtype == after.dtype else None
-    old, new = (side.astype(np.float64).reshape(-1) for side in (before, after))
-    finite = np.isfinite(old) & np.isfinite(new)
-    change = np.abs(np.where(finite, new - old, 0))
-    return PairFigures(
-        n_elements=old.size,
-        n_bits=n_bits,
-        n_changed=int((~((old == new) | (np.isnan(old) & np.isnan(new)))).sum()),
-        n_beyond=0,
-        n_not_finite=int((~finite).sum()),
-        n_zero_before=int((old == 0).sum()),
-        n_zero_after=int((new == 0).sum()),
-        n_zeroed=int(((new == 0) & (old != 0)).sum()),
-        max_abs=float(change.max()) if finite.any() else None,
-        max_at=int(change.argmax()) if finite.any() else None,
-        l2=float(np.linalg.norm(change)),
-        l2_before=float(np.linalg.norm(old[finite])),
-        l2_after=float(np.linalg.norm(new[finite])),
-        dot=float(old[finite] @ new[finite]),
-    )

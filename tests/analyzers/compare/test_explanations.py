@@ -18,7 +18,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.analyzers.compare.nets import figures, tensor_map
+from tests.analyzers.compare.nets import tensor_map
 from tests.analyzers.compare.pairs import MAKERS, Case, made
 from tests.thorough import amount
 from weighttools import open as open_weights
@@ -28,6 +28,7 @@ from weighttools.analyzers.compare.explain.context import ChangedPair, Explanati
 from weighttools.analyzers.compare.explain.questions import Asked, finish_states, merge_states
 from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.analyzers.compare.explain.sketch import numbers, sketch_question
+from weighttools.analyzers.compare.figures import compare_pairs
 from weighttools.analyzers.compare.pair import Explanation, Pair, PairFigures
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.fold import BlockSizes, Fold, fold_blocks
@@ -37,11 +38,11 @@ from weighttools.core.tensormap import TensorMap
 
 
 def explained(case: Case, executor: Executor | None = None) -> list[Explanation]:
-    """Return what explains a case, from figures by NumPy."""
+    """Return what explains a case."""
     before, after = tensor_map(case.before), tensor_map(case.after)
     pairs = [Pair(name, name, "name", before[name], after[name]) for name in before if name in after]
     alike = [pair for pair in pairs if pair.before.shape == pair.after.shape]
-    found = [(pair, figures(pair)) for pair in alike]
+    found = list(zip(alike, compare_pairs(alike), strict=True))
     context = ExplanationContext(
         unchanged=[pair for pair, figure in found if not figure.n_changed],
         reshaped=[pair for pair in pairs if pair.before.shape != pair.after.shape],
@@ -122,7 +123,7 @@ def pairs_of(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[Pair, 
     """Return arrays of one name as pairs, with their figures."""
     old, new = TensorMap.from_arrays(before), TensorMap.from_arrays(after)
     pairs = [Pair(name, name, "name", old[name], new[name]) for name in before]
-    return [(pair, figures(pair)) for pair in pairs]
+    return list(zip(pairs, compare_pairs(pairs), strict=True))
 
 
 def test_nothing_explains_nothing() -> None:
@@ -222,7 +223,7 @@ def test_an_encoding_of_blocks_is_named_if_its_error_is_that_of_the_encoding(enc
     after = open_weights(path)["w"]
     for before, codes in ((weights, ["quantized"]), (others, [])):
         pair = Pair("w", "w", "name", TensorMap.from_arrays({"w": before})["w"], after)
-        told = explain([(pair, figures(pair))], ExplanationContext())
+        told = explain(list(zip([pair], compare_pairs([pair]), strict=True)), ExplanationContext())
         assert [one.code for one in told] == codes
         assert not told or told[0].evidence["scheme"] == encoding.lower()
 

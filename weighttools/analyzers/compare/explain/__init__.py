@@ -34,7 +34,7 @@ def causes() -> tuple[Cause, ...]:
         Cause(frozen.explain_frozen),
         Cause(vocabulary.explain_reshaped),
         Cause(blend.explain_blend, accounts=True),
-        Cause(scaled.explain_scaling, accounts=True),
+        Cause(scaled.explain_scaling, scaled.CODE, scaled.scale_question, accounts=True),
         Cause(rounded.explain_rounding, rounded.CODE, rounded.rounding_question, accounts=True),
         Cause(quantized.explain_quantization, quantized.CODE, quantized.grid_question, accounts=True),
         Cause(sparse.explain_sparsity, sparse.CODE, sparse.sparsity_question, accounts=True),

@@ -1,18 +1,21 @@
-"""Uniform shrink: tensors times one factor, as weight decay leaves them. It needs no more than the figures."""
+"""Uniform shrink: tensors times one factor, as weight decay leaves them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from weighttools.analyzers.compare.explain.context import ChangedPair, Findings
-from weighttools.analyzers.compare.explain.rounding import eps_of, rounding_energy
+from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext, Findings
+from weighttools.analyzers.compare.explain.factor import Factor, FactorSums, fitted
+from weighttools.analyzers.compare.explain.questions import SideBySide
 from weighttools.analyzers.compare.explain.wording import counted, listed, part_of, percent
 from weighttools.analyzers.compare.pair import Explanation
+from weighttools.core.dtypes import DType
 
-MOST_UNEXPLAINED = 1e-8
-"""Of the change's energy beyond rounding: a thousand steps of decay in float32 leave less."""
+CODE = "uniform-shrink"
+NEAR = 0.3
+"""How far the cosine of the change with the old tensor may be from 1, and the sums still be asked for."""
 FEWEST = 16
 """Elements that can tell a factor; fewer may agree with one that others tell."""
 MOST_FACTORS = 4
@@ -20,52 +23,42 @@ MOST_FACTORS = 4
 
 
 class Scaling(NamedTuple):
-    """A tensor that is the old one times a factor but for rounding.
-
-    Parameters
-    ----------
-    name
-        The new name.
-    n_elements
-        How many elements it has.
-    factor, tolerance
-        The factor of least squares, and how far rounding may move it.
-    unexplained, energy
-        The change's energy that the factor leaves over, and all of it.
-    """
+    """A tensor that is the old one times a factor but for rounding, and how many elements it has."""
 
     name: str
     n_elements: int
-    factor: float
-    tolerance: float
-    unexplained: float
-    energy: float
+    by: Factor
 
 
-def scaling(change: ChangedPair) -> Scaling | None:
-    """Return the factor that makes a pair's change, or None where one factor does not.
+@dataclass(frozen=True, slots=True)
+class ScaleQuestion:
+    """Asks for the factor that a pair's change is, the new values being of a dtype."""
 
-    Notes
-    -----
-    With d = after - before and t = d · before / |before|², the factor is 1 + t; what it leaves over is
-    |d|² - t² |before|². The part of t must stand well above what rounding makes by itself.
-    """
+    dtype: DType
+
+    def of(self, block: SideBySide) -> FactorSums:
+        return FactorSums.of(block.old, block.new, block.difference)
+
+    def merge(self, first: FactorSums, second: FactorSums) -> FactorSums:
+        return first.merge(second)
+
+    def finish(self, state: FactorSums) -> Factor | None:
+        return fitted(state, self.dtype)
+
+
+def scale_question(change: ChangedPair, context: ExplanationContext) -> ScaleQuestion | None:
+    """Return what to ask of a change that runs along the old tensor, as far as figures tell, which may be rounded."""
     figures = change.figures
-    if not change.is_plain or figures.n_elements < 2 or not figures.l2_before or not figures.l2_after:
+    if not figures.l2_before or not figures.l2:
         return None
-    moved = (figures.dot - figures.l2_before**2) / figures.l2_before**2
-    energy, along = figures.l2**2, (moved * figures.l2_before) ** 2
-    noise = rounding_energy(figures.l2_after, figures.n_elements, change.pair.after.dtype)
-    unexplained = max(0.0, energy - along)
-    if unexplained > min(4 * noise + MOST_UNEXPLAINED * energy, 0.2 * energy) or along < 20 * noise:
-        return None
-    tolerance = 1e-6 + 2 * eps_of(change.pair.after.dtype) / math.sqrt(figures.n_elements)
-    return Scaling(change.name, figures.n_elements, 1 + moved, tolerance, unexplained, energy)
+    along = (figures.dot - figures.l2_before**2) / figures.l2_before
+    error = 1e-6 * figures.l2_before
+    return ScaleQuestion(change.pair.after.dtype) if abs(along) + error > (1 - NEAR) * figures.l2 else None
 
 
 def explain_scaling(findings: Findings) -> list[Explanation]:
     """Say which changed tensors were multiplied by a factor, and by which."""
-    found = [one for change in findings.changes if (one := scaling(change))]
+    found = [Scaling(change.name, change.figures.n_elements, by) for change, by in findings.open(CODE)]
     order = {change.name: n for n, change in enumerate(findings.changes)}
     groups = [sorted(group, key=lambda one: order[one.name]) for group in grouped(found)]
     total = len(findings.changes)
@@ -76,18 +69,18 @@ def explain_scaling(findings: Findings) -> list[Explanation]:
 
 def grouped(found: Sequence[Scaling]) -> list[list[Scaling]]:
     """Part tensors by factor: those of enough elements tell the factors, the others join where they agree."""
-    tell = sorted((one for one in found if one.n_elements >= FEWEST), key=lambda one: one.factor)
+    tell = sorted((one for one in found if one.n_elements >= FEWEST), key=lambda one: one.by.factor)
     groups: list[list[Scaling]] = []
     for one in tell:
         last = groups[-1][-1] if groups else None
-        if last and one.factor - last.factor <= one.tolerance + last.tolerance:
+        if last and one.by.factor - last.by.factor <= one.by.tolerance + last.by.tolerance:
             groups[-1].append(one)
         else:
             groups.append([one])
     for one in found:
         if one.n_elements < FEWEST:
             for group in groups:
-                if abs(mean_factor(group) - one.factor) <= one.tolerance:
+                if abs(mean_factor(group) - one.by.factor) <= one.by.tolerance:
                     group.append(one)
                     break
     return groups
@@ -95,12 +88,12 @@ def grouped(found: Sequence[Scaling]) -> list[list[Scaling]]:
 
 def mean_factor(group: Sequence[Scaling]) -> float:
     """Return the factor of a group, by the weight of each in telling it."""
-    weights = [1 / one.tolerance**2 for one in group]
-    return sum(w * one.factor for w, one in zip(weights, group, strict=True)) / sum(weights)
+    weights = [1 / one.by.tolerance**2 for one in group]
+    return sum(w * one.by.factor for w, one in zip(weights, group, strict=True)) / sum(weights)
 
 
 def _explained(group: Sequence[Scaling]) -> float:
-    return 1 - sum(one.unexplained for one in group) / sum(one.energy for one in group)
+    return 1 - sum(one.by.unexplained for one in group) / sum(one.by.energy for one in group)
 
 
 def _one_factor(group: Sequence[Scaling], total: int) -> Explanation:
@@ -121,7 +114,7 @@ def _one_factor(group: Sequence[Scaling], total: int) -> Explanation:
 
 
 def _own_factors(group: Sequence[Scaling], total: int) -> Explanation:
-    factors, share = [one.factor for one in group], _explained(group)
+    factors, share = [one.by.factor for one in group], _explained(group)
     names = tuple(one.name for one in group)
     text = (
         f"{counted(len(group))} of {total:,} that changed ({listed(names)}) were each multiplied by a factor of their"

@@ -11,9 +11,9 @@ import numpy as np
 
 from weighttools.analyzers.axes import padded
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext, Findings
+from weighttools.analyzers.compare.explain.factor import FactorSums, fitted
 from weighttools.analyzers.compare.explain.questions import SideBySide
 from weighttools.analyzers.compare.explain.rounded import CODE as ROUNDED
-from weighttools.analyzers.compare.explain.rounding import rounding_energy
 from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.analyzers.compare.explain.wording import listed, part_of, percent
 from weighttools.analyzers.compare.pair import Explanation
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CODE = "sparsity"
 PATTERNS = ((1, 4), (2, 8), (2, 4), (4, 8))
 """N:M patterns, the emptier first: of every M neighbours along the last axis at most N are not 0."""
+FEWEST_KEPT = 16
+"""Elements that are not 0 after, before a factor of theirs is told of."""
 LEAST_HEAD = 8
 """Rows or columns of a head of attention, at least."""
 LEAST_SHARE = 0.002
@@ -43,9 +45,8 @@ class Zeros:
         The largest magnitude before of what is 0 after and was not, and the least of what is not 0 after.
     least_after
         The least magnitude after of what is not 0.
-    n_kept, kept
-        Elements that are not 0 after, and over them the sums of squares before, of products of the change with before,
-        of squares of the change, and of squares after.
+    kept
+        Sums over what is not 0 after.
     excess
         For each of `PATTERNS`, groups with more than N elements that are not 0.
     rows, columns
@@ -55,8 +56,7 @@ class Zeros:
     most_zeroed: float
     least_kept: float
     least_after: float
-    n_kept: int
-    kept: Array
+    kept: FactorSums
     excess: Array
     rows: RowSums | None
     columns: Array | None
@@ -67,8 +67,7 @@ class Zeros:
             max(self.most_zeroed, other.most_zeroed),
             min(self.least_kept, other.least_kept),
             min(self.least_after, other.least_after),
-            self.n_kept + other.n_kept,
-            self.kept + other.kept,
+            self.kept.merge(other.kept),
             self.excess + other.excess,
             self.rows.merge(other.rows) if self.rows and other.rows else None,
             None if self.columns is None or other.columns is None else self.columns + other.columns,
@@ -103,14 +102,12 @@ class SparsityQuestion:
         old, new = np.abs(block.old), np.abs(block.new)
         is_kept, was = new != 0, old != 0
         kept_old, kept_new, change = block.old[is_kept], block.new[is_kept], block.difference[is_kept]
-        sums = [kept_old @ kept_old, change @ kept_old, change @ change, kept_new @ kept_new]
         rows, columns = self._lines(was, is_kept, block.start)
         return Zeros(
             float(np.max(old[~is_kept], initial=0.0)),
             float(np.min(old[is_kept], initial=np.inf)),
             float(np.min(new[is_kept], initial=np.inf)),
-            len(kept_old),
-            np.array(sums),
+            FactorSums.of(kept_old, kept_new, change),
             np.array([_excess(is_kept, n, m) for n, m in PATTERNS]),
             rows,
             columns,
@@ -153,12 +150,8 @@ class SparsityQuestion:
         """Return whether what is not 0 is the same, times a factor, or neither; and the factor."""
         if self.n_changed == self.n_zeroed:
             return "same", 1.0
-        squares, product, energy, after = (float(value) for value in state.kept)
-        moved = product / squares if squares else 0.0
-        noise = rounding_energy(math.sqrt(after), state.n_kept, self.dtype)
-        unexplained = max(0.0, energy - moved**2 * squares)
-        is_scaled = unexplained <= min(4 * noise + 1e-8 * energy, 0.2 * energy) and moved**2 * squares >= 20 * noise
-        return ("scaled", 1 + moved) if is_scaled and state.n_kept >= 16 else ("changed", 1.0)
+        by = fitted(state.kept, self.dtype) if state.kept.n_elements >= FEWEST_KEPT else None
+        return ("scaled", by.factor) if by else ("changed", 1.0)
 
 
 def _run(lines: Array) -> int:
