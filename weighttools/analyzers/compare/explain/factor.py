@@ -28,12 +28,14 @@ class FactorSums(NamedTuple):
     @classmethod
     def of(cls, before: Array, after: Array, change: Array) -> FactorSums:
         """Add up elements in float64."""
-        sums = (before @ before, change @ before, change @ change, after @ after)
-        return cls(before.size, *map(float, sums))
+        products = ((before, before), (change, before), (change, change), (after, after))
+        of_before, product, of_change, of_after = (float(one @ other) for one, other in products)
+        return cls(before.size, of_before, product, of_change, of_after)
 
     def merge(self, other: FactorSums) -> FactorSums:
         """Return the sums of both."""
-        return FactorSums(*(a + b for a, b in zip(self, other, strict=True)))
+        n, *sums = (a + b for a, b in zip(self, other, strict=True))
+        return FactorSums(int(n), *sums)
 
 
 class Factor(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext, Findings
 from weighttools.analyzers.compare.explain.questions import SideBySide
+from weighttools.analyzers.compare.explain.rounding import eps_of
 from weighttools.analyzers.compare.explain.wording import listed, part_of
 from weighttools.analyzers.compare.pair import Explanation
 from weighttools.core.dtypes import DTYPES
@@ -23,6 +24,8 @@ NARROW = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 """Dtypes that weights are rounded through, the finer first: what several would give, the finest explains."""
 FEWEST = 16
 """Elements that moved and are not 0 after, over all tensors, before rounding is told of."""
+LEAST_SHARE = 0.1
+"""Of the elements of changed tensors that have the same dtype now."""
 _FIRST = 2048
 """Elements of a block that are tried first: most changes are refuted by them."""
 
@@ -109,9 +112,10 @@ def rounded(values: Array, route: Route) -> Array:
 
 
 def rounding_question(change: ChangedPair, context: ExplanationContext) -> RoundingQuestion | None:
-    """Return what to ask where the old dtype can lose by rounding."""
-    bits, own = change.pair.before.dtype.bits, change.pair.before.dtype.name
-    routes = [Route(name, False) for name in NARROW if name != own and DTYPES[name].bits <= bits]
+    """Return what to ask where the old dtype can lose by rounding, and the new one does not lose more."""
+    before, after = change.pair.before.dtype, change.pair.after.dtype
+    names = [name for name in NARROW if name != before.name and DTYPES[name].bits <= before.bits]
+    routes = [Route(name, False) for name in names if eps_of(DTYPES[name]) >= eps_of(after)]
     routes += [Route(route.dtype, True) for route in routes if DTYPES[route.dtype].bits == 8]
     return RoundingQuestion(tuple(routes)) if routes and not change.pair.after.spec.is_quantized else None
 
@@ -124,8 +128,16 @@ def explain_rounding(findings: Findings) -> list[Explanation]:
     for change, found in fitting:
         route = max(found.routes, key=lambda route: (votes[route], not route.saturates, -NARROW.index(route.dtype)))
         groups.setdefault(route, []).append((change, found))
-    told = [(route, group) for route, group in groups.items() if sum(found.n_moved for _, found in group) >= FEWEST]
+    told = [(route, group) for route, group in groups.items() if _shows(group, findings)]
     return [_explanation(route, group, len(findings.changes)) for route, group in told]
+
+
+def _shows(group: Sequence[tuple[ChangedPair, Rounding]], findings: Findings) -> bool:
+    """Whether enough values moved, and the tensors are not just those few that other changes left as rounding does."""
+    dtypes = {change.pair.after.dtype for change, _ in group}
+    alike = sum(change.figures.n_elements for change in findings.changes if change.pair.after.dtype in dtypes)
+    n_elements = sum(change.figures.n_elements for change, _ in group)
+    return sum(found.n_moved for _, found in group) >= FEWEST and n_elements >= LEAST_SHARE * alike
 
 
 def _explanation(route: Route, group: Sequence[tuple[ChangedPair, Rounding]], total: int) -> Explanation:
