@@ -67,7 +67,7 @@ def _made(one: Option, complete: Completer | None) -> Callable[[F], F]:
     how: dict[str, Any] = {"help": one.help, "show_default": one.shows_default, "required": one.required}
     if one.kind is bool:
         on = [f"{on}/--no-{on[2:]}" for on in one.spellings] if one.default else one.spellings
-        return click.option(*on, one.name, is_flag=True, default=one.default, **how)
+        return click.option(*on, one.name, is_flag=True, default=bool(one.default), **how)
     how["shell_complete"] = complete_names if one.metavar == "PATTERN" else complete
     if not one.many and not one.required:
         how["default"] = ",".join(map(str, one.default)) if one.by_commas else one.default

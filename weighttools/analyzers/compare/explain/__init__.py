@@ -18,7 +18,6 @@ def causes() -> tuple[Cause, ...]:
     """Return the table of causes; those that account for tensors wholly come before those that would wonder at them."""
     from weighttools.analyzers.compare.explain import (
         blend,
-        frozen,
         low_rank,
         noise,
         quantized,
@@ -31,7 +30,6 @@ def causes() -> tuple[Cause, ...]:
     from weighttools.analyzers.compare.explain.context import Cause
 
     return (
-        Cause(frozen.explain_frozen),
         Cause(vocabulary.explain_reshaped),
         Cause(blend.explain_blend, accounts=True),
         Cause(scaled.explain_scaling, scaled.CODE, scaled.scale_question, accounts=True),
@@ -65,6 +63,7 @@ def explain(changes: Sequence[tuple[Pair, PairFigures]], context: ExplanationCon
     given. Memory is that of a fold, and for each job a sketch of at most 80 float32 for each row or column of a matrix,
     whichever are fewer.
     """
+    from weighttools.analyzers.compare.explain import frozen
     from weighttools.analyzers.compare.explain.context import ChangedPair, Findings
     from weighttools.analyzers.compare.explain.questions import ask
 
@@ -75,6 +74,6 @@ def explain(changes: Sequence[tuple[Pair, PairFigures]], context: ExplanationCon
     for cause in table:
         told = cause.explain(findings)
         if cause.accounts:
-            findings.explained.update(name for one in told for name in one.tensors)
+            findings.explained |= {name: one.code for one in told for name in one.tensors}
         found += told
-    return found
+    return frozen.explain_frozen(findings) + found

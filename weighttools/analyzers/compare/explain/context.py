@@ -91,13 +91,13 @@ class Findings:
     answers
         What reading them again found.
     explained
-        New names of tensors that a cause accounts for to the last bit, or but for rounding.
+        By the new names of tensors that a cause accounts for to the last bit, or but for rounding, its code.
     """
 
     changes: Sequence[ChangedPair]
     context: ExplanationContext
     answers: Answers
-    explained: set[str] = field(default_factory=set)
+    explained: dict[str, str] = field(default_factory=dict)
 
     def open(self, code: str) -> list[tuple[ChangedPair, Any]]:
         """Return what a cause asked about and no earlier one accounts for, with the answers."""

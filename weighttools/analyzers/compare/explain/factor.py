@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 MOST_UNEXPLAINED = 1e-8
 """Of the change's energy beyond rounding: a thousand steps of decay in float32 leave less."""
 
+LEAST_ENERGY = 20
+"""Of what a factor makes, by that of rounding alone: in less, nothing can be told."""
+
 
 class FactorSums(NamedTuple):
     """How many elements, and sums of squares before, of products of the change with before, of squares of the change,
@@ -61,7 +64,7 @@ def fitted(sums: FactorSums, dtype: DType) -> Factor | None:
     along = moved * sums.product
     noise = rounding_energy(math.sqrt(sums.after), sums.n_elements, dtype)
     unexplained = max(0.0, sums.change - along)
-    if unexplained > min(4 * noise + MOST_UNEXPLAINED * sums.change, 0.2 * sums.change) or along < 20 * noise:
+    if unexplained > min(4 * noise + MOST_UNEXPLAINED * sums.change, 0.2 * sums.change) or along < LEAST_ENERGY * noise:
         return None
     tolerance = 1e-6 + 2 * eps_of(dtype) / math.sqrt(sums.n_elements)
     return Factor(1 + moved, tolerance, unexplained, sums.change)

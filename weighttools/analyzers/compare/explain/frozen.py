@@ -14,8 +14,10 @@ ONLY = {Role.NORM: "norms", Role.BIAS: "biases", Role.HEAD: "head", Role.EMBEDDI
 
 
 def explain_frozen(findings: Findings) -> list[Explanation]:
-    """Say which roles alone changed, or which modules did not."""
+    """Say which roles alone changed, or which modules did not; where all was rounded, what stayed tells nothing."""
     context = findings.context
+    if all(findings.explained.get(change.name) == "rounded" for change in findings.changes):
+        return []
     changed = [change.pair for change in findings.changes if _is_parameter(change.pair, context)]
     same = [pair for pair in context.unchanged if _is_parameter(pair, context)]
     if not changed or not same:

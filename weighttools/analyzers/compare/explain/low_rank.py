@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from weighttools.analyzers.compare.explain.context import ChangedPair, Findings
 from weighttools.analyzers.compare.explain.rounding import rounding_energy
-from weighttools.analyzers.compare.explain.sketch import CODE, MOST_RANK, SketchFigures
+from weighttools.analyzers.compare.explain.sketch import CODE, LEAST_ENERGY, MOST_RANK, SketchFigures
 from weighttools.analyzers.compare.explain.spectrum_tail import parted
 from weighttools.analyzers.compare.explain.wording import counted, enumerated, percent
 from weighttools.analyzers.compare.pair import Explanation
@@ -47,7 +47,7 @@ def low_rank(change: ChangedPair, found: SketchFigures) -> LowRank | None:
     side, energy = min(change.matrix or (0, 0)), figures.l2**2
     if tail is None or not 1 <= tail.rank <= min(MOST_RANK, side // 4) or tail.gap < LEAST_GAP:
         return None
-    if tail.energy > min(3 * noise, 0.3 * energy) or energy - tail.energy < 10 * noise:
+    if tail.energy > min(3 * noise, 0.3 * energy) or energy - tail.energy < LEAST_ENERGY * noise:
         return None
     is_clear = tail.drop == math.inf or math.log(tail.gap) >= CLEAR * math.log(tail.drop)
     return LowRank(change, tail.rank, energy, tail.energy, is_clear)
@@ -79,7 +79,7 @@ def _sure(found: Sequence[LowRank]) -> list[LowRank]:
 
 def _is_alone(names: set[str], findings: Findings) -> bool:
     """Whether no other weight or bias changed in a way that nothing explains, as where an adapter was merged."""
-    others = [change for change in findings.changes if change.name not in names | findings.explained]
+    others = [change for change in findings.changes if change.name not in names | findings.explained.keys()]
     return not any(findings.context.role(change.pair) in (Role.WEIGHT, Role.BIAS) for change in others)
 
 

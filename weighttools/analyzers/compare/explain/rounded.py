@@ -128,15 +128,18 @@ def explain_rounding(findings: Findings) -> list[Explanation]:
     for change, found in fitting:
         route = max(found.routes, key=lambda route: (votes[route], not route.saturates, -NARROW.index(route.dtype)))
         groups.setdefault(route, []).append((change, found))
-    told = [(route, group) for route, group in groups.items() if _shows(group, findings)]
+    told = [(route, group) for route, group in groups.items() if _shows(route, group, findings)]
     return [_explanation(route, group, len(findings.changes)) for route, group in told]
 
 
-def _shows(group: Sequence[tuple[ChangedPair, Rounding]], findings: Findings) -> bool:
-    """Whether enough values moved, and the tensors are not just those few that other changes left as rounding does."""
+def _shows(route: Route, group: Sequence[tuple[ChangedPair, Rounding]], findings: Findings) -> bool:
+    """Whether enough values moved, and the tensors are not just those few that other changes left as rounding does.
+
+    Tensors that are rounded but for zeros speak for it, too.
+    """
     dtypes = {change.pair.after.dtype for change, _ in group}
     alike = sum(change.figures.n_elements for change in findings.changes if change.pair.after.dtype in dtypes)
-    n_elements = sum(change.figures.n_elements for change, _ in group)
+    n_elements = sum(c.figures.n_elements for c, found in findings.open(CODE) if route in found.kept_routes)
     return sum(found.n_moved for _, found in group) >= FEWEST and n_elements >= LEAST_SHARE * alike
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext, Findings
-from weighttools.analyzers.compare.explain.factor import Factor, FactorSums, fitted
+from weighttools.analyzers.compare.explain.factor import LEAST_ENERGY, Factor, FactorSums, fitted
 from weighttools.analyzers.compare.explain.questions import SideBySide
+from weighttools.analyzers.compare.explain.rounding import rounding_energy
 from weighttools.analyzers.compare.explain.wording import counted, listed, part_of, percent
 from weighttools.analyzers.compare.pair import Explanation
 from weighttools.core.dtypes import DType
@@ -50,6 +51,8 @@ def scale_question(change: ChangedPair, context: ExplanationContext) -> ScaleQue
     """Return what to ask of a change that runs along the old tensor, as far as figures tell, which may be rounded."""
     figures = change.figures
     if not figures.l2_before or not figures.l2:
+        return None
+    if figures.l2**2 < LEAST_ENERGY * rounding_energy(figures.l2_after, figures.n_elements, change.pair.after.dtype):
         return None
     along = (figures.dot - figures.l2_before**2) / figures.l2_before
     error = 1e-6 * figures.l2_before

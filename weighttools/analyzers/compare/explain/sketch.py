@@ -21,6 +21,7 @@ import numpy as np
 from weighttools.analyzers.axes import padded
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext
 from weighttools.analyzers.compare.explain.questions import SideBySide
+from weighttools.analyzers.compare.explain.rounding import rounding_energy
 from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.core.random_numbers import Numbers
 
@@ -36,6 +37,8 @@ LEAST_SIDE = 16
 """Of smaller matrices nothing is told."""
 MOST_SIDES = (1 << 15, 1 << 20)
 """Of larger ones neither, for the memory it would take: the shorter and the longer side."""
+LEAST_ENERGY = 10
+"""Of a change, by that of rounding alone: in less, nothing can be told."""
 MOST_COLUMNS = 1 << 17
 """Likewise of wide ones, whose random matrix is held whole."""
 
@@ -129,7 +132,8 @@ def sketch_question(change: ChangedPair, context: ExplanationContext) -> SketchQ
     figures = change.figures
     if change.matrix is None or not context.role(change.pair).is_parameter:
         return None
-    if not figures.max_abs or 4 * figures.n_changed < figures.n_elements:
+    noise = rounding_energy(figures.l2_after, figures.n_elements, change.pair.after.dtype)
+    if not figures.max_abs or 4 * figures.n_changed < figures.n_elements or figures.l2**2 < LEAST_ENERGY * noise:
         return None
     rows, columns = change.matrix
     short, long = min(rows, columns), max(rows, columns)

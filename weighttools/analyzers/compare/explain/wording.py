@@ -9,7 +9,7 @@ from weighttools.analyzers.tree import ranges
 from weighttools.errors import printable
 
 _NUMBER = re.compile(r"(?<![^./_])\d{1,9}(?![^./_])")
-MOST = 4
+MOST = 3
 """Labels that a sentence lists."""
 
 
