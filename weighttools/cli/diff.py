@@ -102,6 +102,7 @@ def _headline(record: Record) -> str:
     changed = f"{record['n_changed']:,} of {output.counted(n, 'tensor')} changed"
     elements = f"{total['n_changed']:,} of {output.counted(total['n_elements'], 'element')}"
     more = [f"{len(record[key]):,} {key}" for key in ("added", "removed", "renamed", "reshaped") if record[key]]
+    more += [f"{output.counted(len(ties), 'tie')} {what}" for what, ties in record["ties"].items() if ties]
     verdict = "no difference that counts: " if record["same"] else ""
     return verdict + ", ".join([f"{changed} ({elements})", *more])
 

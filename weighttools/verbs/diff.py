@@ -162,7 +162,7 @@ def diff(
         record["explanation"] = found
         record["notes"] += notes
     counted = _Counted(bool(rtol or atol), not ignore_dtype, not ignore_metadata and _are_one_format(old, new))
-    record["same"] = counted.is_same(record, changes)
+    record["same"] = counted.is_same(record, matching, changes)
     return cast("DiffRecord", record)
 
 
@@ -251,8 +251,6 @@ def _explained(
 
 def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]:
     """Return what names, shapes and dtypes tell."""
-    from weighttools.analyzers.compare.matching import tie_changes
-
     both = [*matching.pairs, *matching.reshaped]
     return {
         "added": [_row(name, new) for name in matching.added],
@@ -267,7 +265,7 @@ def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]
             for p in both
             if p.before.spec.label != p.after.spec.label
         ],
-        "ties": tie_changes(old, new),
+        "ties": matching.ties,
     }
 
 
@@ -305,9 +303,9 @@ class _Counted(NamedTuple):
     dtypes: bool
     metadata: bool
 
-    def is_same(self, record: dict[str, Any], changes: Sequence[TensorChange]) -> bool:
-        """Whether nothing that counts differs; a renaming that was asked for does not."""
-        if any(record[key] for key in ("added", "removed", "reshaped")):
+    def is_same(self, record: dict[str, Any], matching: Matching, changes: Sequence[TensorChange]) -> bool:
+        """Whether nothing that counts differs; a renaming that was asked for does not, nor a tie that is a copy."""
+        if any((matching.added, matching.removed, matching.reshaped, matching.lost, matching.gained)):
             return False
         if any(row["how"] != "map" for row in record["renamed"]) or (self.dtypes and record["recast"]):
             return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,18 @@ def test_long_integers_are_compared_as_integers() -> None:
     held = figures(np.array([2**53 + 1, 2**53]), np.array([2.0**53, 2.0**53]))
     assert held.n_changed == 1
     assert figures(np.array([2**64 - 1], np.uint64), np.array([2.0**64])).n_changed == 1
+
+
+@given(st.lists(st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 2**12)), min_size=1), st.booleans(), st.data())
+def test_long_integers_are_held_against_floats_exactly(whole: list[int], is_signed: bool, data: st.DataObject) -> None:
+    """By Python's own integers and fractions, which know no rounding."""
+    values = [one - 2**63 if is_signed else one for one in whole]
+    floats = [float(one) if data.draw(st.booleans()) else float(one // 2) for one in values]
+    found = figures(np.array(values, np.int64 if is_signed else np.uint64), np.array(floats))
+    exact = [abs(Fraction(a) - Fraction(b)) for a, b in zip(values, floats, strict=True)]
+    assert found.n_changed == found.n_beyond == sum(one != 0 for one in exact)
+    assert found.max_abs == pytest.approx(float(max(exact)), rel=1e-15)
+    assert found.max_at is not None and float(exact[found.max_at]) == pytest.approx(found.max_abs, rel=1e-15)
 
 
 def test_bits_and_values_are_told_apart() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -189,10 +189,12 @@ def _sides(before: Array, after: Array) -> _Sides:
     x, y = _wide(before), _wide(after)
     if before.dtype.kind in "iu" and after.dtype.kind in "iu" and _is_long(before, after):
         return _Sides(x, y, _integer_distances(before, after), before != after)
-    is_changed = x != y
+    is_changed, distances = x != y, y - x
     if _is_long(before, after):
-        is_changed |= _rounded_away(before, x) | _rounded_away(after, y)
-    return _Sides(x, y, np.abs(y - x), is_changed)
+        x_rest, y_rest = _rounded_off(before, x), _rounded_off(after, y)
+        is_changed |= (x_rest != 0) | (y_rest != 0)
+        distances = distances + (y_rest - x_rest)
+    return _Sides(x, y, np.abs(distances), is_changed)
 
 
 def _wide(values: Array) -> Array:
@@ -212,10 +214,14 @@ def _integer_distances(before: Array, after: Array) -> Array:
     return np.where(is_less, b - a, a - b).astype(np.float64)
 
 
-def _rounded_away(values: Array, wide: Array) -> Any:
-    """Whether float64 does not hold an integer, which then equals no float."""
+def _rounded_off(values: Array, wide: Array) -> Array:
+    """Return by how much 64-bit integers are more than the float64 next to them; nothing of other dtypes.
+
+    An integer of which something is rounded off equals no float: floats next to it are floats next to float64 too.
+    """
     if values.dtype.kind not in "iu" or values.dtype.itemsize < 8:
-        return False
-    edge = 2.0 ** (64 if values.dtype.kind == "u" else 63)
-    back = np.where(np.abs(wide) < edge, wide, 0).astype(values.dtype)
-    return (back != values) & ~((wide == -edge) & (values == np.iinfo(values.dtype).min))
+        return np.zeros(values.size)
+    high = np.floor(wide * 2.0**-32)
+    low = wide - high * 2.0**32
+    near = (high.astype(np.int64).view(np.uint64) << np.uint64(32)) + low.astype(np.uint64)  # modulo 2**64
+    return (values.astype(np.uint64) - near).view(np.int64).astype(np.float64)

@@ -1,13 +1,15 @@
 """Which tensors of two checkpoints belong together: by what the user says, by names, by ties, and by content.
 
-Each stage takes what the ones before it left over. A tensor is taken once: a tie is compared where its tensor is.
+Each stage takes what the ones before it left over: rules and names first, then what looks at values. Two tensors are
+compared once, whatever number of ties names them both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import NamedTuple
 
 from weighttools.analyzers.compare.pair import Pair
@@ -61,21 +63,41 @@ class Matching:
     reshaped
         Tensors of one name and different shapes.
     removed, added
-        Old names, and new ones, that belong to nothing.
+        Old tensors, and new ones, that belong to nothing.
+    lost, gained
+        Old and new names of tensors that the other checkpoint has too, but by other names only.
+    ties
+        Ties of one checkpoint only: under ``"added"`` and ``"removed"``, alias to the stored name.
     """
 
     pairs: list[Pair] = field(default_factory=list)
     reshaped: list[Pair] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    gained: list[str] = field(default_factory=list)
+    ties: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def take(self, pair: Pair) -> None:
         """Add a pair, by whether its shapes agree."""
         (self.pairs if pair.before.shape == pair.after.shape else self.reshaped).append(pair)
 
+    def follow(self, later: Matching) -> None:
+        """Add what a later stage made of what was left over: `removed`, `added` and both sides of `reshaped`."""
+        old, new = set(later.removed), set(later.added)
+        self.pairs += later.pairs
+        self.reshaped = [pair for pair in self.reshaped if pair.old in old and pair.new in new] + later.reshaped
+        still = {pair.old for pair in self.reshaped}, {pair.new for pair in self.reshaped}
+        self.removed = [name for name in later.removed if name not in still[0]]
+        self.added = [name for name in later.added if name not in still[1]]
 
-def match(before: TensorMap, after: TensorMap, rules: Sequence[Rule] = ()) -> Matching:
-    """Match two checkpoints by the rules that are given, by names and by ties.
+
+Stage = Callable[[TensorMap, TensorMap], Matching]
+"""Matches what names left over of both checkpoints; its `removed` and `added` are what it leaves over in turn."""
+
+
+def match(before: TensorMap, after: TensorMap, rules: Sequence[Rule] = (), stages: Sequence[Stage] = ()) -> Matching:
+    """Match two checkpoints by the rules that are given, by names and ties, and then stage by stage.
 
     Parameters
     ----------
@@ -83,6 +105,8 @@ def match(before: TensorMap, after: TensorMap, rules: Sequence[Rule] = ()) -> Ma
         The old and the new checkpoint.
     rules
         Renamings; of several that fit a name the first counts.
+    stages
+        What looks beyond names, each at what the ones before it left over.
 
     Raises
     ------
@@ -91,40 +115,61 @@ def match(before: TensorMap, after: TensorMap, rules: Sequence[Rule] = ()) -> Ma
     SpecError
         Two rules lead to one new name.
     """
-    found = Matching()
-    told = _by_rules(before, after, rules)
-    taken_old, taken_new = set(told.values()), set(told)
-    for new in after:
-        old = told.get(new, new if new in before and new not in taken_old else None)
-        if old is None:
-            continue
-        taken_new.add(new)
-        taken_old.add(before.aliases.get(old, old))
-        found.take(Pair(old, new, _reason(old, new, told, before), before[old], after[new]))
-    _match_ties(before, after, found, taken_old)
-    found.removed = [name for name in before if name not in taken_old]
-    found.added = [name for name in after if name not in taken_new]
+    found = match_names(before, after, rules)
+    for stage in stages:
+        old, new = ([*map(itemgetter(i), found.reshaped)] for i in (0, 1))
+        if (found.removed or old) and (found.added or new):
+            found.follow(stage(before.keep([*found.removed, *old]), after.keep([*found.added, *new])))
     return found
 
 
-def _reason(old: str, new: str, told: Mapping[str, str], before: TensorMap) -> str:
-    if new in told and old != new:
-        return "map"
-    return "tie" if old in before.aliases else "name"
+def match_names(before: TensorMap, after: TensorMap, rules: Sequence[Rule] = ()) -> Matching:
+    """Match by rules and names; a tie's name says as much as a stored one, and a pair of tensors is taken once."""
+    found = Matching()
+    named = _old_names(before, after, rules)
+    taken: dict[tuple[str, str], None] = {}
+    for new, old in named.items():
+        key = _stored(old, before), _stored(new, after)
+        if key not in taken:
+            taken[key] = None
+            how = "map" if old != new else "name" if key == (old, new) else "tie"
+            found.take(Pair(old, new, how, before[old], after[new]))
+    old_taken, new_taken = ({key[i] for key in taken} for i in (0, 1))
+    found.removed = [name for name in before if name not in old_taken]
+    found.added = [name for name in after if name not in new_taken]
+    new_names = {old: new for new, old in named.items()}
+    found.lost = [name for name in _names(before) if name not in new_names and _stored(name, before) in old_taken]
+    found.gained = [name for name in _names(after) if name not in named and _stored(name, after) in new_taken]
+    found.ties = {"added": _ties_beyond(after, before, named), "removed": _ties_beyond(before, after, new_names)}
+    return found
 
 
-def _match_ties(before: TensorMap, after: TensorMap, found: Matching, taken_old: set[str]) -> None:
-    """Hold old tensors that are ties now against what they are tied to."""
-    for alias in after.aliases:
-        if alias in before and alias not in taken_old and alias not in before.aliases:
-            taken_old.add(alias)
-            found.take(Pair(alias, alias, "tie", before[alias], after[alias]))
+def _names(tensor_map: TensorMap) -> list[str]:
+    """Return all names: those of stored tensors in order, then ties."""
+    return [*tensor_map, *tensor_map.aliases]
+
+
+def _stored(name: str, tensor_map: TensorMap) -> str:
+    return tensor_map.aliases.get(name, name)
+
+
+def _old_names(before: TensorMap, after: TensorMap, rules: Sequence[Rule]) -> dict[str, str]:
+    """Return the old name of each new one that has one, in the new checkpoint's order."""
+    told = _by_rules(before, after, rules)
+    used = set(told.values())
+    found = {}
+    for new in _names(after):
+        if new in told:
+            found[new] = told[new]
+        elif new in before and new not in used:
+            found[new] = new
+    return found
 
 
 def _by_rules(before: TensorMap, after: TensorMap, rules: Sequence[Rule]) -> dict[str, str]:
     """Return, for new names that rules lead to, the old names."""
     told: dict[str, str] = {}
-    names = list(before)
+    names = _names(before)
     left = dict.fromkeys(names)
     for rule in rules:
         pairs = [(name, new) for name in names if (new := rule.renamed(name)) is not None]
@@ -132,7 +177,7 @@ def _by_rules(before: TensorMap, after: TensorMap, rules: Sequence[Rule]) -> dic
             raise patterns.not_found(rule.old, names, what="pattern" if "*" in rule.old else "tensor")
         there = [(old, new) for old, new in pairs if old in left and new in after]
         if not there:
-            raise patterns.not_found(pairs[0][1], list(after))
+            raise patterns.not_found(pairs[0][1], _names(after))
         for old, new in there:
             if new in told:
                 fact = f"{told[new]!r} and {old!r} would both be {new!r}"
@@ -142,13 +187,11 @@ def _by_rules(before: TensorMap, after: TensorMap, rules: Sequence[Rule]) -> dic
     return told
 
 
-def tie_changes(before: TensorMap, after: TensorMap) -> dict[str, dict[str, str]]:
-    """Return ties of one checkpoint only: under ``"added"`` and ``"removed"``, alias to the stored name."""
-    return {
-        "added": _ties_beyond(after.aliases, before.aliases),
-        "removed": _ties_beyond(before.aliases, after.aliases),
-    }
-
-
-def _ties_beyond(ties: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
-    return {alias: kept for alias, kept in ties.items() if others.get(alias) != kept and others.get(kept) != alias}
+def _ties_beyond(one: TensorMap, other: TensorMap, names: Mapping[str, str]) -> dict[str, str]:
+    """Return the ties of `one` that are none in the other, whose names for its own are `names`."""
+    found = {}
+    for alias, kept in one.aliases.items():
+        there = {_stored(names[name], other) if name in names else None for name in (alias, kept)}
+        if len(there) > 1 or None in there:
+            found[alias] = kept
+    return found
