@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from weighttools import open as open_weights
 from weighttools.analyzers.axes import padded
 from weighttools.analyzers.compare.explain import explain
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext
-from weighttools.analyzers.compare.explain.questions import Asked, finish_states, merge_states
+from weighttools.analyzers.compare.explain.questions import PairQuestions, finish_states, merge_states
 from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.analyzers.compare.explain.sketch import numbers, sketch_question
 from weighttools.analyzers.compare.figures import compare_pairs
@@ -142,7 +143,7 @@ def test_a_sketch_is_the_product_with_its_random_matrix(shape: tuple[int, int]) 
     question = sketch_question(change, ExplanationContext())
     assert question is not None
     [state] = fold_blocks(
-        [Fold((pair.before, pair.after), Asked((("sketch", question),)))], merge_states, BlockSizes(1000, 7000)
+        [Fold((pair.before, pair.after), PairQuestions((("sketch", question),)))], merge_states, BlockSizes(1000, 7000)
     )
     long = max(shape)
     basis, _ = np.linalg.qr(numbers(0, long, question.width).astype(np.float64))
@@ -245,3 +246,34 @@ def test_names_are_shown_safe_for_a_terminal() -> None:
     weights = {"a\x1b[31m.weight": np.arange(1.0, 65.0)}
     [told] = explain(pairs_of(weights, {name: 0.9 * w for name, w in weights.items()}), ExplanationContext())
     assert "\x1b" not in told.text and "\\x1b[31m" in told.text
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A reader of a matrix that is nowhere: a hash of the position, and a product of two vectors of it."""
+
+    n_columns: int
+    share: float
+    granularity: int = 1
+
+    def __call__(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        at = np.arange(start, stop)
+        hashed = (at * 2654435761 % 4294967291 / 4294967291 - 0.5).astype(np.float32)
+        row, column = np.divmod(at, self.n_columns)
+        return hashed + np.float32(self.share) * np.cos(row * row % 1013).astype(np.float32) * np.sin(column).astype(
+            np.float32
+        )
+
+
+def test_memory_does_not_grow_with_a_pair() -> None:
+    """64 MB are read; what is held is blocks and a sketch."""
+    spec = Spec(DTYPES["float32"], (2048, 4096))
+    pair = Pair("a.weight", "a.weight", "name", Tensor(spec, Made(4096, 0.0)), Tensor(spec, Made(4096, 0.1)))
+    found = list(zip([pair], compare_pairs([pair]), strict=True))
+    explain([], ExplanationContext())
+    tracemalloc.start()
+    told = explain(found, ExplanationContext())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [one.code for one in told] == ["low-rank"] and told[0].evidence["rank"] == 1
+    assert peak < 50e6

@@ -24,7 +24,7 @@ ARITHMETIC = 1e-6
 """The error of products in float32, by the norm of the change: those of the factors, and those of the sketch."""
 
 
-class LowRank(NamedTuple):
+class RankedChange(NamedTuple):
     """A change of a rank, the energy of all of it and of the rest, and whether its spectrum clearly ends there."""
 
     change: ChangedPair
@@ -34,7 +34,7 @@ class LowRank(NamedTuple):
     is_clear: bool
 
 
-def low_rank(change: ChangedPair, found: SketchFigures) -> LowRank | None:
+def low_rank(change: ChangedPair, found: SketchFigures) -> RankedChange | None:
     """Return the rank of a change whose rest is no more than rounding makes; None of any other.
 
     Ranks of more than a quarter of the shorter side say nothing. Rounding is that of the new values, and of the change,
@@ -50,13 +50,13 @@ def low_rank(change: ChangedPair, found: SketchFigures) -> LowRank | None:
     if tail.energy > min(3 * noise, 0.3 * energy) or energy - tail.energy < LEAST_ENERGY * noise:
         return None
     is_clear = tail.drop == math.inf or math.log(tail.gap) >= CLEAR * math.log(tail.drop)
-    return LowRank(change, tail.rank, energy, tail.energy, is_clear)
+    return RankedChange(change, tail.rank, energy, tail.energy, is_clear)
 
 
 def explain_low_rank(findings: Findings) -> list[Explanation]:
     """Say which changes are of low rank, by what their modules are called."""
     found = [one for change, sketch in findings.open(CODE) if (one := low_rank(change, sketch))]
-    by_module: dict[str, list[LowRank]] = {}
+    by_module: dict[str, list[RankedChange]] = {}
     for one in found:
         by_module.setdefault(_module(one.change.name), []).append(one)
     modules = {module: sure for module, each in by_module.items() if (sure := _sure(each))}
@@ -71,7 +71,7 @@ def explain_low_rank(findings: Findings) -> list[Explanation]:
     ]
 
 
-def _sure(found: Sequence[LowRank]) -> list[LowRank]:
+def _sure(found: Sequence[RankedChange]) -> list[RankedChange]:
     """Return the changes of a module whose rank is sure: all where many agree, else those whose spectrum ends."""
     agree = len(found) >= AGREEING and len({one.rank for one in found}) == 1
     return [one for one in found if agree or one.is_clear]
@@ -89,7 +89,7 @@ def _module(name: str) -> str:
     return next((part for part in reversed(parts) if not part.isdigit() and part != "vars"), name)
 
 
-def _explanation(rank: int, modules: Sequence[str], found: Sequence[LowRank], is_alone: bool) -> Explanation:
+def _explanation(rank: int, modules: Sequence[str], found: Sequence[RankedChange], is_alone: bool) -> Explanation:
     names = tuple(one.change.name for one in found)
     energy, rest = (sum(each) for each in zip(*((one.energy, one.rest) for one in found), strict=True))
     least, share = min(one.rank for one in found), 1 - rest / energy

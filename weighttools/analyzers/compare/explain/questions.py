@@ -69,7 +69,7 @@ class Question(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PairQuestions:
     """Makes the states of all questions about a pair, each beside its question."""
 
     questions: tuple[tuple[str, Question], ...]
@@ -97,11 +97,11 @@ def finish_states(states: States) -> dict[str, Any]:
 
 def ask(changes: Sequence[ChangedPair], causes: Sequence[Cause], context: ExplanationContext) -> Answers:
     """Return the answers to what the causes ask about changed pairs; pairs that nothing is asked about are not read."""
-    asked: list[tuple[ChangedPair, Asked]] = []
+    asked: list[tuple[ChangedPair, PairQuestions]] = []
     for change in changes:
         each = ((cause.code, cause.asks(change, context)) for cause in causes if cause.asks and change.is_plain)
         if questions := tuple((code, question) for code, question in each if question is not None):
-            asked.append((change, Asked(questions)))
+            asked.append((change, PairQuestions(questions)))
     if not asked:
         return {}
     folds = [Fold((change.pair.before, change.pair.after), of) for change, of in asked]

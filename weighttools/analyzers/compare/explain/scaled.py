@@ -23,7 +23,7 @@ MOST_FACTORS = 4
 """Groups of one factor each that are told of one by one."""
 
 
-class Scaling(NamedTuple):
+class ScaledPair(NamedTuple):
     """A tensor that is the old one times a factor but for rounding, and how many elements it has."""
 
     name: str
@@ -61,7 +61,7 @@ def scale_question(change: ChangedPair, context: ExplanationContext) -> ScaleQue
 
 def explain_scaling(findings: Findings) -> list[Explanation]:
     """Say which changed tensors were multiplied by a factor, and by which."""
-    found = [Scaling(change.name, change.figures.n_elements, by) for change, by in findings.open(CODE)]
+    found = [ScaledPair(change.name, change.figures.n_elements, by) for change, by in findings.open(CODE)]
     order = {change.name: n for n, change in enumerate(findings.changes)}
     groups = [sorted(group, key=lambda one: order[one.name]) for group in grouped(found)]
     total = len(findings.changes)
@@ -70,10 +70,10 @@ def explain_scaling(findings: Findings) -> list[Explanation]:
     return [_one_factor(group, total) for group in groups]
 
 
-def grouped(found: Sequence[Scaling]) -> list[list[Scaling]]:
+def grouped(found: Sequence[ScaledPair]) -> list[list[ScaledPair]]:
     """Part tensors by factor: those of enough elements tell the factors, the others join where they agree."""
     tell = sorted((one for one in found if one.n_elements >= FEWEST), key=lambda one: one.by.factor)
-    groups: list[list[Scaling]] = []
+    groups: list[list[ScaledPair]] = []
     for one in tell:
         last = groups[-1][-1] if groups else None
         if last and one.by.factor - last.by.factor <= one.by.tolerance + last.by.tolerance:
@@ -89,17 +89,17 @@ def grouped(found: Sequence[Scaling]) -> list[list[Scaling]]:
     return groups
 
 
-def mean_factor(group: Sequence[Scaling]) -> float:
+def mean_factor(group: Sequence[ScaledPair]) -> float:
     """Return the factor of a group, by the weight of each in telling it."""
     weights = [1 / one.by.tolerance**2 for one in group]
     return sum(w * one.by.factor for w, one in zip(weights, group, strict=True)) / sum(weights)
 
 
-def _explained(group: Sequence[Scaling]) -> float:
+def _explained(group: Sequence[ScaledPair]) -> float:
     return 1 - sum(one.by.unexplained for one in group) / sum(one.by.energy for one in group)
 
 
-def _one_factor(group: Sequence[Scaling], total: int) -> Explanation:
+def _one_factor(group: Sequence[ScaledPair], total: int) -> Explanation:
     factor, share = mean_factor(group), _explained(group)
     names = tuple(one.name for one in group)
     is_shrink = 0 < factor < 1
@@ -116,7 +116,7 @@ def _one_factor(group: Sequence[Scaling], total: int) -> Explanation:
     return Explanation("uniform-shrink" if is_shrink else "scaled", text, names, evidence)
 
 
-def _own_factors(group: Sequence[Scaling], total: int) -> Explanation:
+def _own_factors(group: Sequence[ScaledPair], total: int) -> Explanation:
     factors, share = [one.by.factor for one in group], _explained(group)
     names = tuple(one.name for one in group)
     text = (

@@ -36,7 +36,7 @@ MOST_LINES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Zeros:
+class NewZeros:
     """What a block tells.
 
     Parameters
@@ -61,9 +61,9 @@ class Zeros:
     rows: RowSums | None
     columns: Array | None
 
-    def merge(self, other: Zeros) -> Zeros:
+    def merge(self, other: NewZeros) -> NewZeros:
         """Return what both tell of one tensor; the other follows."""
-        return Zeros(
+        return NewZeros(
             max(self.most_zeroed, other.most_zeroed),
             min(self.least_kept, other.least_kept),
             min(self.least_after, other.least_after),
@@ -98,12 +98,12 @@ class SparsityQuestion:
     n_changed: int
     dtype: DType
 
-    def of(self, block: SideBySide) -> Zeros:
+    def of(self, block: SideBySide) -> NewZeros:
         old, new = np.abs(block.old), np.abs(block.new)
         is_kept, was = new != 0, old != 0
         kept_old, kept_new, change = block.old[is_kept], block.new[is_kept], block.difference[is_kept]
         rows, columns = self._lines(was, is_kept, block.start)
-        return Zeros(
+        return NewZeros(
             float(np.max(old[~is_kept], initial=0.0)),
             float(np.min(old[is_kept], initial=np.inf)),
             float(np.min(new[is_kept], initial=np.inf)),
@@ -121,15 +121,15 @@ class SparsityQuestion:
         of_rows = np.stack([before.sum(axis=1), after.sum(axis=1)], axis=1)
         return RowSums(first, of_rows), np.stack([before.sum(axis=0), after.sum(axis=0)], axis=1)
 
-    def merge(self, first: Zeros, second: Zeros) -> Zeros:
+    def merge(self, first: NewZeros, second: NewZeros) -> NewZeros:
         return first.merge(second)
 
-    def finish(self, state: Zeros) -> SparsityFigures:
+    def finish(self, state: NewZeros) -> SparsityFigures:
         pattern, details = self._pattern(state)
         kept, factor = self._kept(state)
         return SparsityFigures(pattern, details, kept, factor, state.most_zeroed, state.least_kept, state.least_after)
 
-    def _pattern(self, state: Zeros) -> tuple[str, dict[str, object]]:
+    def _pattern(self, state: NewZeros) -> tuple[str, dict[str, object]]:
         for what, lines in (("rows", state.rows.values if state.rows else None), ("columns", state.columns)):
             if lines is not None and (emptied := self._emptied(lines)).size:
                 return what, {"n_lines": len(emptied), "of_lines": len(lines), "run": _run(emptied)}
@@ -146,7 +146,7 @@ class SparsityQuestion:
         is_all = int(lines[emptied, 0].sum()) == self.n_zeroed and not emptied.all()
         return np.flatnonzero(emptied) if is_all else np.empty(0, np.intp)
 
-    def _kept(self, state: Zeros) -> tuple[str, float]:
+    def _kept(self, state: NewZeros) -> tuple[str, float]:
         """Return whether what is not 0 is the same, times a factor, or neither; and the factor."""
         if self.n_changed == self.n_zeroed:
             return "same", 1.0

@@ -12,7 +12,7 @@ NOT_WHITE = 4.0
 """How far above the edge of white noise the largest square of noise that is not white may lie."""
 
 
-class Tail(NamedTuple):
+class PartedSpectrum(NamedTuple):
     """A spectrum parted in two.
 
     Parameters
@@ -34,7 +34,7 @@ class Tail(NamedTuple):
     departure: float
 
 
-def parted(found: SketchFigures, noise: float = 0.0) -> Tail | None:
+def parted(found: SketchFigures, noise: float = 0.0) -> PartedSpectrum | None:
     """Return the smallest rank beyond which a sketch looks like white noise; None where there is no such rank.
 
     Parameters
@@ -64,7 +64,7 @@ def parted(found: SketchFigures, noise: float = 0.0) -> Tail | None:
         edge = (math.sqrt(rest_side) + math.sqrt(rest_width)) ** 2 / (side * width)
         if squares[rank] <= edge * max(slack * energy, NOT_WHITE * noise):
             gap, drop = (squares[n] / squares[rank] if squares[rank] else math.inf for n in (max(rank - 1, 0), 0))
-            return Tail(rank, energy, gap, drop, _departure(squares[rank:], rest_side))
+            return PartedSpectrum(rank, energy, gap, drop, _departure(squares[rank:], rest_side))
         left = max(0.0, left - squares[rank])
     return None
 

@@ -11,7 +11,13 @@ import numpy as np
 
 from weighttools.analyzers.axes import padded
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext, Findings
-from weighttools.analyzers.compare.explain.questions import Asked, SideBySide, States, finish_states, merge_states
+from weighttools.analyzers.compare.explain.questions import (
+    PairQuestions,
+    SideBySide,
+    States,
+    finish_states,
+    merge_states,
+)
 from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.analyzers.compare.explain.wording import listed
 from weighttools.analyzers.compare.pair import Explanation, Pair
@@ -131,7 +137,7 @@ def _is_lengthened(pair: Pair) -> bool:
 def _shared_rows(pair: Pair) -> Fold[States]:
     n = min(pair.before.shape[0], pair.after.shape[0])
     sides = tuple(side.sliced(slice(0, n)) if side.shape[0] > n else side for side in (pair.before, pair.after))
-    return Fold(sides, Asked(((CODE, RowsQuestion(pair.after.n_elements // pair.after.shape[0])),)))
+    return Fold(sides, PairQuestions(((CODE, RowsQuestion(pair.after.n_elements // pair.after.shape[0])),)))
 
 
 def _rest(found: RowChanges) -> str | None:
