@@ -57,7 +57,7 @@ def assert_are_numpys(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any])
     assert found.n_zeroed == int(((y == 0) & (x != 0)).sum())
     if finite.any():
         assert found.max_abs == distance[finite].max()
-        assert found.max_at is not None and distance[found.max_at] == found.max_abs and finite[found.max_at]
+        assert found.max_at is not None and found.max_at == int(np.flatnonzero(finite & (distance == found.max_abs))[0])
     else:
         assert found.max_abs is None and found.max_at is None
     long_x, long_y = (np.abs(one[finite]).astype(np.longdouble) for one in (x, y))
@@ -98,6 +98,26 @@ def test_large_blocks_are_numpys(dtype: Any, spoil: str) -> None:
         after[1000:1010] = values[spoil]
         before[5000:5010] = values[spoil]
     assert_are_numpys(before, after)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_tolerances_in_large_blocks_are_those_of_isclose(dtype: Any) -> None:
+    rng = np.random.default_rng(4)
+    before = rng.standard_normal(300_001).astype(dtype)
+    after = (before.astype(np.float64) * (1 + 1e-2 * rng.standard_normal(before.size))).astype(dtype)
+    for rtol, atol in ((1e-2, 0.0), (0.0, 1e-2), (1e-3, 1e-2), (0.0, 10.0), (2.0**-7, 0.0)):
+        near = np.isclose(wide(after), wide(before), rtol=rtol, atol=atol)
+        assert figures(before, after, rtol=rtol, atol=atol).n_beyond == int((~near).sum())
+
+
+def test_the_greatest_differences_that_are_equal_in_float32_are_told_apart() -> None:
+    """One is greater by less than float32 holds, and of equal ones the first counts, of either sign."""
+    before, after = np.zeros(300_000, np.float32), np.zeros(300_000, np.float32)
+    after[[70_000, 90_000, 250_000]] = [3.0, -3.0, 3.0]
+    before[90_000] = 2.0**-30
+    found = figures(before, after)
+    assert (found.max_abs, found.max_at) == (3 + 2.0**-30, 90_000)
+    assert figures(before * 0, after).max_at == 70_000 and figures(before * 0, -after).max_at == 70_000
 
 
 def test_long_integers_are_compared_as_integers() -> None:

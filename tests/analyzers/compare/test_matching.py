@@ -40,8 +40,8 @@ def test_every_name_is_accounted_for(old: TensorMap, new: TensorMap) -> None:
     pairs = [(old.aliases.get(p.old, p.old), new.aliases.get(p.new, p.new)) for p in found.pairs]
     assert len(pairs) == len(set(pairs)) and set(pairs) == expected
     assert {*found.removed, *found.lost} >= {*old, *old.aliases} - shared - old.aliases.keys()
-    assert {name for name in found.removed} == set(old) - {one for one, _ in expected}
-    assert {name for name in found.added} == set(new) - {one for _, one in expected}
+    assert set(found.removed) == set(old) - {one for one, _ in expected}
+    assert set(found.added) == set(new) - {one for _, one in expected}
     same_names = {*old, *old.aliases} == {*new, *new.aliases}
     assert (not (found.removed or found.added or found.lost or found.gained)) == same_names
 

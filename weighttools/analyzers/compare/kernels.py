@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weighttools.analyzers.compare.state import PairState, PairSums
-from weighttools.analyzers.kernels import blocked, careful
-from weighttools.analyzers.moments import safe_scale
+from weighttools.analyzers.compare.exact import count_beyond, equal_state, exact_state
+from weighttools.analyzers.compare.quick import quick_state
+from weighttools.analyzers.compare.state import PairState
+from weighttools.analyzers.kernels import careful
 from weighttools.core.fold import Blocks
 from weighttools.core.scratch import Scratch
 
@@ -22,14 +21,21 @@ def state(blocks: Blocks, rtol: float, atol: float) -> PairState:
     """Return the state of a block; see `PairFigures` for what it tells."""
     (before, after), start, scratch = blocks
     n_bits = count_bits(before, after, scratch) if before.dtype == after.dtype else None
-    is_plain = not (rtol or atol) and before.size > careful.SMALL
-    if is_plain and {before.dtype.name, after.dtype.name} <= careful.FAST_DTYPES:
-        found = fast(before, after, start, n_bits, scratch)
+    if before.size > careful.SMALL and {before.dtype.name, after.dtype.name} <= careful.FAST_DTYPES:
+        found = quick_state(before, after, start, n_bits, scratch)
         if found is not None:
-            return found
+            return _with_beyond(found, before, after, rtol, atol)
     if n_bits == 0:
-        return unchanged(after, start)
-    return exact(before, after, start, rtol, atol)._replace(n_bits=n_bits)
+        return equal_state(after, start)
+    return exact_state(before, after, start, rtol, atol)._replace(n_bits=n_bits)
+
+
+def _with_beyond(found: PairState, before: Array, after: Array, rtol: float, atol: float) -> PairState:
+    """Count the differences that tolerances do not cover, unless the greatest tells that there are none."""
+    if not (rtol or atol):
+        return found
+    is_near = found.max_abs is not None and found.max_abs <= atol
+    return found._replace(n_beyond=0 if is_near else count_beyond(before, after, rtol, atol))
 
 
 def count_bits(before: Array, after: Array, scratch: Scratch) -> int:
@@ -45,183 +51,3 @@ def _patterns(values: Array) -> Array:
     if values.dtype.itemsize == 16:
         return values.view(np.uint64).reshape(-1, 2)
     return values.view(f"u{values.dtype.itemsize}")
-
-
-def fast(before: Array, after: Array, start: int, n_bits: int | None, scratch: Scratch) -> PairState | None:
-    """Return the state of finite values by float32 arithmetic; None where a magnitude does not allow it.
-
-    PairSums are those of `weighttools.analyzers.kernels.blocked`, within 1e-7 of themselves; counts and the greatest
-    difference are exact, since a difference in float32 is 0 only of equal values, and the greatest few are taken again.
-    """
-    a, b = _float32(before, "before", scratch), _float32(after, "after", scratch)
-    top_a, top_b = _greatest(a), _greatest(b)
-    if not (_is_safe(top_a, before) and _is_safe(top_b, after)):
-        return None
-    sq_a = blocked.sum_of_products(a, a)
-    zeros_a = _zeros(a, scratch)
-    if n_bits == 0:
-        return PairState(a.size, 0, 0, 0, 0, zeros_a, zeros_a, 0, 0.0, start, PairSums(0.0, sq_a, sq_a, sq_a))
-    d = np.subtract(b, a, out=scratch.get("pair difference", np.float32, a.size))
-    top, at = _greatest_difference(before, after, d)
-    if top and top < blocked.LEAST_SAFE:
-        return None
-    n_changed = int(np.count_nonzero(d))
-    zeros_b = _zeros(b, scratch)
-    zeroed = int(np.count_nonzero(a[b == 0])) if zeros_b else 0
-    sums = PairSums(blocked.sum_of_products(d, d), sq_a, blocked.sum_of_products(b, b), blocked.sum_of_products(a, b))
-    return PairState(a.size, n_bits, n_changed, n_changed, 0, zeros_a, zeros_b, zeroed, top, start + at, sums)
-
-
-def _float32(values: Array, which: str, scratch: Scratch) -> Array:
-    if values.dtype == np.float32:
-        return values
-    x = scratch.get(f"pair {which}", np.float32, values.size)
-    np.copyto(x, blocked.DECODERS[values.dtype.name](values, scratch))
-    return x
-
-
-def _greatest(x: Array) -> float:
-    return max(-float(np.minimum.reduce(x)), float(np.maximum.reduce(x)))
-
-
-def _is_safe(top: float, values: Array) -> bool:
-    limit = blocked.LIMITS.get(values.dtype.name, blocked.GREATEST_SAFE)
-    return top == 0 or blocked.LEAST_SAFE <= top <= limit
-
-
-def _zeros(x: Array, scratch: Scratch) -> int:
-    return int(np.count_nonzero(np.equal(x, 0, out=scratch.get("pair mask", np.bool_, x.size))))
-
-
-def _greatest_difference(before: Array, after: Array, d: Array) -> tuple[float, int]:
-    """Return the greatest magnitude of a difference in float64, and where the first such is, from those in float32."""
-    top = _greatest(d)
-    if not top:
-        return 0.0, 0
-    near = np.float32(top * (1 - 2.0**-20))
-    at = np.flatnonzero((d >= near) | (d <= -near))
-    exact_ones = np.abs(after[at].astype(np.float64) - before[at].astype(np.float64))
-    first = int(np.argmax(exact_ones))
-    return float(exact_ones[first]), int(at[first])
-
-
-def unchanged(values: Array, start: int) -> PairState:
-    """Return the state of a block whose bits are the same on both sides."""
-    at = range(start, start + values.size, careful.CHUNK)
-    parts = (_equal_chunk(x, first) for x, first in zip(careful.chunks(values), at, strict=True))
-    return reduce(PairState.merge, parts, PairState(0, 0))
-
-
-def _equal_chunk(x: Array, start: int) -> PairState:
-    finite = np.isfinite(x)
-    kept = x if finite.all() else x[finite]
-    _, _, sums = _of_finite(kept, kept, np.zeros_like(kept))
-    n_zero = x.size - int(np.count_nonzero(x))
-    top, at = (0.0, start + int(np.argmax(finite))) if kept.size else (None, None)
-    return PairState(x.size, 0, 0, 0, x.size - kept.size, n_zero, n_zero, 0, top, at, sums)
-
-
-def exact(before: Array, after: Array, start: int, rtol: float, atol: float) -> PairState:
-    """Return the state of a block in float64, `careful.CHUNK` elements at a time; bits are not counted."""
-    parts = []
-    for first in range(0, before.size, careful.CHUNK):
-        cut = slice(first, first + careful.CHUNK)
-        parts.append(_chunk(before[cut], after[cut], start + first, rtol, atol))
-    return reduce(PairState.merge, parts, PairState(0, 0))
-
-
-class _Sides(NamedTuple):
-    """Elements of both sides as float64 or complex128, their differences' magnitudes, and where values differ."""
-
-    before: Array
-    after: Array
-    difference: Array
-    is_changed: Array
-
-
-def _chunk(before: Array, after: Array, start: int, rtol: float, atol: float) -> PairState:
-    x, y, d, is_changed = _sides(before, after)
-    finite = np.isfinite(x) & np.isfinite(y)
-    is_nan = np.isnan(x) & np.isnan(y)
-    is_changed &= ~is_nan
-    near = (d <= atol + rtol * np.abs(x)) & finite
-    top, at, sums = _of_finite(x[finite], y[finite], d[finite])
-    return PairState(
-        x.size,
-        0,
-        int(np.count_nonzero(is_changed)),
-        int(np.count_nonzero(is_changed & ~near)),
-        x.size - int(np.count_nonzero(finite)),
-        int(np.count_nonzero(x == 0)),
-        int(np.count_nonzero(y == 0)),
-        int(np.count_nonzero((y == 0) & (x != 0))),
-        top,
-        None if at is None else start + int(np.flatnonzero(finite)[at]),
-        sums,
-    )
-
-
-def _of_finite(x: Array, y: Array, d: Array) -> tuple[float | None, int | None, PairSums]:
-    """Return the greatest difference, where it is, and the sums, of values that are finite on both sides."""
-    if not d.size:
-        return None, None, PairSums()
-    at = int(np.argmax(d))
-    a, b = np.abs(x), np.abs(y)
-    scale = safe_scale(math.frexp(max(float(a.max()), float(b.max())))[1])
-    if scale:
-        x, y, a, b, shrunk = (_scaled(one, -scale) for one in (x, y, a, b, d))
-    else:
-        shrunk = d
-    product = (x * np.conj(y)).real
-    sums = (careful.dot(shrunk, shrunk), careful.dot(a, a), careful.dot(b, b), float(np.add.reduce(product)))
-    return float(d[at]), at, PairSums(*sums, scale)
-
-
-def _scaled(x: Array, by: int) -> Array:
-    if x.dtype.kind == "c":
-        found: Array = np.ldexp(x.real, by) + 1j * np.ldexp(x.imag, by)
-        return found
-    return np.ldexp(x, by)
-
-
-def _sides(before: Array, after: Array) -> _Sides:
-    """Widen both sides, and say where they differ; 64-bit integers are compared as integers."""
-    x, y = _wide(before), _wide(after)
-    if before.dtype.kind in "iu" and after.dtype.kind in "iu" and _is_long(before, after):
-        return _Sides(x, y, _integer_distances(before, after), before != after)
-    is_changed, distances = x != y, y - x
-    if _is_long(before, after):
-        x_rest, y_rest = _rounded_off(before, x), _rounded_off(after, y)
-        is_changed |= (x_rest != 0) | (y_rest != 0)
-        distances = distances + (y_rest - x_rest)
-    return _Sides(x, y, np.abs(distances), is_changed)
-
-
-def _wide(values: Array) -> Array:
-    if values.dtype.kind == "c":
-        return values.astype(np.complex128)
-    return next(careful.chunks(values)) if values.size else values.astype(np.float64)
-
-
-def _is_long(*sides: Array) -> bool:
-    return any(side.dtype.kind in "iu" and side.dtype.itemsize == 8 for side in sides)
-
-
-def _integer_distances(before: Array, after: Array) -> Array:
-    """Return how far integers lie apart, rounded once from the exact difference."""
-    is_less = before < after
-    a, b = before.astype(np.uint64), after.astype(np.uint64)  # modulo 2**64, in which the distance is exact
-    return np.where(is_less, b - a, a - b).astype(np.float64)
-
-
-def _rounded_off(values: Array, wide: Array) -> Array:
-    """Return by how much 64-bit integers are more than the float64 next to them; nothing of other dtypes.
-
-    An integer of which something is rounded off equals no float: floats next to it are floats next to float64 too.
-    """
-    if values.dtype.kind not in "iu" or values.dtype.itemsize < 8:
-        return np.zeros(values.size)
-    high = np.floor(wide * 2.0**-32)
-    low = wide - high * 2.0**32
-    near = (high.astype(np.int64).view(np.uint64) << np.uint64(32)) + low.astype(np.uint64)  # modulo 2**64
-    return (values.astype(np.uint64) - near).view(np.int64).astype(np.float64)

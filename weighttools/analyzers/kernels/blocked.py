@@ -75,12 +75,12 @@ def float32_below(value: float) -> float:
     return float(near if float(near) <= value else np.nextafter(near, np.float32(-math.inf)))
 
 
-def _as_is(values: Array, scratch: Scratch) -> Array:
+def _as_is(values: Array, scratch: Scratch, room: str = "decoded") -> Array:
     return values
 
 
-def _widened(values: Array, scratch: Scratch) -> Array:
-    x = scratch.get("decoded", np.float32, values.size)
+def _widened(values: Array, scratch: Scratch, room: str = "decoded") -> Array:
+    x = scratch.get(room, np.float32, values.size)
     np.copyto(x, values)
     return x
 
@@ -88,12 +88,12 @@ def _widened(values: Array, scratch: Scratch) -> Array:
 _HALF_MASK = np.int32(-0x70002000)  # 0x8fffe000: sign, exponent and mantissa after the shift
 
 
-def _half(values: Array, scratch: Scratch) -> Array:
+def _half(values: Array, scratch: Scratch, room: str = "decoded") -> Array:
     """Return float16 as float32: move the bits into place, and make up for the smaller exponent bias by 2**112.
 
     Inf and NaN come out as finite numbers from 65,536 on.
     """
-    x = scratch.get("decoded", np.float32, values.size)
+    x = scratch.get(room, np.float32, values.size)
     bits = x.view(np.int32)
     np.copyto(bits, values.view(np.int16))
     np.left_shift(bits, 13, out=bits)
@@ -101,5 +101,6 @@ def _half(values: Array, scratch: Scratch) -> Array:
     return np.multiply(x, np.float32(2.0**112), out=x)
 
 
-DECODERS: dict[str, Callable[[Array, Scratch], Array]] = {"float32": _as_is, "bfloat16": _widened, "float16": _half}
+DECODERS: dict[str, Callable[..., Array]] = {"float32": _as_is, "bfloat16": _widened, "float16": _half}
+"""Each of (values, scratch, room): what gives them as float32, in the buffer called `room` where they are not yet."""
 LIMITS = {"float16": 65504.0}
