@@ -32,7 +32,8 @@ class Option(NamedTuple):  # made faster than a dataclass, and every command mak
     help
         One line for ``--help``.
     flags
-        How the command line spells it; by default ``--name``, with dashes.
+        How the command line spells it; by default ``--name``, with dashes. What holds unless it is turned off has
+        ``--no-name`` besides.
     least, most
         The range of a number, ends included.
     above, below
