@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.scale import scale as scale
     from weighttools.verbs.spectrum import spectrum as spectrum
     from weighttools.verbs.stats import stats as stats
+    from weighttools.verbs.trace import trace as trace
     from weighttools.verbs.verify import verify as verify
 
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
     "check": "weighttools.verbs.check",
     "diff": "weighttools.verbs.diff",
     "hash": "weighttools.verbs.hash",
+    "trace": "weighttools.verbs.trace",
     "verify": "weighttools.verbs.verify",
     "estimate": "weighttools.verbs.estimate",
     "spectrum": "weighttools.verbs.spectrum",

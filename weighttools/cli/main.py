@@ -24,6 +24,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Compare": {
         "diff": ("weighttools.cli.diff:diff", "Say what differs between two checkpoints, and why."),
+        "trace": ("weighttools.cli.trace:trace", "Trace how weights moved over the checkpoints of a run."),
         "hash": ("weighttools.cli.hash:hash_", "Fingerprint what a checkpoint holds."),
         "verify": ("weighttools.cli.verify:verify", "Verify a checkpoint against a manifest, or a cache."),
     },

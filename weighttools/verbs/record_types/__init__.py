@@ -14,6 +14,7 @@ from weighttools.verbs.record_types.comparing import (
     DiffRecord,
     ExplanationRow,
     FileHash,
+    FirstNotFinite,
     HashRecord,
     MetadataEntry,
     NamedSpec,
@@ -23,6 +24,10 @@ from weighttools.verbs.record_types.comparing import (
     Reshaped,
     TensorHash,
     Ties,
+    TracedCheckpoint,
+    TraceFigures,
+    TraceRecord,
+    TraceRow,
     VerifyRecord,
 )
 from weighttools.verbs.record_types.findings import (
@@ -83,6 +88,7 @@ __all__ = [
     "FileHash",
     "FileLayout",
     "FindingRow",
+    "FirstNotFinite",
     "FixedIndex",
     "FormatRow",
     "GroupRow",
@@ -115,6 +121,10 @@ __all__ = [
     "TensorHash",
     "TensorRow",
     "Ties",
+    "TraceFigures",
+    "TraceRecord",
+    "TraceRow",
+    "TracedCheckpoint",
     "TrainRow",
     "VerifyRecord",
 ]
