@@ -58,6 +58,7 @@ def test_a_merged_lora_is_told_with_its_rank(model: torch.nn.Module, dtype: torc
 
     import peft
 
+    torch.manual_seed(0)
     base = copy.deepcopy(model).to(dtype)
     old = saved(tmp_path / "old.safetensors", base, dtype)
     adapted = peft.get_peft_model(base, peft.LoraConfig(r=16, target_modules=["query", "value"]))
