@@ -41,9 +41,11 @@ def diff(before: str, after: str, quiet: bool, style: str, as_json: bool, **sett
       weighttools diff checkpoint/ model.gguf --rtol 1e-2
       weighttools diff old/ new/ --by module --sort rel_l2 --top 10
       weighttools diff a.pt b.safetensors --map 'module.*=*' -q && echo same
+      weighttools diff base.safetensors average.safetensors --and tuned.safetensors
     """
     from weighttools.verbs.diff import diff as verb
 
+    settings["explain"] = settings["explain"] and not quiet
     with options.late_progress("diff") as (planned, done):
         record: Record = verb(before, after, **settings, planned=planned, progress=done)
     if not quiet:

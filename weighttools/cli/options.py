@@ -66,7 +66,8 @@ def declared(*options: Option, **completing: Completer) -> Callable[[F], F]:
 def _made(one: Option, complete: Completer | None) -> Callable[[F], F]:
     how: dict[str, Any] = {"help": one.help, "show_default": one.shows_default, "required": one.required}
     if one.kind is bool:
-        return click.option(*one.spellings, one.name, is_flag=True, **how)
+        on = [f"{on}/--no-{on[2:]}" for on in one.spellings] if one.default else one.spellings
+        return click.option(*on, one.name, is_flag=True, default=bool(one.default), **how)
     how["shell_complete"] = complete_names if one.metavar == "PATTERN" else complete
     if not one.many and not one.required:
         how["default"] = ",".join(map(str, one.default)) if one.by_commas else one.default

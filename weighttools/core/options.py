@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
+from weighttools.core.record import as_record
 from weighttools.errors import SpecError, option
 
 P = ParamSpec("P")
@@ -31,7 +32,8 @@ class Option(NamedTuple):  # made faster than a dataclass, and every command mak
     help
         One line for ``--help``.
     flags
-        How the command line spells it; by default ``--name``, with dashes.
+        How the command line spells it; by default ``--name``, with dashes. What holds unless it is turned off has
+        ``--no-name`` besides.
     least, most
         The range of a number, ends included.
     above, below
@@ -154,7 +156,7 @@ def takes(*options: Option) -> Callable[[Callable[P, R]], Callable[P, R]]:
             for name, value in given.items():
                 if name in known:
                     known[name].check(value)
-            return function(*args, **given)
+            return cast("R", as_record(function(*args, **given)))
 
         checked.__dict__["options"] = options
         return checked

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from weighttools.core.options import Option, takes
@@ -35,6 +36,11 @@ OPTIONS = (
     Option("where", metavar="CONDITION", help="Show rows that meet it: 'rel_l2 > 0.1 and dtype == bf16'."),
     Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
     Option("top", int, least=0, help="Show this many rows."),
+    Option("explain", bool, True, "Look for what explains the changes; changed tensors are read again."),
+    Option(
+        "others", default=(), many=True, metavar="C", flags=("--and",), is_path=True,
+        help="Another checkpoint, which B may be a mean of with A: a moving average, a soup. Repeatable.",
+    ),
     *TAKING,
     *THREADS,
     *KERNEL,
@@ -57,6 +63,8 @@ def diff(
     where: str | None = None,
     sort: str | None = None,
     top: int | None = None,
+    explain: bool = True,
+    others: Sequence[PathLike | TensorMap] = (),
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     assume: str | None = None,
@@ -84,6 +92,11 @@ def diff(
         Rows for each changed tensor, or figures rolled up: see `stats`.
     where, sort, top
         Which rows to give, and in which order, as for `stats`.
+    explain
+        Say what explains the changes, each with its evidence, and nothing where that is not sure. Changed tensors are
+        read again for it, once; with tolerances, only those that are beyond them are looked at.
+    others
+        Further checkpoints, which the new one may be a weighted mean of with the old one; their tensors are read too.
     include, exclude
         As for `open`, of the names of either checkpoint.
     assume, root
@@ -147,6 +160,11 @@ def diff(
         "explanation": [],
     }
     record["notes"] = _notes(old, new, bool(record["metadata"]))
+    if explain:
+        known = _opened(others, assume, root)
+        found, notes = _explained(matching, changes, new, known, _Reading(threads, bool(rtol or atol)))
+        record["explanation"] = found
+        record["notes"] += notes
     counted = _Counted(bool(rtol or atol), not ignore_dtype, not ignore_metadata and _are_one_format(old, new))
     record["same"] = counted.is_same(record, matching, changes)
     return cast("DiffRecord", record)
@@ -187,6 +205,61 @@ def _compared(matching: Matching, tolerances: tuple[float, float], means: _Means
         window = 2 * (means.threads or engine.n_threads()) + 2
         figures = compare_pairs(matching.pairs, of, pool, window, means.progress)
         return [TensorChange(pair, one) for pair, one in zip(matching.pairs, figures, strict=True)]
+
+
+class _Reading(NamedTuple):
+    """How changed tensors are read again, and whether only those beyond a tolerance are."""
+
+    threads: int | None
+    is_tolerant: bool
+
+
+def _opened(
+    others: PathLike | TensorMap | Sequence[PathLike | TensorMap], assume: str | None, root: str | None
+) -> dict[str, TensorMap]:
+    """Open further checkpoints, by what to call them."""
+    from weighttools.core.tensormap import TensorMap
+    from weighttools.formats.opening import name_of
+
+    several = [others] if isinstance(others, (str, bytes, os.PathLike, TensorMap)) else others
+    found: dict[str, TensorMap] = {}
+    for n, one in enumerate(several, 1):
+        name = name_of(one)
+        found[f"{name} ({n})" if name in found else name] = open_checkpoint(one, assume=assume, root=root)
+    return found
+
+
+def _explained(
+    matching: Matching,
+    changes: Sequence[TensorChange],
+    new: TensorMap,
+    others: Mapping[str, TensorMap],
+    reading: _Reading,
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what explains the changes, and what to say of other checkpoints."""
+    counted = [c for c in changes if c.figures.n_changed and (c.figures.n_beyond or not reading.is_tolerant)]
+    if not (counted or matching.reshaped):
+        return [], []
+    from weighttools.analyzers.compare.explain import explain
+    from weighttools.analyzers.compare.explain.context import ExplanationContext
+    from weighttools.core import engine
+
+    n_bytes = sum(c.pair.before.spec.nbytes + c.pair.after.spec.nbytes for c in counted)
+    with engine.threads_for(n_bytes, reading.threads) as pool:
+        context = ExplanationContext(
+            unchanged=[change.pair for change in changes if not change.figures.n_changed],
+            reshaped=matching.reshaped,
+            names=new,
+            others=list(others.values()),
+            other_names=list(others),
+            executor=pool,
+        )
+        found = explain([(change.pair, change.figures) for change in counted], context)
+    rows = [{**one._asdict(), "tensors": list(one.tensors)} for one in found]
+    is_mean = any("weights" in one.evidence for one in found)
+    if is_mean or not others:
+        return rows, []
+    return rows, [f"the changed tensors are no weighted mean of the old ones and those of {' and '.join(others)}"]
 
 
 def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]:
