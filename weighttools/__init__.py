@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.formats import list_formats as list_formats
     from weighttools.verbs.generate import generate as generate
     from weighttools.verbs.get import get as get
+    from weighttools.verbs.hash import hash as hash
     from weighttools.verbs.init import init as init
     from weighttools.verbs.init_check import init_check as init_check
     from weighttools.verbs.inspect import inspect as inspect
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.scale import scale as scale
     from weighttools.verbs.spectrum import spectrum as spectrum
     from weighttools.verbs.stats import stats as stats
+    from weighttools.verbs.verify import verify as verify
 
 _HOMES = {
     "open": "weighttools.verbs.open",
@@ -57,6 +59,8 @@ _HOMES = {
     "get": "weighttools.verbs.get",
     "check": "weighttools.verbs.check",
     "diff": "weighttools.verbs.diff",
+    "hash": "weighttools.verbs.hash",
+    "verify": "weighttools.verbs.verify",
     "estimate": "weighttools.verbs.estimate",
     "spectrum": "weighttools.verbs.spectrum",
     "init_check": "weighttools.verbs.init_check",

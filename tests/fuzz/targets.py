@@ -17,8 +17,8 @@ import numpy as np
 import weighttools as wt
 from tests.conftest import ROOT
 from weighttools import formats
-from weighttools.analyzers.tree import outline
 from weighttools.core.tensormap import TensorMap
+from weighttools.core.tree import outline
 from weighttools.errors import WeighttoolsError
 from weighttools.formats import members_check
 from weighttools.io.source import Bytes
@@ -130,6 +130,7 @@ def attack(name: str, data: bytes) -> bool:
         _check_line(error)
         return False
     _refused(lambda: json.dumps(wt.inspect(tensor_map), allow_nan=False))
+    _refused(lambda: json.dumps(wt.inspect(tensor_map, layout=True), allow_nan=False))
     _refused(lambda: wt.params(tensor_map, by="module"))
     _refused(lambda: list(outline(tensor_map, None)))
     for dst in ("x.safetensors", "x.npz", "x.pt", "x.gguf", "x.h5", "x.msgpack", "x/"):

@@ -94,6 +94,7 @@ def test_records_of_every_option_are_as_declared(model: Path) -> None:
         (wt.spectrum(model, values=True), t.SpectrumRecord),
         (wt.init_check(model), t.InitCheckRecord),
         ({"rows": wt.list_formats()}, typing.TypedDict("Rows", {"rows": list[t.FormatRow]})),
+        (wt.inspect(model, layout=True), t.InspectRecord),
         ({"rows": codes()}, typing.TypedDict("Rows", {"rows": list[t.CodeRow]})),
     ]
     for record, kind in made:
@@ -115,3 +116,12 @@ def test_the_record_of_differences_is_as_declared(by: str) -> None:
     new = {"a.w": np.zeros(3), "b": np.ones(2, np.float32), "d": np.array(np.nan), "e": np.ones(4)}
     record = wt.diff(old, wt.TensorMap.from_arrays(new, {"k": "2"}, {"x": "b"}), by=by)
     assert_fits(json.loads(json.dumps(record, allow_nan=False)), t.DiffRecord, "diff")
+
+
+def test_records_of_hashing_and_verifying_are_as_declared(tmp_path: Path) -> None:
+    save_file({"w": np.ones(3)}, tmp_path / "m.safetensors")
+    target = tmp_path / "manifest.json"
+    found = wt.hash(tmp_path / "m.safetensors", files=True, manifest=target)
+    assert_fits(json.loads(json.dumps(found)), t.HashRecord, "hash")
+    save_file({"w": np.zeros(3)}, tmp_path / "m.safetensors")
+    assert_fits(json.loads(json.dumps(wt.verify(target))), t.VerifyRecord, "verify")

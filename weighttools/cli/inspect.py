@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,8 +14,8 @@ from weighttools.errors import printable
 from weighttools.verbs.inspect import OPTIONS
 
 if TYPE_CHECKING:
-    from weighttools.analyzers.tree import Line
     from weighttools.core.tensormap import TensorMap
+    from weighttools.core.tree import Line
 
 _MOST_LINES = 12
 """Lines of one kind in the headline: of values, and of what a loader would call."""
@@ -31,6 +31,7 @@ _COLUMNS = ("name", "dtype", "shape", "n_elements", "stored_bytes", "encoding")
 @options.output_format
 def inspect(
     paths: Sequence[str],
+    layout: bool,
     sort: str | None,
     depth: int | None,
     flat: bool,
@@ -49,16 +50,19 @@ def inspect(
       weighttools inspect model.safetensors
       weighttools inspect checkpoint/ --depth 2
       weighttools inspect model.safetensors -i '*.bias' --sort size
+      weighttools inspect model.safetensors --layout
       weighttools inspect model.safetensors --json | jq .n_parameters
     """
     from weighttools.verbs.inspect import inspect as verb
     from weighttools.verbs.open import open as open_checkpoint
 
     chosen = "json" if as_json else style
+    if layout and chosen not in ("table", "json"):
+        raise click.UsageError(f"--layout is shown with --format table or json, not {chosen}")
     listed = flat or bool(sort) or offsets or chosen != "table"
     maps = [open_checkpoint(path, **opening) for path in paths]
     records: list[Record] = [
-        {**verb(m, sort=sort, tensors=listed), "path": path} for m, path in zip(maps, paths, strict=True)
+        {**verb(m, layout=layout, sort=sort, tensors=listed), "path": path} for m, path in zip(maps, paths, strict=True)
     ]
     if chosen == "json":
         output.emit_json(records)
@@ -79,6 +83,10 @@ def _rows(records: Iterable[Record], chosen: str, offsets: bool) -> None:
 def _table(record: Record, lines: list[str], first: bool) -> None:
     output.echo(("" if first else "\n") + _headline(record) + "\n")
     output.echo("\n".join(lines))
+    if "layout" in record:
+        from weighttools.cli.layout import show
+
+        show(record["layout"])
     output.notes(record)
 
 
@@ -102,12 +110,38 @@ def _headline(record: Record) -> str:
         sizes = f"{output.short_size(masked['stored_bytes'])} for {output.short_size(masked['raw_bytes'])}"
         tensors = output.counted(masked["n_tensors"], "tensor")
         rows.append(("stored", f"{tensors} as bitmasks and values that are not 0: {sizes}"))
-    rows += [("metadata", f"{key}: {_clipped(str(value))}") for key, value in record["metadata"].items()]
+    rows += [("metadata", line) for line in _metadata(record)]
     rows += [("tied", f"{alias} = {kept}") for alias, kept in record["aliases"].items()]
     rows += [("values", text) for text in _shortened(_values(record["values"]))]
     rows += [("unpickling", text) for text in _shortened([_call(entry) for entry in record["foreign_globals"]])]
     labels = [label if i == 0 or rows[i - 1][0] != label else "" for i, (label, _) in enumerate(rows)]
     return "\n".join(f"{label:<10}  {printable(text)}" for label, (_, text) in zip(labels, rows, strict=True))
+
+
+def _metadata(record: Record) -> Iterator[str]:
+    """Yield the lines of the metadata; a text that is JSON as what it means, indented."""
+    known = record.get("expanded", {})
+    for key, value in record["metadata"].items():
+        if key in known:
+            yield f"{key}:"
+            yield from _shortened([f"  {_clipped(line)}" for line in _nested(known[key])])
+        else:
+            yield f"{key}: {_clipped(str(value))}"
+
+
+def _nested(value: Any, indent: str = "") -> Iterator[str]:
+    """Yield the lines of an object or array: an entry each, what lies within it below, indented."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in entries:
+        if isinstance(part, (dict, list)) and part and not _is_plain_list(part):
+            yield f"{indent}{key}:"
+            yield from _nested(part, indent + "  ")
+        else:
+            yield f"{indent}{key}: {part if isinstance(part, str) else output.short_json(part)}"
+
+
+def _is_plain_list(value: Any) -> bool:
+    return isinstance(value, list) and not any(isinstance(part, (dict, list)) for part in value)
 
 
 def _values(found: Record) -> list[str]:
@@ -154,7 +188,7 @@ def _flat_cells(row: Record, offsets: bool) -> list[str]:
 
 
 def _tree(tensor_map: TensorMap, depth: int | None) -> list[str]:
-    from weighttools.analyzers.tree import outline
+    from weighttools.core.tree import outline
 
     cells = (_tree_cells(line) for line in outline(tensor_map, depth))
     return output.table(["module", "dtype", "shape", "elements", "size"], cells, "   rr")

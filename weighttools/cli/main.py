@@ -24,6 +24,8 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Compare": {
         "diff": ("weighttools.cli.diff:diff", "Say what differs between two checkpoints, and why."),
+        "hash": ("weighttools.cli.hash:hash_", "Fingerprint what a checkpoint holds."),
+        "verify": ("weighttools.cli.verify:verify", "Verify a checkpoint against a manifest, or a cache."),
     },
     "Change": {
         "prune": ("weighttools.cli.prune:prune", "Set the least important weights to zero."),

@@ -53,6 +53,15 @@ def dump(value: Any) -> str:
     return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=True)
 
 
+def short_json(value: Any) -> str:
+    """Return a value as JSON in one line, its letters as they are.
+
+    >>> short_json([1, None, "é"])
+    '[1, null, "é"]'
+    """
+    return json.dumps(value, ensure_ascii=False)
+
+
 def emit_json(records: Sequence[Record]) -> None:
     """Print one object for one record, an array for several."""
     echo(dump(records[0] if len(records) == 1 else list(records)))

@@ -248,3 +248,18 @@ UNSTORED_BYTES = 4 << 20
 
 PROTOBUF_FIELDS = 2_000_000
 """Fields walked in one file; the graphs of the largest models have some hundred thousand."""
+
+GAPS_LOOKED_AT = 1_000_000
+"""Gaps between tensors of a file that are looked at to tell padding: a GGUF file has one for each tensor."""
+
+PADDING_LOOKED_AT = 4096
+"""Bytes of a gap that is padding if they are zero: alignments are 8 to 64, and a page at the most."""
+
+FIRST_ELEMENTS = 1 << 16
+"""Elements that are decoded to show a tensor's first few: none are shown where a block or deflated member has more."""
+
+EXPANDED_BYTES = 1 << 20
+"""Characters of all texts of metadata that are parsed as JSON: training settings have some thousand."""
+
+EXPANDED_DEPTH = 32
+"""Levels of such a text: settings have three or four."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 
+from weighttools.core.record import as_record
 from weighttools.errors import SpecError, option
 
 P = ParamSpec("P")
@@ -155,7 +156,7 @@ def takes(*options: Option) -> Callable[[Callable[P, R]], Callable[P, R]]:
             for name, value in given.items():
                 if name in known:
                     known[name].check(value)
-            return function(*args, **given)
+            return cast("R", as_record(function(*args, **given)))
 
         checked.__dict__["options"] = options
         return checked

@@ -15,6 +15,7 @@ from weighttools.core import plan
 from weighttools.core.dtypes import DType
 from weighttools.core.spec import Reader, Span
 from weighttools.core.strides import is_contiguous
+from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
     from weighttools.core.spec import Array
@@ -75,11 +76,17 @@ class Raw:
         return self.dtype.nbytes(stop) - start * self.dtype.bits // 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """An array in memory."""
+    """An array in memory; equal to another if it is the very same array."""
 
     array: Array
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Held) and self.array is other.array
+
+    def __hash__(self) -> int:
+        return id(self.array)
 
     @property
     def granularity(self) -> int:
@@ -109,6 +116,63 @@ class Elementwise:
     def band(self) -> int:
         """As the reader's own; see `Strided.band`."""
         return getattr(self.reader, "band", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """`fn`, a user's, applied to each block of `reader`: what it returns is looked at.
+
+    Raises
+    ------
+    SpecError
+        It is not as many elements, or not of `dtype`.
+    """
+
+    reader: Reader
+    fn: Callable[[Array], Array]
+    dtype: DType
+
+    @property
+    def granularity(self) -> int:
+        return self.reader.granularity
+
+    def __call__(self, start: int, stop: int) -> Array:
+        import numpy as np
+
+        block = np.array(self.reader(start, stop))  # a copy, which fn may change
+        n_elements, found = block.size, np.asarray(self.fn(block))
+        if found.shape != (n_elements,) or found.dtype.name != self.dtype.name:
+            fact = (
+                f"the function gives {found.dtype.name} of shape {found.shape} for a block of {n_elements:,} elements"
+            )
+            raise SpecError(fact, expected=f"{self.dtype.name} of shape ({n_elements},), element by element")
+        native: Array = found.astype(self.dtype.numpy, copy=False)
+        return native
+
+    @property
+    def band(self) -> int:
+        """As the reader's own; see `Strided.band`."""
+        return getattr(self.reader, "band", 1)
+
+
+def applied_dtype(fn: Callable[[Array], Array], dtype: DType) -> DType:
+    """Return the dtype that a user's function makes of another, which it is asked for by a block of no elements.
+
+    Raises
+    ------
+    SpecError
+        It does not give as many elements, or no numbers.
+    """
+    import numpy as np
+
+    from weighttools.core.arrays import array_of
+    from weighttools.core.dtypes import from_numpy
+
+    found = array_of(fn(np.empty(0, dtype.numpy)))
+    if found.shape != (0,):
+        fact = f"the function gives shape {found.shape} for a block of 0 elements"
+        raise SpecError(fact, expected="as many elements as it is given, each for itself")
+    return from_numpy(found.dtype)
 
 
 @dataclass(frozen=True, slots=True)

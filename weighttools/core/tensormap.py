@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,16 +96,23 @@ class TensorMap(Mapping[str, Tensor]):
     def from_arrays(
         cls, arrays: Mapping[str, Any], metadata: Mapping[str, Any] = _NOTHING, aliases: Mapping[str, str] = _NOTHING
     ) -> TensorMap:
-        """Make a map of arrays in memory (NumPy arrays, or anything `numpy.asarray` takes).
+        """Make a map of arrays in memory, and of tensors; arrays are held, not copied.
+
+        Parameters
+        ----------
+        arrays
+            Name to what `Tensor.from_array` takes, or to a `Tensor`.
+        metadata, aliases
+            As of the map.
 
         Raises
         ------
         SpecError
-            An array holds no plain numbers.
+            An array holds no plain numbers, or a name is no string.
         """
-        import numpy as np
+        from weighttools.core.union import tensors_of
 
-        return cls({name: _held(np.asarray(array)) for name, array in arrays.items()}, metadata, aliases)
+        return cls(tensors_of(arrays), metadata, aliases)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -173,21 +180,43 @@ class TensorMap(Mapping[str, Tensor]):
     def select(self, *include: str, exclude: Sequence[str] = ()) -> TensorMap:
         """Keep the tensors whose names match a pattern of `include` (default: all) and none of `exclude`.
 
+        An alias of a tensor that is kept is kept too, unless `exclude` matches it; of one that is not, it takes the
+        place if it is itself chosen.
+
         Raises
         ------
         TensorNotFoundError
             A pattern matches nothing.
         """
-        return self.keep(patterns.matching_names(self._tensors, include, exclude)) if include or exclude else self
+        if not include and not exclude:
+            return self
+        names = [*self._tensors, *self._aliases]
+        chosen = set(patterns.matching_names(names, include, exclude))
+        gone = patterns.matching(names, exclude) if exclude and self._aliases else set()
+        return self._chosen(chosen, gone)
 
     def drop(self, *exclude: str) -> TensorMap:
-        """Leave out the tensors whose names match a pattern; an alias of one that goes, goes too."""
+        """Leave out the names that match a pattern; a tensor that has another name, an alias, stays by that."""
         return self.select(exclude=exclude)
 
     def keep(self, names: Iterable[str]) -> TensorMap:
         """Keep the tensors called `names`, in their order, and the ties to them."""
         tensors = {name: self._tensors[name] for name in names}
         aliases = {alias: kept for alias, kept in self._aliases.items() if kept in tensors}
+        return self.replace(tensors=tensors, aliases=aliases)
+
+    def _chosen(self, chosen: Set[str], gone: Set[str]) -> TensorMap:
+        """Keep the chosen names, and second names of these but for those that are to go."""
+        stored = {name: name for name in self._tensors if name in chosen}
+        for alias, kept in self._aliases.items():
+            if alias in chosen:
+                stored.setdefault(kept, alias)
+        tensors = {stored[name]: tensor for name, tensor in self._tensors.items() if name in stored}
+        aliases = {
+            alias: stored[kept]
+            for alias, kept in self._aliases.items()
+            if kept in stored and stored[kept] != alias and (alias in chosen or (kept in chosen and alias not in gone))
+        }
         return self.replace(tensors=tensors, aliases=aliases)
 
     def rename(self, change: Mapping[str, str] | Callable[[str], str]) -> TensorMap:
@@ -200,14 +229,15 @@ class TensorMap(Mapping[str, Tensor]):
         TensorNotFoundError
             The mapping names a tensor that is not there.
         """
-        new = change if callable(change) else self._by_table(change)
-        tensors = {new(name): tensor for name, tensor in self._tensors.items()}
-        if len(tensors) != len(self._tensors):
-            twice = next(name for name, n in Counter(map(new, self._tensors)).items() if n > 1)
+        change = change if callable(change) else self._by_table(change)
+        new = {name: change(name) for name in (*self._tensors, *self._aliases)}
+        if len(set(new.values())) != len(new):
+            twice = next(name for name, n in Counter(new.values()).items() if n > 1)
             raise SpecError(
                 f"two tensors would be called {twice!r}", remedy="choose names that differ", code="names-collide"
             )
-        return self.replace(tensors=tensors, aliases={new(a): new(kept) for a, kept in self._aliases.items()})
+        tensors = {new[name]: tensor for name, tensor in self._tensors.items()}
+        return self.replace(tensors=tensors, aliases={new[a]: new[kept] for a, kept in self._aliases.items()})
 
     def _by_table(self, table: Mapping[str, str]) -> Callable[[str], str]:
         for name in table:
@@ -215,9 +245,94 @@ class TensorMap(Mapping[str, Tensor]):
                 raise patterns.not_found(name, list(self._tensors))
         return lambda name: table.get(name, name)
 
-    def map(self, fn: Callable[[str, Tensor], Tensor]) -> TensorMap:
-        """Replace each tensor by ``fn(name, tensor)``; values still move only when they are pulled."""
-        return self.replace(tensors={name: fn(name, tensor) for name, tensor in self.items()})
+    def map(self, fn: Callable[[str, Tensor], Tensor | Any]) -> TensorMap:
+        """Replace each tensor by ``fn(name, tensor)``, a tensor or an array; names, order, metadata and ties stay.
+
+        `fn` is called at once, for each stored tensor. Where it returns a tensor, as it was or made lazily
+        (`Tensor.apply`, `Tensor.sliced`), values move only when they are pulled. Where it computes an array, as
+        ``tensor.read() * 0.5`` does, the values are read now, and the results are in memory together.
+
+        Raises
+        ------
+        SpecError
+            `fn` returns something else for a tensor.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> before = TensorMap.from_arrays({"fc.weight": np.ones((2, 2)), "fc.bias": np.ones(2)}, {"step": "9"})
+        >>> after = before.map(lambda name, tensor: tensor.read() * 0.5 if name.endswith("weight") else tensor)
+        >>> after["fc.weight"].read().tolist(), after["fc.bias"] is before["fc.bias"], after.metadata["step"]
+        ([[0.5, 0.5], [0.5, 0.5]], True, '9')
+        """
+        from weighttools.core.union import tensors_of
+
+        return self.replace(tensors=tensors_of((name, fn(name, tensor)) for name, tensor in self.items()))
+
+    def assign(self, tensors: Mapping[str, Tensor | Any]) -> TensorMap:
+        """Return the map with tensors added at its end, or in the place of those that have the name.
+
+        Everything else stays as it is, metadata too. A tie is one tensor with two names: where the stored name is
+        assigned, its aliases change with it, and a note in `origin` says so. An alias is assigned only together with
+        the name that it is tied to: the same object keeps the tie, two different ones end it, with a note. `untie`
+        ends it before.
+
+        Parameters
+        ----------
+        tensors
+            Name to what `Tensor.from_array` takes, or to a `Tensor`, of this map or of any other. Of a map, its ties
+            are taken too, and its metadata are not.
+
+        Raises
+        ------
+        SpecError
+            An alias is assigned alone; a value holds no plain numbers; a name is no string.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> before = TensorMap.from_arrays({"fc.weight": np.ones((2, 2)), "fc.bias": np.ones(2)})
+        >>> after = before.assign({"fc.bias": np.zeros(2), "scale": 3.0})
+        >>> list(after), after["fc.bias"].read().tolist(), after["fc.weight"] is before["fc.weight"]
+        (['fc.weight', 'fc.bias', 'scale'], [0.0, 0.0], True)
+        """
+        from weighttools.core.union import Tied, tensors_of, ties_given, united
+
+        if isinstance(tensors, TensorMap):
+            new, origin = Tied(tensors._tensors, tensors._aliases), tensors.origin
+        else:
+            given, origin = dict(tensors), Origin()
+            ties = ties_given(given, self._aliases)
+            new = Tied(tensors_of((name, value) for name, value in given.items() if name not in ties), ties)
+        found = united(Tied(self._tensors, self._aliases), new)
+        others = tuple(dict.fromkeys((*self.origin.others, *origin.others, *origin.files)))
+        kept = self.origin._replace(others=tuple(path for path in others if path not in self.origin.files))
+        return self.replace(tensors=found.tensors, aliases=found.aliases, origin=kept).noted(*found.notes())
+
+    def untie(self, *include: str) -> TensorMap:
+        """Give each alias that matches a pattern (default: all) a tensor of its own, with the same values, at the end.
+
+        Raises
+        ------
+        TensorNotFoundError
+            A pattern matches no alias.
+        """
+        chosen = patterns.matching(self._aliases, include) if include else set(self._aliases)
+        loose = {alias: self._tensors[kept] for alias, kept in self._aliases.items() if alias in chosen}
+        aliases = {alias: kept for alias, kept in self._aliases.items() if alias not in chosen}
+        return self.replace(tensors={**self._tensors, **loose}, aliases=aliases)
+
+    def __or__(self, other: object) -> TensorMap:
+        """Return the map with the tensors of `other`, as `assign` does: of a name that both have, those of `other`."""
+        return self.assign(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: object) -> TensorMap:
+        """Return the tensors of `other` and then those of this map, which wins; metadata and ties are this map's."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        own = TensorMap.from_arrays({name: value for name, value in other.items() if name not in self._aliases})
+        first = own.assign(self)
+        return self.replace(tensors=first._tensors, aliases=first._aliases)
 
     def pipe(self, *transforms: Callable[[TensorMap], TensorMap]) -> TensorMap:
         """Apply transforms from left to right."""
@@ -266,13 +381,9 @@ class TensorMap(Mapping[str, Tensor]):
         return "\n".join([self._headline(), *lines, *more])
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from weighttools.core.notebook import map_html
 
-        rows = self._rows(60)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-        more = f"<p>… and {len(self) - len(rows):,} more</p>" if len(self) > len(rows) else ""
-        head = "<tr><th>name</th><th>dtype</th><th>shape</th></tr>"
-        return f"<p>{escape(self._headline())}</p><table>{head}{body}</table>{more}"
+        return map_html(self, self._headline())
 
 
 def _from_row(row: Row) -> Tensor:
@@ -281,12 +392,3 @@ def _from_row(row: Row) -> Tensor:
 
 
 Transform = Callable[[TensorMap], TensorMap]
-
-
-def _held(array: Array) -> Tensor:
-    from weighttools.core.dtypes import from_numpy
-    from weighttools.core.readers import Held
-
-    dtype = from_numpy(array.dtype)
-    native = array if array.dtype == dtype.numpy else array.astype(dtype.numpy)
-    return Tensor(Spec(dtype, array.shape), Held(native))

@@ -200,6 +200,19 @@ def _by_members(source: Source, head: bytes) -> str | None:
     return "npz" if npz.matches_file(source) else None
 
 
+def format_of(source: Source) -> Format | None:
+    """Return the format of our own that a file is of, if it is of any.
+
+    Raises
+    ------
+    FormatError
+        It is a damaged archive.
+    """
+    head = source.read(0, min(HEAD_BYTES, source.size))
+    name = recognise(head, by_suffix(source.name)) or _by_members(source, head)
+    return None if name is None else load(name)
+
+
 def check_file(source: Source) -> Iterable[Finding]:
     """Return what a file's format finds dangerous or doubtful in it; of a file of no known format, what a pickle
     or a zip archive of pickles would run.

@@ -100,6 +100,14 @@ class ReadBack(NamedTuple):
     as_stored: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
+class Region(NamedTuple):
+    """A run of a file's bytes: where it begins, how long it is, what it is (``"header"``)."""
+
+    offset: int
+    length: int
+    what: str
+
+
 class Format(NamedTuple):
     """One file format.
 
@@ -121,6 +129,8 @@ class Format(NamedTuple):
     read_back
         Opens what was written of a map with the format's reference reader, to compare; None where there is no other
         reader than ours. It raises MissingDependencyError where that one is not installed, or cannot be asked.
+    regions
+        Tells the parts of a file beside its tensors; None where that is not told apart. Tensors may lie within one.
     title, suffixes
         One line for ``weighttools formats``, and file endings with the dot: of a format that an installed package
         adds. Those of our own stand in the table, which is read without importing them.
@@ -133,6 +143,7 @@ class Format(NamedTuple):
     check: Callable[[Source], Iterable[Finding]] = lambda source: ()
     encodings: frozenset[str] = frozenset()
     read_back: Callable[[Path, TensorMap], AbstractContextManager[ReadBack]] | None = None
+    regions: Callable[[Source], Iterable[Region]] | None = None
     title: str = ""
     suffixes: tuple[str, ...] = ()
 

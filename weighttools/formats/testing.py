@@ -212,11 +212,18 @@ class FormatConformance:
                 tensor.read()
                 for _ in tensor.blocks(3):
                     pass
+            self.check_regions(path)
         except WeighttoolsError as error:
             line = str(error)
             assert line.isprintable() and line, line
             return False
         return True
+
+    def check_regions(self, path: Path) -> None:
+        """Hold what the format says of the parts of a file: they begin within it."""
+        regions, source = load(self.format_name).regions, LocalFile(path)
+        for offset, length, what in regions(source) if regions else ():
+            assert 0 <= offset <= source.size and length >= 0 and what.isprintable()
 
     # -- reading what the official library writes ------------------------------------------------------------------
 

@@ -260,6 +260,20 @@ def extent(source: Source) -> tuple[int, int]:
     return begin, min(end, source.size)
 
 
+def directory(source: Source) -> tuple[int, int]:
+    """Return where the directory begins of an archive whose `members` are known, and where its end record ends."""
+    at, record = _end_record(source)
+    begin = at - record[5]
+    if record[5] == 0xFFFFFFFF or source.read(max(0, begin), 4) != b"PK\x01\x02":  # its length stands elsewhere
+        import zipfile
+
+        from weighttools.io.source import SourceStream
+
+        with zipfile.ZipFile(SourceStream(source)) as archive:
+            begin = archive.start_dir
+    return begin, min(at + _END.size + record[-1], source.size)
+
+
 def _member(source: Source, info: zipfile.ZipInfo, end_of_data: int) -> Member:
     name, offset, method = info.orig_filename, info.header_offset, info.compress_type
     stored, size = info.compress_size, info.file_size

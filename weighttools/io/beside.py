@@ -196,7 +196,9 @@ def is_inside(directory: str | os.PathLike[str], path: str | os.PathLike[str]) -
 
 def _places(directory: str | os.PathLike[str]) -> list[Path]:
     home = Path(os.path.realpath(directory))
-    return [home, *(above.parent / "blobs" for above in home.parents if above.name == "snapshots")]
+    repositories = [above.parent for above in home.parents if above.name == "snapshots"]
+    shared = [one.parent for one in repositories if one.name.startswith(("models--", "datasets--", "spaces--"))]
+    return [home, *(place / "blobs" for place in (*repositories, *shared))]
 
 
 def links_out(directory: str | os.PathLike[str], files: Iterable[str]) -> list[str]:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 OPTIONS = (
     *OPENING,
     Option(
+        "layout", bool, False,
+        help="Show where everything lies: the byte map of each file, shares by dtype, role and module, first values, "
+        "head and tail in hexadecimal.",
+    ),
+    Option(
         "sort", choices=("name", "size", "offset", "file"),
         help="Order of the tensors, by default the file's; implies --flat.",
     ),
@@ -31,6 +36,7 @@ def inspect(
     exclude: Sequence[str] = (),
     assume: str | None = None,
     root: str | None = None,
+    layout: bool = False,
     sort: str | None = None,
     tensors: bool = True,
 ) -> InspectRecord:
@@ -42,6 +48,10 @@ def inspect(
         As for `open`, or an open map.
     include, exclude, assume, root
         As for `open`.
+    layout
+        Whether to add ``layout``: where headers, tensors, padding, gaps and overlaps lie in each file, how many bytes
+        each dtype, role and module takes, the first values of each tensor, and the file's first and last bytes. Of
+        values, no more is read than these few.
     sort
         Order of the list of tensors: by ``"name"`` (numbers by their value), ``"size"`` (largest first), ``"offset"``
         in the file, or ``"file"``, which is the default: as the file has them.
@@ -70,6 +80,10 @@ def inspect(
         record = inspect_record(tensor_map, name_of(path), tensors=tensors)
         if sort not in (None, "file"):
             record["tensors"].sort(key=_SORTS[sort or ""])
+        if layout:
+            from weighttools.verbs.layout import layout_record
+
+            record["layout"] = layout_record(tensor_map)
         return record
 
 

@@ -60,6 +60,11 @@ def inspect_record(tensor_map: TensorMap, path: str, *, tensors: bool) -> Inspec
     record = cast("InspectRecord", said)
     if masked := _bitmasks(found):
         record["bitmasks"] = masked
+    if any(isinstance(text, str) and text[:1] in ("{", "[") for text in tensor_map.metadata.values()):
+        from weighttools.analyzers.glimpse import expanded
+
+        if texts := expanded(tensor_map.metadata):
+            record["expanded"] = texts
     return record
 
 

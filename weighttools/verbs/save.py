@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
@@ -32,7 +32,7 @@ OPTIONS = (*WRITING, DEQUANTIZE, VERIFY, MASKS)
 @takes(*OPTIONS)
 def save(
     path: PathLike,
-    tensor_map: TensorMap,
+    tensor_map: TensorMap | Mapping[str, Any],
     *,
     format: str | None = None,
     max_shard_size: int | str | None = None,
@@ -56,8 +56,9 @@ def save(
     path
         The target. One with a suffix is a file; one without is a Hugging Face directory; ``"-"`` is standard output.
     tensor_map
-        What to write. The checkpoint that it comes from may be replaced by it; a part of that may not, nor one of
-        several checkpoints or an adapter that it is put together from.
+        What to write: a map, or names to arrays (or tensors), as `TensorMap.from_arrays` takes them. The checkpoint
+        that a map comes from may be replaced by it; a part of that may not, nor one of several checkpoints or an
+        adapter that it is put together from.
     format, max_shard_size, single, compression, store, npz_bf16, dry_run, force
         How to write it, and whether; as for `convert`.
     dequantize
@@ -92,8 +93,13 @@ def save(
     from weighttools.write.plan import plan
 
     if not isinstance(tensor_map, TensorMap):
-        fact, remedy = f"{type(tensor_map).__name__} is no TensorMap", "TensorMap.from_arrays(...) makes one of arrays"
-        raise SpecError(fact, subject="save", expected="save(path, map)", remedy=remedy)
+        if not isinstance(tensor_map, Mapping):
+            fact, remedy = (
+                f"{type(tensor_map).__name__} is no TensorMap",
+                "TensorMap.from_arrays(...) makes one of arrays",
+            )
+            raise SpecError(fact, subject="save", expected="save(path, map)", remedy=remedy)
+        tensor_map = TensorMap.from_arrays(tensor_map)
     made = plan(
         _decoded(tensor_map) if dequantize else tensor_map, os.fspath(path),
         original=tensor_map, format=format, max_shard_size=max_shard_size, single=single, compression=compression,

@@ -251,7 +251,7 @@ def plan(
     _refuse_part(tensor_map, to)
     lost = _replaced(tensor_map, to, beside)
     made = Plan(tensor_map, original or tensor_map, to, compression, store, force, beside, verify, further, lost)
-    refuse_loss(made.target(), tensor_map.origin)
+    refuse_loss(made.target(), tensor_map)
     return made
 
 

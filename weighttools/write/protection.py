@@ -8,10 +8,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from weighttools.core.tensor import sources
 from weighttools.errors import SpecError
 
 if TYPE_CHECKING:
-    from weighttools.core.tensormap import Origin
+    from weighttools.core.tensormap import TensorMap
 
 
 class Target(NamedTuple):
@@ -102,7 +103,7 @@ def refuse_read(targets: Iterable[Target], inputs: Iterable[str], replaced: Iter
                 raise SpecError("is read too", subject=subject, expected="a file of its own", remedy=remedy)
 
 
-def refuse_loss(target: Target, origin: Origin) -> None:
+def refuse_loss(target: Target, tensor_map: TensorMap) -> None:
     """Refuse a target that would take the place of what its values come from.
 
     One checkpoint may be replaced by what becomes of it, but as a whole: not a shard of it, whose tensors the others
@@ -112,21 +113,39 @@ def refuse_loss(target: Target, origin: Origin) -> None:
     ----------
     target
         What is written.
-    origin
-        Where the map that is written came from.
+    tensor_map
+        The map that is written: where it came from, and the files that its tensors are read from beside, which it was
+        put together of by hand.
 
     Raises
     ------
     SpecError
         With the file that would be lost.
     """
-    refuse_read([target._replace(files=target.files | {target.place})], origin.others)
+    origin = tensor_map.origin
     read = {real(file) for file in origin.files}
+    whole = target._replace(files=target.files | {target.place})
+    refuse_read([whole], origin.others)
+    if any(path.exists() for path in whole.files):
+        refuse_read([whole], [path for path in _read_from(tensor_map) if real(path) not in read])
     lost = read & target.files
     if lost and lost != read:
         raise SpecError(
             "is a part of what is read", subject=min(lost), expected="a place of its own", remedy="give another name"
         )
+
+
+def _read_from(tensor_map: TensorMap) -> set[str]:
+    """Return the files that tensors are read from, as far as their readers tell."""
+    looked_at: set[int] = set()
+    found: set[str] = set()
+    for tensor in tensor_map.values():
+        if tensor.decode is None and tensor.stored is not None:
+            if id(tensor.stored.source) in looked_at:  # most lie in one file
+                continue
+            looked_at.add(id(tensor.stored.source))
+        found.update(sources(tensor))
+    return found
 
 
 def refuse_shared(targets: Iterable[Target]) -> None:

@@ -10,7 +10,7 @@ from weighttools.analyzers.moments import ldexp
 
 
 class PairSums(NamedTuple):
-    """PairSums of squares and products of values times ``2**-scale``; the scale is 0 but for huge and tiny float64."""
+    """Sums of squares and products of values times ``2**-scale``; the scale is 0 but for huge and tiny float64."""
 
     difference: float = 0.0
     before: float = 0.0
@@ -31,8 +31,8 @@ class PairSums(NamedTuple):
         by = 2 * (self.scale - scale)
         if not by:
             return self
-        moved = (ldexp(value, by) for value in (self.difference, self.before, self.after, self.dot))
-        return PairSums(*moved, scale=scale)
+        difference, before, after, dot = (ldexp(value, by) for value in self[:4])
+        return PairSums(difference, before, after, dot, scale)
 
     @property
     def is_empty(self) -> bool:

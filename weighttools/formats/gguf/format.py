@@ -21,7 +21,7 @@ from weighttools.core.tensormap import TensorMap
 from weighttools.encodings.quantized import BlockReader
 from weighttools.errors import SpecError, few, printable
 from weighttools.formats import trailing
-from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, instead, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, Region, WriteOptions, instead, refuse_shapes
 from weighttools.formats.gguf import header as gguf_header
 from weighttools.formats.gguf.header import ALIGNMENT, DEFAULT_ALIGNMENT, MAX_DIMENSIONS, MAX_ELEMENTS
 from weighttools.formats.gguf.numbers import UInt32
@@ -229,6 +229,11 @@ def check(source: Source) -> Iterator[Finding]:
     yield from trailing.behind(source, _padded(end, header.alignment), "the last tensor")
 
 
+def regions(source: Source) -> list[Region]:
+    """Return where the header lies: metadata and the table of tensors."""
+    return [Region(0, gguf_header.parse(source).end, "header")]
+
+
 def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
     """Open what was written with the reference reader."""
     from weighttools.formats.gguf.readback import read_back as opened
@@ -236,4 +241,4 @@ def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadB
     return opened(path, tensor_map)
 
 
-FORMAT = Format(matches, read, write, losses, check, frozenset(QUANTIZED), read_back)
+FORMAT = Format(matches, read, write, losses, check, frozenset(QUANTIZED), read_back, regions)

@@ -77,6 +77,8 @@ class GGUFHeader:
         What every tensor's offset is a multiple of.
     data_start
         Where the data begins, in bytes.
+    end
+        Where the header ends, before the padding in front of the data.
     """
 
     version: int
@@ -85,6 +87,7 @@ class GGUFHeader:
     tensors: dict[str, Info]
     alignment: int
     data_start: int
+    end: int
 
 
 def parse(source: Source) -> GGUFHeader:
@@ -109,10 +112,11 @@ def parse(source: Source) -> GGUFHeader:
     twice = [name for name, n in Counter(name for name, _, _, _ in rows).items() if n > 1]
     if twice:
         raise cursor.corrupt(f"two tensors are called {twice[0]!r}", "each name once")
-    start = -(-cursor.at // alignment) * alignment
+    end = cursor.at
+    start = -(-end // alignment) * alignment
     infos = {name: Info(spec, start + offset, length) for name, spec, offset, length in rows}
     _check_places(source, infos, start, alignment)
-    return GGUFHeader(version, order, metadata, infos, alignment, start)
+    return GGUFHeader(version, order, metadata, infos, alignment, start, end)
 
 
 def _version(source: Source) -> tuple[int, str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weighttools.core.dtypes import DType
-from weighttools.core.spec import Source
+from weighttools.core.spec import Source, Span
 from weighttools.errors import CorruptFileError, WeighttoolsError
 from weighttools.formats.hdf5.filters import MOST_EXPANSION, Filter, undo
 
@@ -106,6 +106,12 @@ class Chunked:
             self._place(slab, chunk, (*(0,) * axis, top, *(0,) * (len(self.shape) - axis - 1)))
         flat = slab.reshape(-1)[start - top * row : stop - top * row]
         return native(flat.view(np.uint8), self.dtype, self.byteorder)
+
+    def places(self) -> Iterator[Span]:
+        """Yield where the stored chunks lie."""
+        for row in self.rows.values():
+            for _, offset, length, _ in row:
+                yield Span(self.source, offset, length)
 
     def _chunks_a_row(self, axis: int) -> int:
         return math.prod(-(-n // c) for n, c in zip(self.shape[axis + 1 :], self.chunk[axis + 1 :], strict=True))

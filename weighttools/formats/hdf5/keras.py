@@ -18,7 +18,7 @@ from weighttools.core.tensor import spans
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, few
 from weighttools.formats import members_check
-from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions
+from weighttools.formats.base import HEAD_BYTES, Format, ReadOptions, Region
 from weighttools.formats.hdf5.format import matches as matches_hdf5
 from weighttools.formats.hdf5.format import read_span
 from weighttools.io.archive import Member, first_member, members, needs
@@ -165,4 +165,11 @@ def check(source: Source) -> Iterator[Finding]:
     yield from of_archive(source)
 
 
-FORMAT = Format(matches=matches, read=read, check=check)
+def regions(source: Source) -> list[Region]:
+    """Return the parts of the archive."""
+    from weighttools.io.archive_places import archive_places
+
+    return [Region(*place) for place in archive_places(source)]
+
+
+FORMAT = Format(matches=matches, read=read, check=check, regions=regions)

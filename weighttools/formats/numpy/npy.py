@@ -19,9 +19,9 @@ from weighttools.core.readers import Raw
 from weighttools.core.spec import Source, Span
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
-from weighttools.errors import SpecError, UnsupportedError
+from weighttools.errors import SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import trailing
-from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, Region, WriteOptions, refuse_shapes
 from weighttools.formats.npy_elements import byte_wide, tensor_of
 from weighttools.formats.npy_header import (
     MAGIC,
@@ -133,6 +133,18 @@ def check(source: Source) -> Iterator[Finding]:
         )
 
 
+def regions(source: Source) -> Iterator[Region]:
+    """Yield where the headers of its arrays lie; of arrays whose elements are not known, the first one's."""
+    header = parse_header(partial(_head, source, 0), source.name)
+    yield Region(0, header.length, "headers")
+    with contextlib.suppress(SpecError, UnsupportedError, UnsafeFileError):
+        end = 0
+        for tensor in _stream(source, header)[0].values():
+            assert tensor.stored is not None, "it lies in the file"
+            yield Region(end, tensor.stored.offset - end, "headers")
+            end = tensor.stored.offset + tensor.stored.length
+
+
 def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
     """Open what was written with the reference reader."""
     from weighttools.formats.numpy.readback import read_array as opened
@@ -140,4 +152,6 @@ def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadB
     return opened(path, tensor_map)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)
+FORMAT = Format(
+    matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back, regions=regions
+)

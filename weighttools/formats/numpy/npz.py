@@ -20,7 +20,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import CorruptFileError, SpecError, UnsafeFileError, UnsupportedError
 from weighttools.formats import members_check, npy_elements, npy_header
-from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, plain, refuse_shapes
+from weighttools.formats.base import Format, ReadBack, ReadOptions, Region, WriteOptions, plain, refuse_shapes
 from weighttools.formats.raw import write_raw
 from weighttools.io.archive import Member, first_member, members, needs
 from weighttools.io.text import parse_json
@@ -214,6 +214,13 @@ def check(source: Source) -> Iterator[Finding]:
     yield from of_archive(source)
 
 
+def regions(source: Source) -> list[Region]:
+    """Return the parts of the archive."""
+    from weighttools.io.archive_places import archive_places
+
+    return [Region(*place) for place in archive_places(source)]
+
+
 def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
     """Open what was written with the reference reader."""
     from weighttools.formats.numpy.readback import read_archive as opened
@@ -221,4 +228,6 @@ def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadB
     return opened(path, tensor_map)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)
+FORMAT = Format(
+    matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back, regions=regions
+)

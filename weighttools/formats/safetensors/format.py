@@ -19,7 +19,7 @@ from weighttools.core.findings import Finding
 from weighttools.core.spec import Source, Spec
 from weighttools.core.tensormap import Origin, TensorMap
 from weighttools.errors import SpecError, few
-from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions, instead, text_metadata
+from weighttools.formats.base import Format, ReadBack, ReadOptions, Region, WriteOptions, instead, text_metadata
 from weighttools.formats.safetensors.header import BITMASKS, CODES, MAX_HEADER, METADATA, NAMES, parse
 
 if TYPE_CHECKING:
@@ -181,6 +181,12 @@ def check(source: Source) -> Iterable[Finding]:
     return by_reference(source)
 
 
+def regions(source: Source) -> Iterable[Region]:
+    """Return where the header lies, and the number before it that says how long it is."""
+    n_header = int.from_bytes(source.read(0, 8), "little")
+    return [Region(0, 8, "length of the header"), Region(8, n_header, "header")]
+
+
 def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
     """Open what was written with the reference reader."""
     from weighttools.formats.safetensors.readback import read_back as opened
@@ -188,4 +194,6 @@ def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadB
     return opened(path, tensor_map)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)
+FORMAT = Format(
+    matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back, regions=regions
+)

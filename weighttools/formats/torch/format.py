@@ -19,7 +19,7 @@ from weighttools.core.findings import Finding
 from weighttools.core.spec import Source
 from weighttools.errors import CorruptFileError, UnknownFormatError, UnsafeFileError, UnsupportedError, WeighttoolsError
 from weighttools.formats import members_check, trailing
-from weighttools.formats.base import Format, ReadBack, ReadOptions, WriteOptions
+from weighttools.formats.base import Format, ReadBack, ReadOptions, Region, WriteOptions
 from weighttools.io.archive import Member, first_member, is_zip, members, needs
 
 if TYPE_CHECKING:
@@ -284,6 +284,14 @@ def write(tensor_map: TensorMap, sink: Sink, options: WriteOptions | None = None
     torch_write.write(tensor_map, sink, options)
 
 
+def regions(source: Source) -> list[Region]:
+    """Return the parts of a zip archive; of a stream of pickles, nothing is told apart."""
+    from weighttools.io.archive_places import archive_places
+
+    is_archive = is_zip(source.read(0, min(4, source.size)))
+    return [Region(*place) for place in archive_places(source)] if is_archive else [Region(0, source.size, "pickles")]
+
+
 def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadBack]:
     """Open what was written with the reference reader."""
     from weighttools.formats.torch.readback import read_back as opened
@@ -291,4 +299,6 @@ def read_back(path: Path, tensor_map: TensorMap) -> AbstractContextManager[ReadB
     return opened(path, tensor_map)
 
 
-FORMAT = Format(matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back)
+FORMAT = Format(
+    matches=matches, read=read, write=write, losses=losses, check=check, read_back=read_back, regions=regions
+)

@@ -1,8 +1,8 @@
-"""Records of what differs between checkpoints."""
+"""Records of what checkpoints hold, held against others: diff and hash."""
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class NamedSpec(TypedDict):
@@ -137,4 +137,61 @@ class DiffRecord(TypedDict):
     total: ChangedTotal
     metadata: list[MetadataEntry]
     explanation: list[ExplanationRow]
+    notes: list[str]
+
+
+class TensorHash(TypedDict):
+    """The digest of a tensor."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    hash: str
+
+
+class FileHash(TypedDict):
+    """Digests of a file's bytes; `autov3` is null but for safetensors."""
+
+    path: str
+    size: int
+    sha256: str
+    autov2: str
+    autov3: str | None
+
+
+class HashRecord(TypedDict):
+    """``weighttools.hash/1``; `content` is of names, dtypes, shapes and bits, and `files` is there if asked for."""
+
+    schema: str
+    path: str
+    algorithm: str
+    content: str
+    n_tensors: int
+    decoded: bool
+    tensors: list[TensorHash]
+    aliases: dict[str, str]
+    files: NotRequired[list[FileHash]]
+    notes: list[str]
+
+
+class ProblemRow(TypedDict):
+    """What is not as it should be: `what` is missing, extra or changed, `kind` file or tensor."""
+
+    what: str
+    kind: str
+    name: str
+    detail: str | None
+
+
+class VerifyRecord(TypedDict):
+    """``weighttools.verify/1``; `against` is manifest, oms or cache."""
+
+    schema: str
+    path: str
+    checkpoint: str
+    against: str
+    same: bool
+    n_files: int
+    n_tensors: int
+    problems: list[ProblemRow]
     notes: list[str]

@@ -48,12 +48,71 @@ class Bitmasks(TypedDict):
     raw_bytes: int
 
 
+class PieceRow(TypedDict):
+    """A run of a file's bytes; `what`: tensors, padding, gap, or a part of the format's, such as header."""
+
+    offset: int
+    n_bytes: int
+    what: str
+
+
+class OverlapRow(TypedDict):
+    """Bytes that belong to two tensors."""
+
+    offset: int
+    n_bytes: int
+    tensors: list[str]
+
+
+class ShareRow(TypedDict):
+    """How many pieces or tensors (`n`) are something, and the bytes that they take."""
+
+    what: str
+    n: int
+    n_bytes: int
+
+
+class FileLayout(TypedDict):
+    """One file's bytes.
+
+    `parts` add up to `n_bytes`; `pieces` are the same in the file's order. `dtypes`, `roles` and `modules` (names cut
+    to two parts, numbers as one) are of its tensors, each counted whole: bytes that two share count twice. `head` and
+    `tail` are its first and last bytes in hexadecimal. Lists of pieces, gaps and overlaps are cut at 1,000; `n_pieces`,
+    `n_gaps` and `n_overlaps` count all.
+    """
+
+    path: str
+    n_bytes: int
+    parts: list[ShareRow]
+    n_pieces: int
+    pieces: list[PieceRow]
+    n_gaps: int
+    gaps: list[PieceRow]
+    n_overlaps: int
+    overlaps: list[OverlapRow]
+    dtypes: list[ShareRow]
+    roles: list[ShareRow]
+    modules: list[ShareRow]
+    head: str
+    tail: str
+    tail_offset: int
+
+
+class LayoutRecord(TypedDict):
+    """Where everything lies; the first values of each tensor, null where they are not read, NaN and Inf as words."""
+
+    files: list[FileLayout]
+    first_values: dict[str, list[Any] | None]
+    notes: list[str]
+
+
 class InspectRecord(Counts):
     """``weighttools.inspect/1``.
 
     `kind` is what the checkpoint looks like, `evidence` why. `aliases` maps each further name of a tensor to the one
     that is listed. `values` are small values beside the tensors, `foreign_globals` what a loader of a pickle would
-    import or call (name, n_calls, offset). `bitmasks` is there if any tensor is stored as one.
+    import or call (name, n_calls, offset). `bitmasks` is there if any tensor is stored as one, `expanded` if texts of
+    `metadata` are JSON objects or arrays: these by key. `layout` is there if it is asked for.
     """
 
     schema: str
@@ -62,6 +121,7 @@ class InspectRecord(Counts):
     kind: str
     evidence: list[str]
     metadata: dict[str, Any]
+    expanded: NotRequired[dict[str, Any]]
     n_tensors: int
     dtypes: dict[str, Sizes]
     bitmasks: NotRequired[Bitmasks]
@@ -71,6 +131,7 @@ class InspectRecord(Counts):
     files: list[str]
     notes: list[str]
     tensors: list[TensorRow]
+    layout: NotRequired[LayoutRecord]
 
 
 class GroupRow(TypedDict):

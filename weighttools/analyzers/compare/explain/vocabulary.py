@@ -21,8 +21,8 @@ from weighttools.analyzers.compare.explain.questions import (
 from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.analyzers.compare.explain.wording import listed
 from weighttools.analyzers.compare.pair import Explanation, Pair
-from weighttools.analyzers.tree import ranges
 from weighttools.core.fold import Fold, fold_blocks
+from weighttools.core.tree import ranges
 from weighttools.families.role_types import Role
 
 CODE = "rows-trained"

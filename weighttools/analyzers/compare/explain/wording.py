@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from weighttools.analyzers.tree import ranges
+from weighttools.core.tree import ranges
 from weighttools.errors import printable
 
 _NUMBER = re.compile(r"(?<![^./_])(\d{1,9})(?![^./_])", re.ASCII)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from weighttools.core.spec import Spec
-from weighttools.core.tensormap import TensorMap
 
 MAX_DEPTH = 100
 """Names of more parts than this are shown whole, at the top: no real model nests so deep."""
+
+
+class NamedSpecs(Protocol):
+    """What an outline is made of: a map, or whatever else lists names, specs and sizes in one order."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Give the names."""
+
+    def specs(self) -> list[Spec]:
+        """Return their specs."""
+
+    def sizes(self) -> list[int]:
+        """Return the bytes that each takes."""
 
 
 Leaf = tuple[Spec, int]
@@ -63,7 +75,7 @@ class Line(NamedTuple):
     stored_bytes: int
 
 
-def outline(tensor_map: TensorMap, max_depth: int | None = None) -> list[Line]:
+def outline(tensor_map: NamedSpecs, max_depth: int | None = None) -> list[Line]:
     """Return the module tree as lines, repeated layers collapsed into one body.
 
     Parameters
@@ -84,7 +96,7 @@ Places = dict[str | None, Place]
 """Where modules are, by name; None is the top, for a module may be called nothing, as that of ``.weight``."""
 
 
-def _build(tensor_map: TensorMap) -> Node:
+def _build(tensor_map: NamedSpecs) -> Node:
     root = Node()
     places: dict[str, Places] = {separator: {None: (root, "")} for separator in "./"}
     for name, leaf in zip(tensor_map, zip(tensor_map.specs(), tensor_map.sizes(), strict=True), strict=True):

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weighttools import TensorMap
-from weighttools.analyzers.tree import outline as lines_of
-from weighttools.analyzers.tree import ranges
+from weighttools.core.tree import outline as lines_of
+from weighttools.core.tree import ranges
 
 
 def built(sizes: Mapping[str, int]) -> TensorMap:

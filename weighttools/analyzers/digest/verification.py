@@ -1,0 +1,76 @@
+"""Holding a checkpoint against a manifest: what is missing, what is more, what is another, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from weighttools.analyzers.digest.files import sha256
+from weighttools.analyzers.digest.manifest import Manifest, TensorEntry
+from weighttools.analyzers.digest.tree import PIECE_ELEMENTS, TensorDigest
+from weighttools.core.tensormap import TensorMap
+from weighttools.errors import counted
+from weighttools.io.source import LocalFile
+
+
+class Problem(NamedTuple):
+    """What is not as it should be: `what` is missing, extra or changed, and `kind` file or tensor."""
+
+    what: str
+    kind: str
+    name: str
+    detail: str | None = None
+
+
+def file_problems(manifest: Manifest, files: Mapping[str, LocalFile]) -> Iterator[Problem]:
+    """Yield what is wrong with files; each that is there, and of the right size, is read."""
+    for entry in manifest.files:
+        file = files.get(entry.name)
+        if file is None:
+            yield Problem("missing", "file", entry.name)
+        elif entry.size is not None and file.size != entry.size:
+            yield Problem("changed", "file", entry.name, f"{file.size:,} bytes instead of {entry.size:,}")
+        elif sha256(file) != entry.sha256:
+            yield Problem("changed", "file", entry.name, "another SHA-256")
+    known = {entry.name for entry in manifest.files}
+    yield from (Problem("extra", "file", name) for name in sorted(files) if name not in known)
+
+
+def tensor_problems(
+    manifest: Manifest, tensor_map: TensorMap, digests: Callable[[TensorMap], Mapping[str, TensorDigest]]
+) -> Iterator[Problem]:
+    """Yield what is wrong with tensors; those of the right dtype and shape are read by `digests`."""
+    known = {entry.name: entry for entry in manifest.tensors}
+    known |= {alias: known[kept] for alias, kept in (manifest.aliases or {}).items() if kept in known}
+    there = [*tensor_map, *tensor_map.aliases]
+    same = [name for name in there if name in known and _type_problem(known[name], tensor_map, name) is None]
+    stored = {tensor_map.aliases.get(name, name) for name in same}
+    found = digests(tensor_map.keep(name for name in tensor_map if name in stored))
+    for name, entry in known.items():
+        if name not in tensor_map:
+            yield Problem("missing", "tensor", name)
+        elif detail := _type_problem(entry, tensor_map, name):
+            yield Problem("changed", "tensor", name, detail)
+        elif (one := found[tensor_map.aliases.get(name, name)]).digest.hex() != entry.digest:
+            yield Problem("changed", "tensor", name, _where(entry, one, tensor_map[name].n_elements))
+    yield from (Problem("extra", "tensor", name) for name in there if name not in known)
+
+
+def _type_problem(entry: TensorEntry, tensor_map: TensorMap, name: str) -> str | None:
+    spec = tensor_map[name].spec
+    if (spec.label, spec.shape) == (entry.dtype, entry.shape):
+        return None
+    return f"{spec.label} {list(spec.shape)} instead of {entry.dtype} {list(entry.shape)}"
+
+
+def _where(entry: TensorEntry, found: TensorDigest, n_elements: int) -> str:
+    """Say which pieces are others."""
+    pieces = [piece.hex() for piece in found.pieces]
+    if len(pieces) != len(entry.pieces):
+        return "another digest"
+    differ = [i for i, (one, other) in enumerate(zip(pieces, entry.pieces, strict=True)) if one != other]
+    if not differ:
+        return "another digest"
+    first, last = differ[0] * PIECE_ELEMENTS, min((differ[0] + 1) * PIECE_ELEMENTS, n_elements)
+    more = f" and {counted(len(differ) - 1, 'more piece')}" if len(differ) > 1 else ""
+    return f"elements {first:,} to {last - 1:,}{more}"
