@@ -103,7 +103,7 @@ def test_what_cannot_be_loaded_is_left_to_numba(fault: str, tmp_path: Path, monk
         raise {"import": ImportError, "symbol": AttributeError, "loading": RuntimeError}[fault]("no")
 
     monkeypatch.setattr(native, {"import": "import_module", "symbol": "_key", "loading": "_loaded"}[fault], failing)
-    assert native.function("float32", compiled._compile) is None
+    assert compiled._native("float32") is None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -10,7 +10,7 @@ from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
 from weighttools.verbs.grouping import resolve_grouping
 from weighttools.verbs.open import open as open_checkpoint
-from weighttools.verbs.options import READING, TAKING, THREADS
+from weighttools.verbs.options import KERNEL, READING, TAKING, THREADS
 
 if TYPE_CHECKING:
     from weighttools.analyzers.compare.matching import Matching
@@ -43,6 +43,7 @@ OPTIONS = (
     ),
     *TAKING,
     *THREADS,
+    *KERNEL,
     *READING,
 )  # fmt: skip
 
@@ -69,6 +70,7 @@ def diff(
     assume: str | None = None,
     root: str | None = None,
     threads: int | None = None,
+    kernel: str = "auto",
     planned: Progress = silent,
     progress: Progress = silent,
 ) -> DiffRecord:
@@ -101,6 +103,8 @@ def diff(
         As for `open`.
     threads
         Worker threads; default: one a CPU.
+    kernel
+        ``"numpy"``, ``"numba"`` (the extra ``[fast]``), or ``"auto"``: numba for gigabytes, where it is installed.
     planned
         Called once, with the number of bytes that are going to be read.
     progress
@@ -137,7 +141,7 @@ def diff(
     old, new = (open_checkpoint(path, assume=assume, root=root) for path in (before, after))
     old, new = _selected(old, new, include, exclude)
     matching = match(old, new, rules)
-    changes = _compared(matching, rtol, atol, threads, planned, progress)
+    changes = _compared(matching, (rtol, atol), _Means(threads, kernel, planned, progress))
     rows = [change.row() for change in changes if change.what]
     record: dict[str, Any] = {
         "schema": "weighttools.diff/1",
@@ -180,18 +184,27 @@ def _selected(
     return old.keep(name for name in old if name in kept), new.keep(name for name in new if name in kept)
 
 
-def _compared(
-    matching: Matching, rtol: float, atol: float, threads: int | None, planned: Progress, progress: Progress
-) -> list[TensorChange]:
+class _Means(NamedTuple):
+    """By what means to compare values, and whom to tell."""
+
+    threads: int | None
+    kernel: str
+    planned: Progress
+    progress: Progress
+
+
+def _compared(matching: Matching, tolerances: tuple[float, float], means: _Means) -> list[TensorChange]:
     from weighttools.analyzers.compare.figures import PairStateOf, compare_pairs
     from weighttools.analyzers.compare.rows import TensorChange
+    from weighttools.analyzers.kernels.choice import choose_kernel
     from weighttools.core import engine
 
     n_bytes = sum(pair.before.spec.nbytes + pair.after.spec.nbytes for pair in matching.pairs)
-    planned(n_bytes)
-    with engine.threads_for(n_bytes, threads) as pool:
-        window = 2 * (threads or engine.n_threads()) + 2
-        figures = compare_pairs(matching.pairs, PairStateOf(rtol, atol), pool, window, progress)
+    means.planned(n_bytes)
+    of = PairStateOf(*tolerances, choose_kernel(means.kernel, n_bytes))
+    with engine.threads_for(n_bytes, means.threads) as pool:
+        window = 2 * (means.threads or engine.n_threads()) + 2
+        figures = compare_pairs(matching.pairs, of, pool, window, means.progress)
         return [TensorChange(pair, one) for pair, one in zip(matching.pairs, figures, strict=True)]
 
 

@@ -52,6 +52,18 @@ OPENING = (*TAKING, *READING)
 THREADS = (Option("threads", int, least=1, help="Worker threads. [default: one a CPU]", decides=False),)
 """How many workers there are."""
 
+KERNEL = (
+    Option(
+        "kernel",
+        default="auto",
+        choices=("auto", "numpy", "numba"),
+        shows_default=True,
+        decides=False,
+        help="numba needs the extra [fast]; auto takes it for gigabytes.",
+    ),
+)
+"""What computes figures of values."""
+
 WRITING = (
     Option("format", flags=("--to",), metavar="FORMAT", help="The target's format, if its suffix does not say it."),
     Option("max_shard_size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]"),

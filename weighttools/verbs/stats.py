@@ -9,7 +9,7 @@ from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
 from weighttools.verbs.grouping import resolve_grouping
 from weighttools.verbs.open import open as open_checkpoint
-from weighttools.verbs.options import READING, TAKING, THREADS
+from weighttools.verbs.options import KERNEL, READING, TAKING, THREADS
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -52,10 +52,7 @@ OPTIONS = (
     Option("top", int, least=0, help="Show this many rows."),
     *TAKING,
     *THREADS,
-    Option(
-        "kernel", default="auto", choices=("auto", "numpy", "numba"), shows_default=True, decides=False,
-        help="numba needs the extra [fast]; auto takes it for gigabytes.",
-    ),
+    *KERNEL,
     *READING,
 )  # fmt: skip
 

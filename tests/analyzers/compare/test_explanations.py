@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 from tests.analyzers.compare.nets import tensor_map
 from tests.analyzers.compare.pairs import MAKERS, Case, made
 from tests.thorough import amount
+from weighttools import diff
 from weighttools import open as open_weights
 from weighttools.analyzers.axes import padded
 from weighttools.analyzers.compare.explain import explain
@@ -277,3 +279,30 @@ def test_memory_does_not_grow_with_a_pair() -> None:
     tracemalloc.stop()
     assert [one.code for one in told] == ["low-rank"] and told[0].evidence["rank"] == 1
     assert peak < 50e6
+
+
+EXTREMES = [0.0, -0.0, 1.0, -1.0, 1e-45, 1e-300, 5e-324, 65504.0, 3e38, 1e200, 1.7e308, np.inf, -np.inf, np.nan]
+
+
+@given(st.data())
+def test_anything_is_explained_without_a_fault(data: st.DataObject) -> None:
+    """Whatever the values, dtypes and shapes: no error, no warning, and evidence that JSON holds."""
+    names = ["float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "int8", "bool", "complex64"]
+    shapes = [(), (0,), (1,), (17,), (0, 3), (4, 1), (1, 40), (40, 33), (64, 32), (3, 2, 8, 4)]
+    maps: list[dict[str, Any]] = [{}, {}, {}]
+    for at in range(data.draw(st.integers(1, 4))):
+        shape = data.draw(st.sampled_from(shapes))
+        seed = data.draw(st.integers(0, 99))
+        for n, one in enumerate(maps):
+            rng = np.random.default_rng((seed, n))
+            values = rng.standard_normal(shape) * data.draw(st.sampled_from([0.0, 1.0, 1e-30, 1e30, 1e-160, 1e160]))
+            if data.draw(st.booleans()):
+                values = np.where(rng.random(shape) < 0.1, data.draw(st.sampled_from(EXTREMES)), values)
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                one[f"m.{at}.q_proj.weight"] = np.asarray(values).astype(
+                    DTYPES[data.draw(st.sampled_from(names))].numpy
+                )
+    before, after, other = map(TensorMap.from_arrays, maps)
+    record = diff(before, after, others=[other])
+    json.dumps(record, allow_nan=False)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from weighttools.core.dtypes import from_numpy
 from weighttools.core.tensormap import TensorMap
 
 
-def figures(before: Any, after: Any, **tolerances: float) -> PairFigures:
+def figures(before: Any, after: Any, kernel: str = "numpy", **tolerances: float) -> PairFigures:
     old, new = (TensorMap.from_arrays({"w": one})["w"] for one in (before, after))
-    [found] = compare_pairs([Pair("w", "w", "name", old, new)], PairStateOf(**tolerances))
+    [found] = compare_pairs([Pair("w", "w", "name", old, new)], PairStateOf(**tolerances, kernel=kernel))
     return found
 
 
@@ -42,9 +43,9 @@ def close(found: float | None, expected: float) -> bool:
     )
 
 
-def assert_are_numpys(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any]) -> None:
+def assert_are_numpys(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any], kernel: str = "numpy") -> PairFigures:
     """Hold all figures against plain NumPy, in long double where squares leave float64's range."""
-    found = figures(before, after)
+    found = figures(before, after, kernel)
     x, y = wide(before), wide(after)
     finite = np.isfinite(x) & np.isfinite(y)
     both_nan = np.isnan(x) & np.isnan(y)
@@ -64,6 +65,11 @@ def assert_are_numpys(before: np.ndarray[Any, Any], after: np.ndarray[Any, Any])
     assert close(found.l2_before, float(np.sqrt((long_x**2).sum())))
     assert close(found.l2_after, float(np.sqrt((long_y**2).sum())))
     assert close(found.l2, float(np.sqrt((distance[finite].astype(np.longdouble) ** 2).sum())))
+    if before.dtype == after.dtype:
+        width = before.dtype.itemsize
+        bits = [np.ascontiguousarray(one).reshape(-1).view(np.uint8).reshape(-1, width) for one in (before, after)]
+        assert found.n_bits == int((bits[0] != bits[1]).any(axis=1).sum())
+    return found
 
 
 @given(arrays(), st.data())
@@ -87,37 +93,90 @@ def test_dtypes_are_compared_by_value(before: np.ndarray[Any, Any], other: Any) 
     assert_are_numpys(before, after)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-@pytest.mark.parametrize("spoil", ["", "nan", "huge", "tiny", "zeros"])
-def test_large_blocks_are_numpys(dtype: Any, spoil: str) -> None:
+KERNELS = ["numpy", pytest.param("numba", marks=pytest.mark.skipif(not find_spec("numba"), reason="no numba"))]
+NARROW = [np.float32, np.float16, ml_dtypes.bfloat16]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize("spoil", ["", "nan", "huge", "tiny", "zeros", "signs"])
+def test_large_blocks_are_numpys(dtype: Any, spoil: str, kernel: str) -> None:
     rng = np.random.default_rng(3)
     before = rng.standard_normal(300_001).astype(dtype)
     after = (before.astype(np.float64) + rng.standard_normal(before.size) * 1e-2).astype(dtype)
-    values = {"nan": np.nan, "huge": np.inf, "tiny": 1e-30, "zeros": 0.0}
+    values = {"nan": np.nan, "huge": np.inf, "tiny": 1e-30, "zeros": 0.0, "signs": 0.0}
     if spoil:
         after[1000:1010] = values[spoil]
         before[5000:5010] = values[spoil]
-    assert_are_numpys(before, after)
+    if spoil == "signs":
+        before[1000:1005], after[2000], before[2000] = -0.0, -0.0, -0.0
+    assert_are_numpys(before, after, kernel)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_tolerances_in_large_blocks_are_those_of_isclose(dtype: Any) -> None:
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtypes", [(np.float32, ml_dtypes.bfloat16), (np.float16, np.float32)])
+def test_large_blocks_of_two_dtypes_are_numpys(dtypes: tuple[Any, Any], kernel: str) -> None:
+    values = np.random.default_rng(5).standard_normal(270_001)
+    values[::1000] = 0
+    before, after = values.astype(dtypes[0]), (values * 1.01).astype(dtypes[1])
+    assert assert_are_numpys(before, after, kernel).n_bits is None
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@given(st.data())
+@at_most(15)
+def test_few_changes_anywhere_in_large_blocks_are_seen(kernel: str, data: st.DataObject) -> None:
+    """Among equal, zero or constant values, at the ends of rows and blocks too."""
+    n, dtype = data.draw(st.integers(40_000, 270_000)), data.draw(st.sampled_from(NARROW))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    before = data.draw(st.sampled_from([rng.standard_normal(n), np.zeros(n), np.ones(n)])).astype(dtype)
+    after = before.copy()
+    for at in data.draw(st.lists(st.integers(0, n - 1), max_size=4)):
+        after[at] = data.draw(st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.5, 1e-3]))
+    assert_are_numpys(before, after, kernel)
+
+
+@pytest.mark.parametrize("dtypes", [("float32", "float32"), ("bfloat16", "float16")])
+def test_machine_code_gives_what_numba_itself_does(
+    dtypes: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    from weighttools.analyzers.compare import compiled
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    values = np.random.default_rng(3).standard_normal(100_003)
+    values[::97] = 0
+    before, after = (
+        one.astype(getattr(ml_dtypes, name, name)) for one, name in zip((values, values + 1e-3), dtypes, strict=True)
+    )
+    found = []
+    for kernel in (compiled.native_kernel(*dtypes), compiled.numba_kernel(*dtypes)):
+        if kernel is not None:  # machine code is for Linux
+            monkeypatch.setitem(compiled._KERNELS, dtypes, kernel)
+            found.append(compiled.compiled_state(before, after, 0))
+    assert found[0] == found[-1] is not None
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("dtype", NARROW)
+def test_tolerances_in_large_blocks_are_those_of_isclose(dtype: Any, kernel: str) -> None:
     rng = np.random.default_rng(4)
     before = rng.standard_normal(300_001).astype(dtype)
     after = (before.astype(np.float64) * (1 + 1e-2 * rng.standard_normal(before.size))).astype(dtype)
     for rtol, atol in ((1e-2, 0.0), (0.0, 1e-2), (1e-3, 1e-2), (0.0, 10.0), (2.0**-7, 0.0)):
         near = np.isclose(wide(after), wide(before), rtol=rtol, atol=atol)
-        assert figures(before, after, rtol=rtol, atol=atol).n_beyond == int((~near).sum())
+        assert figures(before, after, kernel, rtol=rtol, atol=atol).n_beyond == int((~near).sum())
 
 
-def test_the_greatest_differences_that_are_equal_in_float32_are_told_apart() -> None:
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_greatest_differences_that_are_equal_in_float32_are_told_apart(kernel: str) -> None:
     """One is greater by less than float32 holds, and of equal ones the first counts, of either sign."""
     before, after = np.zeros(300_000, np.float32), np.zeros(300_000, np.float32)
     after[[70_000, 90_000, 250_000]] = [3.0, -3.0, 3.0]
     before[90_000] = 2.0**-30
-    found = figures(before, after)
+    found = figures(before, after, kernel)
     assert (found.max_abs, found.max_at) == (3 + 2.0**-30, 90_000)
-    assert figures(before * 0, after).max_at == 70_000 and figures(before * 0, -after).max_at == 70_000
+    assert figures(before * 0, after, kernel).max_at == figures(before * 0, -after, kernel).max_at == 70_000
 
 
 def test_long_integers_are_compared_as_integers() -> None:

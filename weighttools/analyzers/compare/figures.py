@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING
 from weighttools.analyzers.compare import kernels
 from weighttools.analyzers.compare.pair import Pair, PairFigures
 from weighttools.analyzers.compare.state import PairState
-from weighttools.core.fold import Blocks, Fold, fold_blocks
+from weighttools.core.fold import Blocks, BlockSizes, Fold, fold_blocks
 from weighttools.core.tensor import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
+
+
+COMPILED_BLOCK_ELEMENTS = 1 << 20
+"""Compiled code takes larger blocks: with small ones, threads wait for the interpreter's lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +30,16 @@ class PairStateOf:
     ----------
     rtol, atol
         As for `numpy.isclose`; the old tensor's value is what `rtol` is relative to.
+    kernel
+        ``"numpy"`` or ``"numba"``.
     """
 
     rtol: float = 0.0
     atol: float = 0.0
+    kernel: str = "numpy"
 
     def __call__(self, blocks: Blocks) -> PairState:
-        return kernels.state(blocks, self.rtol, self.atol)
+        return kernels.state(blocks, self)
 
 
 def compare_pairs(
@@ -57,7 +64,8 @@ def compare_pairs(
     asked = list(pairs)
     same = [are_same_bytes(pair.before, pair.after) for pair in asked]
     folds = (Fold((pair.before, pair.after), of) for pair, is_same in zip(asked, same, strict=True) if not is_same)
-    states = fold_blocks(folds, PairState.merge, executor=executor, window=window, progress=progress)
+    sizes = BlockSizes(COMPILED_BLOCK_ELEMENTS) if of.kernel == "numba" else None
+    states = fold_blocks(folds, PairState.merge, sizes, executor=executor, window=window, progress=progress)
     for pair, is_same in zip(asked, same, strict=True):
         yield _unread(pair) if is_same else next(states).finish()
 

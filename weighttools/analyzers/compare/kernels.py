@@ -14,28 +14,38 @@ from weighttools.core.fold import Blocks
 from weighttools.core.scratch import Scratch
 
 if TYPE_CHECKING:
+    from weighttools.analyzers.compare.figures import PairStateOf
     from weighttools.core.spec import Array
 
 
-def state(blocks: Blocks, rtol: float, atol: float) -> PairState:
+def state(blocks: Blocks, means: PairStateOf) -> PairState:
     """Return the state of a block; see `PairFigures` for what it tells."""
     (before, after), start, scratch = blocks
+    is_plain = before.size > careful.SMALL and {before.dtype.name, after.dtype.name} <= careful.FAST_DTYPES
+    found = _compiled(before, after, start) if is_plain and means.kernel == "numba" else None
+    if found is not None:
+        return _with_beyond(found, before, after, means)
     n_bits = count_bits(before, after, scratch) if before.dtype == after.dtype else None
-    if before.size > careful.SMALL and {before.dtype.name, after.dtype.name} <= careful.FAST_DTYPES:
-        found = quick_state(before, after, start, n_bits, scratch)
-        if found is not None:
-            return _with_beyond(found, before, after, rtol, atol)
+    found = quick_state(before, after, start, n_bits, scratch) if is_plain and means.kernel == "numpy" else None
+    if found is not None:
+        return _with_beyond(found, before, after, means)
     if n_bits == 0:
         return equal_state(after, start)
-    return exact_state(before, after, start, rtol, atol)._replace(n_bits=n_bits)
+    return exact_state(before, after, start, means.rtol, means.atol)._replace(n_bits=n_bits)
 
 
-def _with_beyond(found: PairState, before: Array, after: Array, rtol: float, atol: float) -> PairState:
+def _compiled(before: Array, after: Array, start: int) -> PairState | None:
+    from weighttools.analyzers.compare.compiled import compiled_state
+
+    return compiled_state(before, after, start)
+
+
+def _with_beyond(found: PairState, before: Array, after: Array, means: PairStateOf) -> PairState:
     """Count the differences that tolerances do not cover, unless the greatest tells that there are none."""
-    if not (rtol or atol):
+    if not (means.rtol or means.atol):
         return found
-    is_near = found.max_abs is not None and found.max_abs <= atol
-    return found._replace(n_beyond=0 if is_near else count_beyond(before, after, rtol, atol))
+    is_near = found.max_abs is not None and found.max_abs <= means.atol
+    return found._replace(n_beyond=0 if is_near else count_beyond(before, after, means.rtol, means.atol))
 
 
 def count_bits(before: Array, after: Array, scratch: Scratch) -> int:

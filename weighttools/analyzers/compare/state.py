@@ -10,7 +10,7 @@ from weighttools.analyzers.moments import ldexp
 
 
 class PairSums(NamedTuple):
-    """PairSums of squares and products of values times ``2**-scale``; the scale is 0 but for huge and tiny float64."""
+    """Sums of squares and products of values times ``2**-scale``; the scale is 0 but for huge and tiny float64."""
 
     difference: float = 0.0
     before: float = 0.0

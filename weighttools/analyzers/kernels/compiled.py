@@ -6,9 +6,12 @@ numba compiles it once; see `weighttools.analyzers.kernels.native` for how it is
 
 from __future__ import annotations
 
+import ctypes
 import struct
 import threading
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     Kernel = Callable[[Array, Any, Any, Array, Array], None]
 
 _BITS = {"float32": np.float32, "bfloat16": np.uint16, "float16": np.int16}
+_AT, _NUMBER = ctypes.c_void_p, ctypes.c_float
+_ARGUMENTS = (_AT, ctypes.c_int64, _NUMBER, _NUMBER, _AT, _AT)
+LOOPS_TEXT = Path(__file__).with_name("loops.py")
 _LOCK = threading.Lock()
 _KERNELS: dict[str, Kernel] = {}
 
@@ -68,7 +74,7 @@ def _by_numba(dtype: str) -> Kernel:
 
 def _native(dtype: str) -> Kernel | None:
     """Return the kernel as machine code, or None where it cannot be had so."""
-    run = native.function(dtype, _compile)
+    run = native.function(native.Loops(dtype, (LOOPS_TEXT,), _ARGUMENTS), partial(_compile, dtype))
     if run is None:
         return None
 

@@ -21,30 +21,38 @@ constant rounds the same way each time, which is beyond 1e-7 with eight lanes an
 _f32, _i32, _u32 = np.float32, np.int32, np.uint32
 _HOW = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "nsz", "contract", "arcp"}}
 _njit: Callable[..., Any] = njit
-_array: Any = numba.carray  # type: ignore[attr-defined]
-_compiled: Callable[..., Any] = _njit(cache=True, **_HOW)
-_inlined: Callable[..., Any] = _njit(inline="always")
+view_array: Any = numba.carray  # type: ignore[attr-defined]
+compiled_loops: Callable[..., Any] = _njit(cache=True, **_HOW)
+inlined_loops: Callable[..., Any] = _njit(inline="always")
 
 
-@_inlined
+def typed_loops(signature: Any) -> Callable[..., Any]:
+    """Return what compiles a function for a signature, at once."""
+    found: Callable[..., Any] = _njit(signature, **_HOW)
+    return found
+
+
+@inlined_loops
 def _same(value: Any) -> Any:
     return value
 
 
-@_inlined
-def _widened(bits: Any) -> Any:
+@inlined_loops
+def load_bfloat16(bits: Any) -> Any:
+    """Return bfloat16's bits as float32."""
     return _u32(_u32(bits) << _u32(16)).view(np.float32)
 
 
-@_inlined
-def _from_half(bits: Any) -> Any:
-    """Move the bits into place and make up for the exponent bias, as the NumPy kernel does."""
+@inlined_loops
+def load_half(bits: Any) -> Any:
+    """Return float16's bits as float32: move them into place and make up for the exponent bias, as NumPy's kernel."""
     moved = _u32(_u32(_i32(bits) << _i32(13)) & _u32(0x8FFFE000))
     return moved.view(np.float32) * _f32(2.0**112)
 
 
-@_inlined
-def _magnitude(value: Any) -> Any:
+@inlined_loops
+def magnitude_bits(value: Any) -> Any:
+    """Return the bits of a float32's magnitude, which sort as magnitudes do, NaN last."""
     return _u32(_f32(value).view(np.uint32) & _u32(0x7FFFFFFF))
 
 
@@ -71,7 +79,7 @@ def _kernel(load: Callable[[Any], Any]) -> Callable[..., Any]:
             row_total, row_sq, row_l1 = _f32(0), _f32(0), _f32(0)
             for i in range(row.size):
                 x = load(row[i])
-                magnitude, key = _magnitude(x), _f32(x).view(np.int32)
+                magnitude, key = magnitude_bits(x), _f32(x).view(np.int32)
                 key = _i32(key ^ _i32(_u32(key >> _i32(31)) >> _u32(1)))
                 row_least, row_greatest = min(row_least, key), max(row_greatest, key)
                 nearest = min(nearest, magnitude)
@@ -85,7 +93,7 @@ def _kernel(load: Callable[[Any], Any]) -> Callable[..., Any]:
             if nearest <= eps_bits or nearest < tiny_bits:
                 row_zero, row_near, row_small = _u32(0), _u32(0), _u32(0)
                 for i in range(row.size):
-                    magnitude = _magnitude(load(row[i]))
+                    magnitude = magnitude_bits(load(row[i]))
                     row_zero = _u32(row_zero + _u32(magnitude == _u32(0)))
                     row_near = _u32(row_near + _u32(magnitude <= eps_bits))
                     row_small = _u32(row_small + _u32(magnitude < tiny_bits))
@@ -95,14 +103,14 @@ def _kernel(load: Callable[[Any], Any]) -> Callable[..., Any]:
         ints[0], ints[1], ints[2], ints[3], ints[4] = least, greatest, n_zero, n_near, n_small
         totals[0], totals[1], totals[2] = total, sq, l1
 
-    compiled: Callable[..., Any] = _compiled(kernel)
+    compiled: Callable[..., Any] = compiled_loops(kernel)
     return compiled
 
 
 KERNELS: dict[str, tuple[Callable[..., Any], Any]] = {
     "float32": (_kernel(_same), types.float32),
-    "bfloat16": (_kernel(_widened), types.uint16),
-    "float16": (_kernel(_from_half), types.int16),
+    "bfloat16": (_kernel(load_bfloat16), types.uint16),
+    "float16": (_kernel(load_half), types.int16),
 }
 """Each of (values, eps, tiny, ints, totals), and how it takes the elements."""
 
@@ -116,8 +124,8 @@ def code(dtype: str) -> native.MachineCode:
     )
 
     def by_address(at: Any, n: Any, eps: Any, tiny: Any, ints: Any, totals: Any) -> None:
-        kernel(_array(at, (n,)), eps, tiny, _array(ints, (5,)), _array(totals, (3,)))
+        kernel(view_array(at, (n,)), eps, tiny, view_array(ints, (5,)), view_array(totals, (3,)))
 
-    [result] = _njit(signature, **_HOW)(by_address).overloads.values()
+    [result] = typed_loops(signature)(by_address).overloads.values()
     symbol = result.fndesc.llvm_func_name
     return native.stripped(symbol, result.library.get_llvm_str())

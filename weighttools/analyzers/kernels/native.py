@@ -28,13 +28,31 @@ class MachineCode(NamedTuple):
     data: bytes
 
 
-def function(dtype: str, make: Callable[[str], MachineCode]) -> Callable[..., Any] | None:
-    """Return the kernel of a dtype, which takes addresses; None where only numba itself can run it.
+class Loops(NamedTuple):
+    """Loops that numba compiles.
 
     Parameters
     ----------
-    dtype
-        ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    name
+        What the file in the cache is called by.
+    texts
+        The modules that hold them, and what they are made of: another text is other code.
+    arguments
+        Their types, as ctypes has them.
+    """
+
+    name: str
+    texts: tuple[Path, ...]
+    arguments: tuple[Any, ...]
+
+
+def function(loops: Loops, make: Callable[[], MachineCode]) -> Callable[..., Any] | None:
+    """Return a kernel, which takes addresses; None where only numba itself can run it.
+
+    Parameters
+    ----------
+    loops
+        Which.
     make
         Makes the code, if the cache has none.
     """
@@ -42,13 +60,13 @@ def function(dtype: str, make: Callable[[str], MachineCode]) -> Callable[..., An
         return None
     try:
         llvm = import_module("llvmlite.binding")
-        path = _directory() / f"{dtype}-{_key(llvm)}.bin"
+        path = _directory() / f"{loops.name}-{_key(llvm, loops.texts)}.bin"
         found = _kept(path)
         if found is None:  # where the cache cannot be written, numba's own may be
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            found = make(dtype)
+            found = make()
             _keep(path, found)
-        return _loaded(llvm, found)
+        return _loaded(llvm, found, loops.arguments)
     except (ImportError, AttributeError, ValueError, RuntimeError, OSError):  # numba's insides are not promised
         return None
 
@@ -57,9 +75,9 @@ def _directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weighttools" / "kernels"
 
 
-def _key(llvm: Any) -> str:
+def _key(llvm: Any, texts: tuple[Path, ...]) -> str:
     """Return what the code depends on, as a digest."""
-    text = Path(__file__).with_name("loops.py").read_bytes()
+    text = b"".join(path.read_bytes() for path in texts)
     version = import_module("llvmlite").__version__
     machine = (llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
     return hashlib.sha256(repr((text, version, machine)).encode()).hexdigest()[:24]
@@ -125,7 +143,7 @@ def _machine(llvm: Any) -> Any:
     return llvm.Target.from_default_triple().create_target_machine(**how)
 
 
-def _loaded(llvm: Any, code: MachineCode) -> Callable[..., Any]:
+def _loaded(llvm: Any, code: MachineCode, arguments: tuple[Any, ...]) -> Callable[..., Any]:
     """Link the code into this process."""
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine(llvm))
     engine.add_object_file(llvm.ObjectFileRef.from_data(code.data))
@@ -134,8 +152,7 @@ def _loaded(llvm: Any, code: MachineCode) -> Callable[..., Any]:
     if not address:
         raise ValueError(f"there is no {code.symbol} in the code")
     _KEPT_ALIVE.append(engine)
-    at, number = ctypes.c_void_p, ctypes.c_float
-    raw = ctypes.CFUNCTYPE(ctypes.c_int, at, at, at, ctypes.c_int64, number, number, at, at)(address)
+    raw = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *arguments)(address)
     result, error = ctypes.c_void_p(), ctypes.c_void_p()  # numba's first two arguments; neither is used here
     places = ctypes.byref(result), ctypes.byref(error)
-    return lambda *arguments: raw(*places, *arguments)
+    return lambda *values: raw(*places, *values)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.analyzers.compare.pair import Explanation, Pair, PairFigures
+from weighttools.core.spec import Spec
 from weighttools.families.role_types import Role
-from weighttools.families.roles import tell_role
+from weighttools.families.roles import needs_neighbours, tell_role
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from weighttools.analyzers.compare.explain.questions import Question
     from weighttools.core.tensormap import TensorMap
+
+
+_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+"""The number of a module within a name: layers of one make hold tensors of one role."""
+
+LEAST, GREATEST = 1e-60, 1e60
+"""Norms between which fourth powers are within float64."""
 
 
 class ChangedPair(NamedTuple):
@@ -30,9 +39,13 @@ class ChangedPair(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether both sides are real floating numbers, all of them finite: most causes are looked for there alone."""
+        """Whether both sides are real floating numbers, finite and of ordinary size: causes are looked for there alone.
+
+        Squares of the norms, and of those, are then within float64.
+        """
         both = self.pair.before.dtype.is_float and self.pair.after.dtype.is_float
-        return both and not self.figures.n_not_finite
+        norms = (self.figures.l2, self.figures.l2_before, self.figures.l2_after)
+        return both and not self.figures.n_not_finite and all(n == 0 or LEAST < n < GREATEST for n in norms)
 
     @property
     def matrix(self) -> tuple[int, int] | None:
@@ -68,10 +81,18 @@ class ExplanationContext:
     other_names: Sequence[str] = ()
     executor: Executor | None = None
     progress: Callable[[int], None] | None = None
+    _roles: dict[tuple[str, Spec], Role] = field(default_factory=dict, repr=False, compare=False)
 
     def role(self, pair: Pair) -> Role:
-        """Return what a pair's new tensor is to its model."""
-        return tell_role(pair.new, pair.after.spec, self.names or None).role
+        """Return what a pair's new tensor is to its model; once for all layers, where its neighbours do not matter."""
+        name, spec = pair.new, pair.after.spec
+        alike = (_LAYER.sub("0", name), spec)
+        found = self._roles.get(alike)
+        if found is None:
+            found = tell_role(name, spec, self.names or None).role
+            if not needs_neighbours(name):
+                self._roles[alike] = found
+        return found
 
 
 Answers = Mapping[str, Mapping[str, Any]]

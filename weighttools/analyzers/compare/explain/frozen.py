@@ -31,9 +31,9 @@ def _is_parameter(pair: Pair, context: ExplanationContext) -> bool:
 
 def _only(changed: Sequence[Pair], same: Sequence[Pair], context: ExplanationContext) -> list[Explanation]:
     """Say that all that changed is norms, or biases, or the head, or embeddings."""
-    others = {_kind(pair, context) for pair in same}
     for role, word in ONLY.items():
-        if all(_is_of(pair, role, context) for pair in changed) and others - {role}:
+        is_only = all(_is_of(pair, role, context) for pair in changed)
+        if is_only and not all(_is_of(pair, role, context) for pair in same):
             names = tuple(pair.new for pair in changed)
             n_elements = sum(pair.after.n_elements for pair in changed)
             total = n_elements + sum(pair.after.n_elements for pair in same)
@@ -47,10 +47,6 @@ def _only(changed: Sequence[Pair], same: Sequence[Pair], context: ExplanationCon
             }  # fmt: skip
             return [Explanation(f"only-{word}", text, names, evidence)]
     return []
-
-
-def _kind(pair: Pair, context: ExplanationContext) -> Role:
-    return Role.NORM if _is_of(pair, Role.NORM, context) else context.role(pair)
 
 
 def _is_of(pair: Pair, role: Role, context: ExplanationContext) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ LEAST_GAP = 3.0
 CLEAR = 0.25
 """The part of the spectrum's whole fall (of its logarithm) that one step makes: it then ends there, and sinks not."""
 AGREEING = 4
-"""Matrices of one module that have the very same rank tell it, though the step is small."""
+"""Matrices, two thirds of a module's or of all, that have the very same rank tell it, though the step is small."""
 ARITHMETIC = 1e-6
 """The error of products in float32, by the norm of the change: those of the factors, and those of the sketch."""
 
@@ -45,11 +46,11 @@ def low_rank(change: ChangedPair, found: SketchFigures) -> RankedChange | None:
     noise += (ARITHMETIC * figures.l2) ** 2
     tail = parted(found, noise)
     side, energy = min(change.matrix or (0, 0)), figures.l2**2
-    if tail is None or not 1 <= tail.rank <= min(MOST_RANK, side // 4) or tail.gap < LEAST_GAP:
+    if tail is None or not 1 <= tail.rank <= min(MOST_RANK, side // 4):
         return None
     if tail.energy > min(3 * noise, 0.3 * energy) or energy - tail.energy < LEAST_ENERGY * noise:
         return None
-    is_clear = tail.drop == math.inf or math.log(tail.gap) >= CLEAR * math.log(tail.drop)
+    is_clear = tail.gap >= LEAST_GAP and (tail.drop == math.inf or math.log(tail.gap) >= CLEAR * math.log(tail.drop))
     return RankedChange(change, tail.rank, energy, tail.energy, is_clear)
 
 
@@ -59,7 +60,8 @@ def explain_low_rank(findings: Findings) -> list[Explanation]:
     by_module: dict[str, list[RankedChange]] = {}
     for one in found:
         by_module.setdefault(_module(one.change.name), []).append(one)
-    modules = {module: sure for module, each in by_module.items() if (sure := _sure(each))}
+    of_all = _agreed(found)
+    modules = {module: sure for module, each in by_module.items() if (sure := _sure(each, of_all))}
     found = [one for each in modules.values() for one in each]
     ranks: dict[int, list[str]] = {}
     for module, each in modules.items():
@@ -71,10 +73,16 @@ def explain_low_rank(findings: Findings) -> list[Explanation]:
     ]
 
 
-def _sure(found: Sequence[RankedChange]) -> list[RankedChange]:
-    """Return the changes of a module whose rank is sure: all where many agree, else those whose spectrum ends."""
-    agree = len(found) >= AGREEING and len({one.rank for one in found}) == 1
-    return [one for one in found if agree or one.is_clear]
+def _agreed(found: Sequence[RankedChange]) -> int | None:
+    """Return the rank that two thirds of many changes have; None where they do not agree."""
+    (rank, n_agreeing), *_ = Counter(one.rank for one in found).most_common(1) or [(0, 0)]
+    return rank if n_agreeing >= AGREEING and 3 * n_agreeing >= 2 * len(found) else None
+
+
+def _sure(found: Sequence[RankedChange], of_all: int | None) -> list[RankedChange]:
+    """Return the changes of a module whose rank is sure: those whose spectrum ends, and those near an agreed rank."""
+    agreed = [rank for rank in (of_all, _agreed(found)) if rank is not None]
+    return [one for one in found if one.is_clear or any(abs(one.rank - rank) <= max(1, rank // 8) for rank in agreed)]
 
 
 def _is_alone(names: set[str], findings: Findings) -> bool:

@@ -35,7 +35,10 @@ class PartedSpectrum(NamedTuple):
 
 
 def parted(found: SketchFigures, noise: float = 0.0) -> PartedSpectrum | None:
-    """Return the smallest rank beyond which a sketch looks like white noise; None where there is no such rank.
+    """Return the rank beyond which a sketch looks like noise; None where there is no such rank.
+
+    Between the smallest rank beyond which it looks white, and that beyond which it is no more than `noise`, the rank is
+    where the spectrum falls most.
 
     Parameters
     ----------
@@ -56,17 +59,31 @@ def parted(found: SketchFigures, noise: float = 0.0) -> PartedSpectrum | None:
     """
     squares = [value**2 for value in found.values]
     width, side = len(squares), found.side
-    slack = 1.15 + 2 * width ** (-2 / 3) / 2
-    left = math.fsum(squares)
-    for rank in range(width - 3):
-        rest_width, rest_side = width - rank, side - rank
-        energy = left * width / rest_width * side / rest_side
-        edge = (math.sqrt(rest_side) + math.sqrt(rest_width)) ** 2 / (side * width)
-        if squares[rank] <= edge * max(slack * energy, NOT_WHITE * noise):
-            gap, drop = (squares[n] / squares[rank] if squares[rank] else math.inf for n in (max(rank - 1, 0), 0))
-            return PartedSpectrum(rank, energy, gap, drop, _departure(squares[rank:], rest_side))
-        left = max(0.0, left - squares[rank])
-    return None
+    slack = 1.15 + width ** (-2 / 3)
+    rests = [_rest(squares, side, rank) for rank in range(width - 3)]
+    tops = [squares[rank] / edge for rank, (_, edge) in enumerate(rests)]
+    white = next((rank for rank, top in enumerate(tops) if top <= slack * rests[rank][0]), None)
+    small = next((rank for rank, top in enumerate(tops) if top <= NOT_WHITE * noise), white)
+    if small is None:
+        return None
+    last = small if white is None else max(small, white)
+    rank = max(range(min(small, last if white is None else white), last + 1), key=lambda r: _gap(squares, r))
+    drop = squares[0] / squares[rank] if squares[rank] else math.inf
+    return PartedSpectrum(rank, rests[rank][0], _gap(squares, rank), drop, _departure(squares[rank:], side - rank))
+
+
+def _rest(squares: Sequence[float], side: int, rank: int) -> tuple[float, float]:
+    """Return the energy of what is beyond a rank, and the part of it that is the edge of white noise."""
+    width = len(squares)
+    energy = math.fsum(squares[rank:]) * width / (width - rank) * side / (side - rank)
+    return energy, (math.sqrt(side - rank) + math.sqrt(width - rank)) ** 2 / (side * width)
+
+
+def _gap(squares: Sequence[float], rank: int) -> float:
+    """Return the last square that counts by the first that does not; 1 where none counts."""
+    if not rank:
+        return 1.0
+    return squares[rank - 1] / squares[rank] if squares[rank] else math.inf
 
 
 def _departure(squares: Sequence[float], n_samples: int) -> float:

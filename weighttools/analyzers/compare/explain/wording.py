@@ -8,30 +8,46 @@ from collections.abc import Iterable, Sequence
 from weighttools.core.tree import ranges
 from weighttools.errors import printable
 
-_NUMBER = re.compile(r"(?<![^./_])\d{1,9}(?![^./_])")
+_NUMBER = re.compile(r"(?<![^./_])(\d{1,9})(?![^./_])", re.ASCII)
 MOST = 3
 """Labels that a sentence lists."""
 
 
 def labels(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return names by label: those alike but for their first number have one, with the numbers as ranges.
+    """Return names by label: those alike but for numbers have one, with the numbers as ranges.
 
-    >>> labels(["h.0.ln", "h.1.ln", "h.3.ln", "wte"])
-    {'h.[0-1,3].ln': ['h.0.ln', 'h.1.ln', 'h.3.ln'], 'wte': ['wte']}
+    >>> list(labels(["h.0.ln", "h.1.ln", "h.3.ln", "wte"]))
+    ['h.[0-1,3].ln', 'wte']
+    >>> labels(["l.0.e.0", "l.0.e.1", "l.1.e.0", "l.1.e.1"])
+    {'l.[0-1].e.[0-1]': ['l.0.e.0', 'l.0.e.1', 'l.1.e.0', 'l.1.e.1']}
     """
-    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for name in names:
-        found = _NUMBER.search(name)
-        before, number, after = (name[: found.start()], found[0], name[found.end() :]) if found else (name, "", "")
-        groups.setdefault((before, after), []).append((number, name))
-    return {
-        _label(before, after, [n for n, _ in each]): [name for _, name in each]
-        for (before, after), each in groups.items()
-    }
+    found = {tuple(_NUMBER.split(name)): [name] for name in names}
+    for back in range(1, max((len(parts) // 2 for parts in found), default=0) + 1):
+        found = _joined(found, -2 * back)
+    return {"".join(parts): each for parts, each in found.items()}
 
 
-def _label(before: str, after: str, numbers: Sequence[str]) -> str:
-    return f"{before}{numbers[0] if len(numbers) == 1 else f'[{ranges(map(int, numbers))}]'}{after}"
+Parts = tuple[str, ...]
+"""A name cut at its numbers: texts and numbers by turns."""
+
+
+def _joined(found: dict[Parts, list[str]], at: int) -> dict[Parts, list[str]]:
+    """Join those that are alike but for the number at a place, counted from the end; ranges of others stay."""
+    groups: dict[tuple[Parts, Parts], list[Parts]] = {}
+    for parts in found:
+        around = (parts[:at], parts[at + 1 :]) if len(parts) >= 1 - at else (parts, ())
+        groups.setdefault(around, []).append(parts)
+    joined: dict[Parts, list[str]] = {}
+    for (before, after), alike in groups.items():
+        label = alike[0] if len(alike) == 1 else (*before, _ranges([int(parts[at]) for parts in alike]), *after)
+        joined[label] = [name for parts in alike for name in found[parts]]
+    return joined
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return numbers as ranges in brackets; of many scattered ones, the ends and how many."""
+    text = ranges(numbers)
+    return f"[{text}]" if len(text) <= 40 else f"[{min(numbers)}-{max(numbers)}: {len(numbers):,} of them]"
 
 
 def listed(names: Iterable[str], most: int = MOST) -> str:
