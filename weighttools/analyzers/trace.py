@@ -55,8 +55,16 @@ class TraceState(NamedTuple):
 
     def merge(self, other: TraceState) -> TraceState:
         """Return the sums of both parts."""
-        sums = [a + b for a, b in zip(self[1:7], other[1:7], strict=True)]
-        return TraceState(self.n_elements + other.n_elements, *sums, np.minimum(self.first, other.first))
+        return TraceState(
+            self.n_elements + other.n_elements,
+            self.squares + other.squares,
+            self.updates + other.updates,
+            self.products + other.products,
+            self.n_changed + other.n_changed,
+            self.n_zero + other.n_zero,
+            self.n_not_finite + other.n_not_finite,
+            np.minimum(self.first, other.first),
+        )
 
 
 NOWHERE = np.iinfo(np.int64).max
@@ -64,8 +72,8 @@ NOWHERE = np.iinfo(np.int64).max
 
 def none(n: int) -> TraceState:
     """Return the state of no elements of `n` checkpoints."""
-    sums, counts = (lambda: np.zeros(n), lambda: np.zeros(n, np.int64))
-    return TraceState(0, sums(), sums(), sums(), counts(), counts(), counts(), np.full(n, NOWHERE))
+    sums, counts = (np.zeros((rows, n), dtype) for rows, dtype in ((3, np.float64), (3, np.int64)))
+    return TraceState(0, *sums, *counts, np.full(n, NOWHERE))
 
 
 def state_of(blocks: BlocksInTurn) -> TraceState:
