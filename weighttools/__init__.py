@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.formats import list_formats as list_formats
     from weighttools.verbs.generate import generate as generate
     from weighttools.verbs.get import get as get
+    from weighttools.verbs.git import git_setup as git_setup
     from weighttools.verbs.hash import hash as hash
     from weighttools.verbs.init import init as init
     from weighttools.verbs.init_check import init_check as init_check
@@ -60,6 +61,7 @@ _HOMES = {
     "get": "weighttools.verbs.get",
     "check": "weighttools.verbs.check",
     "diff": "weighttools.verbs.diff",
+    "git_setup": "weighttools.verbs.git",
     "hash": "weighttools.verbs.hash",
     "trace": "weighttools.verbs.trace",
     "verify": "weighttools.verbs.verify",

@@ -72,8 +72,9 @@ NOWHERE = np.iinfo(np.int64).max
 
 def none(n: int) -> TraceState:
     """Return the state of no elements of `n` checkpoints."""
-    sums, counts = (np.zeros((rows, n), dtype) for rows, dtype in ((3, np.float64), (3, np.int64)))
-    return TraceState(0, *sums, *counts, np.full(n, NOWHERE))
+    a, b, c = np.zeros((3, n))
+    i, j, k = np.zeros((3, n), np.int64)
+    return TraceState(0, a, b, c, i, j, k, np.full(n, NOWHERE))
 
 
 def state_of(blocks: BlocksInTurn) -> TraceState:

@@ -245,3 +245,15 @@ class TraceRecord(TypedDict):
     rows: list[TraceRow]
     total: TraceFigures
     notes: list[str]
+
+
+class GitSetupRecord(TypedDict):
+    """``weighttools.git-setup/1``: `scope` is local or global; `changed` is false where there was nothing to remove."""
+
+    schema: str
+    scope: str
+    attributes: str
+    patterns: list[str]
+    removed: bool
+    changed: bool
+    notes: list[str]
