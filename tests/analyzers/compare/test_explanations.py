@@ -26,7 +26,7 @@ from tests.thorough import amount
 from weighttools import diff
 from weighttools import open as open_weights
 from weighttools.analyzers.axes import padded
-from weighttools.analyzers.compare.explain import explain
+from weighttools.analyzers.compare.explain import CODES, explain
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext
 from weighttools.analyzers.compare.explain.questions import PairQuestions, finish_states, merge_states
 from weighttools.analyzers.compare.explain.rows import RowSums
@@ -116,7 +116,7 @@ def test_true_causes_are_named_and_no_false_one() -> None:
         lost += [f"{number} {kind}: {code} {[one.text for one in told]}" for code in missed(case, told)]
         false += [f"{number} {kind}: {text}" for text in false_ones(case, told)]
         for one in told:
-            assert one.tensors and one.text.endswith(".")
+            assert one.tensors and one.text.endswith(".") and one.code in CODES
             assert json.loads(json.dumps(one.evidence, allow_nan=False)) == one.evidence
     assert false == []
     assert len(lost) <= 0.05 * n_true, "\n".join(lost)

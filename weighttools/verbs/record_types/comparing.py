@@ -99,7 +99,10 @@ class MetadataEntry(TypedDict):
 
 
 class ExplanationRow(TypedDict):
-    """What explains a change: `code` names the kind, `evidence` has the figures that it rests on."""
+    """What explains a change: `code` names the kind, `evidence` has the figures that it rests on.
+
+    `weighttools.analyzers.compare.explain.CODES` says what each code means; each has keys of its own in `evidence`.
+    """
 
     code: str
     text: str

@@ -13,6 +13,29 @@ if TYPE_CHECKING:
     from weighttools.analyzers.compare.explain.context import Cause, ExplanationContext
     from weighttools.analyzers.compare.pair import Explanation, Pair, PairFigures
 
+CODES = {
+    "frozen": "modules as wholes are unchanged",
+    "only-norms": "norms alone changed",
+    "only-biases": "biases alone changed",
+    "only-head": "the head alone changed",
+    "only-embeddings": "embeddings alone changed",
+    "rows-appended": "tensors gained rows at their end, and the others are the same, or nearly",
+    "rows-removed": "tensors lost rows at their end, and the others are the same, or nearly",
+    "rows-trained": "a few rows of an embedding or head alone changed",
+    "same-as": "the new weights are those of another checkpoint",
+    "soup": "the new weights are a weighted mean of the old ones and of other checkpoints",
+    "moving-average": "such a mean of two, of which one has little weight",
+    "combination": "a linear combination of them that is no mean",
+    "uniform-shrink": "weights were multiplied by one factor below 1, as weight decay does",
+    "scaled": "weights were multiplied by another factor, or each tensor by one of its own",
+    "rounded": "values were rounded through a narrower dtype",
+    "quantized": "values lie on grids, or in blocks of an encoding, within a step of the old ones",
+    "sparsity": "elements became 0, by a pattern",
+    "low-rank": "changes of matrices are of low rank but for rounding, as a merged LoRA leaves them",
+    "noise": "normal noise of one strength was added",
+}
+"""What each code of an explanation means."""
+
 
 def causes() -> tuple[Cause, ...]:
     """Return the table of causes; those that account for tensors wholly come before those that would wonder at them."""
