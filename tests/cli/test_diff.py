@@ -23,7 +23,12 @@ def test_exit_codes(inside: Callable[..., Any], pair: tuple[Path, Path], tmp_pat
     assert inside("diff", old, old)[:2] == (0, "same: 3 tensors\n")
     assert inside("diff", old, new).code == 1
     assert inside("diff", old, new, "-q") == (1, "", "")
-    for bad in (("diff", old, tmp_path / "none"), ("diff", old, new, "-i", "zzz"), ("diff", old, new, "--map", "q=r")):
+    for bad in (
+        ("diff", old, tmp_path / "none"),
+        ("diff", old, new, "-i", "zzz"),
+        ("diff", old, new, "--map", "q=r"),
+        ("diff", old, new, "-q", "--and", tmp_path / "none"),
+    ):
         found = inside(*bad)
         assert found.code == 2 and found.err.count("\n") == 1 and not found.out, found
 
