@@ -43,6 +43,20 @@ def test_the_table(inside: Callable[..., Any], pair: tuple[Path, Path]) -> None:
     assert row.split() == ["b.w", "float32", "4", "25.00%", "2", "[2]"]
 
 
+def test_what_is_not_shown_is_counted(inside: Callable[..., Any], make: Callable[..., Path]) -> None:
+    old, new = ({f"w{i}": np.full(2, by * (i + 1), np.float32) for i in range(5)} for by in (1, 2))
+    paths = make(old, "old.safetensors"), make(new, "new.safetensors")
+    lines = inside("diff", *paths, "--top", "2", "--sort", "l2").out.splitlines()
+    assert [line.split()[0] for line in lines[4:7]] == ["w4", "w3", "…"] and "3 changed tensors not shown" in lines[6]
+    assert inside("diff", *paths, "--where", "l2 > 99").out.splitlines()[2] == "… and 5 changed tensors not shown"
+    assert "not shown" not in inside("diff", *paths).out
+
+
+def test_rows_say_what_they_do_not_tell(inside: Callable[..., Any], pair: tuple[Path, Path]) -> None:
+    err = inside("diff", *pair, "--format", "csv").err
+    assert "--json has 1 added, 1 removed, 1 metadata" in err
+
+
 def test_the_record_and_rows(inside: Callable[..., Any], pair: tuple[Path, Path]) -> None:
     record = json.loads(inside("diff", *pair, "--json").out)
     assert record["schema"] == "weighttools.diff/1" and record["changed"][0]["max_at"] == [2]
