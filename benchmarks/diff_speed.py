@@ -10,6 +10,7 @@ the command takes to start.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from paired import alternate, once
@@ -54,7 +55,8 @@ def main() -> None:
     n_mib, rounds = (int(value) for value in (*sys.argv[2:], *("512", "7")[len(sys.argv) - 2 :]))
     bare = once([sys.executable, "-c", "pass"])[2]
     for dtype in ("float32", "bfloat16"):
-        old, new, copy = make(folder, n_mib, dtype)
+        with ProcessPoolExecutor(1) as pool:  # a process that starts others hands its peak of memory down
+            old, new, copy = pool.submit(make, folder, n_mib, dtype).result()
         commands = {
             "plain read": [sys.executable, "-c", READ, str(old), str(new)],
             **{
