@@ -30,7 +30,7 @@ _LEAST_SQUARE, _GREATEST_SQUARE = 1e-200, 1e200
 def _equal_chunk(x: Array, start: int) -> PairState:
     n_zero = x.size - int(np.count_nonzero(x))
     square = careful.dot(x, x)
-    if _LEAST_SQUARE < square < _GREATEST_SQUARE:
+    if _is_ordinary(square):
         return PairState(x.size, 0, 0, 0, 0, n_zero, n_zero, 0, 0.0, start, PairSums(0.0, square, square, square))
     finite = np.isfinite(x)
     kept = x[finite]
@@ -58,7 +58,38 @@ class _Sides(NamedTuple):
 
 
 def _chunk(before: Array, after: Array, start: int, rtol: float, atol: float) -> PairState:
-    x, y, d, is_changed = _sides(before, after)
+    sides = _sides(before, after)
+    found = None if sides.before.dtype.kind == "c" or sides.after.dtype.kind == "c" else _ordinary(sides, start)
+    if found is None:
+        return _any_chunk(sides, start, rtol, atol)
+    if not (rtol or atol):
+        return found
+    x, _, d, is_changed = sides
+    return found._replace(n_beyond=int(np.count_nonzero(is_changed & (d > atol + rtol * np.abs(x)))))
+
+
+def _ordinary(sides: _Sides, start: int) -> PairState | None:
+    """Return the state of a chunk of which sums of squares tell that all is finite and none need be scaled, or None."""
+    x, y, d, is_changed = sides
+    squares = careful.dot(x, x), careful.dot(y, y), careful.dot(d, d)
+    n_changed = int(np.count_nonzero(is_changed))
+    if not (_is_ordinary(squares[0]) and _is_ordinary(squares[1]) and (_is_ordinary(squares[2]) or not n_changed)):
+        return None
+    is_zero_x, is_zero_y = x == 0, y == 0
+    n_zero_x, n_zero_y = int(np.count_nonzero(is_zero_x)), int(np.count_nonzero(is_zero_y))
+    n_zeroed = int(np.count_nonzero(is_zero_y & ~is_zero_x)) if n_zero_y else 0
+    at = int(np.argmax(d))
+    sums = PairSums(squares[2], squares[0], squares[1], careful.dot(x, y))
+    counts = (x.size, 0, n_changed, n_changed, 0, n_zero_x, n_zero_y, n_zeroed)
+    return PairState(*counts, float(d[at]), start + at, sums)
+
+
+def _is_ordinary(square: float) -> bool:
+    return _LEAST_SQUARE < square < _GREATEST_SQUARE
+
+
+def _any_chunk(sides: _Sides, start: int, rtol: float, atol: float) -> PairState:
+    x, y, d, is_changed = sides
     finite = np.isfinite(x) & np.isfinite(y)
     is_nan = np.isnan(x) & np.isnan(y)
     is_changed &= ~is_nan
