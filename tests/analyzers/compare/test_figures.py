@@ -122,6 +122,30 @@ def test_large_blocks_of_two_dtypes_are_numpys(dtypes: tuple[Any, Any], kernel: 
     assert assert_are_numpys(before, after, kernel).n_bits is None
 
 
+BYTES = ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float4_e2m1fn", "int8", "uint8", "bool"]
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+@pytest.mark.parametrize("other", ["", "float32"])
+def test_large_blocks_of_bytes_are_numpys(dtype: str, other: str) -> None:
+    """Of every bit pattern that the dtype has, NaN among them in half."""
+    rng = np.random.default_rng(6)
+    kind = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    n_patterns = {"float4_e2m1fn": 16, "bool": 2}.get(dtype, 256)
+    bits = rng.integers(0, n_patterns, 300_001).astype(np.uint8)
+    before, after = bits.view(kind), np.where(rng.random(bits.size) < 0.9, bits, bits[::-1]).view(kind)
+    finite = np.isfinite(wide(before)) & np.isfinite(wide(after))
+    for one, another in ((before, after), (before[finite], after[finite]), (before, before.copy())):
+        assert_are_numpys(one, another.astype(np.float32) if other else another)
+
+
+def test_bytes_of_one_truth_value_are_no_other_values() -> None:
+    """Any byte but 0 is true."""
+    before, after = (np.full(70_000, byte, np.uint8).view(np.bool_) for byte in (1, 1))
+    after.view(np.uint8)[5] = 2
+    assert (figures(before, after).n_bits, figures(before, after).n_changed) == (1, 0)
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @given(st.data())
 @at_most(15)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weighttools.analyzers.compare.exact import count_beyond, equal_state, exact_state
-from weighttools.analyzers.compare.quick import quick_state
+from weighttools.analyzers.compare.quick import is_narrow, quick_state
 from weighttools.analyzers.compare.state import PairState
 from weighttools.analyzers.kernels import careful
 from weighttools.core.fold import Blocks
@@ -21,14 +21,16 @@ if TYPE_CHECKING:
 def state(blocks: Blocks, means: PairStateOf) -> PairState:
     """Return the state of a block; see `PairFigures` for what it tells."""
     (before, after), start, scratch = blocks
-    is_plain = before.size > careful.SMALL and {before.dtype.name, after.dtype.name} <= careful.FAST_DTYPES
-    found = _compiled(before, after, start) if is_plain and means.kernel == "numba" else None
-    if found is not None:
-        return _with_beyond(found, before, after, means)
+    is_large, is_compiled = before.size > careful.SMALL, False
+    if is_large and means.kernel == "numba" and {before.dtype.name, after.dtype.name} <= careful.FAST_DTYPES:
+        found, is_compiled = _compiled(before, after, start), True
+        if found is not None:
+            return _with_beyond(found, before, after, means)
     n_bits = count_bits(before, after, scratch) if before.dtype == after.dtype else None
-    found = quick_state(before, after, start, n_bits, scratch) if is_plain and means.kernel == "numpy" else None
-    if found is not None:
-        return _with_beyond(found, before, after, means)
+    if is_large and not is_compiled and is_narrow(before.dtype) and is_narrow(after.dtype):
+        found = quick_state(before, after, start, n_bits, scratch)
+        if found is not None:
+            return _with_beyond(found, before, after, means)
     if n_bits == 0:
         return equal_state(after, start)
     return exact_state(before, after, start, means.rtol, means.atol)._replace(n_bits=n_bits)

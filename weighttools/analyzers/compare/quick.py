@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from weighttools.analyzers.compare.state import PairState, PairSums
 from weighttools.analyzers.kernels import blocked
+from weighttools.analyzers.kernels.meanings import meanings
 from weighttools.core.scratch import Scratch
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ def quick_state(before: Array, after: Array, start: int, n_bits: int | None, scr
         sums = PairSums(0.0, square_a, square_a, square_a)
         return PairState(a.size, 0, 0, 0, 0, zeros_a, zeros_a, 0, 0.0, start, sums)
     zeros_b = _zeros(b, scratch)
-    n_changed = n_bits if n_bits is not None and not (zeros_a and zeros_b) else _count_unequal(a, b, scratch)
+    is_told = n_bits is not None and before.itemsize > 1 and not (zeros_a and zeros_b)  # one value, other bits: zeros
+    n_changed = n_bits if n_bits is not None and is_told else _count_unequal(a, b, scratch)
     d = np.subtract(b, a, out=scratch.get("pair difference", np.float32, a.size))
     top, at = greatest_difference(before, after, d, scratch)
     if top and top < blocked.LEAST_SAFE:
@@ -41,10 +44,26 @@ def quick_state(before: Array, after: Array, start: int, n_bits: int | None, scr
     return PairState(a.size, n_bits, n_changed, n_changed, 0, zeros_a, zeros_b, zeroed, top, start + at, sums)
 
 
+def is_narrow(dtype: Any) -> bool:
+    """Whether float32 holds all values of a dtype, and they are quickly had: floats of 32 and 16 bits, all of 8."""
+    return dtype.name in blocked.DECODERS or dtype.itemsize == 1
+
+
 def _float32(values: Array, which: str, scratch: Scratch) -> Array:
     if values.dtype == np.float32:
         return values
-    return blocked.DECODERS[values.dtype.name](values, scratch, f"pair {which}")
+    if values.dtype.itemsize == 1:
+        x = scratch.get(f"pair {which}", np.float32, values.size)
+        return np.take(_float32_meanings(values.dtype), values.view(np.uint8), out=x, mode="clip")
+    found: Array = blocked.DECODERS[values.dtype.name](values, scratch, f"pair {which}")
+    return found
+
+
+@cache
+def _float32_meanings(dtype: Any) -> Array:
+    """Return what the 256 bit patterns of a dtype mean."""
+    found: Array = meanings(dtype).values.astype(np.float32)
+    return found
 
 
 def _is_safe(x: Array, square: float, values: Array) -> bool:
