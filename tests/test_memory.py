@@ -161,3 +161,22 @@ def test_merging_an_adapter_stays_small(large: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     over = int(done.stdout.splitlines()[-1]) - peak(tmp_path)
     assert target.stat().st_size > 256 * MB and over < 150 * MB, f"{over // MB} MB over a bare interpreter"
+
+
+def test_comparing_stays_small(large: Path, tmp_path: Path) -> None:
+    """Of 512 MB, nearly all of which differs, with what explains it."""
+    other = tmp_path / "zeros.safetensors"
+    header = b'{"fc.weight":{"dtype":"F32","shape":[8192,8192],"data_offsets":[0,268435456]}}'
+    with open(other, "wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + 256 * MB)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_EDIT, "start", RUN_EDIT, "diff", large, other],
+        env=clean_environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and " of 67,108,864 elements" in done.stdout, done.stderr
+    over = int(done.stdout.splitlines()[-1]) - peak(tmp_path)
+    print(over // MB, "MB over a bare interpreter")
+    assert over < 80 * MB, f"{over // MB} MB over a bare interpreter"

@@ -23,7 +23,12 @@ def test_exit_codes(inside: Callable[..., Any], pair: tuple[Path, Path], tmp_pat
     assert inside("diff", old, old)[:2] == (0, "same: 3 tensors\n")
     assert inside("diff", old, new).code == 1
     assert inside("diff", old, new, "-q") == (1, "", "")
-    for bad in (("diff", old, tmp_path / "none"), ("diff", old, new, "-i", "zzz"), ("diff", old, new, "--map", "q=r")):
+    for bad in (
+        ("diff", old, tmp_path / "none"),
+        ("diff", old, new, "-i", "zzz"),
+        ("diff", old, new, "--map", "q=r"),
+        ("diff", old, new, "-q", "--and", tmp_path / "none"),
+    ):
         found = inside(*bad)
         assert found.code == 2 and found.err.count("\n") == 1 and not found.out, found
 
@@ -36,6 +41,20 @@ def test_the_table(inside: Callable[..., Any], pair: tuple[Path, Path]) -> None:
         assert line in out.splitlines(), out
     [row] = [line for line in out.splitlines() if line.startswith("b.w")]
     assert row.split() == ["b.w", "float32", "4", "25.00%", "2", "[2]"]
+
+
+def test_what_is_not_shown_is_counted(inside: Callable[..., Any], make: Callable[..., Path]) -> None:
+    old, new = ({f"w{i}": np.full(2, by * (i + 1), np.float32) for i in range(5)} for by in (1, 2))
+    paths = make(old, "old.safetensors"), make(new, "new.safetensors")
+    lines = inside("diff", *paths, "--top", "2", "--sort", "l2").out.splitlines()
+    assert [line.split()[0] for line in lines[4:7]] == ["w4", "w3", "…"] and "3 changed tensors not shown" in lines[6]
+    assert inside("diff", *paths, "--where", "l2 > 99").out.splitlines()[2] == "… and 5 changed tensors not shown"
+    assert "not shown" not in inside("diff", *paths).out
+
+
+def test_rows_say_what_they_do_not_tell(inside: Callable[..., Any], pair: tuple[Path, Path]) -> None:
+    err = inside("diff", *pair, "--format", "csv").err
+    assert "--json has 1 added, 1 removed, 1 metadata" in err
 
 
 def test_the_record_and_rows(inside: Callable[..., Any], pair: tuple[Path, Path]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import h5py
 import ml_dtypes
 import numpy as np
@@ -167,6 +168,24 @@ def test_formats_shardings_and_order_make_no_difference(tmp_path: Path) -> None:
     for other in ("shards", "m.gguf", "m.npz", "m.pt", "m.h5"):
         record = wt.diff(one, tmp_path / other)
         assert record["same"] and record["n_unchanged"] == 6, (other, record)
+
+
+def test_quantised_tensors_are_compared_by_what_the_package_decodes(tmp_path: Path) -> None:
+    """Every kind of block that gguf's own quants know, against its dense values; one that is off is found."""
+    path = Path("fixtures/gguf/quantized.gguf")
+    dense = {}
+    with np.errstate(all="ignore"):
+        for one in gguf.GGUFReader(path).tensors:
+            dense[one.name] = gguf.quants.dequantize(one.data, one.tensor_type).astype(np.float32)
+    record = wt.diff(path, TensorMap.from_arrays(dense), explain=False)
+    encoded = [name for name, tensor in wt.open(path).items() if tensor.spec.encoding != "raw"]
+    assert [row["dst"] for row in record["recast"]] and record["n_unchanged"] == len(dense), record["changed"]
+    assert {row["dst"] for row in record["recast"]} >= set(encoded) and not record["same"]
+    assert wt.diff(path, TensorMap.from_arrays(dense), ignore_dtype=True)["same"]
+    spoilt = {name: one.copy() for name, one in dense.items()}
+    spoilt[encoded[0]][1, 3] += 1
+    [row] = wt.diff(path, TensorMap.from_arrays(spoilt), explain=False)["changed"]
+    assert (row["name"], row["n_changed"], row["max_at"]) == (encoded[0], 1, [1, 3])
 
 
 def test_views_are_compared_as_they_read(tmp_path: Path) -> None:

@@ -63,7 +63,17 @@ def _show(record: Record, chosen: str) -> None:
             output.echo(printable(line) if line else "")
     else:
         output.emit_rows([_flat(row) for row in rows], _columns(record), chosen)
+        for text in _beyond_rows(record):
+            output.note(text)
     output.notes(record)
+
+
+def _beyond_rows(record: Record) -> list[str]:
+    """Say what differs that rows of changed tensors do not tell."""
+    keys = ("added", "removed", "renamed", "reshaped", "recast", "metadata", "explanation")
+    told = [f"{len(record[key]):,} {key}" for key in keys if record[key]]
+    told += [f"{output.counted(len(ties), 'tie')} {what}" for what, ties in record["ties"].items() if ties]
+    return [f"the rows tell how values changed; --json has {', '.join(told)} as well"] if told else []
 
 
 def _columns(record: Record) -> Sequence[str]:
@@ -145,7 +155,9 @@ def _changed(record: Record, rows: Sequence[Record]) -> list[str]:
     columns = _TENSOR if record["by"] == "tensor" else _GROUP
     lines = [[_cell(row, column) for column in columns] for row in rows]
     right = "".join(" " if column in ("name", "group", "dtype", "shape", "max_at") else "r" for column in columns)
-    return output.table([_HEADS.get(column, column) for column in columns], lines, right)
+    table = output.table([_HEADS.get(column, column) for column in columns], lines, right) if lines else []
+    hidden = record["n_changed"] - len(rows) if record["by"] == "tensor" else 0
+    return [*table, f"… and {output.counted(hidden, 'changed tensor')} not shown"] if hidden else table
 
 
 def _cell(row: Record, column: str) -> str:

@@ -160,8 +160,8 @@ def diff(
         "explanation": [],
     }
     record["notes"] = _notes(old, new, bool(record["metadata"]))
+    known = _opened(others, assume, root)
     if explain:
-        known = _opened(others, assume, root)
         found, notes = _explained(matching, changes, new, known, _Reading(threads, bool(rtol or atol)))
         record["explanation"] = found
         record["notes"] += notes

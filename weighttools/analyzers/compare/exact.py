@@ -23,11 +23,18 @@ def equal_state(values: Array, start: int) -> PairState:
     return reduce(PairState.merge, parts, PairState(0, 0))
 
 
+_LEAST_SQUARE, _GREATEST_SQUARE = 1e-200, 1e200
+"""Between these, a sum of squares tells that all values are finite, and that none need be scaled."""
+
+
 def _equal_chunk(x: Array, start: int) -> PairState:
-    finite = np.isfinite(x)
-    kept = x if finite.all() else x[finite]
-    _, _, sums = _of_finite(kept, kept, np.zeros_like(kept))
     n_zero = x.size - int(np.count_nonzero(x))
+    square = careful.dot(x, x)
+    if _LEAST_SQUARE < square < _GREATEST_SQUARE:
+        return PairState(x.size, 0, 0, 0, 0, n_zero, n_zero, 0, 0.0, start, PairSums(0.0, square, square, square))
+    finite = np.isfinite(x)
+    kept = x[finite]
+    _, _, sums = _of_finite(kept, kept, np.zeros_like(kept))
     top, at = (0.0, start + int(np.argmax(finite))) if kept.size else (None, None)
     return PairState(x.size, 0, 0, 0, x.size - kept.size, n_zero, n_zero, 0, top, at, sums)
 
