@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.formats import list_formats as list_formats
     from weighttools.verbs.generate import generate as generate
     from weighttools.verbs.get import get as get
+    from weighttools.verbs.git import git_setup as git_setup
     from weighttools.verbs.hash import hash as hash
     from weighttools.verbs.init import init as init
     from weighttools.verbs.init_check import init_check as init_check
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.scale import scale as scale
     from weighttools.verbs.spectrum import spectrum as spectrum
     from weighttools.verbs.stats import stats as stats
+    from weighttools.verbs.trace import trace as trace
     from weighttools.verbs.verify import verify as verify
 
 _HOMES = {
@@ -59,7 +61,9 @@ _HOMES = {
     "get": "weighttools.verbs.get",
     "check": "weighttools.verbs.check",
     "diff": "weighttools.verbs.diff",
+    "git_setup": "weighttools.verbs.git",
     "hash": "weighttools.verbs.hash",
+    "trace": "weighttools.verbs.trace",
     "verify": "weighttools.verbs.verify",
     "estimate": "weighttools.verbs.estimate",
     "spectrum": "weighttools.verbs.spectrum",

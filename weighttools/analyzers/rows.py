@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from weighttools.analyzers import counts
 from weighttools.analyzers.asking import Engine, Group, Request, Totals
 from weighttools.analyzers.describe import COUNTED, columns, describe
 from weighttools.analyzers.kernels.choice import choose_kernel
 from weighttools.analyzers.run import FoldOptions
+from weighttools.analyzers.showing import Showing
 from weighttools.core import engine
-from weighttools.core.expression import Condition, condition
 from weighttools.core.spec import Spec
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
@@ -60,24 +60,6 @@ class LabelledGroup:
     def group(self) -> Group:
         """What `describe` takes."""
         return Group(self.tensors, self.spec, self.n_parameters, self.axes)
-
-
-class RowSelection(NamedTuple):
-    """Which rows to show, and in which order."""
-
-    where: Condition | None
-    sort: str | None
-    top: int | None
-
-    def of(self, rows: list[Record]) -> list[Record]:
-        """Return the rows that meet the condition, sorted (largest first, null last), as many as were asked for."""
-        kept = [row for row in rows if self.where is None or self.where(row)]
-        if self.sort:
-            there = [row for row in kept if row[self.sort] is not None]
-            is_text = bool(there) and not isinstance(there[0][self.sort], (int, float))
-            there.sort(key=lambda row: row[self.sort or ""], reverse=not is_text)
-            kept = [*there, *(row for row in kept if row[self.sort] is None)]
-        return kept[: self.top]
 
 
 _GROUPINGS: dict[str, Callable[[int], Callable[[str, Spec], str]]] = {
@@ -134,7 +116,7 @@ def _label(name: str, spec: Spec) -> Record:
     return {"name": name, "dtype": spec.dtype.name, "shape": list(spec.shape)}
 
 
-def selection(request: Request, by: str, where: str | None, sort: str | None, top: int | None) -> RowSelection:
+def selection(request: Request, by: str, where: str | None, sort: str | None, top: int | None) -> Showing:
     """Return which rows to show; told before a value is read.
 
     Raises
@@ -143,11 +125,7 @@ def selection(request: Request, by: str, where: str | None, sort: str | None, to
         The condition or the sort key names no figure of the request, or `top` is below 0.
     """
     names = [*(("name", "dtype", "shape") if by == "tensor" else ("group", "n_tensors")), *columns(request, by)]
-    if sort is not None and sort not in names:
-        raise SpecError(f"cannot sort by {sort!r}", expected="one of " + ", ".join(names), code="unknown-option-value")
-    if top is not None and top < 0:
-        raise SpecError(f"cannot show {top} rows", expected="0 or more", code="out-of-range")
-    return RowSelection(condition(where, names) if where else None, sort, top)
+    return Showing.checked(names, where, sort, top)
 
 
 def rows_of(groups: list[LabelledGroup], request: Request, means: Means) -> tuple[list[Record], Totals]:

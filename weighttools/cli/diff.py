@@ -57,12 +57,11 @@ def _show(record: Record, chosen: str) -> None:
     if chosen == "json":
         output.emit_json([record])
         return
-    rows = record["changed"] if record["by"] == "tensor" else record["groups"]
     if chosen == "table":
-        for line in _lines(record, rows):
+        for line in table_lines(record):
             output.echo(printable(line) if line else "")
     else:
-        output.emit_rows([_flat(row) for row in rows], _columns(record), chosen)
+        output.emit_rows([_flat(row) for row in _rows(record)], _columns(record), chosen)
         for text in _beyond_rows(record):
             output.note(text)
     output.notes(record)
@@ -87,7 +86,13 @@ def _flat(row: Record) -> Record:
     return {**row, **texts}
 
 
-def _lines(record: Record, rows: Sequence[Record]) -> list[str]:
+def _rows(record: Record) -> Sequence[Record]:
+    found: Sequence[Record] = record["changed"] if record["by"] == "tensor" else record["groups"]
+    return found
+
+
+def table_lines(record: Record) -> list[str]:
+    """Return a record of differences as lines to read; names in them may hold anything."""
     sections = [
         _named("added", [f"+ {_spec(row)}" for row in record["added"]]),
         _named("removed", [f"- {_spec(row)}" for row in record["removed"]]),
@@ -95,7 +100,7 @@ def _lines(record: Record, rows: Sequence[Record]) -> list[str]:
         _named("reshaped", [f"{row['dst']}: {_shapes(row)}" for row in record["reshaped"]]),
         _recast(record["recast"]),
         _ties(record["ties"]),
-        _changed(record, rows),
+        _changed(record, _rows(record)),
         _named("metadata", [_entry(row) for row in record["metadata"]]),
         _named("explanation", [row["text"] for row in record["explanation"]]),
     ]

@@ -24,6 +24,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Compare": {
         "diff": ("weighttools.cli.diff:diff", "Say what differs between two checkpoints, and why."),
+        "trace": ("weighttools.cli.trace:trace", "Trace how weights moved over the checkpoints of a run."),
         "hash": ("weighttools.cli.hash:hash_", "Fingerprint what a checkpoint holds."),
         "verify": ("weighttools.cli.verify:verify", "Verify a checkpoint against a manifest, or a cache."),
     },
@@ -52,12 +53,18 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "generate": ("weighttools.cli.generate:generate", "Generate text from a prompt."),
     },
     "Shell": {
+        "git-setup": ("weighttools.cli.git:git_setup", "Have git diff show what differs between weight files."),
         "completion": ("weighttools.cli.completion:completion", "Print the shell completion script."),
     },
 }
 """The commands as --help groups them: name to module and function, and the line that is shown."""
 COMMANDS: dict[str, tuple[str, str]] = {name: row for rows in GROUPS.values() for name, row in rows.items()}
 ALIASES = {"info": "inspect"}
+FOR_GIT = {
+    "git-diff": ("weighttools.cli.git:git_diff", ""),
+    "git-textconv": ("weighttools.cli.git:git_textconv", ""),
+}
+"""Commands that git runs once ``git-setup`` has told it to; nobody types them."""
 
 
 class LazyGroup(click.Group):
@@ -69,7 +76,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         from importlib import import_module
 
-        row = COMMANDS.get(ALIASES.get(cmd_name, cmd_name))
+        row = COMMANDS.get(ALIASES.get(cmd_name, cmd_name)) or FOR_GIT.get(cmd_name)
         if row is None:
             return None
         module, _, function = row[0].partition(":")
@@ -85,7 +92,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and args[0] not in ALIASES and not args[0].startswith("-"):
+        if args and args[0] not in {*COMMANDS, *ALIASES, *FOR_GIT} and not args[0].startswith("-"):
             import difflib
 
             near = difflib.get_close_matches(args[0], [*COMMANDS, *ALIASES], n=1)

@@ -10,6 +10,7 @@ import click
 from weighttools.analyzers import ANALYZERS
 from weighttools.cli import options, output
 from weighttools.cli.output import Record
+from weighttools.cli.sparklines import counts_line
 from weighttools.verbs.stats import OPTIONS
 
 _LABELS = {
@@ -24,7 +25,6 @@ _WHERE_THERE = ("n_nan", "n_inf", "first_nan", "first_inf")
 _HEADS = {"n_zero": "zeros", "n_near_zero": "near zero", "n_nan": "NaN", "n_inf": "Inf", "n_tensors": "tensors"}
 _FLAGS = ("sparsity", "kurtosis", "outliers")
 """Analyzers that have an option of their own."""
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 def _complete_analyzers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -112,7 +112,7 @@ def _cell(row: Record, column: str) -> str:
     if value is None:
         return ""
     if column == "hist":
-        return _sparkline(value["counts"])
+        return counts_line(value["counts"])
     if column == "sparsity" or column.startswith("nm_"):
         return f"{value:.2%}"
     if column == "shape":
@@ -124,16 +124,6 @@ def _cell(row: Record, column: str) -> str:
 
 def _number(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _sparkline(counts: Sequence[int]) -> str:
-    """Return counts as a line of bars; any count above zero shows.
-
-    >>> _sparkline([0, 1, 100, 50])
-    ' ▁█▄'
-    """
-    most = max(counts, default=0)
-    return "".join(_BARS[max(0, -(-n * len(_BARS) // most) - 1)] if n else " " for n in counts)
 
 
 def _flat(row: Record) -> Record:

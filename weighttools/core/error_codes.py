@@ -58,6 +58,8 @@ CODES = {
     "inflates-without-measure": "a small file claims to unfold to far more than it is worth",
     "python-objects": "an array holds Python objects, which only unpickling could read",
     "needs-a-path": "an open map is given where files are needed",
+    "too-few-checkpoints": "a series of checkpoints has fewer than two",
+    "no-git": "git cannot be run, or refuses",
     "bad-manifest": "a manifest is damaged",
     "unknown-manifest": "a manifest is of a kind or version that is not read",
     "bad-json": "a file is no JSON, or no JSON object",

@@ -58,14 +58,33 @@ class Blocks(NamedTuple):
     scratch: Scratch
 
 
-class Fold(NamedTuple, Generic[S]):
-    """Tensors of as many elements each, read side by side, and what makes a state of a block of each.
+class BlocksInTurn(NamedTuple):
+    """A run of elements of each of many tensors, read one after the other as `values` is gone through.
 
-    For a process pool `of` must pickle: a function of a module, or a frozen object.
+    Parameters
+    ----------
+    values
+        A flat array of each tensor in turn, in its own dtype, all of one length; never changed, and valid until the
+        second after it is asked for: so two are in memory, however many tensors there are.
+    start, scratch
+        As of `Blocks`.
+    """
+
+    values: Iterator[Array]
+    start: int
+    scratch: Scratch
+
+
+class Fold(NamedTuple, Generic[S]):
+    """Tensors of as many elements each, and what makes a state of a block of each.
+
+    For a process pool `of` must pickle: a function of a module, or a frozen object. Where it `takes_turns`, it is given
+    `BlocksInTurn`.
     """
 
     tensors: tuple[Tensor, ...]
-    of: Callable[[Blocks], S]
+    of: Callable[[Any], S]
+    takes_turns: bool = False
 
 
 class BlockSizes(NamedTuple):
@@ -239,23 +258,33 @@ def _state(piece: _Piece, job: _Job) -> Any:
 _LOCAL = threading.local()
 
 
-def _blocks(piece: _Piece, block_elements: int) -> Iterator[Blocks]:
+def _blocks(piece: _Piece, block_elements: int) -> Iterator[Blocks | BlocksInTurn]:
     """Read a piece run by run into this thread's buffers, and yield its blocks; an empty piece is one empty block."""
     if not hasattr(_LOCAL, "scratch"):
         _LOCAL.scratch = Scratch()
     scratch: Scratch = _LOCAL.scratch
     tensors = piece.fold.tensors
     if piece.start == piece.stop:
-        yield Blocks(tuple(np.empty(0, tensor.dtype.numpy) for tensor in tensors), 0, scratch)
+        none = tuple(np.empty(0, tensor.dtype.numpy) for tensor in tensors)
+        yield BlocksInTurn(iter(none), 0, scratch) if piece.fold.takes_turns else Blocks(none, 0, scratch)
         return
     readers = [tensor.reader for tensor in tensors]
     step = plan.step_of(_unit(tensors, readers), block_elements)
     band = max(getattr(reader, "band", 1) for reader in readers)
     for start, stop in plan.blocks(piece.stop - piece.start, step, band):
         at, end = piece.start + start, piece.start + stop
+        if piece.fold.takes_turns:
+            yield BlocksInTurn(_in_turn(readers, at, end, piece.n_elements, scratch), at, scratch)
+            continue
         values = [_read(reader, at, end, piece.n_elements, scratch, f"read {i}") for i, reader in enumerate(readers)]
         for first, last in _cuts(stop - start, step, block_elements):
             yield Blocks(tuple(one[first:last] for one in values), at + first, scratch)
+
+
+def _in_turn(readers: Sequence[Reader], start: int, stop: int, n_elements: int, scratch: Scratch) -> Iterator[Array]:
+    """Read a run of each tensor, when it is asked for, into one of two rooms."""
+    for i, reader in enumerate(readers):
+        yield _read(reader, start, stop, n_elements, scratch, f"read {i % 2}")
 
 
 def _cuts(n_elements: int, step: int, block_elements: int) -> Iterator[plan.Run]:

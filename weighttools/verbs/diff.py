@@ -131,7 +131,8 @@ def diff(
     (True, 3)
     """
     from weighttools.analyzers.compare.matching import Rule, match
-    from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, Showing, groups, together
+    from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, groups, together
+    from weighttools.analyzers.showing import Showing
     from weighttools.formats.opening import name_of
 
     by, parts = resolve_grouping(by, depth, "tensor")

@@ -198,3 +198,65 @@ class VerifyRecord(TypedDict):
     n_tensors: int
     problems: list[ProblemRow]
     notes: list[str]
+
+
+class TracedCheckpoint(TypedDict):
+    """A checkpoint of the series: its step is what its name or trainer_state.json says, or else its place."""
+
+    path: str
+    step: int
+
+
+class FirstNotFinite(TypedDict):
+    """At which step an element first is NaN or infinite, and its flat position; null of several tensors."""
+
+    step: int
+    at: int | None
+
+
+class TraceFigures(TypedDict):
+    """Figures over a series; lists have an entry for each checkpoint, null where there is none."""
+
+    n_tensors: int
+    n_elements: int
+    norm: list[float | None]
+    update: list[float | None]
+    cosine: list[float | None]
+    sparsity: list[float | None]
+    n_not_finite: list[int]
+    norm_last: float | None
+    update_last: float | None
+    cosine_mean: float | None
+    sparsity_last: float | None
+    unchanged_since: int | None
+    first_not_finite: FirstNotFinite | None
+
+
+class TraceRow(TraceFigures):
+    """Those of a tensor (`name`) or a group (`group`)."""
+
+    name: NotRequired[str]
+    group: NotRequired[str]
+
+
+class TraceRecord(TypedDict):
+    """``weighttools.trace/1``."""
+
+    schema: str
+    checkpoints: list[TracedCheckpoint]
+    by: str
+    rows: list[TraceRow]
+    total: TraceFigures
+    notes: list[str]
+
+
+class GitSetupRecord(TypedDict):
+    """``weighttools.git-setup/1``: `scope` is local or global; `changed` is false where there was nothing to remove."""
+
+    schema: str
+    scope: str
+    attributes: str
+    patterns: list[str]
+    removed: bool
+    changed: bool
+    notes: list[str]

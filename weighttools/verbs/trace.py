@@ -1,0 +1,224 @@
+"""The verb ``trace``: how weights moved over the checkpoints of one run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from weighttools.core.options import Option, takes
+from weighttools.io.progress import Progress, silent
+from weighttools.verbs.grouping import resolve_grouping
+from weighttools.verbs.open import open as open_checkpoint
+from weighttools.verbs.options import READING, TAKING, THREADS
+
+if TYPE_CHECKING:
+    from weighttools.analyzers.trace import TraceState
+    from weighttools.core.tensormap import TensorMap
+    from weighttools.formats.opening import PathLike
+    from weighttools.verbs.record_types import TraceRecord
+
+OPTIONS = (
+    Option(
+        "by", default="tensor", choices=("tensor", "module", "dtype", "depth"), shows_default=True,
+        help="One row for each.",
+    ),
+    Option("depth", int, least=1, help="Parts of the name that make a group; implies --by depth."),
+    Option("include_all", bool, False, "Buffers, integers and training state too."),
+    Option("where", metavar="CONDITION", help="Show rows that meet it: 'update_last > 0.01'."),
+    Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
+    Option("top", int, least=0, help="Show this many rows."),
+    *TAKING,
+    *THREADS,
+    *READING,
+)  # fmt: skip
+
+
+@takes(*OPTIONS)
+def trace(
+    paths: PathLike | TensorMap | Sequence[PathLike | TensorMap],
+    *,
+    by: str = "tensor",
+    depth: int | None = None,
+    include_all: bool = False,
+    where: str | None = None,
+    sort: str | None = None,
+    top: int | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    assume: str | None = None,
+    root: str | None = None,
+    threads: int | None = None,
+    planned: Progress = silent,
+    progress: Progress = silent,
+) -> TraceRecord:
+    """Trace weights over the checkpoints of one run: norms, updates, directions, zeros, the first NaN.
+
+    Parameters
+    ----------
+    paths
+        A directory with numbered checkpoints (``checkpoint-500``, ``checkpoint-1000``), or checkpoints in their order:
+        paths as for `open`, or open maps.
+    by, depth
+        Rows for each tensor, or for groups: see `stats`.
+    include_all
+        Buffers, integers and training state too; by default parameters only.
+    where, sort, top
+        Which rows to give, and in which order, as for `stats`.
+    include, exclude, assume, root
+        As for `open`.
+    threads
+        Worker threads; default: one a CPU.
+    planned
+        Called once, with the number of bytes that are going to be read.
+    progress
+        Called with the number of bytes just done.
+
+    Returns
+    -------
+    TraceRecord
+        A ``weighttools.trace/1`` record: ``checkpoints``, with their steps; ``rows`` and the ``total``, whose lists
+        have an entry for each checkpoint (see `weighttools.analyzers.trace`). Each checkpoint is read once, in memory
+        of two blocks for each thread.
+
+    Raises
+    ------
+    SpecError
+        There are fewer than two checkpoints, or an option does not fit.
+    TensorNotFoundError
+        A pattern matches nothing, or no tensor is in all checkpoints.
+    """
+    from weighttools.analyzers.showing import Showing
+    from weighttools.analyzers.trace import COLUMNS, figures, together
+
+    by, parts = resolve_grouping(by, depth, "tensor")
+    shown = Showing.checked((_label(by), *COLUMNS), where, sort, top)
+    run = _opened(_listed(paths), include, exclude, assume, root)
+    names, notes = _shared(run, include_all)
+    states = dict(zip(names, _states(run, names, threads, planned, progress), strict=True))
+    steps = [one.step for one in run]
+    groups: dict[str, list[TraceState]] = {}
+    for name, state in states.items():
+        groups.setdefault(_key(by, parts, run[-1].tensors)(name), []).append(state)
+    rows = [
+        {_label(by): key, "n_tensors": len(several), **figures(together(several, len(run)), steps)}
+        for key, several in groups.items()
+    ]
+    record: dict[str, Any] = {
+        "schema": "weighttools.trace/1",
+        "checkpoints": [{"path": one.path, "step": one.step} for one in run],
+        "by": by,
+        "rows": shown.of(rows),
+        "total": {"n_tensors": len(states), **figures(together(list(states.values()), len(run)), steps)},
+        "notes": [*dict.fromkeys(note for one in run for note in one.tensors.origin.notes), *notes],
+    }
+    return cast("TraceRecord", record)
+
+
+class _Checkpoint(NamedTuple):
+    path: str
+    step: int
+    tensors: TensorMap
+
+
+def _label(by: str) -> str:
+    return "name" if by == "tensor" else "group"
+
+
+def _key(by: str, parts: int, tensor_map: TensorMap) -> Callable[[str], str]:
+    from weighttools.analyzers import counts
+
+    keys: dict[str, Callable[[str], str]] = {
+        "tensor": lambda name: name,
+        "module": counts.module,
+        "dtype": lambda name: tensor_map[name].dtype.name,
+        "depth": counts.first_parts(parts),
+    }
+    return keys[by]
+
+
+def _listed(paths: PathLike | TensorMap | Sequence[PathLike | TensorMap]) -> list[PathLike | TensorMap]:
+    """Return the checkpoints in order; one directory without weights of its own stands for those in it."""
+    from weighttools.core.tensormap import TensorMap as Map
+    from weighttools.errors import SpecError
+    from weighttools.io.series import series_in
+
+    several = [paths] if isinstance(paths, (str, os.PathLike, Map)) else list(paths)
+    if len(several) == 1 and not isinstance(several[0], Map) and os.path.isdir(several[0]):
+        several = [one.path for one in series_in(os.fspath(several[0]))]
+    if len(several) < 2:
+        fact = f"{len(several)} checkpoint is no series" if several else "there are no checkpoints"
+        expected = "two checkpoints or more, or a directory with numbered ones (checkpoint-100, checkpoint-200)"
+        raise SpecError(fact, expected=expected, code="too-few-checkpoints")
+    return several
+
+
+def _opened(
+    several: Sequence[PathLike | TensorMap], include: Sequence[str], exclude: Sequence[str], assume: str | None,
+    root: str | None,
+) -> list[_Checkpoint]:  # fmt: skip
+    from weighttools.formats.opening import name_of
+    from weighttools.io.series import numbered
+
+    found = []
+    for path in several:
+        tensor_map = open_checkpoint(path, include=include, exclude=exclude, assume=assume, root=root)
+        name = name_of(path)
+        step = _told_step(tensor_map)
+        found.append(_Checkpoint(name, numbered(name).number if step is None else step, tensor_map))
+    if any(a.step >= b.step for a, b in pairwise(found)):  # no numbers that tell the order
+        found = [one._replace(step=i) for i, one in enumerate(found)]
+    return found
+
+
+def _told_step(tensor_map: TensorMap) -> int | None:
+    """Return the step that transformers' trainer wrote beside the weights."""
+    from weighttools.errors import WeighttoolsError
+    from weighttools.io.home import home_of
+
+    home = home_of(tensor_map.origin)
+    if home is None or not home.is_whole:
+        return None
+    try:
+        step = (home.read_json("trainer_state.json") or {}).get("global_step")
+    except WeighttoolsError:
+        return None
+    return step if type(step) is int else None
+
+
+def _shared(run: Sequence[_Checkpoint], include_all: bool) -> tuple[list[str], list[str]]:
+    """Return the names of tensors that all checkpoints have in one shape, and what is left out."""
+    from weighttools.errors import TensorNotFoundError, few
+    from weighttools.families.of_maps import asides
+
+    last = run[-1].tensors
+    asked = [name for name, aside in zip(last, asides(last), strict=True) if include_all or aside is None]
+    names = [
+        name
+        for name in asked
+        if all(name in one.tensors and one.tensors[name].shape == last[name].shape for one in run)
+    ]
+    known = set(asked)
+    lost = [name for name in asked if name not in set(names)]
+    lost += sorted({name for one in run for name in one.tensors if name not in last and name not in known})
+    if not names:
+        raise TensorNotFoundError(
+            "no parameter is in all checkpoints in one shape", remedy=f"tensors: {few(lost)}", code="nothing-left"
+        )
+    notes = [f"left out, for not every checkpoint has them in one shape: {few(lost)}"] if lost else []
+    others = len(last) - len(asked)
+    return names, [*notes, *([f"{others:,} tensors that are no parameters are left out"] if others else [])]
+
+
+def _states(
+    run: Sequence[_Checkpoint], names: Sequence[str], threads: int | None, planned: Progress, progress: Progress
+) -> Iterator[TraceState]:
+    from weighttools.analyzers.trace import trace_tensors
+    from weighttools.core import engine
+
+    series = [[one.tensors[name] for one in run] for name in names]
+    n_bytes = sum(tensor.spec.nbytes for tensors in series for tensor in tensors)
+    planned(n_bytes)
+    with engine.threads_for(n_bytes, threads) as pool:
+        yield from trace_tensors(series, pool, 2 * (threads or engine.n_threads()) + 2, progress)
