@@ -114,6 +114,7 @@ def test_content_can_be_left_alone() -> None:
     assert record["renamed"] == [] and len(record["added"]) == len(record["removed"]) == 1
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_keras_against_torch(tmp_path: Path) -> None:
     layers = [keras.layers.Conv2D(6, 3), keras.layers.Flatten(), keras.layers.Dense(5)]
     net = keras.Sequential([keras.Input((5, 5, 3)), *layers])

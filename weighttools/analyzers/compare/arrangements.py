@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from weighttools.analyzers.compare.casting import cast_values
 from weighttools.core.dtypes import DType
 from weighttools.core.fold import Blocks, Fold, fold_blocks
 from weighttools.core.permuted import permuted
@@ -114,7 +116,8 @@ def rounded(tensor: Tensor, dtype: DType) -> Tensor:
     return Tensor(Spec(dtype, tensor.shape), Elementwise(tensor.reader, _To(dtype.name)))
 
 
-class _To(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _To:
     """Rounds an array to a dtype, by name; it pickles."""
 
     name: str
@@ -122,8 +125,7 @@ class _To(NamedTuple):
     def __call__(self, values: Array) -> Array:
         from weighttools.core.dtypes import DTYPES
 
-        with np.errstate(all="ignore"):
-            return values.astype(DTYPES[self.name].numpy)
+        return cast_values(values, DTYPES[self.name].numpy)
 
 
 def _count(blocks: Blocks) -> int:

@@ -24,7 +24,7 @@ ENOUGH_ELEMENTS = 8
 """Fewer elements may be equal by chance."""
 
 
-class Seen(NamedTuple):
+class FingerprintedTensor(NamedTuple):
     """A tensor that was looked at."""
 
     name: str
@@ -60,7 +60,7 @@ class ContentStage:
         left = [name for name in before if name not in taken]
         return Matching(pairs=ordered, removed=left, added=[name for name in after if name not in pairs])
 
-    def _seen(self, tensor_map: TensorMap, other: TensorMap) -> list[Seen]:
+    def _seen(self, tensor_map: TensorMap, other: TensorMap) -> list[FingerprintedTensor]:
         """Look at what may have a partner on the other side, by its number of elements."""
         there: dict[int, set[DType]] = {}
         for spec in other.specs():
@@ -69,7 +69,7 @@ class ContentStage:
         narrower = [_narrower(tensor.dtype, there[tensor.n_elements]) for _, tensor in asked]
         with engine.threads_for(sum(tensor.spec.nbytes for _, tensor in asked), self.threads) as pool:
             found = fingerprints([tensor for _, tensor in asked], narrower, pool, self.progress)
-            return [Seen(name, tensor, one) for (name, tensor), one in zip(asked, found, strict=True)]
+            return [FingerprintedTensor(name, tensor, one) for (name, tensor), one in zip(asked, found, strict=True)]
 
 
 def _narrower(dtype: DType, others: Iterable[DType]) -> tuple[DType, ...]:
@@ -81,7 +81,9 @@ def _narrower(dtype: DType, others: Iterable[DType]) -> tuple[DType, ...]:
 Key = tuple[int, Fingerprint]
 
 
-def _alike(old: Sequence[Seen], new: Sequence[Seen]) -> Iterator[tuple[list[Seen], list[Seen]]]:
+def _alike(
+    old: Sequence[FingerprintedTensor], new: Sequence[FingerprintedTensor]
+) -> Iterator[tuple[list[FingerprintedTensor], list[FingerprintedTensor]]]:
     """Yield tensors of both sides that hold the same values: first as they are, then rounded to the other's dtype."""
     taken: set[str] = set()
     for old_keys, new_keys in ((_as_is, _as_is), (_rounded, _as_is), (_as_is, _rounded)):
@@ -91,21 +93,21 @@ def _alike(old: Sequence[Seen], new: Sequence[Seen]) -> Iterator[tuple[list[Seen
             yield olds, news
 
 
-def _as_is(one: Seen) -> list[Fingerprint]:
+def _as_is(one: FingerprintedTensor) -> list[Fingerprint]:
     return [one.found.of[None]]
 
 
-def _rounded(one: Seen) -> list[Fingerprint]:
+def _rounded(one: FingerprintedTensor) -> list[Fingerprint]:
     return [found for which, found in one.found.of.items() if which is not None]
 
 
-Keys = Callable[[Seen], Sequence[Fingerprint]]
+Keys = Callable[[FingerprintedTensor], Sequence[Fingerprint]]
 
 
 def _groups(
-    old: Sequence[Seen], old_keys: Keys, new: Sequence[Seen], new_keys: Keys
-) -> Iterator[tuple[list[Seen], list[Seen]]]:
-    table: dict[Key, tuple[list[Seen], list[Seen]]] = {}
+    old: Sequence[FingerprintedTensor], old_keys: Keys, new: Sequence[FingerprintedTensor], new_keys: Keys
+) -> Iterator[tuple[list[FingerprintedTensor], list[FingerprintedTensor]]]:
+    table: dict[Key, tuple[list[FingerprintedTensor], list[FingerprintedTensor]]] = {}
     for side, (several, keys) in enumerate(((old, old_keys), (new, new_keys))):
         for one in several:
             for found in dict.fromkeys(keys(one)) if one.is_evidence else ():
@@ -113,7 +115,7 @@ def _groups(
     yield from (group for group in table.values() if group[0] and group[1])
 
 
-def _paired(old: Sequence[Seen], new: Sequence[Seen]) -> Iterator[Pair]:
+def _paired(old: Sequence[FingerprintedTensor], new: Sequence[FingerprintedTensor]) -> Iterator[Pair]:
     """Yield pairs of tensors of the same values; of several, those that are as many on both sides, in order."""
     if len(old) != len(new):
         return
@@ -123,7 +125,7 @@ def _paired(old: Sequence[Seen], new: Sequence[Seen]) -> Iterator[Pair]:
             yield pair
 
 
-def _pair(old: Seen, new: Seen) -> Pair | None:
+def _pair(old: FingerprintedTensor, new: FingerprintedTensor) -> Pair | None:
     found = arranged(old.tensor, new.tensor)
     if found is None:
         return None
@@ -131,10 +133,12 @@ def _pair(old: Seen, new: Seen) -> Pair | None:
     return Pair(old.name, new.name, how, found.tensor, new.tensor)
 
 
-def _followers(pairs: Mapping[str, Pair], old: Sequence[Seen], new: Sequence[Seen], taken: set[str]) -> Iterator[Pair]:
+def _followers(
+    pairs: Mapping[str, Pair], old: Sequence[FingerprintedTensor], new: Sequence[FingerprintedTensor], taken: set[str]
+) -> Iterator[Pair]:
     """Yield pairs of what is no evidence itself, and lies in modules that belong together by the rest of them."""
     homes = _modules(pairs.values())
-    free: dict[tuple[str, int, Fingerprint], list[Seen]] = {}
+    free: dict[tuple[str, int, Fingerprint], list[FingerprintedTensor]] = {}
     for one in old:
         if one.name not in taken and not one.is_evidence:
             free.setdefault((module(one.name), one.tensor.n_elements, one.found.of[None]), []).append(one)

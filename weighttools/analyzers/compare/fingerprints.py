@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from weighttools.analyzers.compare.casting import cast_values
 from weighttools.analyzers.kernels import careful
 from weighttools.core.dtypes import DType
 from weighttools.core.fold import Blocks, Fold, fold_blocks
@@ -65,7 +66,7 @@ class FingerprintsOf:
         wide = widened(values)
         of: dict[str | None, Fingerprint] = {None: _sums(wide)}
         for dtype in self.rounded:
-            of[dtype.name] = _sums(values.astype(dtype.numpy).astype(np.float64))
+            of[dtype.name] = _sums(cast_values(values, dtype.numpy).astype(np.float64))
         first = float(wide[0])
         same = np.isnan(wide) if first != first else wide == first
         return Fingerprints(of, first, not bool(same.all()))

@@ -33,38 +33,40 @@ MOST_ROWS = 1 << 22
 """Tensors of more rows are not looked at: this bounds memory."""
 
 
-class RowSums(NamedTuple):
+class RowFingerprints(NamedTuple):
     """A sum of mixed bits for each row, from row `first` on; the last may go on in the elements that follow."""
 
     first: int
     sums: Array
 
-    def merge(self, other: RowSums) -> RowSums:
+    def merge(self, other: RowFingerprints) -> RowFingerprints:
         """Return those of both parts."""
         shared = self.first + len(self.sums) - other.first
         if not len(self.sums) or shared <= 0:
-            return RowSums(self.first if len(self.sums) else other.first, np.concatenate((self.sums, other.sums)))
+            return RowFingerprints(
+                self.first if len(self.sums) else other.first, np.concatenate((self.sums, other.sums))
+            )
         head = self.sums.copy()
         head[-1] += other.sums[0]
-        return RowSums(self.first, np.concatenate((head, other.sums[1:])))
+        return RowFingerprints(self.first, np.concatenate((head, other.sums[1:])))
 
 
 @dataclass(frozen=True, slots=True)
-class RowSumsOf:
+class RowFingerprintsOf:
     """Makes the sums of a block, of rows of `length` elements; it pickles."""
 
     length: int
 
-    def __call__(self, blocks: Blocks) -> RowSums:
+    def __call__(self, blocks: Blocks) -> RowFingerprints:
         [values] = blocks.values
         bits = mixed_bits(widened(values)) if values.size else np.empty(0, np.uint64)
         first = blocks.start // self.length
         cuts = np.arange((first + 1) * self.length - blocks.start, bits.size, self.length)
         starts = np.concatenate((np.zeros(1, np.int64), cuts))[: None if bits.size else 0]
-        return RowSums(first, np.add.reduceat(bits, starts) if bits.size else bits)
+        return RowFingerprints(first, np.add.reduceat(bits, starts) if bits.size else bits)
 
 
-class View(NamedTuple):
+class RowView(NamedTuple):
     """A tensor as rows: itself, or with its last two axes exchanged."""
 
     name: str
@@ -81,7 +83,7 @@ class Place(NamedTuple):
     """Where in a whole a part begins, in rows."""
 
     start: int
-    part: View
+    part: RowView
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +115,12 @@ class PartsStage:
         found.added = [name for name in after if name not in come]
         return found
 
-    def _views(self, tensor_map: TensorMap) -> list[View]:
+    def _views(self, tensor_map: TensorMap) -> list[RowView]:
         asked = [(name, view) for name, tensor in tensor_map.items() for view in _orientations(tensor)]
-        folds = [Fold((view,), RowSumsOf(view.shape[-1])) for _, view in asked]
+        folds = [Fold((view,), RowFingerprintsOf(view.shape[-1])) for _, view in asked]
         with engine.threads_for(sum(view.spec.nbytes for _, view in asked), self.threads) as pool:
-            states = fold_blocks(folds, RowSums.merge, executor=pool, progress=self.progress)
-            return [View(name, view, state.sums) for (name, view), state in zip(asked, states, strict=True)]
+            states = fold_blocks(folds, RowFingerprints.merge, executor=pool, progress=self.progress)
+            return [RowView(name, view, state.sums) for (name, view), state in zip(asked, states, strict=True)]
 
 
 def _orientations(tensor: Tensor) -> Iterator[Tensor]:
@@ -133,10 +135,10 @@ def _orientations(tensor: Tensor) -> Iterator[Tensor]:
     yield permuted(tensor, shape, axes, tuple(shape[axis] for axis in axes))
 
 
-def _cover(whole: View, parts: Sequence[View]) -> list[Place] | None:
+def _cover(whole: RowView, parts: Sequence[RowView]) -> list[Place] | None:
     """Return at least two parts that together are all rows of a whole, in order; None where they are not."""
     fitting = [one for one in parts if one.length == whole.length and len(one.rows) < len(whole.rows)]
-    by_first: dict[int, list[View]] = {}
+    by_first: dict[int, list[RowView]] = {}
     for one in fitting:
         by_first.setdefault(int(one.rows[0]), []).append(one)
     places: list[Place] = []
@@ -153,16 +155,16 @@ def _cover(whole: View, parts: Sequence[View]) -> list[Place] | None:
     return places if len(places) > 1 and _is_varied(whole) else None
 
 
-def _is_at(part: View, whole: View, at: int) -> bool:
+def _is_at(part: RowView, whole: RowView, at: int) -> bool:
     return np.array_equal(whole.rows[at : at + len(part.rows)], part.rows)
 
 
-def _is_varied(whole: View) -> bool:
+def _is_varied(whole: RowView) -> bool:
     """Whether rows differ: a constant is in every constant."""
     return bool((whole.rows != whole.rows[0]).any())
 
 
-def _joined(whole: View, places: Sequence[Place]) -> Pair:
+def _joined(whole: RowView, places: Sequence[Place]) -> Pair:
     readers = tuple(place.part.tensor.reader for place in places)
     ends = tuple(np.cumsum([place.part.tensor.n_elements for place in places]).tolist())
     first = places[0].part.tensor
@@ -170,7 +172,7 @@ def _joined(whole: View, places: Sequence[Place]) -> Pair:
     return Pair(" + ".join(place.part.name for place in places), whole.name, "joined", before, whole.tensor)
 
 
-def _split(whole: View, place: Place) -> Pair:
+def _split(whole: RowView, place: Place) -> Pair:
     part = place.part.tensor
     reader = Strided(
         whole.tensor.reader, whole.tensor.n_elements, part.shape, c_strides(part.shape), place.start * whole.length
