@@ -190,7 +190,7 @@ def _tensor_problems(manifest: Manifest, place: str, threads: int | None, progre
         with engine.threads_for(n_bytes, threads) as pool:
             window = 2 * (threads or engine.n_threads()) + 2
             algorithm = manifest.algorithm or ""
-            found = digests(tensor_map.values(), algorithm, executor=pool, window=window, progress=progress)
+            found = digests(tensor_map.values(), algorithm, manifest.decoded, pool, window, progress)
             return named_digests(tensor_map, found)[0]
 
     try:
