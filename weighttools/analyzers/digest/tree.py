@@ -21,6 +21,8 @@ from weighttools.io.progress import Progress, silent
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+VERSION = 1
+"""Of the definition; it goes into every digest, so that those of two versions never agree by accident."""
 PIECE_ELEMENTS = 1 << 20
 """Elements of a piece: every packing and every quantised block divides it."""
 _BATCH = 256
@@ -156,7 +158,7 @@ def kind_of(spec: Spec, is_decoded: bool = False) -> str:
 def joined_digest(kind: str, shape: Iterable[int], pieces: Iterable[bytes], algorithm: str) -> bytes:
     """Return the digest of a tensor of which no more is known than its kind, its shape and its pieces' digests."""
     state = hasher(algorithm)()
-    state.update(f"weighttools tensor 1 {kind} {','.join(map(str, shape))}\n".encode())
+    state.update(f"weighttools tensor {VERSION} {kind} {','.join(map(str, shape))}\n".encode())
     for piece in pieces:
         state.update(piece)
     return state.digest()
@@ -168,7 +170,7 @@ def content_digest(named: Mapping[str, bytes], algorithm: str) -> bytes:
     Lone surrogates, as names of no UTF-8 have them, stand for the bytes that they were read from.
     """
     state = hasher(algorithm)()
-    state.update(b"weighttools content 1\n")
+    state.update(f"weighttools content {VERSION}\n".encode())
     for name, digest in sorted((_encoded(name), digest) for name, digest in named.items()):
         state.update(len(name).to_bytes(8, "little"))
         state.update(name)
