@@ -36,6 +36,7 @@ OPTIONS = (
     Option("where", metavar="CONDITION", help="Show rows that meet it: 'rel_l2 > 0.1 and dtype == bf16'."),
     Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
     Option("top", int, least=0, help="Show this many rows."),
+    Option("content", bool, True, "Match by content what names do not; tensors without a partner are read for it."),
     Option("explain", bool, True, "Look for what explains the changes; changed tensors are read again."),
     Option(
         "others", default=(), many=True, metavar="C", flags=("--and",), is_path=True,
@@ -63,6 +64,7 @@ def diff(
     where: str | None = None,
     sort: str | None = None,
     top: int | None = None,
+    content: bool = True,
     explain: bool = True,
     others: Sequence[PathLike | TensorMap] = (),
     include: Sequence[str] = (),
@@ -92,6 +94,9 @@ def diff(
         Rows for each changed tensor, or figures rolled up: see `stats`.
     where, sort, top
         Which rows to give, and in which order, as for `stats`.
+    content
+        Match by content what names do not: under other names, transposed, rounded to another dtype, joined or split,
+        and a GGUF file's tensors with those of Hugging Face's classes. Tensors without a partner are read for it.
     explain
         Say what explains the changes, each with its evidence, and nothing where that is not sure. Changed tensors are
         read again for it, once; with tolerances, only those that are beyond them are looked at.
@@ -134,13 +139,14 @@ def diff(
     from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, groups, together
     from weighttools.analyzers.showing import Showing
     from weighttools.formats.opening import name_of
+    from weighttools.verbs.matching import stages
 
     by, parts = resolve_grouping(by, depth, "tensor")
     shown = Showing.checked(TENSOR_COLUMNS if by == "tensor" else GROUP_COLUMNS, where, sort, top)
     rules = [Rule.parse(text) for text in ([map] if isinstance(map, str) else map)]
     old, new = (open_checkpoint(path, assume=assume, root=root) for path in (before, after))
     old, new = _selected(old, new, include, exclude)
-    matching = match(old, new, rules)
+    matching = match(old, new, rules, stages(threads, progress) if content else ())
     changes = _compared(matching, (rtol, atol), _Means(threads, kernel, planned, progress))
     rows = [change.row() for change in changes if change.what]
     record: dict[str, Any] = {

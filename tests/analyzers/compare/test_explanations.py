@@ -153,7 +153,7 @@ def test_a_sketch_is_the_product_with_its_random_matrix(shape: tuple[int, int]) 
     values = np.linalg.svd(matrix @ basis, compute_uv=False) * np.sqrt(long / question.width)
     found = finish_states(state)["sketch"]
     np.testing.assert_allclose(found.values, values, rtol=1e-5)
-    np.testing.assert_allclose(found.fourth, ((after["w"] - before["w"]) ** 4).sum(), rtol=1e-9)
+    np.testing.assert_allclose(found.fourth, ((after["w"] - before["w"]) ** 4).sum(), rtol=1e-6)  # in float32
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(2, 5))

@@ -91,14 +91,14 @@ def _of_finite(x: Array, y: Array, d: Array) -> tuple[float | None, int | None, 
         return None, None, PairSums()
     at = int(np.argmax(d))
     a, b = np.abs(x), np.abs(y)
-    scale = safe_scale(math.frexp(max(float(a.max()), float(b.max())))[1])
-    if scale:
-        x, y, a, b, shrunk = (_scaled(one, -scale) for one in (x, y, a, b, d))
-    else:
-        shrunk = d
+    one, two = (safe_scale(math.frexp(float(side.max()))[1]) if side.any() else 0 for side in (a, b))
+    shrunk = d
+    if one or two:
+        x, a, y, b = _scaled(x, -one), _scaled(a, -one), _scaled(y, -two), _scaled(b, -two)
+        shrunk = _scaled(d, -max(one, two))
     product = (x * np.conj(y)).real
     sums = (careful.dot(shrunk, shrunk), careful.dot(a, a), careful.dot(b, b), float(np.add.reduce(product)))
-    return float(d[at]), at, PairSums(*sums, scale)
+    return float(d[at]), at, PairSums(*sums, one, two)
 
 
 def _scaled(x: Array, by: int) -> Array:

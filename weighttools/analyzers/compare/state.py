@@ -10,34 +10,56 @@ from weighttools.analyzers.moments import ldexp
 
 
 class PairSums(NamedTuple):
-    """Sums of squares and products of values times ``2**-scale``; the scale is 0 but for huge and tiny float64."""
+    """Sums of squares and products, of values by powers of two that keep huge and tiny float64 in range.
+
+    Parameters
+    ----------
+    difference, before, after
+        Sums of squares of the difference times ``2**-max(scale_before, scale_after)``, and of both sides, each times
+        ``2**-scale`` of its own.
+    dot
+        The sum of products of both sides, scaled so.
+    scale_before, scale_after
+        0 but for huge and tiny values.
+    """
 
     difference: float = 0.0
     before: float = 0.0
     after: float = 0.0
     dot: float = 0.0
-    scale: int = 0
+    scale_before: int = 0
+    scale_after: int = 0
+
+    @property
+    def scale(self) -> int:
+        """The scale of the difference."""
+        return max(self.scale_before, self.scale_after)
 
     def merge(self, other: PairSums) -> PairSums:
         """Return the sums of both parts together."""
-        if self.is_empty or other.is_empty:
-            return other if self.is_empty else self
-        scale = max(self.scale, other.scale)
-        a, b = self._at(scale), other._at(scale)
-        return PairSums(a.difference + b.difference, a.before + b.before, a.after + b.after, a.dot + b.dot, scale)
+        one = _larger(self.before, self.scale_before, other.before, other.scale_before)
+        two = _larger(self.after, self.scale_after, other.after, other.scale_after)
+        a, b = self._at(one, two), other._at(one, two)
+        return PairSums(a.difference + b.difference, a.before + b.before, a.after + b.after, a.dot + b.dot, one, two)
 
-    def _at(self, scale: int) -> PairSums:
-        """Return the sums of values times ``2**-scale``."""
-        by = 2 * (self.scale - scale)
-        if not by:
+    def _at(self, before: int, after: int) -> PairSums:
+        """Return the sums by other scales."""
+        one, two = self.scale_before - before, self.scale_after - after
+        if not (one or two):
             return self
-        difference, before, after, dot = (ldexp(value, by) for value in self[:4])
-        return PairSums(difference, before, after, dot, scale)
+        return PairSums(
+            ldexp(self.difference, 2 * (self.scale - max(before, after))),
+            ldexp(self.before, 2 * one),
+            ldexp(self.after, 2 * two),
+            ldexp(self.dot, one + two),
+            before,
+            after,
+        )
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing but zeros."""
-        return not (self.before or self.after or self.difference)
+
+def _larger(a: float, scale_a: int, b: float, scale_b: int) -> int:
+    """Return the scale for the sum of two: the larger one of those that are not 0."""
+    return max(scale_a, scale_b) if a and b else scale_a if a else scale_b
 
 
 class PairState(NamedTuple):
@@ -75,7 +97,7 @@ class PairState(NamedTuple):
 
     def finish(self) -> PairFigures:
         """Return the figures; beyond float64's range they are infinite."""
-        difference, before, after, dot, scale = self.sums
+        difference, before, after, dot, scale_before, scale_after = self.sums
         both = math.sqrt(before) * math.sqrt(after)
         return PairFigures(
             n_elements=self.n_elements,
@@ -88,9 +110,9 @@ class PairState(NamedTuple):
             n_zeroed=self.n_zeroed,
             max_abs=self.max_abs,
             max_at=self.max_at,
-            l2=ldexp(math.sqrt(difference), scale),
-            l2_before=ldexp(math.sqrt(before), scale),
-            l2_after=ldexp(math.sqrt(after), scale),
-            dot=ldexp(dot, 2 * scale),
+            l2=ldexp(math.sqrt(difference), self.sums.scale),
+            l2_before=ldexp(math.sqrt(before), scale_before),
+            l2_after=ldexp(math.sqrt(after), scale_after),
+            dot=ldexp(dot, scale_before + scale_after),
             unit_dot=dot / both if both else None,
         )

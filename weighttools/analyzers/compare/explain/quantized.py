@@ -104,12 +104,13 @@ class GridQuestion:
     def _groups(self, block: SideBySide, length: int) -> Grid | None:
         size = length or self.n_columns
         lead = -block.start % size
-        n = (len(block.new) - lead) // size
+        n = (len(block.after) - lead) // size
         if n <= 0:
             return Grid()
-        after, before = (side[lead : lead + n * size].reshape(n, size) for side in (block.new, block.old))
-        if steps(after[: FIRST[0], : FIRST[1]], self.eps) is None:
+        first = block.after[lead : lead + n * size].reshape(n, size)[: FIRST[0], : FIRST[1]]
+        if steps(first.astype(np.float64), self.eps) is None:
             return None
+        after, before = (side[lead : lead + n * size].reshape(n, size) for side in (block.new, block.old))
         return self._grid(after, before)
 
     def _grid(self, after: Array, before: Array) -> Grid | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from weighttools.analyzers.compare.casting import cast_values
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext, Findings
 from weighttools.analyzers.compare.explain.questions import SideBySide
 from weighttools.analyzers.compare.explain.rounding import eps_of
@@ -77,7 +78,7 @@ class RoundingQuestion:
         """Return whether rounding gives all new elements, and whether those that are not 0."""
         for part in (slice(_FIRST), slice(_FIRST, None)):
             after = block.after[part]
-            wrong = rounded(block.before[part], route).astype(after.dtype) != after
+            wrong = cast_values(rounded(block.before[part], route), after.dtype) != after
             if (wrong & (after != 0)).any():
                 return False, False
             if wrong.any():
@@ -95,7 +96,7 @@ class RoundingQuestion:
 
 def wrong_later(block: SideBySide, route: Route) -> bool:
     """Whether a new element that is not 0 is not what a rounding gives."""
-    wrong = rounded(block.before, route).astype(block.after.dtype) != block.after
+    wrong = cast_values(rounded(block.before, route), block.after.dtype) != block.after
     return bool((wrong & (block.after != 0)).any())
 
 
@@ -107,8 +108,7 @@ def rounded(values: Array, route: Route) -> Array:
     if route.saturates:
         most = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
         values = np.clip(values, -most, most)
-    narrow: Array = values.astype(dtype)
-    return narrow
+    return cast_values(values, dtype)
 
 
 def rounding_question(change: ChangedPair, context: ExplanationContext) -> RoundingQuestion | None:

@@ -1,9 +1,9 @@
 """A random sketch of the change of a matrix, from which its numerical rank and its energy beyond that are told.
 
 The change D, of m rows by n columns, is multiplied by a random matrix of k columns on its longer side, so that the
-sketch has min(m, n) rows and k columns; it is made in the second reading, in float32 from differences in float64, and
-held while its pair is read: min(m, n) · k · 4 bytes for each job under way. The random numbers depend on nothing but
-the place.
+sketch has min(m, n) rows and k columns; it is made in the second reading, in float32, and held
+while its pair is read: min(m, n) · k · 4 bytes for each job under way. The random numbers depend on nothing but the
+place.
 
 References
 ----------
@@ -82,13 +82,23 @@ class SketchQuestion:
         return min(MOST_RANK + MORE, min(self.n_rows, self.n_columns) // 2)
 
     def of(self, block: SideBySide) -> Sketched:
-        change = block.difference / self.scale
+        change = self._change(block)
         squares = change * change
         fourth = float(squares @ squares)
-        first, rows = padded(change.astype(np.float32), block.start, self.n_columns)
+        first, rows = padded(change, block.start, self.n_columns)
         if self.n_rows <= self.n_columns:
             return Sketched(RowSums(first, rows @ held_numbers(self.n_columns, self.width)), fourth)
         return Sketched(RowSums(0, rows.T @ numbers(first, first + len(rows), self.width)), fourth)
+
+    def _change(self, block: SideBySide) -> Array:
+        """Return the change by its largest magnitude, in float32: from float32 where that holds both sides."""
+        holds = max(block.before.itemsize, block.after.itemsize) <= 4 and 1e-30 < self.scale < 1e30
+        if not holds:
+            wide: Array = (block.difference / self.scale).astype(np.float32)
+            return wide
+        change: Array = block.after.astype(np.float32, copy=False) - block.before.astype(np.float32, copy=False)
+        change /= np.float32(self.scale)
+        return change
 
     def merge(self, first: Sketched, second: Sketched) -> Sketched:
         return Sketched(first.product.merge(second.product), first.fourth + second.fourth)
