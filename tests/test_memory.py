@@ -180,3 +180,21 @@ def test_comparing_stays_small(large: Path, tmp_path: Path) -> None:
     over = int(done.stdout.splitlines()[-1]) - peak(tmp_path)
     print(over // MB, "MB over a bare interpreter")
     assert over < 80 * MB, f"{over // MB} MB over a bare interpreter"
+
+
+def test_fingerprints_stay_small(large: Path, tmp_path: Path) -> None:
+    """Of one tensor of 256 MB, with its manifest, and held against it by content; by a hash that reads it all twice."""
+    manifest, bare = tmp_path / "manifest.json", peak(tmp_path)
+    (tmp_path / "link.safetensors").symlink_to(large)
+    commands = [["hash", large, "--files", "--manifest", manifest], ["verify", manifest, tmp_path / "link.safetensors"]]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN_EDIT, "start", RUN_EDIT, *command],
+            env=clean_environment(tmp_path),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        over = int(done.stdout.splitlines()[-1]) - bare
+        print(command[0], over // MB, "MB over a bare interpreter")
+        assert over < 80 * MB, f"{command[0]}: {over // MB} MB over a bare interpreter"

@@ -62,6 +62,7 @@ CODES = {
     "no-git": "git cannot be run, or refuses",
     "bad-manifest": "a manifest is damaged",
     "unknown-manifest": "a manifest is of a kind or version that is not read",
+    "nothing-to-verify": "nothing of a cache can be verified: it has no blobs named by their digests",
     "bad-json": "a file is no JSON, or no JSON object",
     "too-large": "a small file of settings is too large to be one",
     "bad-index": "an index of shards lacks what makes it one",

@@ -111,7 +111,7 @@ def hash(
     >>> hash("fixtures/safetensors/tiny/model.safetensors")["content"]
     '7be8243de4a8379aeda2ebaa09271340'
     """
-    from weighttools.analyzers.digest.tree import content_digest, digests, named_digests
+    from weighttools.analyzers.digest.tree import VERSION, content_digest, digests, named_digests
     from weighttools.core import engine
     from weighttools.formats.opening import name_of
 
@@ -130,6 +130,7 @@ def hash(
         "schema": "weighttools.hash/1",
         "path": name_of(path),
         "algorithm": algorithm,
+        "version": VERSION,
         "content": content_digest(named, algorithm).hex(),
         "n_tensors": len(tensor_map),
         "decoded": decoded,

@@ -78,9 +78,11 @@ def write_manifest(
     if form == "oms":
         told = made.statement(entries, home.name if home.is_whole else os.path.basename(origin.files[0]))
     else:
-        tensors = made.tensor_entries(tensor_map, stored)
+        tensors = made.tensor_entries(tensor_map, stored, record["decoded"])
         aliases = dict(tensor_map.aliases)
-        whole = made.Manifest("manifest", entries, record["algorithm"], record["content"], tensors, aliases)
+        whole = made.Manifest(
+            "manifest", entries, record["algorithm"], record["content"], tensors, aliases, record["decoded"]
+        )
         told = whole.record()
     with atomic_file(target, force=force) as sink:
         sink.write(made.to_bytes(told))

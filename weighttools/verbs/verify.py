@@ -57,7 +57,7 @@ def verify(
     UnsafeFileError
         The manifest names files outside its directory.
     SourceError
-        There is nothing to verify.
+        There is nothing to verify, or nothing of a cache can be.
     """
     from weighttools.analyzers.digest.hub_cache import snapshots
 
@@ -72,7 +72,7 @@ def verify(
 def _cached(path: str) -> Path:
     """Return the directory that a path means; of ``org/model``, that in the cache."""
     if os.path.exists(path) or path.count("/") != 1:
-        return Path(path)
+        return Path(os.path.abspath(path))
     from weighttools.errors import WeighttoolsError
     from weighttools.verbs.open import open as open_checkpoint
 
@@ -86,27 +86,39 @@ def _cache_record(path: str, found: list[Path], progress: Progress) -> dict[str,
     from weighttools.analyzers.digest.hub_cache import cached_files
 
     problems: list[dict[str, Any]] = []
-    n_files, unnamed = 0, []
+    n_files = 0
+    unread: dict[str, list[str]] = {}
     for snapshot in found:
         for file in cached_files(snapshot):
             name = f"{snapshot.name}/{file.name}" if len(found) > 1 else file.name
             if file.digest is None:
-                unnamed.append(name)
+                unread.setdefault(file.instead, []).append(name)
                 continue
             n_files += 1
-            if detail := file.problem():
-                problems.append({"what": "changed", "kind": "file", "name": name, "detail": detail})
+            if problem := file.problem(name):
+                problems.append(problem._asdict())
             else:
                 progress(file.path.stat().st_size)
     record = {"schema": "weighttools.verify/1", "path": path, "checkpoint": path, "against": "cache"}
-    notes = [f"not verified, for they are no links to a blob named by its digest: {_few(unnamed)}"] if unnamed else []
+    notes = _cache_notes(path, n_files, unread)
     return {**record, "same": not problems, "n_files": n_files, "n_tensors": 0, "problems": problems, "notes": notes}
 
 
-def _few(names: list[str]) -> str:
-    from weighttools.errors import few
+def _cache_notes(path: str, n_files: int, unread: Mapping[str, list[str]]) -> list[str]:
+    """Say what could not be verified; nothing at all is an error, so that it does not pass for verified."""
+    from weighttools.errors import SourceError, few
 
-    return few(names)
+    if not n_files:
+        fact = "; ".join(f"{few(names)}: {why}" for why, names in unread.items()) or "the snapshot is empty"
+        raise SourceError(
+            f"nothing of it can be verified ({fact})",
+            subject=path,
+            expected="links to blobs named by their digests",
+            remedy="fetch it again, or hold it against a manifest",
+            code="nothing-to-verify",
+        )
+    notes = [f"not verified, for they are {why}: {few(names)}" for why, names in unread.items()]
+    return [*notes, "whether the repository has more files than are cached cannot be told offline"]
 
 
 def _read(path: str) -> Manifest:
@@ -190,7 +202,7 @@ def _tensor_problems(manifest: Manifest, place: str, threads: int | None, progre
         with engine.threads_for(n_bytes, threads) as pool:
             window = 2 * (threads or engine.n_threads()) + 2
             algorithm = manifest.algorithm or ""
-            found = digests(tensor_map.values(), algorithm, executor=pool, window=window, progress=progress)
+            found = digests(tensor_map.values(), algorithm, manifest.decoded, pool, window, progress)
             return named_digests(tensor_map, found)[0]
 
     try:

@@ -114,6 +114,8 @@ def test_format_order_sharding_and_names_there_and_back(tmp_path: Path) -> None:
     wt.convert(tmp_path / "shards", tmp_path / "joined.safetensors")
     for name in ("m.gguf", "m.npz", "m.h5", "m.weights.h5", "bits.safetensors"):
         wt.convert(one, tmp_path / name, **({"store": "bitmask"} if name.startswith("bits") else {}))
+    turned: dict[str, Any] = {name: np.asfortranarray(value.astype(">f4")) for name, value in values.items()}
+    np.savez(tmp_path / "big-endian.npz", **turned)
     np.savez_compressed(tmp_path / "z.npz", **dict(reversed(values.items())))
     torch.save({name: torch.tensor(value.T.copy()).T for name, value in values.items()}, tmp_path / "m.pt")
     with h5py.File(tmp_path / "chunks.h5", "w") as file:
@@ -171,6 +173,18 @@ def test_files_as_other_programs_name_them(tmp_path: Path) -> None:
     body = data[8 + int.from_bytes(data[:8], "little") :]
     assert row["sha256"] == hashlib.sha256(data).hexdigest() and row["size"] == len(data)
     assert (row["autov2"], row["autov3"]) == (row["sha256"][:10], hashlib.sha256(body).hexdigest()[:12])
+
+
+def test_a_record_names_the_definition_that_the_page_has() -> None:
+    record = wt.hash(TensorMap.from_arrays({"w": np.ones(2)}))
+    assert PAGE.startswith(f"# The content fingerprint, version {record['version']}\n")
+
+
+def test_a_name_that_is_no_utf8_counts_by_its_bytes() -> None:
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    digest = tensor(np.ones(2), xxhash.xxh3_128)
+    expected = xxhash.xxh3_128(b"weighttools content 1\n" + (4).to_bytes(8, "little") + b"caf\xe9" + digest)
+    assert wt.hash(TensorMap.from_arrays({name: np.ones(2)}))["content"] == expected.hexdigest()
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from weighttools.core.tensor import Tensor
 from weighttools.errors import UnsupportedError, option
 
 if TYPE_CHECKING:
-    from weighttools.core.spec import Array
+    from weighttools.core.spec import Array, Span
 
 _LOCAL = threading.local()
 
@@ -30,19 +30,33 @@ def canonical_bytes(tensor: Tensor, start: int, stop: int, is_decoded: bool = Fa
     UnsupportedError
         The tensor has big-endian quantised blocks, which are decoded only.
     """
+    span = stored_span(tensor, start, stop, is_decoded)
+    if span is not None:
+        return _stored(span)
     if tensor.spec.is_quantized and not is_decoded:
         return _blocks(tensor, start, stop)
+    return _packed(tensor, aligned_read(tensor.reader, start, stop, tensor.n_elements))
+
+
+def stored_span(tensor: Tensor, start: int, stop: int, is_decoded: bool = False) -> Span | None:
+    """Return where the canonical bytes of elements `start` to `stop` lie as they are; None where they are made."""
+    block = block_of(tensor.spec.encoding)
+    if block is not None and not is_decoded:
+        if tensor.stored is None or tensor.spec.encoding.endswith(BIG_ENDIAN):
+            return None
+        first, last = start // block.elements, -(-stop // block.elements)
+        return tensor.stored.part(first * block.n_bytes, (last - first) * block.n_bytes)
     reader = tensor.reader
-    if isinstance(reader, Raw) and reader.byteorder == "<":
-        return _stored(reader, start, stop)
-    return _packed(tensor, aligned_read(reader, start, stop, tensor.n_elements))
+    if not isinstance(reader, Raw) or reader.byteorder != "<":
+        return None
+    at = start * reader.dtype.bits // 8
+    return reader.span.part(at, reader.dtype.nbytes(stop) - at)
 
 
-def _stored(reader: Raw, start: int, stop: int) -> Array:
-    """Read raw elements as they lie in the file."""
-    bits = reader.dtype.bits
-    data = _room(reader.dtype.nbytes(stop) - start * bits // 8)
-    reader.span.readinto(start * bits // 8, data.data)
+def _stored(span: Span) -> Array:
+    """Read bytes as they lie in the file."""
+    data = _room(span.length)
+    span.readinto(0, data.data)
     return data
 
 
@@ -58,20 +72,14 @@ def _packed(tensor: Tensor, values: Array) -> Array:
 
 
 def _blocks(tensor: Tensor, start: int, stop: int) -> Array:
-    block = block_of(tensor.spec.encoding)
-    assert block is not None
+    """Return blocks that lie in no file yet."""
     if tensor.spec.encoding.endswith(BIG_ENDIAN):
         fact = f"{tensor.spec.encoding} blocks hold big-endian numbers, of which there is no fingerprint"
         raise UnsupportedError(fact, remedy=f"give {option('decoded')}")
-    first, last = start // block.elements, -(-stop // block.elements)
-    if tensor.stored is None:
-        from weighttools.formats.raw import bytes_of
+    from weighttools.formats.raw import bytes_of
 
-        reader: Any = tensor.reader
-        return bytes_of(reader.encoded(start, stop))
-    data = _room((last - first) * block.n_bytes)
-    tensor.stored.readinto(first * block.n_bytes, data.data)
-    return data
+    reader: Any = tensor.reader
+    return bytes_of(reader.encoded(start, stop))
 
 
 def _room(n_bytes: int) -> Array:

@@ -2,7 +2,8 @@
 
 Source: huggingface_hub 2.4, ``file_download`` and ``utils/_shared_blobs``: a file of a snapshot is a link to
 ``blobs/ETAG``, and that is the file, or itself a link into the store that repositories share. The etag is the SHA-256
-of a large file, and git's SHA-1 of a small one.
+of a large file, and git's SHA-1 of a small one. Links lead within the cache, by the rule of `weighttools.io.beside`;
+what lies elsewhere is not read.
 """
 
 from __future__ import annotations
@@ -14,24 +15,41 @@ from pathlib import Path
 from typing import NamedTuple
 
 from weighttools.analyzers.digest.files import git_sha1, sha256
+from weighttools.analyzers.digest.verification import Problem
 from weighttools.errors import SourceError
+from weighttools.io import beside
 from weighttools.io.source import LocalFile
+
+NO_BLOB = "no links to a blob named by its digest"
+BEYOND = "links out of the cache"
 
 
 class CachedFile(NamedTuple):
-    """A file of a snapshot, and the digest that it should have; None where its name tells none."""
+    """A file of a snapshot, and the digest that it should have; or none, and what it is instead."""
 
+    snapshot: Path
     name: str
-    path: Path
     digest: str | None
+    instead: str = ""
 
-    def problem(self) -> str | None:
-        """Read the file, and return what is wrong with it."""
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.snapshot / self.name
+
+    def problem(self, called: str) -> Problem | None:
+        """Read the file, and return what is wrong with it, by the name that it is called."""
+        if not self.path.exists():
+            return Problem("missing", "file", called, f"its blob {self.digest} is not there")
         try:
-            file = LocalFile(self.path)
-            found = sha256(file) if self.digest and len(self.digest) == 64 else git_sha1(file)
+            file = beside.companion(self.snapshot, self.name)
+            detail = "is no regular file" if file is None else self._difference(file)
         except SourceError as error:
-            return error.fact
+            detail = error.fact
+        return Problem("changed", "file", called, detail) if detail else None
+
+    def _difference(self, file: LocalFile) -> str | None:
+        found = sha256(file) if self.digest and len(self.digest) == 64 else git_sha1(file)
         return None if found == self.digest else f"its digest is {found}, and it is cached as {self.digest}"
 
 
@@ -44,12 +62,17 @@ def snapshots(path: Path) -> list[Path]:
 
 
 def cached_files(snapshot: Path) -> Iterator[CachedFile]:
-    """Yield the files of a snapshot, by name."""
+    """Yield the files of a snapshot, by name; a folder that is a link is not looked into, and named like a file."""
     for folder, folders, names in os.walk(snapshot):
         folders.sort()
-        for name in sorted(names):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        for name in sorted([*names, *links]):
             path = Path(folder) / name
-            yield CachedFile(path.relative_to(snapshot).as_posix(), path, _etag(path))
+            called, digest = path.relative_to(snapshot).as_posix(), _etag(path)
+            if beside.leaves(snapshot, path):  # first of all, so that no answer tells what lies elsewhere
+                yield CachedFile(snapshot, called, None, BEYOND)
+            else:
+                yield CachedFile(snapshot, called, digest, "" if digest else NO_BLOB)
 
 
 def _etag(path: Path) -> str | None:

@@ -6,12 +6,14 @@ Our own is JSON with the schema ``weighttools.manifest/1``; `statement` is the o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from weighttools.analyzers.digest.algorithms import ALGORITHMS
 from weighttools.analyzers.digest.files import sha256
-from weighttools.analyzers.digest.tree import PIECE_ELEMENTS, TensorDigest
+from weighttools.analyzers.digest.tree import PIECE_ELEMENTS, TensorDigest, content_digest, joined_digest, kind_of
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError, few
 from weighttools.io.beside import check_name
@@ -49,8 +51,10 @@ class Manifest:
         ``"manifest"``, ours, or ``"oms"``.
     files
         In the order of their names.
-    algorithm, content, tensors, aliases
+    algorithm, content, tensors, aliases, decoded
         Of the content, as `weighttools.verbs.hash` has it; None, and nothing, of a statement about files alone.
+    ignored
+        Files, and folders with all that is in them, that are no part of it though they lie there.
     notes
         What should be said of it.
     """
@@ -61,7 +65,13 @@ class Manifest:
     content: str | None = None
     tensors: tuple[TensorEntry, ...] = ()
     aliases: Mapping[str, str] | None = None
+    decoded: bool = False
+    ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def ignores(self, name: str) -> bool:
+        """Whether a file is no part of it by its name, or by a folder's that it lies in."""
+        return any(name == one or name.startswith(f"{one}/") for one in self.ignored)
 
     def record(self) -> dict[str, Any]:
         """Return our own form."""
@@ -70,6 +80,7 @@ class Manifest:
             "files": [{"path": f.name, "size": f.size, "sha256": f.sha256} for f in self.files],
             "algorithm": self.algorithm,
             "content": self.content,
+            "decoded": self.decoded,
             "piece_elements": PIECE_ELEMENTS,
             "tensors": [
                 {"name": t.name, "dtype": t.dtype, "shape": list(t.shape), "hash": t.digest, "pieces": list(t.pieces)}
@@ -79,14 +90,13 @@ class Manifest:
         }
 
 
-def tensor_entries(tensor_map: TensorMap, stored: Mapping[str, TensorDigest]) -> tuple[TensorEntry, ...]:
-    """Return the entries of a map's tensors."""
-    specs = zip(tensor_map, tensor_map.specs(), strict=True)
+def tensor_entries(
+    tensor_map: TensorMap, stored: Mapping[str, TensorDigest], is_decoded: bool = False
+) -> tuple[TensorEntry, ...]:
+    """Return the entries of a map's tensors, whose digests are of decoded values or not."""
     return tuple(
-        TensorEntry(
-            name, spec.label, spec.shape, stored[name].digest.hex(), tuple(p.hex() for p in stored[name].pieces)
-        )
-        for name, spec in specs
+        TensorEntry(name, kind_of(spec, is_decoded), spec.shape, one.digest.hex(), tuple(p.hex() for p in one.pieces))
+        for (name, one), spec in zip(stored.items(), tensor_map.specs(), strict=True)
     )
 
 
@@ -134,11 +144,13 @@ def parse(found: Mapping[str, Any], subject: str) -> Manifest:
     Raises
     ------
     CorruptFileError
-        It is not what it should be.
+        It is not what it should be, or its digests contradict each other.
+    MissingDependencyError
+        The package of its algorithm is not installed.
     UnsafeFileError
         It names a file outside its directory.
     UnsupportedError
-        It is of another version.
+        It is of another version, or its algorithm is not known.
     """
     if found.get("schema") != SCHEMA:
         fact = f"has the schema {found.get('schema')!r}"
@@ -148,12 +160,32 @@ def parse(found: Mapping[str, Any], subject: str) -> Manifest:
     read = _Reading(subject)
     files = tuple(read.file(row) for row in read.rows(found, "files"))
     tensors = tuple(read.tensor(row) for row in read.rows(found, "tensors"))
-    aliases = found.get("aliases", {})
+    aliases, is_decoded = found.get("aliases", {}), found.get("decoded", False)
     if not (isinstance(aliases, dict) and all(isinstance(kept, str) for kept in aliases.values())):
         raise read.wrong("aliases", "an object of names")
-    return Manifest(
-        "manifest", files, read.text(found, "algorithm"), read.hexadecimal(found, "content"), tensors, aliases
-    )
+    if not isinstance(is_decoded, bool):
+        raise read.wrong("decoded", "true or false")
+    algorithm, content = read.text(found, "algorithm"), read.hexadecimal(found, "content")
+    _check_digests(tensors, aliases, algorithm, content, read)
+    return Manifest("manifest", files, algorithm, content, tensors, aliases, is_decoded)
+
+
+def _check_digests(
+    tensors: Sequence[TensorEntry], aliases: Mapping[str, str], algorithm: str, content: str, read: _Reading
+) -> None:
+    """Refuse what was changed by hand or by accident: pieces must make their tensor, and tensors the content."""
+    if algorithm not in ALGORITHMS:
+        fact = f"has the algorithm {algorithm!r}"
+        raise UnsupportedError(fact, subject=read.subject, expected=", ".join(ALGORITHMS), code="unknown-manifest")
+    named = {one.name: bytes.fromhex(one.digest) for one in tensors}
+    if len(named) < len(tensors) or named.keys() & aliases.keys() or not named.keys() >= set(aliases.values()):
+        raise read.wrong("tensors", "each name once, and aliases of names that are there")
+    for one in tensors:
+        if joined_digest(one.dtype, one.shape, map(bytes.fromhex, one.pieces), algorithm).hex() != one.digest:
+            raise read.wrong("hash", f"the digest that the pieces of {one.name!r} make")
+    named |= {alias: named[kept] for alias, kept in aliases.items()}
+    if content_digest(named, algorithm).hex() != content:
+        raise read.wrong("content", "the digest that the tensors make")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,25 +209,39 @@ class _Reading:
 
     def hexadecimal(self, row: Mapping[str, Any], key: str) -> str:
         value = self.text(row, key)
-        if not value or set(value) - set("0123456789abcdef"):
-            raise self.wrong(key, "hexadecimal digits")
+        if not _is_digest(value):
+            raise self.wrong(key, "hexadecimal digits, two a byte")
+        return value
+
+    def sha256(self, row: Mapping[str, Any], key: str) -> str:
+        value = self.hexadecimal(row, key)
+        if len(value) != 64:
+            raise self.wrong(key, "the 64 hexadecimal digits of a SHA-256")
         return value
 
     def file(self, row: Mapping[str, Any], key: str = "path", digest: str = "sha256") -> FileEntry:
         name, size = self.text(row, key), row.get("size")
         check_name(name, self.subject)
-        if not (size is None or (isinstance(size, int) and not isinstance(size, bool))):
+        if not (size is None or _is_length(size)):
             raise self.wrong("size", "a number of bytes")
-        return FileEntry(name, size, self.hexadecimal(row, digest))
+        return FileEntry(name, size, self.sha256(row, digest))
 
     def tensor(self, row: Mapping[str, Any]) -> TensorEntry:
         shape, pieces = row.get("shape"), row.get("pieces")
-        if not (isinstance(shape, list) and all(type(length) is int for length in shape)):
-            raise self.wrong("shape", "a list of numbers")
-        if not (isinstance(pieces, list) and all(isinstance(piece, str) for piece in pieces)):
+        if not (isinstance(shape, list) and all(map(_is_length, shape))):
+            raise self.wrong("shape", "a list of lengths")
+        if not (isinstance(pieces, list) and all(map(_is_digest, pieces))):
             raise self.wrong("pieces", "a list of digests")
         name, dtype, digest = self.text(row, "name"), self.text(row, "dtype"), self.hexadecimal(row, "hash")
         return TensorEntry(name, dtype, tuple(shape), digest, tuple(pieces))
+
+
+def _is_length(value: object) -> bool:
+    return type(value) is int and value >= 0  # True is an int, and no length
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch("(?:[0-9a-f]{2})+", value) is not None
 
 
 def parse_statement(found: Mapping[str, Any], subject: str) -> Manifest:
@@ -204,9 +250,9 @@ def parse_statement(found: Mapping[str, Any], subject: str) -> Manifest:
     Raises
     ------
     CorruptFileError
-        It is not what it should be.
+        It is not what it should be, or the subject's digest is not that of the files' digests.
     UnsupportedError
-        Files are cut into parts, or hashed by something else than SHA-256.
+        It is another kind of statement, or files are cut into parts, or hashed by something else than SHA-256.
     """
     notes = ("who signed it, and whether at all, is not checked",)
     envelope = found.get("dsseEnvelope")
@@ -214,6 +260,9 @@ def parse_statement(found: Mapping[str, Any], subject: str) -> Manifest:
         found = _payload(envelope, subject)
     read = _Reading(subject)
     predicate = found.get("predicate")
+    if found.get("_type") != STATEMENT:
+        fact = f"has the type {found.get('_type')!r}"
+        raise UnsupportedError(fact, subject=subject, expected=STATEMENT, code="unknown-manifest")
     if found.get("predicateType") != PREDICATE or not isinstance(predicate, dict):
         fact = f"has the predicate type {found.get('predicateType')!r}"
         raise UnsupportedError(fact, subject=subject, expected=PREDICATE, code="unknown-manifest")
@@ -223,8 +272,38 @@ def parse_statement(found: Mapping[str, Any], subject: str) -> Manifest:
         raise UnsupportedError(
             fact, subject=subject, expected="method files, hash_type sha256", code="unknown-manifest"
         )
-    files = tuple(read.file(row, "name", "digest") for row in read.rows(predicate, "resources"))
-    return Manifest("oms", files, notes=notes)
+    rows = list(read.rows(predicate, "resources"))
+    if others := sorted({str(row.get("algorithm")) for row in rows} - {"sha256"}):
+        fact = f"has files hashed by {few(others)}"
+        raise UnsupportedError(fact, subject=subject, expected="sha256", code="unknown-manifest")
+    files = tuple(read.file(row, "name", "digest") for row in rows)
+    if _subject_digest(found, read) != _root(files):
+        raise read.wrong("subject", "the SHA-256 of the digests of its resources, in their order")
+    ignored = _ignored(method, read)
+    more = (f"left out, as the statement says: {few(list(ignored))}",) if ignored else ()
+    return Manifest("oms", files, ignored=ignored, notes=(*notes, *more))
+
+
+def _subject_digest(found: Mapping[str, Any], read: _Reading) -> str:
+    subjects = list(read.rows(found, "subject"))
+    digest = subjects[0].get("digest") if len(subjects) == 1 else None
+    if not isinstance(digest, dict):
+        raise read.wrong("subject", "one, with its digest")
+    return read.sha256(digest, "sha256")
+
+
+def _root(files: Sequence[FileEntry]) -> str:
+    """Return the SHA-256 of files' digests, as bytes, in the order that they are given in."""
+    import hashlib
+
+    return hashlib.sha256(b"".join(bytes.fromhex(file.sha256) for file in files)).hexdigest()
+
+
+def _ignored(method: Mapping[str, Any], read: _Reading) -> tuple[str, ...]:
+    paths = method.get("ignore_paths") or []
+    if not (isinstance(paths, list) and all(isinstance(path, str) for path in paths)):
+        raise read.wrong("ignore_paths", "a list of paths")
+    return tuple(paths)
 
 
 def _payload(envelope: Mapping[str, Any], subject: str) -> Mapping[str, Any]:
@@ -252,15 +331,12 @@ def statement(files: Sequence[FileEntry], name: str) -> dict[str, Any]:
     in-toto Statement v1 with the predicate of OpenSSF model signing v1.0: the digest of the subject is the SHA-256 of
     the files' digests, as bytes, in the alphabetical order of their names.
     """
-    import hashlib
-
     ordered = sorted(files, key=lambda file: file.name)
-    whole = hashlib.sha256(b"".join(bytes.fromhex(file.sha256) for file in ordered))
     resources = [{"name": file.name, "algorithm": "sha256", "digest": file.sha256} for file in ordered]
     method = {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": []}
     return {
         "_type": STATEMENT,
-        "subject": [{"name": name, "digest": {"sha256": whole.hexdigest()}}],
+        "subject": [{"name": name, "digest": {"sha256": _root(ordered)}}],
         "predicateType": PREDICATE,
         "predicate": {"serialization": method, "resources": resources},
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from weighttools.analyzers.digest.algorithms import hasher
 from weighttools.analyzers.digest.canonical import canonical_bytes
 from weighttools.core import engine
+from weighttools.core.spec import Spec
 from weighttools.core.tensor import Tensor, confirm
 from weighttools.core.tensormap import TensorMap
 from weighttools.io.progress import Progress, silent
@@ -20,6 +21,8 @@ from weighttools.io.progress import Progress, silent
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+VERSION = 1
+"""Of the definition; it goes into every digest, so that those of two versions never agree by accident."""
 PIECE_ELEMENTS = 1 << 20
 """Elements of a piece: every packing and every quantised block divides it."""
 _BATCH = 256
@@ -144,10 +147,18 @@ def piece_bytes(tensor: Tensor, is_decoded: bool = False) -> int:
 
 def tensor_digest(tensor: Tensor, pieces: Iterable[bytes], algorithm: str, is_decoded: bool = False) -> bytes:
     """Return the digest of a tensor: of a line that tells its type and shape, and of its pieces' digests."""
-    spec = tensor.spec
-    kind = spec.dtype.name if is_decoded or not spec.is_quantized else spec.encoding
+    return joined_digest(kind_of(tensor.spec, is_decoded), tensor.shape, pieces, algorithm)
+
+
+def kind_of(spec: Spec, is_decoded: bool = False) -> str:
+    """Return what a digest calls a tensor's elements: the quantisation, unless it goes by values, or the dtype."""
+    return spec.dtype.name if is_decoded else spec.label
+
+
+def joined_digest(kind: str, shape: Iterable[int], pieces: Iterable[bytes], algorithm: str) -> bytes:
+    """Return the digest of a tensor of which no more is known than its kind, its shape and its pieces' digests."""
     state = hasher(algorithm)()
-    state.update(f"weighttools tensor 1 {kind} {','.join(map(str, spec.shape))}\n".encode())
+    state.update(f"weighttools tensor {VERSION} {kind} {','.join(map(str, shape))}\n".encode())
     for piece in pieces:
         state.update(piece)
     return state.digest()
@@ -159,7 +170,7 @@ def content_digest(named: Mapping[str, bytes], algorithm: str) -> bytes:
     Lone surrogates, as names of no UTF-8 have them, stand for the bytes that they were read from.
     """
     state = hasher(algorithm)()
-    state.update(b"weighttools content 1\n")
+    state.update(f"weighttools content {VERSION}\n".encode())
     for name, digest in sorted((_encoded(name), digest) for name, digest in named.items()):
         state.update(len(name).to_bytes(8, "little"))
         state.update(name)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
+from weighttools.analyzers.digest.canonical import stored_span
 from weighttools.analyzers.digest.files import sha256
 from weighttools.analyzers.digest.manifest import Manifest, TensorEntry
-from weighttools.analyzers.digest.tree import PIECE_ELEMENTS, TensorDigest
+from weighttools.analyzers.digest.tree import PIECE_ELEMENTS, TensorDigest, kind_of
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import counted
 from weighttools.io.source import LocalFile
@@ -33,7 +35,8 @@ def file_problems(manifest: Manifest, files: Mapping[str, LocalFile]) -> Iterato
         elif sha256(file) != entry.sha256:
             yield Problem("changed", "file", entry.name, "another SHA-256")
     known = {entry.name for entry in manifest.files}
-    yield from (Problem("extra", "file", name) for name in sorted(files) if name not in known)
+    more = (name for name in sorted(files) if name not in known and not manifest.ignores(name))
+    yield from (Problem("extra", "file", name) for name in more)
 
 
 def tensor_problems(
@@ -43,34 +46,38 @@ def tensor_problems(
     known = {entry.name: entry for entry in manifest.tensors}
     known |= {alias: known[kept] for alias, kept in (manifest.aliases or {}).items() if kept in known}
     there = [*tensor_map, *tensor_map.aliases]
-    same = [name for name in there if name in known and _type_problem(known[name], tensor_map, name) is None]
+    is_decoded = manifest.decoded
+    kinds = {name: _type_problem(known[name], tensor_map[name], is_decoded) for name in there if name in known}
+    same = [name for name, problem in kinds.items() if problem is None]
     stored = {tensor_map.aliases.get(name, name) for name in same}
     found = digests(tensor_map.keep(name for name in tensor_map if name in stored))
     for name, entry in known.items():
         if name not in tensor_map:
             yield Problem("missing", "tensor", name)
-        elif detail := _type_problem(entry, tensor_map, name):
+        elif detail := kinds[name]:
             yield Problem("changed", "tensor", name, detail)
         elif (one := found[tensor_map.aliases.get(name, name)]).digest.hex() != entry.digest:
-            yield Problem("changed", "tensor", name, _where(entry, one, tensor_map[name].n_elements))
+            yield Problem("changed", "tensor", name, _where(entry, one, tensor_map[name], is_decoded))
     yield from (Problem("extra", "tensor", name) for name in there if name not in known)
 
 
-def _type_problem(entry: TensorEntry, tensor_map: TensorMap, name: str) -> str | None:
-    spec = tensor_map[name].spec
-    if (spec.label, spec.shape) == (entry.dtype, entry.shape):
+def _type_problem(entry: TensorEntry, tensor: Tensor, is_decoded: bool) -> str | None:
+    kind, shape = kind_of(tensor.spec, is_decoded), tensor.shape
+    if (kind, shape) == (entry.dtype, entry.shape):
         return None
-    return f"{spec.label} {list(spec.shape)} instead of {entry.dtype} {list(entry.shape)}"
+    return f"{kind} {list(shape)} instead of {entry.dtype} {list(entry.shape)}"
 
 
-def _where(entry: TensorEntry, found: TensorDigest, n_elements: int) -> str:
-    """Say which pieces are others."""
+def _where(entry: TensorEntry, found: TensorDigest, tensor: Tensor, is_decoded: bool) -> str:
+    """Say which pieces are others, and where the first of them lies in its file."""
     pieces = [piece.hex() for piece in found.pieces]
     if len(pieces) != len(entry.pieces):
         return "another digest"
     differ = [i for i, (one, other) in enumerate(zip(pieces, entry.pieces, strict=True)) if one != other]
     if not differ:
         return "another digest"
-    first, last = differ[0] * PIECE_ELEMENTS, min((differ[0] + 1) * PIECE_ELEMENTS, n_elements)
+    first, last = differ[0] * PIECE_ELEMENTS, min((differ[0] + 1) * PIECE_ELEMENTS, tensor.n_elements)
     more = f" and {counted(len(differ) - 1, 'more piece')}" if len(differ) > 1 else ""
-    return f"elements {first:,} to {last - 1:,}{more}"
+    span = stored_span(tensor, first, last, is_decoded)
+    place = f", bytes {span.offset:,} to {span.offset + span.length - 1:,} of {span.source.name}" if span else ""
+    return f"elements {first:,} to {last - 1:,}{place}{more}"

@@ -168,6 +168,7 @@ class HashRecord(TypedDict):
     schema: str
     path: str
     algorithm: str
+    version: int
     content: str
     n_tensors: int
     decoded: bool
