@@ -136,6 +136,15 @@ def test_what_is_not_in_all_is_said() -> None:
     assert len(everything["rows"]) == 2
 
 
+def test_complex_numbers_and_long_integers_change_as_they_are() -> None:
+    series = [np.array([1 + 2j, 3]), np.array([1 - 2j, 3]), np.array([1 - 2j, 4])]
+    [row] = wt.trace([of(w=one) for one in series])["rows"]
+    assert row["unchanged_since"] is None and row["update"][1] == pytest.approx(4 / np.linalg.norm(series[0]))
+    assert row["cosine"][2] == pytest.approx(0)
+    [counts] = wt.trace([of(n=np.array([2**60])), of(n=np.array([2**60 + 1]))], include_all=True)["rows"]
+    assert counts["unchanged_since"] is None
+
+
 def test_what_is_no_series_is_refused(tmp_path: Path) -> None:
     with refused(SpecError, "too-few-checkpoints"):
         wt.trace([of(w=np.ones(2))])

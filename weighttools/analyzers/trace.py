@@ -79,43 +79,57 @@ def none(n: int) -> TraceState:
 
 def state_of(blocks: BlocksInTurn) -> TraceState:
     """Return the state of a block of every checkpoint."""
-    columns: list[tuple[Any, ...]] = []
-    before = update = None
+    columns: list[_Column] = []
+    last = _Last()
     n = 0
     for values in blocks.values:
-        wide = _wide(values)
-        n = wide.size
-        column, update = _column(wide, before, update, blocks.start)
+        column, last = _column(values, last, blocks.start)
         columns.append(column)
-        before = wide
+        n = values.size
     squares, updates, products, n_changed, n_zero, n_bad, first = zip(*columns, strict=True)
     counts = (np.array(one, np.int64) for one in (n_changed, n_zero, n_bad, first))
     return TraceState(n, np.array(squares), np.array(updates), np.array(products), *counts)
 
 
+_Column = tuple[float, float, float, int, int, int, int]
+
+
+class _Last(NamedTuple):
+    """The block of the checkpoint before: as it is, widened, and its update."""
+
+    values: Array | None = None
+    wide: Array | None = None
+    update: Array | None = None
+
+
 def _wide(values: Array) -> Array:
+    if values.dtype.kind == "c":
+        return values.astype(np.complex128)
     parts = list(careful.chunks(values))
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def _column(
-    wide: Array, before: Array | None, update: Array | None, start: int
-) -> tuple[tuple[Any, ...], Array | None]:
-    """Return the sums of one checkpoint's block, and its update."""
+def _dot(a: Array, b: Array) -> float:
+    return float(np.add.reduce((a * np.conj(b)).real))
+
+
+def _column(values: Array, last: _Last, start: int) -> tuple[_Column, _Last]:
+    """Return the sums of one checkpoint's block, and what the next one needs of it."""
+    wide = _wide(values)
     finite = np.isfinite(wide)
     is_whole = bool(finite.all())
     kept = wide if is_whole else np.where(finite, wide, 0.0)
     first = NOWHERE if is_whole else start + int(np.argmin(finite))
     n_bad = 0 if is_whole else wide.size - int(np.count_nonzero(finite))
+    update, updates, products, n_changed = None, 0.0, 0.0, 0
+    if last.values is not None and last.wide is not None:
+        n_changed = int(np.count_nonzero((values != last.values) & ~(np.isnan(wide) & np.isnan(last.wide))))
+        update = wide - last.wide
+        update[~np.isfinite(update)] = 0.0
+        updates = _dot(update, update)
+        products = _dot(update, last.update) if last.update is not None else 0.0
     n_zero = wide.size - int(np.count_nonzero(wide))
-    now, updates, products, n_changed = None, 0.0, 0.0, 0
-    if before is not None:
-        n_changed = int(np.count_nonzero((wide != before) & ~(np.isnan(wide) & np.isnan(before))))
-        now = wide - before
-        now[~np.isfinite(now)] = 0.0
-        updates = careful.dot(now, now)
-        products = careful.dot(now, update) if update is not None else 0.0
-    return (careful.dot(kept, kept), updates, products, n_changed, n_zero, n_bad, first), now
+    return (_dot(kept, kept), updates, products, n_changed, n_zero, n_bad, first), _Last(values, wide, update)
 
 
 def trace_tensors(

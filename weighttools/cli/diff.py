@@ -18,7 +18,7 @@ _TENSOR = ("name", "dtype", "shape", "share", "max_abs", "max_at", "rel_l2", "co
 _GROUP = ("group", "n_tensors", "n_tensors_changed", "share", "max_abs", "rel_l2")
 _HEADS = {
     "share": "changed", "max_abs": "max abs", "max_at": "at", "rel_l2": "rel. L2", "n_tensors": "tensors",
-    "n_tensors_changed": "of them changed",
+    "n_not_finite": "NaN, Inf", "n_tensors_changed": "of them changed",
 }  # fmt: skip
 
 
@@ -158,6 +158,8 @@ def _changed(record: Record, rows: Sequence[Record]) -> list[str]:
     if not record["n_changed"]:
         return []
     columns = _TENSOR if record["by"] == "tensor" else _GROUP
+    if any(row.get("n_not_finite") for row in rows):
+        columns = (*columns, "n_not_finite")
     lines = [[_cell(row, column) for column in columns] for row in rows]
     right = "".join(" " if column in ("name", "group", "dtype", "shape", "max_at") else "r" for column in columns)
     table = output.table([_HEADS.get(column, column) for column in columns], lines, right) if lines else []
