@@ -64,3 +64,17 @@ def test_the_record_and_rows(inside: Callable[..., Any], pair: tuple[Path, Path]
     assert lines[0].startswith("name,src,what") and lines[1].startswith("b.w,b.w,values,float32,[4],4,1,1,0.25")
     groups = inside("diff", *pair, "--by", "module", "--format", "jsonl").out.splitlines()
     assert [json.loads(line)["group"] for line in groups] == ["a", "b"]
+
+
+def test_renamings_alike_are_one_line(inside: Callable[..., Any], make: Callable[..., Path]) -> None:
+    old = {f"bert.layer.{i}.w": np.arange(9.0) * (i + 1) for i in range(3)}
+    new = {name.removeprefix("bert."): one for name, one in old.items()}
+    out = inside(
+        "diff",
+        make({**old, "a.x": np.ones((3, 3)) + np.eye(3)}, "a.safetensors"),
+        make({**new, "b.y": np.ones((3, 3)) + np.eye(3)}, "b.safetensors"),
+    ).out
+    assert (
+        "  bert.* -> *  (renamed, 3 tensors)\n  a.x -> b.y  (renamed)" in out
+        or "  a.x -> b.y  (renamed)\n  bert.* -> *" in out
+    )

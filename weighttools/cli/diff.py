@@ -96,7 +96,7 @@ def table_lines(record: Record) -> list[str]:
     sections = [
         _named("added", [f"+ {_spec(row)}" for row in record["added"]]),
         _named("removed", [f"- {_spec(row)}" for row in record["removed"]]),
-        _named("renamed", [f"{row['src']} -> {row['dst']}  ({row['how']})" for row in record["renamed"]]),
+        _named("renamed", _renamed(record["renamed"])),
         _named("reshaped", [f"{row['dst']}: {_shapes(row)}" for row in record["reshaped"]]),
         _recast(record["recast"]),
         _ties(record["ties"]),
@@ -127,6 +127,36 @@ def _named(title: str, lines: Sequence[str]) -> list[str]:
         return []
     rest = [f"  … and {len(lines) - _MOST:,} more"] if len(lines) > _MOST else []
     return [f"{title}:", *(f"  {line}" for line in lines[:_MOST]), *rest]
+
+
+def _renamed(rows: Sequence[Record]) -> list[str]:
+    """Return a line for each renaming; several that differ by the same beginning are one."""
+    kinds: dict[tuple[str, str, str], list[Record]] = {}
+    for row in rows:
+        old, new = _beginnings(row["src"], row["dst"])
+        kinds.setdefault((old, new, row["how"]), []).append(row)
+    return [
+        f"{rows[0]['src']} -> {rows[0]['dst']}  ({how})"
+        if len(rows) == 1
+        else f"{old}* -> {new}*  ({how}, {output.counted(len(rows), 'tensor')})"
+        for (old, new, how), rows in kinds.items()
+    ]
+
+
+def _beginnings(old: str, new: str) -> tuple[str, str]:
+    """Return two names without the last parts that both have.
+
+    >>> _beginnings("bert.layer.0.weight", "layer.0.weight"), _beginnings("a", "b")
+    (('bert.', ''), ('a', 'b'))
+    """
+    one, two = old.split("."), new.split(".")
+    n = 0
+    while n < min(len(one), len(two)) and one[-1 - n] == two[-1 - n]:
+        n += 1
+    if not n:
+        return old, new
+    before, after = ("".join(f"{part}." for part in parts[: len(parts) - n]) for parts in (one, two))
+    return before, after
 
 
 def _spec(row: Record) -> str:
