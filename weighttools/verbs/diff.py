@@ -14,6 +14,7 @@ from weighttools.verbs.options import KERNEL, READING, TAKING, THREADS
 
 if TYPE_CHECKING:
     from weighttools.analyzers.compare.matching import Matching
+    from weighttools.analyzers.compare.pair import Pair
     from weighttools.analyzers.compare.rows import TensorChange
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
@@ -137,6 +138,7 @@ def diff(
     """
     from weighttools.analyzers.compare.matching import Rule, match
     from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, groups, together
+    from weighttools.analyzers.compare.turned import with_transposes
     from weighttools.analyzers.showing import Showing
     from weighttools.formats.opening import name_of
     from weighttools.verbs.matching import stages
@@ -148,6 +150,9 @@ def diff(
     old, new = _selected(old, new, include, exclude)
     matching = match(old, new, rules, stages(threads, progress) if content else ())
     changes = _compared(matching, (rtol, atol), _Means(threads, kernel, planned, progress))
+    if content:
+        changes = with_transposes(changes)
+        matching.pairs = [change.pair for change in changes]
     rows = [change.row() for change in changes if change.what]
     record: dict[str, Any] = {
         "schema": "weighttools.diff/1",
@@ -275,7 +280,7 @@ def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]
     return {
         "added": [_row(name, new) for name in matching.added],
         "removed": [_row(name, old) for name in matching.removed],
-        "renamed": [{"src": pair.old, "dst": pair.new, "how": pair.how} for pair in both if pair.old != pair.new],
+        "renamed": [{"src": pair.old, "dst": pair.new, "how": pair.how} for pair in both if _is_other(pair)],
         "reshaped": [
             {"src": p.old, "dst": p.new, "before": list(p.before.shape), "after": list(p.after.shape)}
             for p in matching.reshaped
@@ -287,6 +292,11 @@ def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]
         ],
         "ties": matching.ties,
     }
+
+
+def _is_other(pair: Pair) -> bool:
+    """Whether a pair's tensors have two names, or lie otherwise."""
+    return pair.old != pair.new or pair.how == "transposed"
 
 
 def _row(name: str, tensor_map: TensorMap) -> dict[str, Any]:

@@ -69,6 +69,36 @@ def test_joined_and_split(axis: int) -> None:
     assert matches(split) == {("h.c_attn.weight", name, "split") for name in parts} and split["n_unchanged"] == 3
 
 
+@pytest.mark.parametrize("shape", [(6, 9), (12, 12), (200, 200)])
+def test_one_name_and_the_transpose_is_a_difference(shape: tuple[int, int]) -> None:
+    one = normal(0, *shape)
+    record = told({"w": one, "v": one}, {"w": np.ascontiguousarray(one.T), "v": one})
+    assert matches(record) == {("w", "w", "transposed")} and not record["same"]
+    assert record["changed"] == [] and record["reshaped"] == [] and record["n_unchanged"] == 2
+    moved = np.ascontiguousarray(one.T)
+    moved[0, 1] += 1
+    assert matches(told({"w": one}, {"w": moved})) == set()
+
+
+def test_heads_that_take_turns_as_in_gpt_neox() -> None:
+    """``query_key_value`` holds q, k and v of one head after the other (transformers, GPTNeoXAttention)."""
+    heads, size, width = 4, 8, 32
+    parts = {name: normal(i, heads * size, width) for i, name in enumerate(("q", "k", "v"))}
+    fused = np.concatenate([one.reshape(heads, 1, size, width) for one in parts.values()], axis=1).reshape(-1, width)
+    joined = told(parts, {"query_key_value": fused})
+    assert matches(joined) == {("q + k + v", "query_key_value", "joined")} and joined["n_unchanged"] == 1
+    split = told({"query_key_value": fused}, parts)
+    assert matches(split) == {("query_key_value", name, "split") for name in parts} and split["n_unchanged"] == 3
+
+
+def test_a_part_that_is_missing_or_doubled_is_no_whole() -> None:
+    q, k, v = (normal(i, 16, 16) for i in range(3))
+    for whole in ([q, k], [q, k, v, normal(9, 16, 16)], [q, q, k]):
+        assert matches(told({"q": q, "k": k, "v": v}, {"w": np.concatenate(whole)})) <= {("q + k", "w", "joined")}
+    assert matches(told({"q": q, "k": k}, {"w": np.concatenate([k, q])})) == {("k + q", "w", "joined")}
+    assert matches(told({"q": q[:8]}, {"w": q})) == set()
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_experts_in_a_stack(turned: bool) -> None:
     parts = {f"experts.{i}.w1.weight": normal(i, 12, 20) for i in range(5)}

@@ -1,7 +1,7 @@
 """Matching what was joined or split: q, k and v in one weight, gate and up, experts in one stack.
 
-Rows are looked at by fingerprints; a part is found in a whole where its rows follow one another there. A matrix is
-looked at in both orientations, so that stacks of transposed experts, and Conv1D's (in, 3 x out), are found too.
+Rows are looked at by fingerprints: a whole is made of parts whose rows, each once and in order, are all of its own. A
+matrix is looked at in both orientations, so that stacks of transposed experts, and Conv1D's (in, 3 x out), are found.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from weighttools.core.fold import Blocks, Fold, fold_blocks
 from weighttools.core.permuted import permuted
 from weighttools.core.readers import Joined, Strided
 from weighttools.core.spec import Spec
-from weighttools.core.strides import c_strides
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 
@@ -31,6 +30,8 @@ LEAST_ROW = 8
 """Shorter rows may be equal by chance."""
 MOST_ROWS = 1 << 22
 """Tensors of more rows are not looked at: this bounds memory."""
+MOST_RUNS = 4096
+"""Parts that take turns more often are not looked for."""
 
 
 class RowFingerprints(NamedTuple):
@@ -79,11 +80,64 @@ class RowView(NamedTuple):
         return self.tensor.shape[-1]
 
 
-class Place(NamedTuple):
-    """Where in a whole a part begins, in rows."""
+class RowRun(NamedTuple):
+    """Rows `start` and on of a part, `n_rows` of them, that lie in a whole from row `at` on."""
 
-    start: int
     part: RowView
+    start: int
+    at: int
+    n_rows: int
+
+
+class RowIndex(NamedTuple):
+    """All rows of one length of one side, to be looked up: sorted, with their places; `firsts` is each view's first."""
+
+    views: tuple[RowView, ...]
+    firsts: Array
+    rows: Array
+    order: Array
+
+    @classmethod
+    def of(cls, views: Sequence[RowView]) -> RowIndex:
+        """Return the index of views."""
+        rows = np.concatenate([view.rows for view in views])
+        order = np.argsort(rows, kind="stable")
+        ends = np.cumsum([len(view.rows) for view in views])
+        return cls(tuple(views), np.concatenate((np.zeros(1, np.int64), ends[:-1])), rows[order], order)
+
+    def cover(self, whole: RowView) -> list[RowRun] | None:
+        """Return runs of at least two parts that together are all rows of a whole; None where they are not.
+
+        Parts may follow one another, or take turns, as q, k and v of each head do in GPT-NeoX. Every part is there
+        with all its rows, each once and in order.
+        """
+        at = np.searchsorted(self.rows, whole.rows)
+        if not len(whole.rows) or at.max() >= len(self.rows) or (self.rows[at] != whole.rows).any():
+            return None
+        places = self.order[at]
+        if len(np.unique(places)) < len(places):
+            return None
+        parts = np.searchsorted(self.firsts, places, side="right") - 1
+        cuts = np.flatnonzero((np.diff(places) != 1) | (np.diff(parts) != 0)) + 1
+        starts = np.concatenate((np.zeros(1, np.int64), cuts))
+        if not 1 < len(starts) <= MOST_RUNS:
+            return None
+        ends = np.concatenate((cuts, np.array([len(places)])))
+        runs = [self._run(int(parts[i]), int(places[i]), int(i), int(j - i)) for i, j in zip(starts, ends, strict=True)]
+        return runs if _are_whole(runs) else None
+
+    def _run(self, part: int, place: int, at: int, n_rows: int) -> RowRun:
+        return RowRun(self.views[part], place - int(self.firsts[part]), at, n_rows)
+
+
+def _are_whole(runs: Sequence[RowRun]) -> bool:
+    """Whether every part is there with all its rows in order, and there is more than one."""
+    seen: dict[str, int] = {}
+    for run in runs:
+        if seen.get(run.part.name, 0) != run.start:
+            return False
+        seen[run.part.name] = run.start + run.n_rows
+    return len(seen) > 1 and all(seen[run.part.name] == len(run.part.rows) for run in runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +153,18 @@ class PartsStage:
         found = Matching()
         gone: set[str] = set()
         come: set[str] = set()
-        for whole in new:
-            places = _cover(whole, [one for one in old if one.name not in gone]) if whole.name not in come else None
-            if places:
-                found.pairs.append(_joined(whole, places))
+        for whole, runs in _covered(new, old):
+            parts = {run.part.name for run in runs}
+            if whole.name not in come and not parts & gone:
+                found.pairs.append(_joined(whole, runs))
                 come.add(whole.name)
-                gone.update(place.part.name for place in places)
-        for whole in old:
-            places = _cover(whole, [one for one in new if one.name not in come]) if whole.name not in gone else None
-            if places:
-                found.pairs += [_split(whole, place) for place in places]
+                gone |= parts
+        for whole, runs in _covered(old, new):
+            parts = {run.part.name for run in runs}
+            if whole.name not in gone and not parts & come:
+                found.pairs += _split(whole, runs)
                 gone.add(whole.name)
-                come.update(place.part.name for place in places)
+                come |= parts
         found.removed = [name for name in before if name not in gone]
         found.added = [name for name in after if name not in come]
         return found
@@ -135,46 +189,42 @@ def _orientations(tensor: Tensor) -> Iterator[Tensor]:
     yield permuted(tensor, shape, axes, tuple(shape[axis] for axis in axes))
 
 
-def _cover(whole: RowView, parts: Sequence[RowView]) -> list[Place] | None:
-    """Return at least two parts that together are all rows of a whole, in order; None where they are not."""
-    fitting = [one for one in parts if one.length == whole.length and len(one.rows) < len(whole.rows)]
-    by_first: dict[int, list[RowView]] = {}
-    for one in fitting:
-        by_first.setdefault(int(one.rows[0]), []).append(one)
-    places: list[Place] = []
-    taken: set[str] = set()
-    at = 0
-    while at < len(whole.rows):
-        candidates = by_first.get(int(whole.rows[at]), ())
-        part = next((one for one in candidates if one.name not in taken and _is_at(one, whole, at)), None)
-        if part is None:
-            return None
-        places.append(Place(at, part))
-        taken.add(part.name)
-        at += len(part.rows)
-    return places if len(places) > 1 and _is_varied(whole) else None
+def _covered(wholes: Sequence[RowView], parts: Sequence[RowView]) -> Iterator[tuple[RowView, list[RowRun]]]:
+    """Yield the wholes that parts of the other side make, with the runs that they are made of."""
+    kinds: dict[int, list[RowView]] = {}
+    for one in parts:
+        kinds.setdefault(one.length, []).append(one)
+    indexes = {length: RowIndex.of(views) for length, views in kinds.items()}
+    for whole in wholes:
+        runs = indexes[whole.length].cover(whole) if whole.length in indexes else None
+        if runs:
+            yield whole, runs
 
 
-def _is_at(part: RowView, whole: RowView, at: int) -> bool:
-    return np.array_equal(whole.rows[at : at + len(part.rows)], part.rows)
+def _joined(whole: RowView, runs: Sequence[RowRun]) -> Pair:
+    names = dict.fromkeys(run.part.name for run in runs)
+    pieces = [(run.part.tensor, run.start, run.n_rows) for run in runs]
+    return Pair(" + ".join(names), whole.name, "joined", _laid(pieces, whole.tensor.shape), whole.tensor)
 
 
-def _is_varied(whole: RowView) -> bool:
-    """Whether rows differ: a constant is in every constant."""
-    return bool((whole.rows != whole.rows[0]).any())
+def _split(whole: RowView, runs: Sequence[RowRun]) -> list[Pair]:
+    several: dict[str, list[RowRun]] = {}
+    for run in runs:
+        several.setdefault(run.part.name, []).append(run)
+    found = []
+    for name, own in several.items():
+        part = own[0].part.tensor
+        pieces = [(whole.tensor, run.at, run.n_rows) for run in own]
+        found.append(Pair(whole.name, name, "split", _laid(pieces, part.shape), part))
+    return found
 
 
-def _joined(whole: RowView, places: Sequence[Place]) -> Pair:
-    readers = tuple(place.part.tensor.reader for place in places)
-    ends = tuple(np.cumsum([place.part.tensor.n_elements for place in places]).tolist())
-    first = places[0].part.tensor
-    before = Tensor(Spec(first.dtype, whole.tensor.shape), Joined(readers, ends))
-    return Pair(" + ".join(place.part.name for place in places), whole.name, "joined", before, whole.tensor)
-
-
-def _split(whole: RowView, place: Place) -> Pair:
-    part = place.part.tensor
-    reader = Strided(
-        whole.tensor.reader, whole.tensor.n_elements, part.shape, c_strides(part.shape), place.start * whole.length
+def _laid(pieces: Sequence[tuple[Tensor, int, int]], shape: tuple[int, ...]) -> Tensor:
+    """Return rows of tensors, each from a row on and so many, one after the other."""
+    length = shape[-1]
+    readers = tuple(
+        Strided(tensor.reader, tensor.n_elements, (n, length), (length, 1), start * length)
+        for tensor, start, n in pieces
     )
-    return Pair(whole.name, place.part.name, "split", Tensor(Spec(whole.tensor.dtype, part.shape), reader), part)
+    ends = tuple(np.cumsum([n * length for _, _, n in pieces]).tolist())
+    return Tensor(Spec(pieces[0][0].dtype, shape), Joined(readers, ends))
