@@ -120,6 +120,28 @@ def test_a_statement_has_the_digest_of_its_parts(model: Path, tmp_path: Path) ->
     assert problems(wt.verify(target, model)) == [("changed", "file", "model.safetensors.index.json")]
 
 
+def test_a_link_out_is_read_for_weights_alone(model: Path, tmp_path: Path) -> None:
+    wt.hash(model, manifest=tmp_path / "m.json")
+    shard, index = next(model.glob("*.safetensors")), model / "model.safetensors.index.json"
+    for file in (shard, index):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+        file.unlink()
+        file.symlink_to(tmp_path / file.name)
+    told = problems(wt.verify(tmp_path / "m.json", model))
+    assert ("missing", "file", index.name) in told and not any(name == shard.name for _, _, name in told)
+
+
+def test_hidden_files_are_said_and_ignored(model: Path) -> None:
+    (model / ".gitattributes").write_text("x")
+    target = model / "statement.json"
+    for _ in range(2):
+        notes = wt.hash(model, manifest=target, manifest_format="oms", force=True)["notes"]
+    assert any("hidden" in note and ".gitattributes" in note for note in notes)
+    told = json.loads(target.read_text())["predicate"]
+    assert told["serialization"]["ignore_paths"] == [".gitattributes", "statement.json"]
+    assert wt.verify(target, model)["same"]
+
+
 def git_name(data: bytes) -> str:
     done = subprocess.run(["git", "hash-object", "--stdin"], input=data, capture_output=True, check=True)
     return done.stdout.decode().strip()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from weighttools.errors import SpecError, option
+from weighttools.errors import SpecError, few, option
 
 if TYPE_CHECKING:
     from weighttools.analyzers.digest.tree import TensorDigest
@@ -75,8 +75,13 @@ def write_manifest(
     files, notes = made.named_files(home, origin.files, home.is_whole)
     mine = os.path.realpath(target)
     entries = made.file_entries({n: f for n, f in files.items() if os.path.realpath(f.path) != mine})
+    hidden = made.hidden_names(home) if home.is_whole else []
+    if hidden:
+        notes.append(f"hidden files are no part of the manifest: {few(hidden)}")
     if form == "oms":
-        told = made.statement(entries, home.name if home.is_whole else os.path.basename(origin.files[0]))
+        name = home.name if home.is_whole else os.path.basename(origin.files[0])
+        own = [known for known, file in files.items() if os.path.realpath(file.path) == mine]
+        told = made.statement(entries, name, [*hidden, *own])
     else:
         tensors = made.tensor_entries(tensor_map, stored, record["decoded"])
         aliases = dict(tensor_map.aliases)

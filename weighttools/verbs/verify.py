@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weighttools.analyzers.digest.verification import Problem
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
+    from weighttools.io.home import Home
     from weighttools.verbs.record_types import VerifyRecord
 
 OPTIONS = THREADS
@@ -156,7 +157,7 @@ def _against(manifest: Manifest, place: str, path: str, threads: int | None, pro
         raise SourceError("there is nothing to verify", subject=place, expected="the checkpoint", code="no-such-file")
     listed = {entry.name for entry in manifest.files}
     is_whole = os.path.isdir(place)
-    weights = [home.path_of(name) for name in listed if home.has(name)] if is_whole else [place]
+    weights = [home.path_of(name) for name in listed if _is_weight_file(home, name)] if is_whole else [place]
     files, notes = named_files(home, weights, is_whole)
     files = {name: file for name, file in files.items() if not _is_same(home.path_of(name), path)}
     is_other = not listed & files.keys() and bool(manifest.tensors)
@@ -174,6 +175,13 @@ def _against(manifest: Manifest, place: str, path: str, threads: int | None, pro
         "problems": [one._asdict() for one in problems],
         "notes": [*manifest.notes, *notes],
     }
+
+
+def _is_weight_file(home: Home, name: str) -> bool:
+    """Whether a file that a manifest names may be a link to anywhere, as caches and git-annex make them of weights."""
+    from weighttools.formats import by_any_suffix
+
+    return home.has(name) and by_any_suffix(name) is not None
 
 
 def _is_same(one: str, other: str) -> bool:

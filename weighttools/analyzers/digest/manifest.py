@@ -124,6 +124,11 @@ def named_files(home: Home, weights: Sequence[str], is_whole: bool) -> tuple[dic
     return found, notes
 
 
+def hidden_names(home: Home) -> list[str]:
+    """Return the hidden files and folders of a directory, of which manifests say nothing."""
+    return [name for name in home.names() if name.startswith(".")]
+
+
 def _below(home: Home, path: str) -> str | None:
     from pathlib import Path
 
@@ -323,8 +328,17 @@ PREDICATE = "https://model_signing/signature/v1.0"
 STATEMENT = "https://in-toto.io/Statement/v1"
 
 
-def statement(files: Sequence[FileEntry], name: str) -> dict[str, Any]:
+def statement(files: Sequence[FileEntry], name: str, ignored: Sequence[str] = ()) -> dict[str, Any]:
     """Return an unsigned statement about files, for others to sign.
+
+    Parameters
+    ----------
+    files
+        The files.
+    name
+        What the model is called.
+    ignored
+        Names below the directory that it says nothing of, and that verifiers pass over.
 
     Notes
     -----
@@ -333,7 +347,7 @@ def statement(files: Sequence[FileEntry], name: str) -> dict[str, Any]:
     """
     ordered = sorted(files, key=lambda file: file.name)
     resources = [{"name": file.name, "algorithm": "sha256", "digest": file.sha256} for file in ordered]
-    method = {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": []}
+    method = {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": list(ignored)}
     return {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": _root(ordered)}}],
