@@ -99,6 +99,14 @@ def test_a_part_that_is_missing_or_doubled_is_no_whole() -> None:
     assert matches(told({"q": q[:8]}, {"w": q})) == set()
 
 
+def test_what_has_nothing_in_common_is_hardly_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of parts, no more than the beginnings of rows."""
+    from weighttools.analyzers.compare import parts
+
+    monkeypatch.setattr(parts, "fold_blocks", lambda folds, *args, **more: iter([pytest.fail() for _ in folds]))
+    assert matches(told({f"a{i}": normal(i, 64, 64) for i in range(4)}, {"w": normal(9, 192, 64)})) == set()
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_experts_in_a_stack(turned: bool) -> None:
     parts = {f"experts.{i}.w1.weight": normal(i, 12, 20) for i in range(5)}

@@ -30,6 +30,7 @@ LEAST_ROW = 8
 """Shorter rows may be equal by chance."""
 MOST_ROWS = 1 << 22
 """Tensors of more rows are not looked at: this bounds memory."""
+_GLANCE = 32
 MOST_RUNS = 4096
 """Parts that take turns more often are not looked for."""
 
@@ -149,7 +150,10 @@ class PartsStage:
 
     def __call__(self, before: TensorMap, after: TensorMap) -> Matching:
         """Match by rows; what it leaves over is in `removed` and `added`."""
-        old, new = self._views(before), self._views(after)
+        old, new = _shared_beginnings(_looked_at(before), _looked_at(after))
+        return self._matched(self._views(old), self._views(new), before, after)
+
+    def _matched(self, old: Sequence[RowView], new: Sequence[RowView], before: TensorMap, after: TensorMap) -> Matching:
         found = Matching()
         gone: set[str] = set()
         come: set[str] = set()
@@ -169,12 +173,37 @@ class PartsStage:
         found.added = [name for name in after if name not in come]
         return found
 
-    def _views(self, tensor_map: TensorMap) -> list[RowView]:
-        asked = [(name, view) for name, tensor in tensor_map.items() for view in _orientations(tensor)]
+    def _views(self, asked: Sequence[tuple[str, Tensor]]) -> list[RowView]:
         folds = [Fold((view,), RowFingerprintsOf(view.shape[-1])) for _, view in asked]
         with engine.threads_for(sum(view.spec.nbytes for _, view in asked), self.threads) as pool:
             states = fold_blocks(folds, RowFingerprints.merge, executor=pool, progress=self.progress)
             return [RowView(name, view, state.sums) for (name, view), state in zip(asked, states, strict=True)]
+
+
+def _looked_at(tensor_map: TensorMap) -> list[tuple[str, Tensor]]:
+    """Return every matrix, in both orientations."""
+    return [(name, view) for name, tensor in tensor_map.items() for view in _orientations(tensor)]
+
+
+Named = list[tuple[str, Tensor]]
+
+
+def _shared_beginnings(old: Named, new: Named) -> tuple[Named, Named]:
+    """Keep what may be a part or a whole: rows of a length in which something of both sides begins alike.
+
+    A whole begins with the first row of a part, so of checkpoints that have nothing in common hardly more than one row
+    of each tensor is read.
+    """
+    firsts = [[_beginning(view) for _, view in side] for side in (old, new)]
+    lengths = {length for length, _ in set(firsts[0]) & set(firsts[1])}
+    kept = [[one for one in side if one[1].shape[-1] in lengths] for side in (old, new)]
+    return kept[0], kept[1]
+
+
+def _beginning(view: Tensor) -> tuple[int, bytes]:
+    """Return the length of rows, and the first elements of the first."""
+    values = view.reader(0, min(view.shape[-1], _GLANCE)) if view.reader.granularity == 1 else view.read().reshape(-1)
+    return view.shape[-1], mixed_bits(widened(values[:_GLANCE])).tobytes()
 
 
 def _orientations(tensor: Tensor) -> Iterator[Tensor]:
