@@ -138,7 +138,6 @@ def diff(
     """
     from weighttools.analyzers.compare.matching import Rule, match
     from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, groups, together
-    from weighttools.analyzers.compare.turned import with_transposes
     from weighttools.analyzers.showing import Showing
     from weighttools.formats.opening import name_of
     from weighttools.verbs.matching import stages
@@ -151,8 +150,7 @@ def diff(
     matching = match(old, new, rules, stages(threads, progress) if content else ())
     changes = _compared(matching, (rtol, atol), _Means(threads, kernel, planned, progress))
     if content:
-        changes = with_transposes(changes)
-        matching.pairs = [change.pair for change in changes]
+        changes = _turned(matching, changes)
     rows = [change.row() for change in changes if change.what]
     record: dict[str, Any] = {
         "schema": "weighttools.diff/1",
@@ -217,6 +215,18 @@ def _compared(matching: Matching, tolerances: tuple[float, float], means: _Means
         window = 2 * (means.threads or engine.n_threads()) + 2
         figures = compare_pairs(matching.pairs, of, pool, window, means.progress)
         return [TensorChange(pair, one) for pair, one in zip(matching.pairs, figures, strict=True)]
+
+
+def _turned(matching: Matching, changes: Sequence[TensorChange]) -> list[TensorChange]:
+    """Return the changes, and in `matching` the pairs, with tensors of one name held against their transposes."""
+    from weighttools.analyzers.compare.turned import reshaped_transposes, with_transposes
+
+    turned = reshaped_transposes(matching.reshaped)
+    found = [*with_transposes(changes), *turned]
+    matching.pairs = [change.pair for change in found]
+    gone = {change.pair.new for change in turned}
+    matching.reshaped = [pair for pair in matching.reshaped if pair.new not in gone]
+    return found
 
 
 class _Reading(NamedTuple):

@@ -22,6 +22,19 @@ from weighttools.core.tensormap import TensorMap
 
 ENOUGH_ELEMENTS = 8
 """Fewer elements may be equal by chance."""
+MOST_COMPARED = 400
+"""Pairs of names of equal tensors that are compared; where there are more, order decides."""
+_SAME_PARTS = {
+    "kernel": "weight",
+    "gamma": "weight",
+    "scale": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "mean": "running_mean",
+    "moving_variance": "running_var",
+    "var": "running_var",
+}
+"""What Keras and Flax call the last part of a name, in PyTorch's words."""
 
 
 class FingerprintedTensor(NamedTuple):
@@ -116,13 +129,34 @@ def _groups(
 
 
 def _paired(old: Sequence[FingerprintedTensor], new: Sequence[FingerprintedTensor]) -> Iterator[Pair]:
-    """Yield pairs of tensors of the same values; of several, those that are as many on both sides, in order."""
-    if len(old) != len(new):
-        return
-    for one, other in zip(old, new, strict=True):
+    """Yield pairs of tensors of the same values; of several, those whose names are nearest, one to one."""
+    for one, other in _nearest(old, new):
         pair = _pair(one, other)
         if pair is not None:
             yield pair
+
+
+def _nearest(
+    old: Sequence[FingerprintedTensor], new: Sequence[FingerprintedTensor]
+) -> Iterator[tuple[FingerprintedTensor, FingerprintedTensor]]:
+    """Yield as many pairs as there are on the side that has fewer; of very many, in order."""
+    if len(old) * len(new) > MOST_COMPARED:
+        yield from zip(old, new, strict=False)
+        return
+    from difflib import SequenceMatcher
+
+    def near(pair: tuple[int, int]) -> tuple[float, int, int]:
+        names = old[pair[0]].name, new[pair[1]].name
+        return -SequenceMatcher(None, *names, autojunk=False).ratio(), pair[0], pair[1]
+
+    left, right = set(range(len(old))), set(range(len(new)))
+    several = len(old) > 1 or len(new) > 1
+    pairs = [(i, j) for i in sorted(left) for j in sorted(right)]
+    for i, j in sorted(pairs, key=near) if several else pairs:
+        if i in left and j in right:
+            left.remove(i)
+            right.remove(j)
+            yield old[i], new[j]
 
 
 def _pair(old: FingerprintedTensor, new: FingerprintedTensor) -> Pair | None:
@@ -156,7 +190,9 @@ def _followers(
 
 
 def _last(name: str) -> str:
-    return name[len(module(name)) :]
+    """Return the last part of a name, in one library's words."""
+    part = name.replace("/", ".").rpartition(".")[2].partition(":")[0]
+    return _SAME_PARTS.get(part, part)
 
 
 def _modules(pairs: Iterable[Pair]) -> dict[str, str]:

@@ -6,16 +6,19 @@ matrix is looked at in both orientations, so that stacks of transposed experts, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from weighttools.analyzers.compare.arrangements import are_equal
+from weighttools.analyzers.compare.casting import cast_values
 from weighttools.analyzers.compare.fingerprints import mixed_bits, widened
 from weighttools.analyzers.compare.matching import Matching
 from weighttools.analyzers.compare.pair import Pair
 from weighttools.core import engine
+from weighttools.core.dtypes import DType
 from weighttools.core.fold import Blocks, Fold, fold_blocks
 from weighttools.core.permuted import permuted
 from weighttools.core.readers import Joined, Strided
@@ -31,7 +34,7 @@ LEAST_ROW = 8
 MOST_ROWS = 1 << 22
 """Tensors of more rows are not looked at: this bounds memory."""
 _GLANCE = 32
-MOST_RUNS = 4096
+MOST_RUNS = 1 << 15
 """Parts that take turns more often are not looked for."""
 
 
@@ -55,12 +58,13 @@ class RowFingerprints(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowFingerprintsOf:
-    """Makes the sums of a block, of rows of `length` elements; it pickles."""
+    """Makes the sums of a block, of rows of `length` elements, rounded to a dtype if one is given; it pickles."""
 
     length: int
+    dtype: DType | None = None
 
     def __call__(self, blocks: Blocks) -> RowFingerprints:
-        [values] = blocks.values
+        values = _rounded(blocks.values[0], self.dtype)
         bits = mixed_bits(widened(values)) if values.size else np.empty(0, np.uint64)
         first = blocks.start // self.length
         cuts = np.arange((first + 1) * self.length - blocks.start, bits.size, self.length)
@@ -115,7 +119,7 @@ class RowIndex(NamedTuple):
         at = np.searchsorted(self.rows, whole.rows)
         if not len(whole.rows) or at.max() >= len(self.rows) or (self.rows[at] != whole.rows).any():
             return None
-        places = self.order[at]
+        places = self._settled(self.order[at], whole.rows)
         if len(np.unique(places)) < len(places):
             return None
         parts = np.searchsorted(self.firsts, places, side="right") - 1
@@ -126,6 +130,23 @@ class RowIndex(NamedTuple):
         ends = np.concatenate((cuts, np.array([len(places)])))
         runs = [self._run(int(parts[i]), int(places[i]), int(i), int(j - i)) for i, j in zip(starts, ends, strict=True)]
         return runs if _are_whole(runs) else None
+
+    def _settled(self, places: Array, rows: Array) -> Array:
+        """Return the places of rows, of which equal ones (rows of zeros) follow, or come before, their neighbours."""
+        several = np.searchsorted(self.rows, rows, side="right") - np.searchsorted(self.rows, rows) > 1
+        by_place = np.empty_like(self.rows)
+        by_place[self.order] = self.rows
+        open_ones = np.flatnonzero(several)
+        settled = ~several
+        for step, order in ((1, open_ones), (-1, open_ones[::-1])):
+            for i in order.tolist():
+                beside = i - step
+                if settled[i] or not 0 <= beside < len(places) or not settled[beside]:
+                    continue
+                place = int(places[beside]) + step
+                if 0 <= place < len(by_place) and by_place[place] == rows[i]:
+                    places[i], settled[i] = place, True
+        return places
 
     def _run(self, part: int, place: int, at: int, n_rows: int) -> RowRun:
         return RowRun(self.views[part], place - int(self.firsts[part]), at, n_rows)
@@ -150,8 +171,9 @@ class PartsStage:
 
     def __call__(self, before: TensorMap, after: TensorMap) -> Matching:
         """Match by rows; what it leaves over is in `removed` and `added`."""
-        old, new = _shared_beginnings(_looked_at(before), _looked_at(after))
-        return self._matched(self._views(old), self._views(new), before, after)
+        dtype = _narrowest([*before.specs(), *after.specs()])
+        old, new = _shared_beginnings(_looked_at(before), _looked_at(after), dtype)
+        return self._matched(self._views(old, dtype), self._views(new, dtype), before, after)
 
     def _matched(self, old: Sequence[RowView], new: Sequence[RowView], before: TensorMap, after: TensorMap) -> Matching:
         found = Matching()
@@ -163,21 +185,40 @@ class PartsStage:
                 found.pairs.append(_joined(whole, runs))
                 come.add(whole.name)
                 gone |= parts
+                for pair in _joined_biases(whole, runs, before, after):
+                    found.pairs.append(pair)
+                    come.add(pair.new)
+                    gone.update(_bias_of(run.part.name) for run in runs)
         for whole, runs in _covered(old, new):
             parts = {run.part.name for run in runs}
             if whole.name not in gone and not parts & come:
                 found.pairs += _split(whole, runs)
                 gone.add(whole.name)
                 come |= parts
+                for pair in _split_biases(whole, runs, before, after):
+                    found.pairs.append(pair)
+                    gone.add(pair.old)
+                    come.add(pair.new)
         found.removed = [name for name in before if name not in gone]
         found.added = [name for name in after if name not in come]
         return found
 
-    def _views(self, asked: Sequence[tuple[str, Tensor]]) -> list[RowView]:
-        folds = [Fold((view,), RowFingerprintsOf(view.shape[-1])) for _, view in asked]
+    def _views(self, asked: Sequence[tuple[str, Tensor]], dtype: DType | None) -> list[RowView]:
+        folds = [Fold((view,), RowFingerprintsOf(view.shape[-1], dtype)) for _, view in asked]
         with engine.threads_for(sum(view.spec.nbytes for _, view in asked), self.threads) as pool:
             states = fold_blocks(folds, RowFingerprints.merge, executor=pool, progress=self.progress)
             return [RowView(name, view, state.sums) for (name, view), state in zip(asked, states, strict=True)]
+
+
+def _narrowest(specs: Iterable[Spec]) -> DType | None:
+    """Return the narrowest dtype of floats, where there are several: rows are compared in it, so casts do not hide."""
+    floats = {spec.dtype for spec in specs if spec.dtype.is_float}
+    return min(floats, key=lambda dtype: (dtype.bits, dtype.name)) if len(floats) > 1 else None
+
+
+def _rounded(values: Array, dtype: DType | None) -> Array:
+    is_float = values.dtype.kind not in "biuc"
+    return cast_values(values, dtype.numpy) if dtype is not None and is_float else values
 
 
 def _looked_at(tensor_map: TensorMap) -> list[tuple[str, Tensor]]:
@@ -188,22 +229,22 @@ def _looked_at(tensor_map: TensorMap) -> list[tuple[str, Tensor]]:
 Named = list[tuple[str, Tensor]]
 
 
-def _shared_beginnings(old: Named, new: Named) -> tuple[Named, Named]:
+def _shared_beginnings(old: Named, new: Named, dtype: DType | None) -> tuple[Named, Named]:
     """Keep what may be a part or a whole: rows of a length in which something of both sides begins alike.
 
     A whole begins with the first row of a part, so of checkpoints that have nothing in common hardly more than one row
     of each tensor is read.
     """
-    firsts = [[_beginning(view) for _, view in side] for side in (old, new)]
+    firsts = [[_beginning(view, dtype) for _, view in side] for side in (old, new)]
     lengths = {length for length, _ in set(firsts[0]) & set(firsts[1])}
     kept = [[one for one in side if one[1].shape[-1] in lengths] for side in (old, new)]
     return kept[0], kept[1]
 
 
-def _beginning(view: Tensor) -> tuple[int, bytes]:
+def _beginning(view: Tensor, dtype: DType | None) -> tuple[int, bytes]:
     """Return the length of rows, and the first elements of the first."""
     values = view.reader(0, min(view.shape[-1], _GLANCE)) if view.reader.granularity == 1 else view.read().reshape(-1)
-    return view.shape[-1], mixed_bits(widened(values[:_GLANCE])).tobytes()
+    return view.shape[-1], mixed_bits(widened(_rounded(values[:_GLANCE], dtype))).tobytes()
 
 
 def _orientations(tensor: Tensor) -> Iterator[Tensor]:
@@ -248,9 +289,49 @@ def _split(whole: RowView, runs: Sequence[RowRun]) -> list[Pair]:
     return found
 
 
-def _laid(pieces: Sequence[tuple[Tensor, int, int]], shape: tuple[int, ...]) -> Tensor:
-    """Return rows of tensors, each from a row on and so many, one after the other."""
-    length = shape[-1]
+def _bias_of(name: str) -> str:
+    """Return what the bias beside a weight is called."""
+    return f"{name.removesuffix('weight').removesuffix('kernel')}bias"
+
+
+def _biases(whole: RowView, runs: Sequence[RowRun], wholes: TensorMap, parts: TensorMap) -> bool:
+    """Whether there are biases of as many elements as a whole and its parts have rows."""
+    sizes = {(run.part.name, len(run.part.rows)) for run in runs}
+    return _has(wholes, _bias_of(whole.name), len(whole.rows)) and all(_has(parts, _bias_of(n), k) for n, k in sizes)
+
+
+def _has(tensor_map: TensorMap, name: str, length: int) -> bool:
+    return name in tensor_map and tensor_map[name].shape == (length,)
+
+
+def _joined_biases(whole: RowView, runs: Sequence[RowRun], before: TensorMap, after: TensorMap) -> Iterator[Pair]:
+    """Yield the pair of biases that were joined as their weights were."""
+    if not _biases(whole, runs, after, before):
+        return
+    names = dict.fromkeys(_bias_of(run.part.name) for run in runs)
+    pieces = [(before[_bias_of(run.part.name)], run.start, run.n_rows) for run in runs]
+    target = after[_bias_of(whole.name)]
+    laid = _laid(pieces, target.shape, 1)
+    if are_equal(laid, target):
+        yield Pair(" + ".join(names), _bias_of(whole.name), "joined", laid, target)
+
+
+def _split_biases(whole: RowView, runs: Sequence[RowRun], before: TensorMap, after: TensorMap) -> Iterator[Pair]:
+    """Yield the pairs of biases that were split as their weights were."""
+    if not _biases(whole, runs, before, after):
+        return
+    source = before[_bias_of(whole.name)]
+    for name in dict.fromkeys(run.part.name for run in runs):
+        pieces = [(source, run.at, run.n_rows) for run in runs if run.part.name == name]
+        target = after[_bias_of(name)]
+        laid = _laid(pieces, target.shape, 1)
+        if are_equal(laid, target):
+            yield Pair(_bias_of(whole.name), _bias_of(name), "split", laid, target)
+
+
+def _laid(pieces: Sequence[tuple[Tensor, int, int]], shape: tuple[int, ...], length: int | None = None) -> Tensor:
+    """Return rows of tensors, each from a row on and so many, one after the other; by default as long as an axis."""
+    length = shape[-1] if length is None else length
     readers = tuple(
         Strided(tensor.reader, tensor.n_elements, (n, length), (length, 1), start * length)
         for tensor, start, n in pieces

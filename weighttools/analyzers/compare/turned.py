@@ -1,12 +1,13 @@
-"""Square matrices of one name that are one another's transposes: shapes do not tell, values do."""
+"""Tensors of one name and shape of which one is the other with its axes in another order: values tell it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
-from weighttools.analyzers.compare.arrangements import are_equal
+from weighttools.analyzers.compare.arrangements import arranged
 from weighttools.analyzers.compare.figures import compare_pairs
+from weighttools.analyzers.compare.pair import Pair
 from weighttools.analyzers.compare.rows import TensorChange
 from weighttools.core.permuted import permuted
 
@@ -15,7 +16,7 @@ ROUNDING = 1e-6
 
 
 def with_transposes(changes: Iterable[TensorChange]) -> list[TensorChange]:
-    """Return the changes, in which a square matrix that was transposed is held against its transpose.
+    """Return the changes, in which a tensor whose equal axes were exchanged is held against the other so arranged.
 
     Only those of equal norms and as many zeros are looked at, and read again.
     """
@@ -23,10 +24,9 @@ def with_transposes(changes: Iterable[TensorChange]) -> list[TensorChange]:
 
 
 def _may_be_turned(change: TensorChange) -> bool:
-    shape, figures = change.pair.after.shape, change.figures
+    sides, figures = [n for n in change.pair.after.shape if n > 1], change.figures
     return (
-        len(shape) == 2
-        and shape[0] == shape[1]
+        len(set(sides)) < len(sides)
         and bool(figures.n_changed)
         and figures.n_zero_before == figures.n_zero_after
         and math.isclose(figures.l2_before, figures.l2_after, rel_tol=ROUNDING)
@@ -34,10 +34,32 @@ def _may_be_turned(change: TensorChange) -> bool:
 
 
 def _turned(change: TensorChange) -> TensorChange:
-    pair, shape = change.pair, change.pair.after.shape
-    before = permuted(pair.before, shape, (1, 0), shape)
-    if not are_equal(before, pair.after):
+    arrangement = arranged(change.pair.before, change.pair.after)
+    if arrangement is None or not arrangement.is_moved:
         return change
-    found = pair._replace(how="transposed", before=before)
+    found = change.pair._replace(how="transposed", before=arrangement.tensor)
     [figures] = compare_pairs([found])
     return TensorChange(found, figures)
+
+
+NEAR = 0.9
+"""The cosine from which on a tensor in another order of axes is the same one, trained further."""
+
+
+def reshaped_transposes(pairs: Iterable[Pair]) -> list[TensorChange]:
+    """Return the pairs of one name whose shapes are permutations, where values are near in that order of axes.
+
+    Only shapes of different sides are looked at: there is one order then.
+    """
+    found = []
+    for pair in pairs:
+        folded = tuple(n for n in pair.before.shape if n > 1)
+        wanted = tuple(n for n in pair.after.shape if n > 1)
+        if sorted(folded) != sorted(wanted) or folded == wanted or len(set(folded)) < len(folded):
+            continue
+        axes = tuple(folded.index(n) for n in wanted)
+        turned = pair._replace(how="transposed", before=permuted(pair.before, folded, axes, pair.after.shape))
+        [figures] = compare_pairs([turned])
+        if (figures.cosine or 0) >= NEAR:
+            found.append(TensorChange(turned, figures))
+    return found
