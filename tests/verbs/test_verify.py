@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from safetensors.numpy import save_file
 import weighttools as wt
 from tests.conftest import ROOT
 from tests.refused import refused
+from tests.work import calls_of
+from weighttools.analyzers.digest.files import sha256
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import (
     CorruptFileError,
@@ -142,6 +144,89 @@ def test_hidden_files_are_said_and_ignored(model: Path) -> None:
     assert wt.verify(target, model)["same"]
 
 
+def test_hidden_files_of_folders_are_ignored_too(model: Path) -> None:
+    """Who verifies the statement walks through folders, and would take them for more than was signed."""
+    for name in ("onnx/.cache/x", "onnx/a.txt", "onnx/.b", "onnx-notes.md"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text(name)
+    (model / "onnx" / "loop").symlink_to("..")
+    target = model.parent / "statement.json"
+    wt.hash(model, manifest=target, manifest_format="oms")
+    told = json.loads(target.read_text())
+    assert told["predicate"]["serialization"]["ignore_paths"] == ["onnx/.b", "onnx/.cache"]
+    names = [row["name"] for row in told["predicate"]["resources"]]
+    assert names == [str(path) for path in sorted(map(PurePosixPath, names))], "model-signing sorts paths, not texts"
+    assert names.index("onnx/a.txt") < names.index("onnx-notes.md")
+
+
+def test_a_statement_of_a_file_calls_it_as_model_signing_does(model: Path, tmp_path: Path) -> None:
+    shard, target = next(model.glob("*.safetensors")), tmp_path / "statement.json"
+    wt.hash(shard, manifest=target, manifest_format="oms")
+    told = json.loads(target.read_text())
+    assert told["subject"][0]["name"] == shard.name
+    assert [row["name"] for row in told["predicate"]["resources"]] == ["."]
+    (tmp_path / "copy.safetensors").write_bytes(shard.read_bytes())
+    for place in (shard, tmp_path / "copy.safetensors", model):
+        assert wt.verify(target, place)["same"], place
+    (tmp_path / "copy.safetensors").write_bytes(shard.read_bytes()[:-1])
+    assert problems(wt.verify(target, tmp_path / "copy.safetensors")) == [("changed", "file", shard.name)]
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_statement_says_whether_there_are_links(is_linked: bool, model: Path, tmp_path: Path) -> None:
+    index = model / "model.safetensors.index.json"
+    if is_linked:
+        index.rename(model / "there.json")
+        index.symlink_to("there.json")
+    wt.hash(model, manifest=tmp_path / "s.json", manifest_format="oms")
+    told = json.loads((tmp_path / "s.json").read_text())["predicate"]["serialization"]
+    assert told["allow_symlinks"] is is_linked
+
+
+def test_an_index_stands_for_its_directory(model: Path, tmp_path: Path) -> None:
+    index, target = model / "model.safetensors.index.json", tmp_path / "m.json"
+    for made in (index, model):
+        wt.hash(made, manifest=target, force=True)
+        assert wt.verify(target, index)["problems"] == [] and wt.verify(target, model)["problems"] == []
+    (model / "README.md").write_text("x")
+    assert problems(wt.verify(target, index)) == [("extra", "file", "README.md")]
+
+
+def test_a_manifest_of_a_file_says_nothing_of_what_lies_beside_it(model: Path, tmp_path: Path) -> None:
+    shard = next(model.glob("*.safetensors"))
+    wt.hash(shard, manifest=tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text())["whole"] is False
+    assert wt.verify(tmp_path / "m.json", shard)["same"] and wt.verify(tmp_path / "m.json", model)["same"]
+
+
+def test_other_shards_beside_the_same_companions(model: Path, tmp_path: Path) -> None:
+    """Cut anew: the content and the other files are held against the manifest, the weight files are not."""
+    (model / "config.json").write_text('{"model_type": "x"}')
+    wt.hash(model, manifest=tmp_path / "m.json")
+    wt.convert(model, tmp_path / "one", single=True)
+    record = wt.verify(tmp_path / "m.json", tmp_path / "one")
+    assert record["same"] and "content" in record["notes"][0], record
+    (tmp_path / "one" / "config.json").write_text('{"model_type": "y"}')
+    assert problems(wt.verify(tmp_path / "m.json", tmp_path / "one")) == [("changed", "file", "config.json")]
+    (tmp_path / "one" / "config.json").unlink()
+    (tmp_path / "one" / "more.py").write_text("")
+    told = problems(wt.verify(tmp_path / "m.json", tmp_path / "one"))
+    assert told == [("missing", "file", "config.json"), ("extra", "file", "more.py")]
+
+
+def test_a_name_that_not_every_system_takes_is_refused_before_it_is_written(model: Path, tmp_path: Path) -> None:
+    (model / "a\\b.txt").write_text("x")
+    with refused(UnsafeFileError, "leaves-directory", "a\\\\b.txt"):
+        wt.hash(model, manifest=tmp_path / "m.json")
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_standard_output_has_the_manifest_alone(run_cli: Callable[..., Any], model: Path, tmp_path: Path) -> None:
+    done = run_cli("hash", model, "--manifest", "-")
+    (tmp_path / "m.json").write_text(done.out)
+    assert wt.verify(tmp_path / "m.json", model)["same"]
+
+
 def git_name(data: bytes) -> str:
     done = subprocess.run(["git", "hash-object", "--stdin"], input=data, capture_output=True, check=True)
     return done.stdout.decode().strip()
@@ -190,6 +275,23 @@ def test_a_cache_is_verified_against_its_blobs_names(cache: Path) -> None:
     assert problems(wt.verify(cache)) == [("missing", "file", "model.safetensors")]
 
 
+def test_a_model_is_found_by_its_name_though_it_cannot_be_opened(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what is damaged that one looks for."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache.parent))
+    monkeypatch.chdir(cache)
+    assert wt.verify("org/name")["same"]
+    real = Path(os.path.realpath(cache / "snapshots" / ("a" * 40) / "model.safetensors"))
+    real.write_bytes(b"x" + real.read_bytes())
+    assert problems(wt.verify("org/name")) == [("changed", "file", "model.safetensors")]
+
+
+def test_a_blob_of_several_snapshots_is_read_once(cache: Path) -> None:
+    shutil.copytree(cache / "snapshots" / ("a" * 40), cache / "snapshots" / ("b" * 40), symlinks=True)
+    with calls_of(sha256) as work:
+        assert wt.verify(cache)["n_files"] == 4
+    assert work.calls == 1
+
+
 def test_companions_of_the_shared_store_are_the_caches_own(cache: Path) -> None:
     """A tokenizer may be a large file, which lies in the store that repositories share."""
     snapshot = cache / "snapshots" / ("a" * 40)
@@ -224,9 +326,12 @@ def test_a_bad_manifest_is_refused(model: Path, change: dict[str, Any], kind: An
 
 def test_what_is_no_manifest_is_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
-    for path in (tmp_path / "x.json", model):
+    for path in (tmp_path / "x.json", model, next(model.glob("*.safetensors"))):
         with pytest.raises(UnknownFormatError):
             wt.verify(path)
+    (tmp_path / "x.json").write_text("{")
+    with refused(CorruptFileError, "bad-json", "x.json"):
+        wt.verify(tmp_path / "x.json")
     with pytest.raises(SourceError):
         wt.verify(tmp_path / "none.json")
     wt.hash(model, manifest=tmp_path / "m.json")

@@ -40,7 +40,10 @@ def hash_(paths: tuple[str, ...], tensors: bool, style: str, as_json: bool, **se
     for path in paths:
         with options.late_progress("hash") as (planned, done):
             records.append(verb(path, **settings, planned=planned, progress=done))
-    _show(records, tensors, "json" if as_json else style)
+    if settings["manifest"] != "-":  # standard output has the manifest
+        _show(records, tensors, "json" if as_json else style)
+    for record in records:
+        output.notes(record)
 
 
 def _show(records: Sequence[Record], has_tensors: bool, chosen: str) -> None:
@@ -53,8 +56,6 @@ def _show(records: Sequence[Record], has_tensors: bool, chosen: str) -> None:
     else:
         rows = [{**row, "shape": str(row["shape"])} for record in records for row in record["tensors"]]
         output.emit_rows(rows, _COLUMNS, chosen)
-    for record in records:
-        output.notes(record)
 
 
 def _lines(record: Record, has_tensors: bool) -> Iterator[str]:

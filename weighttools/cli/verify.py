@@ -35,7 +35,8 @@ def verify(path: str, checkpoint: str | None, style: str, as_json: bool, **setti
     """
     from weighttools.verbs.verify import verify as verb
 
-    record: Record = verb(path, checkpoint, **settings)
+    with options.late_progress("verify") as (planned, done):
+        record: Record = verb(path, checkpoint, **settings, planned=planned, progress=done)
     chosen = "json" if as_json else style
     if chosen == "json":
         output.emit_json([record])

@@ -16,6 +16,9 @@ from weighttools.errors import CorruptFileError
 if TYPE_CHECKING:
     from weighttools.core.spec import Source
 
+_HEAD_BYTES = 64
+"""How much of a file tells whether it begins as JSON does."""
+
 
 def parse_json(data: bytes, subject: object) -> dict[str, Any]:
     """Parse bytes as one JSON object without duplicate keys.
@@ -75,3 +78,17 @@ def read_bounded(source: Source, most: int) -> bytes:
             f"is {source.size:,} bytes long", subject=source.name, expected=f"at most {most:,}", code="too-large"
         )
     return source.read(0, source.size)
+
+
+def is_json(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a JSON object does.
+
+    Raises
+    ------
+    SourceError
+        It cannot be read, or is no regular file.
+    """
+    from weighttools.io.source import LocalFile
+
+    source = LocalFile(path)
+    return source.read(0, min(source.size, _HEAD_BYTES)).lstrip().startswith(b"{")

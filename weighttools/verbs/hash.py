@@ -144,7 +144,7 @@ def hash(
     if manifest is not None:
         from weighttools.verbs.manifest import write_manifest
 
-        record["notes"] += write_manifest(manifest, tensor_map, stored, record, manifest_format, force)
+        record["notes"] += write_manifest(manifest, tensor_map, stored, record, manifest_format, force, threads)
     if files:
         from weighttools.analyzers.digest.files import file_row
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from weighttools.errors import SpecError, few, option
 
 if TYPE_CHECKING:
+    from weighttools.analyzers.digest.manifest import FileEntry
     from weighttools.analyzers.digest.tree import TensorDigest
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
+    from weighttools.io.home import Home
 
 
 def check_manifest(target: PathLike, path: PathLike | TensorMap, force: bool, is_part: bool) -> None:
@@ -41,6 +43,7 @@ def write_manifest(
     record: Mapping[str, Any],
     form: str,
     force: bool,
+    threads: int | None = None,
 ) -> list[str]:
     """Write a manifest, all or nothing, and return what should be said.
 
@@ -56,13 +59,18 @@ def write_manifest(
         ``"json"`` or ``"oms"``.
     force
         Replace an existing file.
+    threads
+        Worker threads; default: one a CPU.
 
     Raises
     ------
+    UnsafeFileError
+        A file has a name by which no manifest can name it.
     SpecError
         The target is one of the files that are read, or the checkpoint has no files.
     """
     from weighttools.analyzers.digest import manifest as made
+    from weighttools.core import engine
     from weighttools.io.home import home_of
     from weighttools.io.sink import atomic_file
     from weighttools.write import protection
@@ -73,22 +81,48 @@ def write_manifest(
         raise SpecError(f"{option('manifest')} is of files", expected="a path", code="needs-a-path")
     protection.refuse_read([protection.file("the manifest", os.fspath(target))], origin.files)
     files, notes = made.named_files(home, origin.files, home.is_whole)
-    mine = os.path.realpath(target)
-    entries = made.file_entries({n: f for n, f in files.items() if os.path.realpath(f.path) != mine})
+    own = [name for name, file in files.items() if os.path.realpath(file.path) == os.path.realpath(target)]
+    listed = {name: file for name, file in files.items() if name not in own}
+    with engine.threads_for(sum(file.size for file in listed.values()), threads) as pool:
+        entries = made.file_entries(listed, pool)
     hidden = made.hidden_names(home) if home.is_whole else []
     if hidden:
         notes.append(f"hidden files are no part of the manifest: {few(hidden)}")
     if form == "oms":
-        name = home.name if home.is_whole else os.path.basename(origin.files[0])
-        own = [known for known, file in files.items() if os.path.realpath(file.path) == mine]
-        told = made.statement(entries, name, [*hidden, *own])
+        has_links = any(os.path.islink(file.path) for file in listed.values())
+        told = _statement(entries, home, [*hidden, *own], has_links)
     else:
-        tensors = made.tensor_entries(tensor_map, stored, record["decoded"])
-        aliases = dict(tensor_map.aliases)
-        whole = made.Manifest(
-            "manifest", entries, record["algorithm"], record["content"], tensors, aliases, record["decoded"]
-        )
-        told = whole.record()
+        told = _own(entries, home, tensor_map, stored, record)
     with atomic_file(target, force=force) as sink:
         sink.write(made.to_bytes(told))
     return notes
+
+
+def _statement(entries: Sequence[FileEntry], home: Home, ignored: Sequence[str], has_links: bool) -> dict[str, Any]:
+    from weighttools.analyzers.digest.statement import WHOLE, serialization, statement
+
+    how = serialization(ignored, has_links)
+    if home.is_whole or len(entries) != 1:
+        return statement(entries, home.name, how)
+    return statement([entries[0]._replace(name=WHOLE)], entries[0].name, how)
+
+
+def _own(
+    entries: tuple[FileEntry, ...],
+    home: Home,
+    tensor_map: TensorMap,
+    stored: Mapping[str, TensorDigest],
+    record: Mapping[str, Any],
+) -> dict[str, Any]:
+    from weighttools.analyzers.digest.manifest import Manifest, tensor_entries
+
+    return Manifest(
+        "manifest",
+        entries,
+        record["algorithm"],
+        record["content"],
+        tensor_entries(tensor_map, stored, record["decoded"]),
+        dict(tensor_map.aliases),
+        record["decoded"],
+        is_whole=home.is_whole,
+    ).record()

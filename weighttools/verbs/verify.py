@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from weighttools.core.options import takes
 from weighttools.io.progress import Progress, silent
 from weighttools.verbs.options import THREADS
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from contextlib import AbstractContextManager
+
     from weighttools.analyzers.digest.manifest import Manifest
     from weighttools.analyzers.digest.tree import TensorDigest
     from weighttools.analyzers.digest.verification import Problem
     from weighttools.core.tensormap import TensorMap
     from weighttools.formats.opening import PathLike
     from weighttools.io.home import Home
+    from weighttools.io.source import LocalFile
     from weighttools.verbs.record_types import VerifyRecord
 
 OPTIONS = THREADS
@@ -29,6 +33,7 @@ def verify(
     checkpoint: PathLike | None = None,
     *,
     threads: int | None = None,
+    planned: Progress = silent,
     progress: Progress = silent,
 ) -> VerifyRecord:
     """Verify a checkpoint against a manifest, or a Hugging Face cache against the names of its blobs; no network.
@@ -40,9 +45,11 @@ def verify(
         signature is checked); or a model in a Hugging Face cache: its directory, a snapshot of it, or ``org/model``.
     checkpoint
         What to hold against the manifest; by default what lies beside it. Where it has none of the manifest's weight
-        files (it was converted, or cut into other shards), its content is held against it, and files are not.
+        files (it was converted, or cut into other shards), its content is held against it, and they are not.
     threads
         Worker threads; default: one a CPU.
+    planned
+        Called with the number of bytes that are going to be read: of files, and then of tensors, if files differ.
     progress
         Called with the number of bytes just done.
 
@@ -61,48 +68,53 @@ def verify(
         There is nothing to verify, or nothing of a cache can be.
     """
     from weighttools.analyzers.digest.hub_cache import snapshots
+    from weighttools.formats.opening import located
 
-    if checkpoint is None and (found := snapshots(_cached(os.fspath(path)))):
-        return cast("VerifyRecord", _cache_record(os.fspath(path), found, progress))
-    manifest = _read(os.fspath(path))
-    place = os.fspath(checkpoint) if checkpoint is not None else _beside(os.fspath(path), manifest)
-    record = _against(manifest, place, os.fspath(path), threads, progress)
-    return cast("VerifyRecord", {"schema": "weighttools.verify/1", "path": os.fspath(path), **record})
-
-
-def _cached(path: str) -> Path:
-    """Return the directory that a path means; of ``org/model``, that in the cache."""
-    if os.path.exists(path) or path.count("/") != 1:
-        return Path(os.path.abspath(path))
-    from weighttools.errors import WeighttoolsError
-    from weighttools.verbs.open import open as open_checkpoint
-
-    try:
-        return Path(open_checkpoint(path).origin.files[0]).parent
-    except WeighttoolsError:
-        return Path(path)
+    asked = os.fspath(path)
+    reading = _Reading(threads, planned, progress)
+    if checkpoint is None and (found := snapshots(Path(os.path.abspath(located(asked))))):
+        return cast("VerifyRecord", _cache_record(asked, found, reading))
+    manifest = _read(asked)
+    place = os.fspath(checkpoint) if checkpoint is not None else _beside(asked, manifest)
+    record = _against(manifest, place, asked, reading)
+    return cast("VerifyRecord", {"schema": "weighttools.verify/1", "path": asked, **record})
 
 
-def _cache_record(path: str, found: list[Path], progress: Progress) -> dict[str, Any]:
-    from weighttools.analyzers.digest.hub_cache import cached_files
+class _Reading(NamedTuple):
+    """How to read, and whom to tell."""
 
-    problems: list[dict[str, Any]] = []
-    n_files = 0
+    threads: int | None
+    planned: Progress
+    progress: Progress
+
+    def pool(self, n_bytes: int) -> AbstractContextManager[Executor | None]:
+        """Say how many bytes are going to be read, and give what to read them in."""
+        from weighttools.core import engine
+
+        self.planned(n_bytes)
+        return engine.threads_for(n_bytes, self.threads)
+
+
+def _cache_record(path: str, found: list[Path], reading: _Reading) -> dict[str, Any]:
+    from weighttools.analyzers.digest.hub_cache import CachedFile, cached_files, faults, size_of
+    from weighttools.analyzers.digest.verification import Problem
+
+    asked: dict[str, CachedFile] = {}
     unread: dict[str, list[str]] = {}
     for snapshot in found:
         for file in cached_files(snapshot):
             name = f"{snapshot.name}/{file.name}" if len(found) > 1 else file.name
             if file.digest is None:
                 unread.setdefault(file.instead, []).append(name)
-                continue
-            n_files += 1
-            if problem := file.problem(name):
-                problems.append(problem._asdict())
             else:
-                progress(file.path.stat().st_size)
+                asked[name] = file
+    places = {os.path.realpath(file.path) for file in asked.values()}
+    with reading.pool(sum(map(size_of, places))) as pool:
+        told = zip(asked, faults(list(asked.values()), pool, reading.progress), strict=True)
+        problems = [Problem(fault[0], "file", name, fault[1])._asdict() for name, fault in told if fault]
     record = {"schema": "weighttools.verify/1", "path": path, "checkpoint": path, "against": "cache"}
-    notes = _cache_notes(path, n_files, unread)
-    return {**record, "same": not problems, "n_files": n_files, "n_tensors": 0, "problems": problems, "notes": notes}
+    notes = _cache_notes(path, len(asked), unread)
+    return {**record, "same": not problems, "n_files": len(asked), "n_tensors": 0, "problems": problems, "notes": notes}
 
 
 def _cache_notes(path: str, n_files: int, unread: Mapping[str, list[str]]) -> list[str]:
@@ -123,9 +135,9 @@ def _cache_notes(path: str, n_files: int, unread: Mapping[str, list[str]]) -> li
 
 
 def _read(path: str) -> Manifest:
-    from weighttools.analyzers.digest.manifest import is_manifest, read_manifest
-    from weighttools.errors import UnknownFormatError
-    from weighttools.io.text import read_json
+    from weighttools.analyzers.digest.statement import is_manifest, read_manifest
+    from weighttools.errors import CorruptFileError, UnknownFormatError
+    from weighttools.io.text import is_json, read_json
 
     if os.path.isdir(path):
         raise UnknownFormatError(
@@ -134,7 +146,17 @@ def _read(path: str) -> Manifest:
             expected="a manifest, or a model in a cache",
             remedy="write a manifest first: weighttools hash PATH --manifest FILE",
         )
-    found = read_json(path)
+    try:
+        found = read_json(path)
+    except CorruptFileError:
+        if is_json(path):
+            raise
+        raise UnknownFormatError(
+            "is no manifest",
+            subject=path,
+            expected="what hash --manifest writes",
+            remedy="give the manifest first, then the checkpoint",
+        ) from None
     if not is_manifest(found):
         raise UnknownFormatError("is no manifest", subject=path, expected="what hash --manifest writes")
     return read_manifest(found, path)
@@ -146,59 +168,86 @@ def _beside(path: str, manifest: Manifest) -> str:
     return os.path.join(folder, manifest.files[0].name) if len(manifest.files) == 1 else folder
 
 
-def _against(manifest: Manifest, place: str, path: str, threads: int | None, progress: Progress) -> dict[str, Any]:
-    from weighttools.analyzers.digest.manifest import named_files
-    from weighttools.analyzers.digest.verification import file_problems
+def _against(manifest: Manifest, place: str, path: str, reading: _Reading) -> dict[str, Any]:
     from weighttools.errors import SourceError
     from weighttools.io.home import home_of
 
     home = home_of(place)
     if home is None or not os.path.exists(place):
         raise SourceError("there is nothing to verify", subject=place, expected="the checkpoint", code="no-such-file")
-    listed = {entry.name for entry in manifest.files}
-    is_whole = os.path.isdir(place)
-    weights = [home.path_of(name) for name in listed if _is_weight_file(home, name)] if is_whole else [place]
-    files, notes = named_files(home, weights, is_whole)
+    files, notes = _files(manifest, home, place)
     files = {name: file for name, file in files.items() if not _is_same(home.path_of(name), path)}
-    is_other = not listed & files.keys() and bool(manifest.tensors)
-    problems = [] if is_other else list(file_problems(manifest, files))
-    if is_other or (problems and manifest.tensors):
-        problems += _tensor_problems(manifest, place, threads, progress)
-    if is_other or (problems and not any(one.kind == "tensor" for one in problems) and manifest.tensors):
-        notes += _said(is_other, problems)
+    weights = {entry.name for entry in manifest.files if _is_weight_name(entry.name)}
+    is_other = bool(manifest.tensors) and not files.keys() & (weights or {entry.name for entry in manifest.files})
+    held = _beside_weights(manifest, weights, is_whole=os.path.isdir(place)) if is_other else manifest
+    if is_other:
+        files = {name: file for name, file in files.items() if not _is_weight_name(name)}
+    problems = _file_problems(held, files, reading)
+    if manifest.tensors and (is_other or problems):
+        tensors = _tensor_problems(manifest, place, reading)
+        notes += _said(is_other, is_same=bool(problems) and not tensors)
+        problems += tensors
     return {
         "checkpoint": place,
         "against": manifest.kind,
         "same": not problems,
-        "n_files": 0 if is_other else len(manifest.files),
+        "n_files": len(held.files),
         "n_tensors": len(manifest.tensors),
         "problems": [one._asdict() for one in problems],
         "notes": [*manifest.notes, *notes],
     }
 
 
-def _is_weight_file(home: Home, name: str) -> bool:
-    """Whether a file that a manifest names may be a link to anywhere, as caches and git-annex make them of weights."""
+def _files(manifest: Manifest, home: Home, place: str) -> tuple[dict[str, LocalFile], list[str]]:
+    """Return the files of what a manifest is held against, by name; an index stands for the directory it lies in."""
+    from weighttools.analyzers.digest.manifest import named_files
+
+    is_index = place.endswith(_INDEX)
+    if os.path.isdir(place) or is_index:
+        named = [entry.name for entry in manifest.files if _is_weight_name(entry.name) and home.has(entry.name)]
+        links = [name for name in named if not name.endswith(_INDEX)]
+        return named_files(home, [*map(home.path_of, links), *([place] if is_index else [])], is_whole=True)
+    files, notes = named_files(home, [place], is_whole=False)
+    if manifest.kind == "oms" and not manifest.is_whole:  # of a file, whatever it is called
+        files = dict(zip([manifest.files[0].name], files.values(), strict=False))
+    return files, notes
+
+
+_INDEX = ".index.json"
+
+
+def _is_weight_name(name: str) -> bool:
+    """Whether a file holds weights, by its name: such may be links to anywhere, as caches and git-annex make them."""
     from weighttools.formats import by_any_suffix
 
-    return home.has(name) and by_any_suffix(name) is not None
+    return name.endswith(_INDEX) or by_any_suffix(name) is not None
+
+
+def _beside_weights(manifest: Manifest, weights: Container[str], is_whole: bool) -> Manifest:
+    """Return a manifest of the other files of a directory; of none, where a file is held against it."""
+    from dataclasses import replace
+
+    return replace(manifest, files=tuple(f for f in manifest.files if is_whole and f.name not in weights))
 
 
 def _is_same(one: str, other: str) -> bool:
     return os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
 
 
-def _said(is_other: bool, problems: list[Problem]) -> list[str]:
-    if is_other:
-        return ["none of the manifest's files is there: the content was held against it, and files were not"]
-    return (
-        ["the content is what the manifest says: names, dtypes, shapes and every bit of the tensors"]
-        if problems
-        else []
-    )
+def _file_problems(manifest: Manifest, files: Mapping[str, LocalFile], reading: _Reading) -> list[Problem]:
+    from weighttools.analyzers.digest.verification import file_problems
+
+    with reading.pool(sum(files[entry.name].size for entry in manifest.files if entry.name in files)) as pool:
+        return list(file_problems(manifest, files, pool, reading.progress))
 
 
-def _tensor_problems(manifest: Manifest, place: str, threads: int | None, progress: Progress) -> list[Problem]:
+def _said(is_other: bool, is_same: bool) -> list[str]:
+    other = "none of the manifest's weight files is there: the content was held against it, and they were not"
+    same = "the content is what the manifest says: names, dtypes, shapes and every bit of the tensors"
+    return [*([other] if is_other else []), *([same] if is_same else [])]
+
+
+def _tensor_problems(manifest: Manifest, place: str, reading: _Reading) -> list[Problem]:
     from weighttools.analyzers.digest.tree import digests, named_digests
     from weighttools.analyzers.digest.verification import Problem, tensor_problems
     from weighttools.core import engine
@@ -206,11 +255,10 @@ def _tensor_problems(manifest: Manifest, place: str, threads: int | None, progre
     from weighttools.verbs.open import open as open_checkpoint
 
     def hashed(tensor_map: TensorMap) -> Mapping[str, TensorDigest]:
-        n_bytes = sum(spec.nbytes for spec in tensor_map.specs())
-        with engine.threads_for(n_bytes, threads) as pool:
-            window = 2 * (threads or engine.n_threads()) + 2
+        with reading.pool(sum(spec.nbytes for spec in tensor_map.specs())) as pool:
+            window = 2 * (reading.threads or engine.n_threads()) + 2
             algorithm = manifest.algorithm or ""
-            found = digests(tensor_map.values(), algorithm, manifest.decoded, pool, window, progress)
+            found = digests(tensor_map.values(), algorithm, manifest.decoded, pool, window, reading.progress)
             return named_digests(tensor_map, found)[0]
 
     try:

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 import weighttools as wt
 from tests.refused import refused
 from tests.strategies import tensor_maps
-from weighttools.analyzers.digest.manifest import read_manifest
+from weighttools.analyzers.digest.statement import read_manifest
 from weighttools.analyzers.digest.tree import PIECE_ELEMENTS, content_digest, digests, named_digests
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError

@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.analyzers.digest.files import git_sha1, sha256
-from weighttools.analyzers.digest.verification import Problem
+from weighttools.core import engine
 from weighttools.errors import SourceError
 from weighttools.io import beside
+from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 NO_BLOB = "no links to a blob named by its digest"
 BEYOND = "links out of the cache"
@@ -37,20 +41,51 @@ class CachedFile(NamedTuple):
         """Where it lies."""
         return self.snapshot / self.name
 
-    def problem(self, called: str) -> Problem | None:
-        """Read the file, and return what is wrong with it, by the name that it is called."""
+    def fault(self) -> tuple[str, str] | None:
+        """Read the file, and return what is wrong with it: missing or changed, and why."""
         if not self.path.exists():
-            return Problem("missing", "file", called, f"its blob {self.digest} is not there")
+            return "missing", f"its blob {self.digest} is not there"
         try:
             file = beside.companion(self.snapshot, self.name)
             detail = "is no regular file" if file is None else self._difference(file)
         except SourceError as error:
             detail = error.fact
-        return Problem("changed", "file", called, detail) if detail else None
+        return ("changed", detail) if detail else None
 
     def _difference(self, file: LocalFile) -> str | None:
         found = sha256(file) if self.digest and len(self.digest) == 64 else git_sha1(file)
         return None if found == self.digest else f"its digest is {found}, and it is cached as {self.digest}"
+
+
+def faults(
+    files: Sequence[CachedFile], executor: Executor | None = None, progress: Progress = silent
+) -> list[tuple[str, str] | None]:
+    """Return what is wrong with each file, as `CachedFile.fault` does; a blob of several snapshots is read once.
+
+    Parameters
+    ----------
+    files
+        Those with a digest.
+    executor
+        Threads to read files in; None reads here.
+    progress
+        Called with the size of each file that is done.
+    """
+    blobs = {(os.path.realpath(file.path), file.digest): file for file in files}
+    found = {}
+    run = engine.run(CachedFile.fault, blobs.values(), executor, window=engine.n_threads() + 2)
+    for (place, digest), fault in zip(blobs, run, strict=True):
+        found[place, digest] = fault
+        progress(size_of(place))
+    return [found[os.path.realpath(file.path), file.digest] for file in files]
+
+
+def size_of(place: str | os.PathLike[str]) -> int:
+    """Return how many bytes a file has; none of one that is not there."""
+    try:
+        return os.stat(place).st_size
+    except OSError:
+        return 0
 
 
 def snapshots(path: Path) -> list[Path]:

@@ -1,24 +1,28 @@
 """A manifest: what files a checkpoint has, and what is in them, to be held against it later.
 
-Our own is JSON with the schema ``weighttools.manifest/1``; `statement` is the other.
+Our own is JSON with the schema ``weighttools.manifest/1``; `weighttools.analyzers.digest.statement` is the other.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weighttools.analyzers.digest.algorithms import ALGORITHMS
 from weighttools.analyzers.digest.files import sha256
 from weighttools.analyzers.digest.tree import PIECE_ELEMENTS, TensorDigest, content_digest, joined_digest, kind_of
+from weighttools.core import engine
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import CorruptFileError, UnsupportedError, few
 from weighttools.io.beside import check_name
 from weighttools.io.home import Home
 from weighttools.io.source import LocalFile
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 SCHEMA = "weighttools.manifest/1"
 
@@ -55,6 +59,8 @@ class Manifest:
         Of the content, as `weighttools.verbs.hash` has it; None, and nothing, of a statement about files alone.
     ignored
         Files, and folders with all that is in them, that are no part of it though they lie there.
+    is_whole
+        Whether it is of a whole directory, so that a file more there is no part of the checkpoint.
     notes
         What should be said of it.
     """
@@ -67,6 +73,7 @@ class Manifest:
     aliases: Mapping[str, str] | None = None
     decoded: bool = False
     ignored: tuple[str, ...] = ()
+    is_whole: bool = True
     notes: tuple[str, ...] = ()
 
     def ignores(self, name: str) -> bool:
@@ -77,6 +84,7 @@ class Manifest:
         """Return our own form."""
         return {
             "schema": SCHEMA,
+            "whole": self.is_whole,
             "files": [{"path": f.name, "size": f.size, "sha256": f.sha256} for f in self.files],
             "algorithm": self.algorithm,
             "content": self.content,
@@ -125,8 +133,18 @@ def named_files(home: Home, weights: Sequence[str], is_whole: bool) -> tuple[dic
 
 
 def hidden_names(home: Home) -> list[str]:
-    """Return the hidden files and folders of a directory, of which manifests say nothing."""
-    return [name for name in home.names() if name.startswith(".")]
+    """Return the hidden files and folders of a directory and its folders, of which manifests say nothing."""
+    seen = set(home.files())
+    return list(_hidden(home, "", seen))
+
+
+def _hidden(home: Home, folder: str, seen: Container[str]) -> Iterator[str]:
+    for name in home.names(folder):
+        path = f"{folder}/{name}" if folder else name
+        if name.startswith("."):
+            yield path
+        elif path not in seen:  # a folder: one that is a link is named like a file
+            yield from _hidden(home, path, seen)
 
 
 def _below(home: Home, path: str) -> str | None:
@@ -138,9 +156,19 @@ def _below(home: Home, path: str) -> str | None:
         return None
 
 
-def file_entries(files: Mapping[str, LocalFile]) -> tuple[FileEntry, ...]:
-    """Return the entries of files, each of which is read."""
-    return tuple(FileEntry(name, file.size, sha256(file)) for name, file in sorted(files.items()))
+def file_entries(files: Mapping[str, LocalFile], executor: Executor | None = None) -> tuple[FileEntry, ...]:
+    """Return the entries of files, each of which is read.
+
+    Raises
+    ------
+    UnsafeFileError
+        A file has a name that not every system takes alike, by which no manifest can name it.
+    """
+    for name in files:
+        check_name(name, "the manifest")
+    ordered = sorted(files.items())
+    found = engine.run(sha256, (file for _, file in ordered), executor, window=engine.n_threads() + 2)
+    return tuple(FileEntry(name, file.size, one) for (name, file), one in zip(ordered, found, strict=True))
 
 
 def parse(found: Mapping[str, Any], subject: str) -> Manifest:
@@ -161,22 +189,21 @@ def parse(found: Mapping[str, Any], subject: str) -> Manifest:
         fact = f"has the schema {found.get('schema')!r}"
         raise UnsupportedError(fact, subject=subject, expected=SCHEMA, code="unknown-manifest")
     if found.get("piece_elements") != PIECE_ELEMENTS:
-        raise _Reading(subject).wrong("piece_elements", f"{PIECE_ELEMENTS}")
-    read = _Reading(subject)
+        raise ManifestReader(subject).wrong("piece_elements", f"{PIECE_ELEMENTS}")
+    read = ManifestReader(subject)
     files = tuple(read.file(row) for row in read.rows(found, "files"))
     tensors = tuple(read.tensor(row) for row in read.rows(found, "tensors"))
-    aliases, is_decoded = found.get("aliases", {}), found.get("decoded", False)
+    aliases, is_decoded = found.get("aliases", {}), read.boolean(found, "decoded", False)
     if not (isinstance(aliases, dict) and all(isinstance(kept, str) for kept in aliases.values())):
         raise read.wrong("aliases", "an object of names")
-    if not isinstance(is_decoded, bool):
-        raise read.wrong("decoded", "true or false")
     algorithm, content = read.text(found, "algorithm"), read.hexadecimal(found, "content")
     _check_digests(tensors, aliases, algorithm, content, read)
-    return Manifest("manifest", files, algorithm, content, tensors, aliases, is_decoded)
+    is_whole = read.boolean(found, "whole", True)
+    return Manifest("manifest", files, algorithm, content, tensors, aliases, is_decoded, is_whole=is_whole)
 
 
 def _check_digests(
-    tensors: Sequence[TensorEntry], aliases: Mapping[str, str], algorithm: str, content: str, read: _Reading
+    tensors: Sequence[TensorEntry], aliases: Mapping[str, str], algorithm: str, content: str, read: ManifestReader
 ) -> None:
     """Refuse what was changed by hand or by accident: pieces must make their tensor, and tensors the content."""
     if algorithm not in ALGORITHMS:
@@ -194,7 +221,9 @@ def _check_digests(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class ManifestReader:
+    """Takes the parts of a manifest, each checked; errors name the file, `subject`, and the part."""
+
     subject: str
 
     def wrong(self, key: str, expected: str) -> CorruptFileError:
@@ -210,6 +239,12 @@ class _Reading:
         value = row.get(key)
         if not isinstance(value, str):
             raise self.wrong(key, "a text")
+        return value
+
+    def boolean(self, row: Mapping[str, Any], key: str, default: bool) -> bool:
+        value = row.get(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
         return value
 
     def hexadecimal(self, row: Mapping[str, Any], key: str) -> str:
@@ -247,135 +282,6 @@ def _is_length(value: object) -> bool:
 
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch("(?:[0-9a-f]{2})+", value) is not None
-
-
-def parse_statement(found: Mapping[str, Any], subject: str) -> Manifest:
-    """Read a statement of OpenSSF model signing v1.0, or a bundle that holds one; no signature is checked.
-
-    Raises
-    ------
-    CorruptFileError
-        It is not what it should be, or the subject's digest is not that of the files' digests.
-    UnsupportedError
-        It is another kind of statement, or files are cut into parts, or hashed by something else than SHA-256.
-    """
-    notes = ("who signed it, and whether at all, is not checked",)
-    envelope = found.get("dsseEnvelope")
-    if isinstance(envelope, dict):
-        found = _payload(envelope, subject)
-    read = _Reading(subject)
-    predicate = found.get("predicate")
-    if found.get("_type") != STATEMENT:
-        fact = f"has the type {found.get('_type')!r}"
-        raise UnsupportedError(fact, subject=subject, expected=STATEMENT, code="unknown-manifest")
-    if found.get("predicateType") != PREDICATE or not isinstance(predicate, dict):
-        fact = f"has the predicate type {found.get('predicateType')!r}"
-        raise UnsupportedError(fact, subject=subject, expected=PREDICATE, code="unknown-manifest")
-    method = predicate.get("serialization")
-    if not (isinstance(method, dict) and (method.get("method"), method.get("hash_type")) == ("files", "sha256")):
-        fact = "describes files by something else than one SHA-256 each"
-        raise UnsupportedError(
-            fact, subject=subject, expected="method files, hash_type sha256", code="unknown-manifest"
-        )
-    rows = list(read.rows(predicate, "resources"))
-    if others := sorted({str(row.get("algorithm")) for row in rows} - {"sha256"}):
-        fact = f"has files hashed by {few(others)}"
-        raise UnsupportedError(fact, subject=subject, expected="sha256", code="unknown-manifest")
-    files = tuple(read.file(row, "name", "digest") for row in rows)
-    if _subject_digest(found, read) != _root(files):
-        raise read.wrong("subject", "the SHA-256 of the digests of its resources, in their order")
-    ignored = _ignored(method, read)
-    more = (f"left out, as the statement says: {few(list(ignored))}",) if ignored else ()
-    return Manifest("oms", files, ignored=ignored, notes=(*notes, *more))
-
-
-def _subject_digest(found: Mapping[str, Any], read: _Reading) -> str:
-    subjects = list(read.rows(found, "subject"))
-    digest = subjects[0].get("digest") if len(subjects) == 1 else None
-    if not isinstance(digest, dict):
-        raise read.wrong("subject", "one, with its digest")
-    return read.sha256(digest, "sha256")
-
-
-def _root(files: Sequence[FileEntry]) -> str:
-    """Return the SHA-256 of files' digests, as bytes, in the order that they are given in."""
-    import hashlib
-
-    return hashlib.sha256(b"".join(bytes.fromhex(file.sha256) for file in files)).hexdigest()
-
-
-def _ignored(method: Mapping[str, Any], read: _Reading) -> tuple[str, ...]:
-    paths = method.get("ignore_paths") or []
-    if not (isinstance(paths, list) and all(isinstance(path, str) for path in paths)):
-        raise read.wrong("ignore_paths", "a list of paths")
-    return tuple(paths)
-
-
-def _payload(envelope: Mapping[str, Any], subject: str) -> Mapping[str, Any]:
-    import base64
-    import binascii
-
-    from weighttools.io.text import parse_json
-
-    try:
-        data = base64.b64decode(str(envelope.get("payload")), validate=True)
-    except (binascii.Error, ValueError):
-        raise CorruptFileError("the payload is no base64", subject=subject, code="bad-manifest") from None
-    return parse_json(data, subject)
-
-
-PREDICATE = "https://model_signing/signature/v1.0"
-STATEMENT = "https://in-toto.io/Statement/v1"
-
-
-def statement(files: Sequence[FileEntry], name: str, ignored: Sequence[str] = ()) -> dict[str, Any]:
-    """Return an unsigned statement about files, for others to sign.
-
-    Parameters
-    ----------
-    files
-        The files.
-    name
-        What the model is called.
-    ignored
-        Names below the directory that it says nothing of, and that verifiers pass over.
-
-    Notes
-    -----
-    in-toto Statement v1 with the predicate of OpenSSF model signing v1.0: the digest of the subject is the SHA-256 of
-    the files' digests, as bytes, in the alphabetical order of their names.
-    """
-    ordered = sorted(files, key=lambda file: file.name)
-    resources = [{"name": file.name, "algorithm": "sha256", "digest": file.sha256} for file in ordered]
-    method = {"method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": list(ignored)}
-    return {
-        "_type": STATEMENT,
-        "subject": [{"name": name, "digest": {"sha256": _root(ordered)}}],
-        "predicateType": PREDICATE,
-        "predicate": {"serialization": method, "resources": resources},
-    }
-
-
-def is_manifest(found: Mapping[str, Any]) -> bool:
-    """Whether JSON is one of the forms that are read here."""
-    schema = found.get("schema")
-    ours = isinstance(schema, str) and schema.startswith("weighttools.manifest/")
-    return ours or "predicateType" in found or "dsseEnvelope" in found
-
-
-def read_manifest(found: Mapping[str, Any], subject: str) -> Manifest:
-    """Read either form; see `parse` and `parse_statement`.
-
-    Raises
-    ------
-    CorruptFileError
-        A file stands twice.
-    """
-    made = parse(found, subject) if "schema" in found else parse_statement(found, subject)
-    names = [file.name for file in made.files]
-    if len(set(names)) < len(names):
-        raise CorruptFileError("a file stands twice", subject=subject, code="bad-manifest")
-    return made
 
 
 def to_bytes(record: Mapping[str, Any]) -> bytes:

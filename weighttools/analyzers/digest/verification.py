@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from weighttools.analyzers.digest.canonical import stored_span
 from weighttools.analyzers.digest.files import sha256
-from weighttools.analyzers.digest.manifest import Manifest, TensorEntry
+from weighttools.analyzers.digest.manifest import FileEntry, Manifest, TensorEntry
 from weighttools.analyzers.digest.tree import PIECE_ELEMENTS, TensorDigest, kind_of
+from weighttools.core import engine
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import counted
+from weighttools.io.progress import Progress, silent
 from weighttools.io.source import LocalFile
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 
 class Problem(NamedTuple):
@@ -24,19 +29,42 @@ class Problem(NamedTuple):
     detail: str | None = None
 
 
-def file_problems(manifest: Manifest, files: Mapping[str, LocalFile]) -> Iterator[Problem]:
-    """Yield what is wrong with files; each that is there, and of the right size, is read."""
-    for entry in manifest.files:
-        file = files.get(entry.name)
-        if file is None:
-            yield Problem("missing", "file", entry.name)
-        elif entry.size is not None and file.size != entry.size:
-            yield Problem("changed", "file", entry.name, f"{file.size:,} bytes instead of {entry.size:,}")
-        elif sha256(file) != entry.sha256:
-            yield Problem("changed", "file", entry.name, "another SHA-256")
+def file_problems(
+    manifest: Manifest, files: Mapping[str, LocalFile], executor: Executor | None = None, progress: Progress = silent
+) -> Iterator[Problem]:
+    """Yield what is wrong with files; each that is there, and of the right size, is read.
+
+    Parameters
+    ----------
+    manifest
+        What is to be found.
+    files
+        What is there, by name.
+    executor
+        Threads to read files in; None reads here.
+    progress
+        Called with the size of each file that is done.
+    """
+
+    def checked(entry: FileEntry) -> Problem | None:
+        return _file_problem(entry, files.get(entry.name))
+
+    found = engine.run(checked, manifest.files, executor, window=engine.n_threads() + 2)
+    for entry, problem in zip(manifest.files, found, strict=True):
+        progress(files[entry.name].size if entry.name in files else 0)
+        if problem is not None:
+            yield problem
     known = {entry.name for entry in manifest.files}
     more = (name for name in sorted(files) if name not in known and not manifest.ignores(name))
-    yield from (Problem("extra", "file", name) for name in more)
+    yield from (Problem("extra", "file", name) for name in more if manifest.is_whole)
+
+
+def _file_problem(entry: FileEntry, file: LocalFile | None) -> Problem | None:
+    if file is None:
+        return Problem("missing", "file", entry.name)
+    if entry.size is not None and file.size != entry.size:
+        return Problem("changed", "file", entry.name, f"{file.size:,} bytes instead of {entry.size:,}")
+    return Problem("changed", "file", entry.name, "another SHA-256") if sha256(file) != entry.sha256 else None
 
 
 def tensor_problems(
