@@ -285,6 +285,16 @@ def test_a_model_is_found_by_its_name_though_it_cannot_be_opened(cache: Path, mo
     assert problems(wt.verify("org/name")) == [("changed", "file", "model.safetensors")]
 
 
+def test_a_manifest_is_held_against_a_model_in_the_cache(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(cache.parent))
+    monkeypatch.chdir(cache)
+    wt.hash("org/name", manifest=tmp_path / "m.json")
+    record = wt.verify(tmp_path / "m.json", "org/name")
+    assert record["same"] and (record["n_files"], record["n_tensors"]) == (2, 1)
+
+
 def test_a_blob_of_several_snapshots_is_read_once(cache: Path) -> None:
     shutil.copytree(cache / "snapshots" / ("a" * 40), cache / "snapshots" / ("b" * 40), symlinks=True)
     with calls_of(sha256) as work:

@@ -44,8 +44,9 @@ def verify(
         A manifest as ``hash --manifest`` writes it (our own, or a statement of OpenSSF model signing, of which no
         signature is checked); or a model in a Hugging Face cache: its directory, a snapshot of it, or ``org/model``.
     checkpoint
-        What to hold against the manifest; by default what lies beside it. Where it has none of the manifest's weight
-        files (it was converted, or cut into other shards), its content is held against it, and they are not.
+        What to hold against the manifest, as for `open`; by default what lies beside it. Where it has none of the
+        manifest's weight files (it was converted, or cut into other shards), its content is held against it, and they
+        are not.
     threads
         Worker threads; default: one a CPU.
     planned
@@ -75,7 +76,7 @@ def verify(
     if checkpoint is None and (found := snapshots(Path(os.path.abspath(located(asked))))):
         return cast("VerifyRecord", _cache_record(asked, found, reading))
     manifest = _read(asked)
-    place = os.fspath(checkpoint) if checkpoint is not None else _beside(asked, manifest)
+    place = located(os.fspath(checkpoint)) if checkpoint is not None else _beside(asked, manifest)
     record = _against(manifest, place, asked, reading)
     return cast("VerifyRecord", {"schema": "weighttools.verify/1", "path": asked, **record})
 
