@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import xxhash
+from gguf import GGMLQuantizationType, quants
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -25,8 +26,13 @@ from tests.conftest import ROOT
 from tests.refused import refused
 from tests.strategies import bits_of, tensor_maps
 from tests.thorough import at_most
+from weighttools.core.dtypes import DTYPES
+from weighttools.core.spec import Span, Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import MissingDependencyError
+from weighttools.io.source import Bytes
+from weighttools.transforms.gguf_layout import heads
 
 PAGE = (ROOT / "examples" / "content-hash.md").read_text(encoding="utf-8")
 H: dict[str, Callable[..., Any]] = {"xxh3-128": xxhash.xxh3_128, "sha256": hashlib.sha256, "blake3": blake3.blake3}
@@ -163,6 +169,29 @@ def test_quantised_blocks_go_as_stored_or_decoded(tmp_path: Path) -> None:
     leaf = xxhash.xxh3_128(blocks).digest()
     expected = xxhash.xxh3_128(b"weighttools tensor 1 q8_0 2,32\n" + leaf).hexdigest()
     assert wt.hash(quantised)["tensors"][0]["hash"] == expected
+
+
+def test_blocks_that_lie_in_no_file_are_cut_where_stored_ones_are(tmp_path: Path) -> None:
+    """Rows of heads are put in order some whole heads at a time, and a piece may end within one."""
+    n_heads, head, row = 20, 128, 640
+    values = np.random.default_rng(0).standard_normal((n_heads * head, row)).astype(np.float32)
+    blocks = quants.quantize(values, GGMLQuantizationType.Q8_0)
+    wt.save(tmp_path / "f.safetensors", TensorMap.from_arrays({"w": values}))
+    wt.convert(tmp_path / "f.safetensors", tmp_path / "q.gguf", quantize="q8_0")
+    turned = heads(wt.open(tmp_path / "q.gguf")["w"], n_heads, "w", interleave=False)
+    data = blocks.reshape(n_heads, head // 2, 2, -1).swapaxes(1, 2).tobytes()
+    size = (1 << 20) // 32 * 34
+    leaves = b"".join(xxhash.xxh3_128(data[at : at + size]).digest() for at in range(0, len(data), size))
+    expected = xxhash.xxh3_128(f"weighttools tensor 1 q8_0 {n_heads * head},{row}\n".encode() + leaves).hexdigest()
+    assert wt.hash(TensorMap({"w": turned}))["tensors"][0]["hash"] == expected
+
+
+def test_what_fills_up_a_last_byte_is_no_content() -> None:
+    spec = Spec(DTYPES["float4_e2m1fn"], (3,))
+    expected = content({"n": np.array([1, -1, 2], ml_dtypes.float4_e2m1fn)})
+    for last in (0x04, 0xF4):
+        stored = Span(Bytes(bytes([0xA2, last])), 0, 2)
+        assert wt.hash(TensorMap({"n": Tensor(spec, None, stored)}))["content"] == expected
 
 
 def test_files_as_other_programs_name_them(tmp_path: Path) -> None:

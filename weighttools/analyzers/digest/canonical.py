@@ -49,8 +49,10 @@ def stored_span(tensor: Tensor, start: int, stop: int, is_decoded: bool = False)
     reader = tensor.reader
     if not isinstance(reader, Raw) or reader.byteorder != "<":
         return None
+    if stop * reader.dtype.bits % 8:
+        return None  # what fills the last byte up may be anything
     at = start * reader.dtype.bits // 8
-    return reader.span.part(at, reader.dtype.nbytes(stop) - at)
+    return reader.span.part(at, stop * reader.dtype.bits // 8 - at)
 
 
 def _stored(span: Span) -> Array:
@@ -76,10 +78,14 @@ def _blocks(tensor: Tensor, start: int, stop: int) -> Array:
     if tensor.spec.encoding.endswith(BIG_ENDIAN):
         fact = f"{tensor.spec.encoding} blocks hold big-endian numbers, of which there is no fingerprint"
         raise UnsupportedError(fact, remedy=f"give {option('decoded')}")
+    from weighttools.encodings.quantized import geometry
     from weighttools.formats.raw import bytes_of
 
     reader: Any = tensor.reader
-    return bytes_of(reader.encoded(start, stop))
+    block, unit = geometry(tensor.spec.encoding), max(1, reader.granularity)
+    first, last = start // unit * unit, min(tensor.n_elements, -(-stop // unit) * unit)  # rows of whole heads
+    at, end = ((edge - first + block.elements - 1) // block.elements * block.n_bytes for edge in (start, stop))
+    return bytes_of(reader.encoded(first, last))[at:end]
 
 
 def _room(n_bytes: int) -> Array:
