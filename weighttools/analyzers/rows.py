@@ -133,7 +133,7 @@ def rows_of(groups: list[LabelledGroup], request: Request, means: Means) -> tupl
     n_bytes = sum(tensor.spec.nbytes for labelled in groups for tensor in labelled.tensors)
     with _executor(means, n_bytes) as pool:
         recipe = _recipe(choose_kernel(means.kernel, n_bytes), means.eps, request)
-        how = Engine(recipe, pool, 2 * (means.threads or engine.n_threads()) + 2, means.progress, means.threads)
+        how = Engine(recipe, pool, engine.window_for(means.threads), means.progress, means.threads)
         rows, totals = describe([labelled.group for labelled in groups], request, how)
     n_tensors, n_parameters = sum(len(one.tensors) for one in groups), sum(one.n_parameters for one in groups)
     labelled_rows = [{**labelled.label, **row} for labelled, row in zip(groups, rows, strict=True)]

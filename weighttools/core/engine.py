@@ -68,6 +68,11 @@ def threads(n: int | None = None) -> Iterator[Executor | None]:
         yield pool
 
 
+def window_for(n: int | None = None) -> int:
+    """Return how many results of `run` may be under way for `n` threads: each has one in hand and one to come."""
+    return 2 * (n or n_threads()) + 2
+
+
 @contextmanager
 def threads_for(n_bytes: int, n: int | None = None) -> Iterator[Executor | None]:
     """Give a thread pool as `threads` does, or None where there is too little to read for threads to be worth it."""

@@ -212,8 +212,7 @@ def _compared(matching: Matching, tolerances: tuple[float, float], means: _Means
     means.planned(n_bytes)
     of = PairStateOf(*tolerances, choose_kernel(means.kernel, n_bytes))
     with engine.threads_for(n_bytes, means.threads) as pool:
-        window = 2 * (means.threads or engine.n_threads()) + 2
-        figures = compare_pairs(matching.pairs, of, pool, window, means.progress)
+        figures = compare_pairs(matching.pairs, of, pool, engine.window_for(means.threads), means.progress)
         return [TensorChange(pair, one) for pair, one in zip(matching.pairs, figures, strict=True)]
 
 

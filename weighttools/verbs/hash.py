@@ -123,7 +123,7 @@ def hash(
     n_bytes = sum(spec.nbytes for spec in tensor_map.specs())
     planned(n_bytes)
     with engine.threads_for(n_bytes, threads) as pool:
-        window = 2 * (threads or engine.n_threads()) + 2
+        window = engine.window_for(threads)
         found = digests(tensor_map.values(), algorithm, decoded, executor or pool, window, progress)
         stored, named = named_digests(tensor_map, found)
     record: dict[str, Any] = {

@@ -221,4 +221,4 @@ def _states(
     n_bytes = sum(tensor.spec.nbytes for tensors in series for tensor in tensors)
     planned(n_bytes)
     with engine.threads_for(n_bytes, threads) as pool:
-        yield from trace_tensors(series, pool, 2 * (threads or engine.n_threads()) + 2, progress)
+        yield from trace_tensors(series, pool, engine.window_for(threads), progress)

@@ -257,7 +257,7 @@ def _tensor_problems(manifest: Manifest, place: str, reading: _Reading) -> list[
 
     def hashed(tensor_map: TensorMap) -> Mapping[str, TensorDigest]:
         with reading.pool(sum(spec.nbytes for spec in tensor_map.specs())) as pool:
-            window = 2 * (reading.threads or engine.n_threads()) + 2
+            window = engine.window_for(reading.threads)
             algorithm = manifest.algorithm or ""
             found = digests(tensor_map.values(), algorithm, manifest.decoded, pool, window, reading.progress)
             return named_digests(tensor_map, found)[0]
