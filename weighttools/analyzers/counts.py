@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from weighttools.analyzers.alike import TensorFamily
+from weighttools.core.spec import Spec
 from weighttools.core.tensormap import TensorMap
+from weighttools.errors import SpecError
 from weighttools.families.of_maps import asides
 from weighttools.families.role_types import Role, Told
 
@@ -111,3 +113,39 @@ def first_parts(depth: int) -> Callable[[str], str]:
         return match[0] if match else name
 
     return key
+
+
+_GROUPINGS: dict[str, Callable[[int], Callable[[str, Spec], str]]] = {
+    "tensor": lambda depth: lambda name, spec: name,
+    "dtype": lambda depth: lambda name, spec: spec.dtype.name,
+    "module": lambda depth: lambda name, spec: module(name),
+    "depth": lambda depth: _by_depth(first_parts(depth)),
+}
+
+
+def _by_depth(parts: Callable[[str], str]) -> Callable[[str, Spec], str]:
+    return lambda name, spec: parts(name)
+
+
+def grouping(by: str, depth: int) -> Callable[[str, Spec], str]:
+    """Return what gives the group of a tensor of a name and a spec: once for all tensors that are grouped.
+
+    Parameters
+    ----------
+    by
+        ``"tensor"`` (each its own), ``"module"``, ``"dtype"`` or ``"depth"``.
+    depth
+        How many parts of the name make a group by depth.
+
+    Raises
+    ------
+    SpecError
+        There is no such grouping.
+    """
+    if by not in _GROUPINGS or depth < 1:
+        raise SpecError(
+            f"cannot group by {by!r} at depth {depth}",
+            expected="tensor, dtype, module, or depth from 1",
+            code="unknown-option-value",
+        )
+    return _GROUPINGS[by](depth)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -62,13 +62,6 @@ class LabelledGroup:
         return Group(self.tensors, self.spec, self.n_parameters, self.axes)
 
 
-_GROUPINGS: dict[str, Callable[[int], Callable[[str, Spec], str]]] = {
-    "dtype": lambda depth: lambda name, spec: spec.dtype.name,
-    "module": lambda depth: lambda name, spec: counts.module(name),
-    "depth": lambda depth: lambda name, spec: counts.first_parts(depth)(name),
-}
-
-
 def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False) -> list[LabelledGroup]:
     """Group tensors by ``"tensor"``, ``"dtype"``, ``"module"`` or ``"depth"``, in order of first appearance.
 
@@ -79,12 +72,7 @@ def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False)
     SpecError
         There is no such grouping.
     """
-    if (by != "tensor" and by not in _GROUPINGS) or depth < 1:
-        raise SpecError(
-            f"cannot group by {by!r} at depth {depth}",
-            expected="tensor, dtype, module, or depth from 1",
-            code="unknown-option-value",
-        )
+    key = counts.grouping(by, depth)
     told = asides(tensor_map)
     if by == "tensor":
         axes = _axes(tensor_map) if with_axes else {}
@@ -93,7 +81,6 @@ def grouped(tensor_map: TensorMap, by: str, depth: int, with_axes: bool = False)
             LabelledGroup(_label(name, t.spec), [t], t.spec, axes.get(name, TORCH), int(aside is None))
             for (name, t), aside in pairs
         ]
-    key = _GROUPINGS[by](depth)
     groups: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
     for (name, tensor), aside in zip(tensor_map.items(), told, strict=True):
         parameters, others = groups.setdefault(key(name, tensor.spec), ([], []))

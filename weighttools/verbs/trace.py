@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -89,6 +89,7 @@ def trace(
     TensorNotFoundError
         A pattern matches nothing, or no tensor is in all checkpoints.
     """
+    from weighttools.analyzers.counts import grouping
     from weighttools.analyzers.showing import Showing
     from weighttools.analyzers.trace import COLUMNS, figures, together
 
@@ -98,9 +99,10 @@ def trace(
     names, notes = _shared(run, include_all)
     states = dict(zip(names, _states(run, names, threads, planned, progress), strict=True))
     steps = [one.step for one in run]
+    key = grouping(by, parts)
     groups: dict[str, list[TraceState]] = {}
     for name, state in states.items():
-        groups.setdefault(_key(by, parts, run[-1].tensors)(name), []).append(state)
+        groups.setdefault(key(name, run[-1].tensors[name].spec), []).append(state)
     rows = [
         {_label(by): key, "n_tensors": len(several), **figures(together(several, len(run)), steps)}
         for key, several in groups.items()
@@ -124,18 +126,6 @@ class _Checkpoint(NamedTuple):
 
 def _label(by: str) -> str:
     return "name" if by == "tensor" else "group"
-
-
-def _key(by: str, parts: int, tensor_map: TensorMap) -> Callable[[str], str]:
-    from weighttools.analyzers import counts
-
-    keys: dict[str, Callable[[str], str]] = {
-        "tensor": lambda name: name,
-        "module": counts.module,
-        "dtype": lambda name: tensor_map[name].dtype.name,
-        "depth": counts.first_parts(parts),
-    }
-    return keys[by]
 
 
 def _listed(paths: PathLike | TensorMap | Sequence[PathLike | TensorMap]) -> list[PathLike | TensorMap]:
@@ -199,8 +189,8 @@ def _shared(run: Sequence[_Checkpoint], include_all: bool) -> tuple[list[str], l
         for name in asked
         if all(name in one.tensors and one.tensors[name].shape == last[name].shape for one in run)
     ]
-    known = set(asked)
-    lost = [name for name in asked if name not in set(names)]
+    known, kept = set(asked), set(names)
+    lost = [name for name in asked if name not in kept]
     lost += sorted({name for one in run for name in one.tensors if name not in last and name not in known})
     if not names:
         raise TensorNotFoundError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from weighttools.analyzers import counts
@@ -79,18 +79,12 @@ def _index(figures: PairFigures, spec: Spec) -> list[int] | None:
     return index[::-1]
 
 
-_KEYS: dict[str, Callable[[int], Callable[[Pair], str]]] = {
-    "module": lambda depth: lambda pair: counts.module(pair.new),
-    "dtype": lambda depth: lambda pair: pair.after.dtype.name,
-    "depth": lambda depth: lambda pair: counts.first_parts(depth)(pair.new),
-}
-
-
 def groups(changes: Iterable[TensorChange], by: str, depth: int) -> list[Row]:
     """Return a row for each module, dtype or beginning of a name, in order of first appearance."""
+    key = counts.grouping(by, depth)
     found: dict[str, list[TensorChange]] = {}
     for change in changes:
-        found.setdefault(_KEYS[by](depth)(change.pair), []).append(change)
+        found.setdefault(key(change.pair.new, change.pair.after.spec), []).append(change)
     return [{"group": name, **together(several)} for name, several in found.items()]
 
 
