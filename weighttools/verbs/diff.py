@@ -10,7 +10,7 @@ from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
 from weighttools.verbs.grouping import resolve_grouping
 from weighttools.verbs.open import open as open_checkpoint
-from weighttools.verbs.options import KERNEL, READING, TAKING, THREADS
+from weighttools.verbs.options import GROUPING, KERNEL, READING, TAKING, THREADS, showing
 
 if TYPE_CHECKING:
     from weighttools.analyzers.compare.matching import Matching
@@ -29,14 +29,8 @@ OPTIONS = (
     Option("atol", float, 0.0, least=0, help="Differences up to this are none."),
     Option("ignore_dtype", bool, False, "Another dtype alone is no difference."),
     Option("ignore_metadata", bool, False, "Other metadata are no difference."),
-    Option(
-        "by", default="tensor", choices=("tensor", "module", "dtype", "depth"), shows_default=True,
-        help="One row for each.",
-    ),
-    Option("depth", int, least=1, help="Parts of the name that make a group; implies --by depth."),
-    Option("where", metavar="CONDITION", help="Show rows that meet it: 'rel_l2 > 0.1 and dtype == bf16'."),
-    Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
-    Option("top", int, least=0, help="Show this many rows."),
+    *GROUPING,
+    *showing("rel_l2 > 0.1 and dtype == bf16"),
     Option("content", bool, True, "Match by content what names do not; tensors without a partner are read for it."),
     Option("explain", bool, True, "Look for what explains the changes; changed tensors are read again."),
     Option(

@@ -64,6 +64,28 @@ KERNEL = (
 )
 """What computes figures of values."""
 
+DEPTH = Option("depth", int, least=1, help="Parts of the name that make a group; implies --by depth.")
+"""How many parts of the name make a group."""
+
+GROUPING = (
+    Option(
+        "by", default="tensor", choices=("tensor", "module", "dtype", "depth"), shows_default=True,
+        help="One row for each.",
+    ),
+    DEPTH,
+)  # fmt: skip
+"""What there is a row of figures for."""
+
+
+def showing(example: str) -> tuple[Option, ...]:
+    """Return which rows of figures to show, and in which order; `example` is a condition on the verb's own."""
+    return (
+        Option("where", metavar="CONDITION", help=f"Show rows that meet it: {example!r}."),
+        Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
+        Option("top", int, least=0, help="Show this many rows."),
+    )
+
+
 WRITING = (
     Option("format", flags=("--to",), metavar="FORMAT", help="The target's format, if its suffix does not say it."),
     Option("max_shard_size", metavar="SIZE", help="Largest shard of a target directory. [default: 5GB]"),

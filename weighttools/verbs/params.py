@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from weighttools.core.options import Option, takes
 from weighttools.verbs.grouping import resolve_grouping
 from weighttools.verbs.open import open as open_checkpoint
-from weighttools.verbs.options import OPENING
+from weighttools.verbs.options import DEPTH, OPENING
 
 if TYPE_CHECKING:
     from weighttools.core.tensormap import TensorMap
@@ -19,7 +19,7 @@ OPTIONS = (
     Option(
         "by", default="dtype", choices=("dtype", "module", "depth", "role"), shows_default=True, help="Group by.",
     ),
-    Option("depth", int, least=1, help="Parts of the name that make a group; implies --by depth."),
+    DEPTH,
     *OPENING,
 )  # fmt: skip
 

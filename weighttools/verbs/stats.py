@@ -9,7 +9,7 @@ from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
 from weighttools.verbs.grouping import resolve_grouping
 from weighttools.verbs.open import open as open_checkpoint
-from weighttools.verbs.options import KERNEL, READING, TAKING, THREADS
+from weighttools.verbs.options import GROUPING, KERNEL, READING, TAKING, THREADS, showing
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from weighttools.verbs.record_types import StatsRecord
 
 OPTIONS = (
-    Option(
-        "by", default="tensor", choices=("tensor", "module", "dtype", "depth"), shows_default=True,
-        help="One row for each.",
-    ),
-    Option("depth", int, least=1, help="Parts of the name that make a group; implies --by depth."),
+    *GROUPING,
     Option(
         "norms", flags=("--norm",), default=("l2",), by_commas=True, metavar="NAME,...", shows_default=True,
         choices=("l1", "l2", "inf", "spectral", "nuclear"),
@@ -47,9 +43,7 @@ OPTIONS = (
         "analyzers", default=(), by_commas=True, metavar="NAME,...",
         help="Further figures by name: those that an installed package adds, or our own.",
     ),
-    Option("where", metavar="CONDITION", help="Show rows that meet it: 'sparsity > 0.5 and dtype == bf16'."),
-    Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
-    Option("top", int, least=0, help="Show this many rows."),
+    *showing("sparsity > 0.5 and dtype == bf16"),
     *TAKING,
     *THREADS,
     *KERNEL,

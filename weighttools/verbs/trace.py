@@ -11,7 +11,7 @@ from weighttools.core.options import Option, takes
 from weighttools.io.progress import Progress, silent
 from weighttools.verbs.grouping import resolve_grouping
 from weighttools.verbs.open import open as open_checkpoint
-from weighttools.verbs.options import READING, TAKING, THREADS
+from weighttools.verbs.options import GROUPING, READING, TAKING, THREADS, showing
 
 if TYPE_CHECKING:
     from weighttools.analyzers.trace import TraceState
@@ -20,15 +20,9 @@ if TYPE_CHECKING:
     from weighttools.verbs.record_types import TraceRecord
 
 OPTIONS = (
-    Option(
-        "by", default="tensor", choices=("tensor", "module", "dtype", "depth"), shows_default=True,
-        help="One row for each.",
-    ),
-    Option("depth", int, least=1, help="Parts of the name that make a group; implies --by depth."),
+    *GROUPING,
     Option("include_all", bool, False, "Buffers, integers and training state too."),
-    Option("where", metavar="CONDITION", help="Show rows that meet it: 'update_last > 0.01'."),
-    Option("sort", metavar="FIGURE", help="Order of the rows: largest first."),
-    Option("top", int, least=0, help="Show this many rows."),
+    *showing("update_last > 0.01"),
     *TAKING,
     *THREADS,
     *READING,
