@@ -12,6 +12,7 @@ from weighttools.core.readers import aligned_read
 from weighttools.core.tensor import Tensor
 from weighttools.errors import WeighttoolsError
 from weighttools.formats.base import plain
+from weighttools.io.text import unique_keys
 
 MOST_VALUES = 4
 """How many values are shown of a tensor."""
@@ -58,16 +59,9 @@ def expanded(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _parsed(text: str) -> Any:
     """Return the object or array that a text is; None for one that is not, or not in one way."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError):
         return None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
-    return found
 
 
 def _depth(value: Any) -> int:

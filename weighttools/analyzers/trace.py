@@ -19,6 +19,7 @@ import numpy as np
 from weighttools.analyzers.kernels import careful
 from weighttools.core.fold import BlocksInTurn, Fold, fold_blocks
 from weighttools.core.tensor import Tensor
+from weighttools.formats.base import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,20 +103,13 @@ class _Last(NamedTuple):
     update: Array | None = None
 
 
-def _wide(values: Array) -> Array:
-    if values.dtype.kind == "c":
-        return values.astype(np.complex128)
-    parts = list(careful.chunks(values))
-    return np.concatenate(parts) if parts else np.empty(0)
-
-
 def _dot(a: Array, b: Array) -> float:
     return float(np.add.reduce((a * np.conj(b)).real))
 
 
 def _column(values: Array, last: _Last, start: int) -> tuple[_Column, _Last]:
     """Return the sums of one checkpoint's block, and what the next one needs of it."""
-    wide = _wide(values)
+    wide = careful.widened(values)
     finite = np.isfinite(wide)
     is_whole = bool(finite.all())
     kept = wide if is_whole else np.where(finite, wide, 0.0)
@@ -175,13 +169,13 @@ def figures(state: TraceState, steps: Sequence[int]) -> dict[str, Any]:
     known = [one for one in cosines if one is not None]
     return {
         "n_elements": state.n_elements,
-        "norm": [_finite(one) for one in norms],
-        "update": [_finite(one) for one in updates],
+        "norm": [plain(one) for one in norms],
+        "update": [plain(one) for one in updates],
         "cosine": cosines,
         "sparsity": [_by(float(one), state.n_elements) for one in state.n_zero],
         "n_not_finite": [int(one) for one in state.n_not_finite],
-        "norm_last": _finite(norms[-1]),
-        "update_last": _finite(updates[-1]),
+        "norm_last": plain(norms[-1]),
+        "update_last": plain(updates[-1]),
         "cosine_mean": sum(known) / len(known) if known else None,
         "sparsity_last": _by(float(state.n_zero[-1]), state.n_elements),
         "unchanged_since": _unchanged_since(state, steps),
@@ -199,10 +193,6 @@ def _by(value: float, whole: float) -> float | None:
 
 def _cosine(product: float, sizes: float) -> float | None:
     return max(-1.0, min(1.0, product / sizes)) if sizes and math.isfinite(sizes) else None
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _unchanged_since(state: TraceState, steps: Sequence[int]) -> int | None:

@@ -42,12 +42,7 @@ def match_gguf(before: TensorMap, after: TensorMap) -> Matching:
             how = "dequantized" if before_tensor.spec.is_quantized or tensor.spec.is_quantized else "renamed"
             if before_tensor.shape == tensor.shape and before_name != source:
                 pairs.append(Pair(before_name, source, how, before_tensor, tensor))
-    gone, come = {pair.old for pair in pairs}, {pair.new for pair in pairs}
-    return Matching(
-        pairs=pairs,
-        removed=[name for name in before if name not in gone],
-        added=[name for name in after if name not in come],
-    )
+    return Matching.of_stage(pairs, before, after)
 
 
 def _translated(tensor_map: TensorMap, other: TensorMap) -> dict[str, tuple[str, Tensor]]:

@@ -29,10 +29,10 @@ from weighttools.analyzers.axes import padded
 from weighttools.analyzers.compare.explain import CODES, explain
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext
 from weighttools.analyzers.compare.explain.questions import PairQuestions, finish_states, merge_states
-from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.analyzers.compare.explain.sketch import numbers, sketch_question
 from weighttools.analyzers.compare.figures import compare_pairs
 from weighttools.analyzers.compare.pair import Explanation, Pair, PairFigures
+from weighttools.analyzers.compare.row_sums import RowSums
 from weighttools.core.dtypes import DTYPES
 from weighttools.core.fold import BlockSizes, Fold, fold_blocks
 from weighttools.core.spec import Spec

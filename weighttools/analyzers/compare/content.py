@@ -69,9 +69,7 @@ class ContentStage:
         for pair in _followers(pairs, old, new, taken):
             pairs[pair.new] = pair
             taken.add(pair.old)
-        ordered = [pairs[name] for name in after if name in pairs]
-        left = [name for name in before if name not in taken]
-        return Matching(pairs=ordered, removed=left, added=[name for name in after if name not in pairs])
+        return Matching.of_stage([pairs[name] for name in after if name in pairs], before, after)
 
     def _seen(self, tensor_map: TensorMap, other: TensorMap) -> list[FingerprintedTensor]:
         """Look at what may have a partner on the other side, by its number of elements."""

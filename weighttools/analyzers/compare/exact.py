@@ -141,7 +141,7 @@ def _scaled(x: Array, by: int) -> Array:
 
 def _sides(before: Array, after: Array) -> _Sides:
     """Widen both sides, and say where they differ; 64-bit integers are compared as integers."""
-    x, y = _wide(before), _wide(after)
+    x, y = careful.widened(before), careful.widened(after)
     if before.dtype.kind in "iu" and after.dtype.kind in "iu" and _is_long(before, after):
         return _Sides(x, y, _integer_distances(before, after), before != after)
     is_changed, distances = x != y, y - x
@@ -150,12 +150,6 @@ def _sides(before: Array, after: Array) -> _Sides:
         is_changed |= (x_rest != 0) | (y_rest != 0)
         distances = distances + (y_rest - x_rest)
     return _Sides(x, y, np.abs(distances), is_changed)
-
-
-def _wide(values: Array) -> Array:
-    if values.dtype.kind == "c":
-        return values.astype(np.complex128)
-    return next(careful.chunks(values)) if values.size else values.astype(np.float64)
 
 
 def _is_long(*sides: Array) -> bool:

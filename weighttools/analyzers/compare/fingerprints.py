@@ -79,7 +79,7 @@ def widened(values: Array) -> Array:
         mixed = bits if values.dtype.itemsize == 8 else bits[::2] * _FIRST + bits[1::2]
         found: Array = (mixed >> np.uint64(12)).astype(np.float64) if values.dtype.kind == "c" else values.astype("f8")
         return found
-    return np.concatenate(list(careful.chunks(values)))
+    return careful.widened(values)
 
 
 def _sums(wide: Array) -> Fingerprint:

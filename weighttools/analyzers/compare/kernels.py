@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from weighttools.analyzers.compare.exact import count_beyond, equal_state, exact_state
-from weighttools.analyzers.compare.quick import is_narrow, quick_state
+from weighttools.analyzers.compare.quick import count_unequal, is_narrow, quick_state
 from weighttools.analyzers.compare.state import PairState
 from weighttools.analyzers.kernels import careful
 from weighttools.core.fold import Blocks
@@ -55,7 +55,7 @@ def count_bits(before: Array, after: Array, scratch: Scratch) -> int:
     a, b = _patterns(before), _patterns(after)
     if a.ndim > 1:
         return int(np.count_nonzero((a != b).any(axis=1)))
-    return int(np.count_nonzero(np.not_equal(a, b, out=scratch.get("pair mask", np.bool_, a.size))))
+    return count_unequal(a, b, scratch)
 
 
 def _patterns(values: Array) -> Array:

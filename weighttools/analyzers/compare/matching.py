@@ -7,7 +7,7 @@ compared once, whatever number of ties names them both.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
@@ -77,6 +77,22 @@ class Matching:
     lost: list[str] = field(default_factory=list)
     gained: list[str] = field(default_factory=list)
     ties: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of_stage(
+        cls, pairs: Sequence[Pair], before: TensorMap, after: TensorMap, gone: Collection[str] | None = None
+    ) -> Matching:
+        """Return what a stage makes of two maps: its pairs, and all that is in none of them.
+
+        `gone` are the old tensors that pairs have, where a pair may have several.
+        """
+        old = {pair.old for pair in pairs} if gone is None else gone
+        new = {pair.new for pair in pairs}
+        return cls(
+            pairs=list(pairs),
+            removed=[name for name in before if name not in old],
+            added=[name for name in after if name not in new],
+        )
 
     def take(self, pair: Pair) -> None:
         """Add a pair, by whether its shapes agree."""

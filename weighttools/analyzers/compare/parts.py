@@ -17,6 +17,7 @@ from weighttools.analyzers.compare.casting import cast_values
 from weighttools.analyzers.compare.fingerprints import mixed_bits, widened
 from weighttools.analyzers.compare.matching import Matching
 from weighttools.analyzers.compare.pair import Pair
+from weighttools.analyzers.compare.row_sums import RowSums
 from weighttools.core import engine
 from weighttools.core.dtypes import DType
 from weighttools.core.fold import Blocks, Fold, fold_blocks
@@ -38,24 +39,6 @@ MOST_RUNS = 1 << 15
 """Parts that take turns more often are not looked for."""
 
 
-class RowFingerprints(NamedTuple):
-    """A sum of mixed bits for each row, from row `first` on; the last may go on in the elements that follow."""
-
-    first: int
-    sums: Array
-
-    def merge(self, other: RowFingerprints) -> RowFingerprints:
-        """Return those of both parts."""
-        shared = self.first + len(self.sums) - other.first
-        if not len(self.sums) or shared <= 0:
-            return RowFingerprints(
-                self.first if len(self.sums) else other.first, np.concatenate((self.sums, other.sums))
-            )
-        head = self.sums.copy()
-        head[-1] += other.sums[0]
-        return RowFingerprints(self.first, np.concatenate((head, other.sums[1:])))
-
-
 @dataclass(frozen=True, slots=True)
 class RowFingerprintsOf:
     """Makes the sums of a block, of rows of `length` elements, rounded to a dtype if one is given; it pickles."""
@@ -63,13 +46,13 @@ class RowFingerprintsOf:
     length: int
     dtype: DType | None = None
 
-    def __call__(self, blocks: Blocks) -> RowFingerprints:
+    def __call__(self, blocks: Blocks) -> RowSums:
         values = _rounded(blocks.values[0], self.dtype)
         bits = mixed_bits(widened(values)) if values.size else np.empty(0, np.uint64)
         first = blocks.start // self.length
         cuts = np.arange((first + 1) * self.length - blocks.start, bits.size, self.length)
         starts = np.concatenate((np.zeros(1, np.int64), cuts))[: None if bits.size else 0]
-        return RowFingerprints(first, np.add.reduceat(bits, starts) if bits.size else bits)
+        return RowSums(first, np.add.reduceat(bits, starts) if bits.size else bits)
 
 
 class RowView(NamedTuple):
@@ -176,38 +159,29 @@ class PartsStage:
         return self._matched(self._views(old, dtype), self._views(new, dtype), before, after)
 
     def _matched(self, old: Sequence[RowView], new: Sequence[RowView], before: TensorMap, after: TensorMap) -> Matching:
-        found = Matching()
+        pairs: list[Pair] = []
         gone: set[str] = set()
         come: set[str] = set()
         for whole, runs in _covered(new, old):
             parts = {run.part.name for run in runs}
             if whole.name not in come and not parts & gone:
-                found.pairs.append(_joined(whole, runs))
-                come.add(whole.name)
-                gone |= parts
-                for pair in _joined_biases(whole, runs, before, after):
-                    found.pairs.append(pair)
-                    come.add(pair.new)
-                    gone.update(_bias_of(run.part.name) for run in runs)
+                made = [_joined(whole, runs), *_joined_biases(whole, runs, before, after)]
+                gone |= parts | (set(map(_bias_of, parts)) if len(made) > 1 else set())
+                come |= {pair.new for pair in made}
+                pairs += made
         for whole, runs in _covered(old, new):
-            parts = {run.part.name for run in runs}
-            if whole.name not in gone and not parts & come:
-                found.pairs += _split(whole, runs)
-                gone.add(whole.name)
-                come |= parts
-                for pair in _split_biases(whole, runs, before, after):
-                    found.pairs.append(pair)
-                    gone.add(pair.old)
-                    come.add(pair.new)
-        found.removed = [name for name in before if name not in gone]
-        found.added = [name for name in after if name not in come]
-        return found
+            if whole.name not in gone and not {run.part.name for run in runs} & come:
+                made = [*_split(whole, runs), *_split_biases(whole, runs, before, after)]
+                gone |= {pair.old for pair in made}
+                come |= {pair.new for pair in made}
+                pairs += made
+        return Matching.of_stage(pairs, before, after, gone)
 
     def _views(self, asked: Sequence[tuple[str, Tensor]], dtype: DType | None) -> list[RowView]:
         folds = [Fold((view,), RowFingerprintsOf(view.shape[-1], dtype)) for _, view in asked]
         with engine.threads_for(sum(view.spec.nbytes for _, view in asked), self.threads) as pool:
-            states = fold_blocks(folds, RowFingerprints.merge, executor=pool, progress=self.progress)
-            return [RowView(name, view, state.sums) for (name, view), state in zip(asked, states, strict=True)]
+            states = fold_blocks(folds, RowSums.merge, executor=pool, progress=self.progress)
+            return [RowView(name, view, state.values) for (name, view), state in zip(asked, states, strict=True)]
 
 
 def _narrowest(specs: Iterable[Spec]) -> DType | None:

@@ -26,12 +26,7 @@ def match_prefixes(before: TensorMap, after: TensorMap) -> Matching:
     if len(best) < ENOUGH * min(len(before), len(after)):
         best = {}
     pairs = [Pair(best[new], new, "renamed", before[best[new]], after[new]) for new in after if new in best]
-    taken = set(best.values())
-    return Matching(
-        pairs=pairs,
-        removed=[name for name in before if name not in taken],
-        added=[name for name in after if name not in best],
-    )
+    return Matching.of_stage(pairs, before, after)
 
 
 def _prefixes(before: TensorMap, after: TensorMap) -> Iterator[tuple[str, bool]]:

@@ -34,7 +34,7 @@ def quick_state(before: Array, after: Array, start: int, n_bits: int | None, scr
         return PairState(a.size, 0, 0, 0, 0, zeros_a, zeros_a, 0, 0.0, start, sums)
     zeros_b = _zeros(b, scratch)
     is_told = n_bits is not None and before.itemsize > 1 and not (zeros_a and zeros_b)  # one value, other bits: zeros
-    n_changed = n_bits if n_bits is not None and is_told else _count_unequal(a, b, scratch)
+    n_changed = n_bits if n_bits is not None and is_told else count_unequal(a, b, scratch)
     d = np.subtract(b, a, out=scratch.get("pair difference", np.float32, a.size))
     top, at = greatest_difference(before, after, d, scratch)
     if top and top < blocked.LEAST_SAFE:
@@ -83,7 +83,8 @@ def _zeros(x: Array, scratch: Scratch) -> int:
     return int(np.count_nonzero(np.equal(x, 0, out=scratch.get("pair mask", np.bool_, x.size))))
 
 
-def _count_unequal(a: Array, b: Array, scratch: Scratch) -> int:
+def count_unequal(a: Array, b: Array, scratch: Scratch) -> int:
+    """Count the elements that are not equal."""
     return int(np.count_nonzero(np.not_equal(a, b, out=scratch.get("pair mask", np.bool_, a.size))))
 
 

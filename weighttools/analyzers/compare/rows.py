@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from weighttools.analyzers import counts
 from weighttools.analyzers.compare.pair import Pair, PairFigures
 from weighttools.core.spec import Spec
+from weighttools.formats.base import plain
 
 Row = dict[str, Any]
 
@@ -55,17 +56,12 @@ class TensorChange(NamedTuple):
             "share": share(figures.n_changed, figures.n_elements),
             "max_at": _index(figures, spec),
         }
-        return {name: finite(found[name]) for name in TENSOR_COLUMNS}
+        return {name: plain(found[name]) for name in TENSOR_COLUMNS}
 
 
 def share(n: int, of: int) -> float | None:
     """Return what part of a number another is."""
     return n / of if of else None
-
-
-def finite(value: Any) -> Any:
-    """Return a figure as JSON can hold it: null where it is NaN or infinite."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _index(figures: PairFigures, spec: Spec) -> list[int] | None:
@@ -99,7 +95,7 @@ def together(changes: Sequence[TensorChange]) -> Row:
         "n_elements": n_elements,
         "n_changed": n_changed,
         "share": share(n_changed, n_elements),
-        "max_abs": finite(max((one.max_abs for one in changed if one.max_abs is not None), default=0.0)),
-        "l2": finite(l2),
-        "rel_l2": finite(l2 / l2_before) if l2_before else None if l2 else 0.0,
+        "max_abs": plain(max((one.max_abs for one in changed if one.max_abs is not None), default=0.0)),
+        "l2": plain(l2),
+        "rel_l2": plain(l2 / l2_before) if l2_before else None if l2 else 0.0,
     }

@@ -109,6 +109,14 @@ def chunks(values: Array) -> Iterator[Array]:
         yield widen(values[first : first + CHUNK])
 
 
+def widened(values: Array) -> Array:
+    """Return all values as float64, complex numbers as complex128."""
+    if values.dtype.kind == "c":
+        return values.astype(np.complex128)
+    parts = list(chunks(values))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty(0)
+
+
 def _numbers(part: Array) -> Array:
     return part.astype(np.float64)
 

@@ -22,7 +22,7 @@ from weighttools.analyzers.axes import padded
 from weighttools.analyzers.compare.explain.context import ChangedPair, ExplanationContext
 from weighttools.analyzers.compare.explain.questions import SideBySide
 from weighttools.analyzers.compare.explain.rounding import rounding_energy
-from weighttools.analyzers.compare.explain.rows import RowSums
+from weighttools.analyzers.compare.row_sums import RowSums
 from weighttools.core.random_numbers import Numbers
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from weighttools.analyzers.compare.explain.context import ChangedPair, Explanati
 from weighttools.analyzers.compare.explain.factor import FactorSums, fitted
 from weighttools.analyzers.compare.explain.questions import SideBySide
 from weighttools.analyzers.compare.explain.rounded import CODE as ROUNDED
-from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.analyzers.compare.explain.wording import listed, part_of, percent
 from weighttools.analyzers.compare.pair import Explanation
+from weighttools.analyzers.compare.row_sums import RowSums
 from weighttools.core.dtypes import DType
 
 if TYPE_CHECKING:

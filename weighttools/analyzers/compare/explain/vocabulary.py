@@ -18,9 +18,9 @@ from weighttools.analyzers.compare.explain.questions import (
     finish_states,
     merge_states,
 )
-from weighttools.analyzers.compare.explain.rows import RowSums
 from weighttools.analyzers.compare.explain.wording import listed
 from weighttools.analyzers.compare.pair import Explanation, Pair
+from weighttools.analyzers.compare.row_sums import RowSums
 from weighttools.core.fold import Fold, fold_blocks
 from weighttools.core.tree import ranges
 from weighttools.families.role_types import Role
