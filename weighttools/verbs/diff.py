@@ -280,13 +280,14 @@ def _explained(
 def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]:
     """Return what names, shapes and dtypes tell."""
     both = [*matching.pairs, *matching.reshaped]
+    reshaped = [*matching.reshaped, *(pair for pair in matching.pairs if _is_folded(pair, old))]
     return {
         "added": [_row(name, new) for name in matching.added],
         "removed": [_row(name, old) for name in matching.removed],
         "renamed": [{"src": pair.old, "dst": pair.new, "how": pair.how} for pair in both if _is_other(pair)],
         "reshaped": [
-            {"src": p.old, "dst": p.new, "before": list(p.before.shape), "after": list(p.after.shape)}
-            for p in matching.reshaped
+            {"src": p.old, "dst": p.new, "before": list(old[p.old].shape), "after": list(p.after.shape)}
+            for p in reshaped
         ],
         "recast": [
             {"src": p.old, "dst": p.new, "before": p.before.spec.label, "after": p.after.spec.label}
@@ -295,6 +296,17 @@ def _names(matching: Matching, old: TensorMap, new: TensorMap) -> dict[str, Any]
         ],
         "ties": matching.ties,
     }
+
+
+def _is_folded(pair: Pair, old: TensorMap) -> bool:
+    """Whether axes of length 1 came or went under one name: content sees through that, a model that loads it does not.
+
+    Of two names the renaming says that something differs.
+    """
+    if pair.old != pair.new:
+        return False
+    before, after = old[pair.old].shape, pair.after.shape
+    return before != after and [n for n in before if n != 1] == [n for n in after if n != 1]
 
 
 def _is_other(pair: Pair) -> bool:
@@ -338,7 +350,7 @@ class _Counted(NamedTuple):
 
     def is_same(self, record: dict[str, Any], matching: Matching, changes: Sequence[TensorChange]) -> bool:
         """Whether nothing that counts differs; a renaming that was asked for does not, nor a tie that is a copy."""
-        if any((matching.added, matching.removed, matching.reshaped, matching.lost, matching.gained)):
+        if any((matching.added, matching.removed, record["reshaped"], matching.lost, matching.gained)):
             return False
         if any(row["how"] != "map" for row in record["renamed"]) or (self.dtypes and record["recast"]):
             return False

@@ -212,6 +212,28 @@ def test_a_kernel_whose_axes_were_exchanged_under_one_name() -> None:
     assert matches(record) == {("w", "w", "transposed")} and record["n_unchanged"] == 1
 
 
+@pytest.mark.parametrize("shape", [(40, 1), (1, 40), (1, 1, 40, 1)])
+def test_an_axis_of_length_one_more_or_less_is_a_difference(shape: tuple[int, ...]) -> None:
+    """torch refuses to load such a tensor, whatever its values."""
+    old, new = {"s": normal(0, 40)}, {"s": normal(0, 40).reshape(shape)}
+    for a, b in ((old, new), (new, old)):
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            module = torch.nn.Module()
+            module.register_parameter("s", torch.nn.Parameter(torch.tensor(a["s"])))
+            module.load_state_dict({"s": torch.tensor(b["s"])})
+        for options in ({}, {"ignore_dtype": True}, {"content": False}):
+            record = told(a, b, **options)
+            assert not record["same"]
+            assert record["reshaped"] == [
+                {"src": "s", "dst": "s", "before": list(a["s"].shape), "after": list(b["s"].shape)}
+            ]
+    assert told(old, new)["n_unchanged"] == 1
+    renamed = told({"s": normal(0, 40)}, {"t": normal(0, 40).reshape(shape)})
+    assert matches(renamed) == {("s", "t", "renamed")} and not renamed["same"]
+    cast = told(old, {"s": new["s"].astype(np.float16)}, ignore_dtype=True)
+    assert not cast["same"] and len(cast["reshaped"]) == 1
+
+
 def test_content_can_be_left_alone() -> None:
     record = told({"a": normal(0, 8, 8)}, {"b": normal(0, 8, 8)}, content=False)
     assert record["renamed"] == [] and len(record["added"]) == len(record["removed"]) == 1
