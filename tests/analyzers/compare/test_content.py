@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 import weighttools as wt
 from tests.real import real_file
@@ -108,6 +110,25 @@ def test_what_has_nothing_in_common_is_hardly_read(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(parts, "fold_blocks", lambda folds, *args, **more: iter([pytest.fail() for _ in folds]))
     assert matches(told({f"a{i}": normal(i, 64, 64) for i in range(4)}, {"w": normal(9, 192, 64)})) == set()
+
+
+def test_quantised_tensors_without_partners_are_not_decoded_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Peak memory stays well below one decoded tensor, whose blocks could be read in another order only from it."""
+    from weighttools.analyzers.compare import parts
+
+    monkeypatch.setattr(parts, "MOST_DECODED", 1 << 18, raising=False)
+    save_file({"w": normal(0, 2048, 2048)}, tmp_path / "w.safetensors")
+    wt.convert(tmp_path / "w.safetensors", tmp_path / "q.gguf", quantize="q8_0")
+    other = {"v": normal(1, 512, 2048)}
+    old = wt.open(tmp_path / "q.gguf")
+    told(old, other, explain=False, threads=1)
+    tracemalloc.start()
+    record = told(old, other, explain=False, threads=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert matches(record) == set() and peak < old["w"].nbytes * 3 // 4
 
 
 @pytest.mark.parametrize("turned", [False, True])

@@ -22,7 +22,7 @@ from weighttools.core import engine
 from weighttools.core.dtypes import DType
 from weighttools.core.fold import Blocks, Fold, fold_blocks
 from weighttools.core.permuted import permuted
-from weighttools.core.readers import Joined, Strided
+from weighttools.core.readers import Joined, Strided, aligned_read
 from weighttools.core.spec import Spec
 from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
@@ -34,6 +34,8 @@ LEAST_ROW = 8
 """Shorter rows may be equal by chance."""
 MOST_ROWS = 1 << 22
 """Tensors of more rows are not looked at: this bounds memory."""
+MOST_DECODED = 1 << 22
+"""Larger tensors that are decoded by blocks are looked at as they lie: in another order they can be read whole only."""
 _GLANCE = 32
 MOST_RUNS = 1 << 15
 """Parts that take turns more often are not looked for."""
@@ -196,7 +198,7 @@ def _rounded(values: Array, dtype: DType | None) -> Array:
 
 
 def _looked_at(tensor_map: TensorMap) -> list[tuple[str, Tensor]]:
-    """Return every matrix, in both orientations."""
+    """Return every matrix, in both orientations where that takes no more than blocks."""
     return [(name, view) for name, tensor in tensor_map.items() for view in _orientations(tensor)]
 
 
@@ -217,18 +219,20 @@ def _shared_beginnings(old: Named, new: Named, dtype: DType | None) -> tuple[Nam
 
 def _beginning(view: Tensor, dtype: DType | None) -> tuple[int, bytes]:
     """Return the length of rows, and the first elements of the first."""
-    values = view.reader(0, min(view.shape[-1], _GLANCE)) if view.reader.granularity == 1 else view.read().reshape(-1)
+    values = aligned_read(view.reader, 0, min(view.shape[-1], _GLANCE), view.n_elements)
     return view.shape[-1], mixed_bits(widened(_rounded(values[:_GLANCE], dtype))).tobytes()
 
 
 def _orientations(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield a tensor of two axes or more, and it with the last two exchanged."""
+    """Yield a tensor of two axes or more, and it with the last two exchanged where it can be read so in parts."""
     shape = tensor.shape
     if len(shape) < 2 or not tensor.n_elements or min(shape[-2:]) < LEAST_ROW:
         return
     if tensor.n_elements // min(shape[-2:]) > MOST_ROWS:
         return
     yield tensor
+    if tensor.reader.granularity > 8 and tensor.n_elements > MOST_DECODED:
+        return
     axes = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
     yield permuted(tensor, shape, axes, tuple(shape[axis] for axis in axes))
 
