@@ -113,3 +113,45 @@ def test_lines_put_in_meanwhile_stay(tmp_path: Path) -> None:
     put_block(path, ["b"])
     assert b"first\nlast\n# begin weighttools" in path.read_bytes() and take_block(path)
     assert path.read_bytes() == b"first\nlast\n"
+
+
+def test_files_in_conflict_stop_nothing(repository: Repository, run_cli: Callable[..., Any]) -> None:
+    run_cli("git-setup", cwd=repository.place)
+    for branch, value in (("theirs", 2.0), ("main", 3.0)):
+        repository.git("checkout", "-q", *(["-b"] if branch != "main" else []), branch)
+        repository.save("my model.safetensors", w=np.full(3, value))
+        repository.commit()
+    environment = clean_environment(repository.home, GIT_CONFIG_NOSYSTEM="1")
+    merged = subprocess.run(
+        ["git", "merge", "-q", "theirs"], cwd=repository.place, env=environment, capture_output=True
+    )
+    assert merged.returncode == 1
+    repository.save("z.safetensors", v=np.ones(2))
+    repository.git("add", "z.safetensors")
+    for options in (["--cached"], ["--ours"], ["--base"]):
+        shown = repository.git("diff", *options)
+        assert "weighttools diff my model.safetensors\nnot shown: it is in conflict" in shown, options
+    assert "weighttools diff z.safetensors\nadded:" in repository.git("diff", "--cached")
+
+
+def test_a_renamed_file_has_both_names(repository: Repository, run_cli: Callable[..., Any]) -> None:
+    run_cli("git-setup", cwd=repository.place)
+    repository.git("mv", "my model.safetensors", "new.safetensors")
+    assert repository.git("diff", "--cached", "-M").startswith(
+        "weighttools diff my model.safetensors -> new.safetensors"
+    )
+
+
+def test_settings_of_the_user_stay(repository: Repository, run_cli: Callable[..., Any]) -> None:
+    config = repository.place / ".git" / "config"
+    repository.git("config", "diff.weighttools.cachetextconv", "true")
+    before = config.read_bytes()
+    assert run_cli("git-setup", cwd=repository.place).code == 0
+    assert run_cli("git-setup", "--remove", cwd=repository.place).code == 0
+    assert config.read_bytes() == before
+    repository.git("config", "diff.weighttools.command", "mine")
+    before = config.read_bytes()
+    done = run_cli("git-setup", cwd=repository.place)
+    assert done.code == 2 and "diff.weighttools.command" in done.err and done.err.count("\n") == 1
+    run_cli("git-setup", "--remove", cwd=repository.place)
+    assert config.read_bytes() == before

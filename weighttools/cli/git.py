@@ -49,12 +49,17 @@ def git_setup(as_json: bool, **settings: Any) -> None:
 def git_diff(arguments: tuple[str, ...]) -> None:
     """Show one changed file, as git asks an external diff for it: PATH OLD HEX MODE NEW HEX MODE [...].
 
-    The exit code is always 0, for git takes any other for a failure and shows no further file.
+    The exit code is always 0, for git takes any other for a failure and shows no further file. Of a file in conflict
+    git gives the path alone, and of a renamed one its new name after the seven.
     """
+    if len(arguments) == 1:
+        output.echo(printable(f"weighttools diff {arguments[0]}"))
+        output.echo("not shown: it is in conflict, and not merged yet")
+        return
     if len(arguments) < 7:
         raise click.UsageError(f"git gives seven arguments or more, not {len(arguments)}.")
     path, old, new = arguments[0], arguments[1], arguments[4]
-    output.echo(printable(f"weighttools diff {path}"))
+    output.echo(printable(f"weighttools diff {' -> '.join((path, *arguments[7:8]))}"))
     for line in _guarded(_differences, old, new):
         output.echo(printable(line) if line else "")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from weighttools.core.options import Option, takes
-from weighttools.errors import SourceError
+from weighttools.errors import SourceError, SpecError
 
 if TYPE_CHECKING:
     from weighttools.verbs.record_types import GitSetupRecord
@@ -47,6 +47,8 @@ def git_setup(*, everywhere: bool = False, remove: bool = False) -> GitSetupReco
     ------
     SourceError
         There is no git, or no repository here.
+    SpecError
+        The user has another command under ``diff.weighttools``.
     """
     from weighttools.io.attributes import put_block, take_block
 
@@ -54,11 +56,12 @@ def git_setup(*, everywhere: bool = False, remove: bool = False) -> GitSetupReco
     place = _attributes_file(everywhere)
     patterns = _patterns()
     for key in _KEYS:
-        _git("config", scope, "--unset-all", f"diff.weighttools.{key}", allowed=(0, 5))
+        _git("config", scope, "--unset-all", f"diff.weighttools.{key}", _OURS, allowed=(0, 5))
     if remove:
-        _drop_section(scope)
+        _drop_empty_section(scope)
         changed = take_block(place)
     else:
+        _refuse_settings_of_others(scope)
         for key, value in zip(_KEYS, map(_command, ("git-diff", "git-textconv")), strict=True):
             _git("config", scope, f"diff.weighttools.{key}", value)
         put_block(place, [f"{pattern} diff=weighttools" for pattern in patterns])
@@ -77,8 +80,24 @@ def git_setup(*, everywhere: bool = False, remove: bool = False) -> GitSetupReco
 _LFS = "a repository that tracks weights by Git LFS has attributes of its own, which win: run git-setup there, too"
 
 
-def _drop_section(scope: str) -> None:
-    """Remove the section's headings; nothing else is under them."""
+_OURS = " -m weighttools git-(diff|textconv)$"
+"""What values of ours match, whichever Python they name; others are the user's, and stay."""
+
+
+def _refuse_settings_of_others(scope: str) -> None:
+    """Raise where the user has a command of another kind under our name: it would be lost."""
+    for key in _KEYS:
+        value = _told("config", scope, "--get", f"diff.weighttools.{key}", allowed=(0, 1))
+        if value:
+            fact = f"is already set to {value!r}, which is not of git-setup"
+            remedy = f"git config {scope} --unset-all diff.weighttools.{key}"
+            raise SpecError(fact, subject=f"diff.weighttools.{key}", remedy=remedy, code="git-setting-exists")
+
+
+def _drop_empty_section(scope: str) -> None:
+    """Remove the section's headings, unless settings of the user's are under them."""
+    if _git("config", scope, "--get-regexp", r"^diff\.weighttools\.", allowed=(0, 1)):
+        return
     while _git("config", scope, "--remove-section", "diff.weighttools", allowed=(0, 128)):
         pass
 
