@@ -61,7 +61,6 @@ CODES = {
     "too-few-checkpoints": "a series of checkpoints has fewer than two",
     "no-git": "git cannot be run, or refuses",
     "git-setting-exists": "git's configuration has a setting of the user's where ours would go",
-    "several-series": "a directory holds several series of checkpoints, and none is the longest",
     "bad-manifest": "a manifest is damaged",
     "unknown-manifest": "a manifest is of a kind or version that is not read",
     "nothing-to-verify": "nothing of a cache can be verified: it has no blobs named by their digests",
