@@ -9,7 +9,7 @@ import click
 
 from weighttools.cli import options, output
 from weighttools.cli.output import Record
-from weighttools.errors import SourceError, printable
+from weighttools.errors import SourceError
 from weighttools.verbs.check import OPTIONS
 
 _COLUMNS = ("path", "severity", "code", "tensor", "message", "remedy")
@@ -88,8 +88,7 @@ def _show(records: Sequence[Record], chosen: str, are_many: bool) -> None:
         output.echo(output.dump(list(records) if are_many else records[0]))
     elif chosen == "table":
         for record in records:
-            for line in _lines(record, named=are_many):
-                output.echo(printable(line))
+            output.lines(_lines(record, named=are_many))
     else:
         rows = [{"path": record["path"], **finding} for record in records for finding in record["findings"]]
         output.emit_rows(rows, _COLUMNS, chosen)

@@ -9,7 +9,6 @@ import click
 
 from weighttools.cli import options, output
 from weighttools.cli.output import Record
-from weighttools.errors import printable
 from weighttools.verbs.diff import OPTIONS
 
 _MOST = 50
@@ -58,10 +57,9 @@ def _show(record: Record, chosen: str) -> None:
         output.emit_json([record])
         return
     if chosen == "table":
-        for line in table_lines(record):
-            output.echo(printable(line) if line else "")
+        output.lines(table_lines(record))
     else:
-        output.emit_rows([_flat(row) for row in _rows(record)], _columns(record), chosen)
+        output.emit_rows([output.flat(row) for row in _rows(record)], _columns(record), chosen)
         for text in _beyond_rows(record):
             output.note(text)
     output.notes(record)
@@ -79,11 +77,6 @@ def _columns(record: Record) -> Sequence[str]:
     from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS
 
     return TENSOR_COLUMNS if record["by"] == "tensor" else GROUP_COLUMNS
-
-
-def _flat(row: Record) -> Record:
-    texts = {key: str(value) for key, value in row.items() if isinstance(value, list)}
-    return {**row, **texts}
 
 
 def _rows(record: Record) -> Sequence[Record]:

@@ -60,16 +60,14 @@ def git_diff(arguments: tuple[str, ...]) -> None:
         raise click.UsageError(f"git gives seven arguments or more, not {len(arguments)}.")
     path, old, new = arguments[0], arguments[1], arguments[4]
     output.echo(printable(f"weighttools diff {' -> '.join((path, *arguments[7:8]))}"))
-    for line in _guarded(_differences, old, new):
-        output.echo(printable(line) if line else "")
+    output.lines(_guarded(_differences, old, new))
 
 
 @click.command("git-textconv", hidden=True)
 @click.argument("path")
 def git_textconv(path: str) -> None:
     """Show a weight file as text, a line for each tensor, as git asks for it."""
-    for line in _guarded(_text, path):
-        output.echo(printable(line))
+    output.lines(_guarded(_text, path))
 
 
 def _guarded(lines: Any, *paths: str) -> Iterator[str]:

@@ -9,7 +9,6 @@ import click
 
 from weighttools.cli import options, output
 from weighttools.cli.output import Record
-from weighttools.errors import printable
 from weighttools.verbs.hash import OPTIONS
 
 _COLUMNS = ("name", "dtype", "shape", "hash")
@@ -51,10 +50,9 @@ def _show(records: Sequence[Record], has_tensors: bool, chosen: str) -> None:
         output.emit_json(records)
     elif chosen == "table":
         for record in records:
-            for line in _lines(record, has_tensors):
-                output.echo(printable(line))
+            output.lines(_lines(record, has_tensors))
     else:
-        rows = [{**row, "shape": str(row["shape"])} for record in records for row in record["tensors"]]
+        rows = [output.flat(row) for record in records for row in record["tensors"]]
         output.emit_rows(rows, _COLUMNS, chosen)
 
 

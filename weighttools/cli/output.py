@@ -24,6 +24,12 @@ def echo(text: str = "") -> None:
     click.echo(text)
 
 
+def lines(texts: Iterable[str]) -> None:
+    """Print lines on stdout, each as it is made; what could steer a terminal is shown escaped."""
+    for text in texts:
+        echo(printable(text))
+
+
 def piece(text: str) -> None:
     """Print a piece of a running text on stdout at once; control characters, which could steer a terminal, are not."""
     plain = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
@@ -70,6 +76,11 @@ def emit_json(records: Sequence[Record]) -> None:
 def as_json(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Return figures as JSON can hold them: NaN and infinity are null."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
+
+
+def flat(row: Record) -> Record:
+    """Return a row with lists and objects as texts: what a cell of CSV or Markdown holds."""
+    return {key: str(value) if isinstance(value, (list, dict)) else value for key, value in row.items()}
 
 
 def emit_rows(rows: Iterable[Record], columns: Sequence[str], output: str) -> None:

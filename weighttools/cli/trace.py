@@ -10,7 +10,6 @@ import click
 from weighttools.cli import options, output
 from weighttools.cli.output import Record
 from weighttools.cli.sparklines import values_line
-from weighttools.errors import printable
 from weighttools.verbs.trace import OPTIONS
 
 _STEPS = ("step", "norm", "update", "cosine", "sparsity", "NaN, Inf")
@@ -42,10 +41,9 @@ def trace(paths: tuple[str, ...], style: str, as_json: bool, **settings: Any) ->
     if chosen == "json":
         output.emit_json([record])
     elif chosen == "table":
-        for line in _lines(record):
-            output.echo(printable(line) if line else "")
+        output.lines(_lines(record))
     else:
-        rows = [{key: str(v) if isinstance(v, (list, dict)) else v for key, v in r.items()} for r in record["rows"]]
+        rows = [output.flat(row) for row in record["rows"]]
         output.emit_rows(rows, list(rows[0]) if rows else [], chosen)
     output.notes(record)
 

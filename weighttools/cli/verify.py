@@ -9,7 +9,6 @@ import click
 
 from weighttools.cli import options, output
 from weighttools.cli.output import Record
-from weighttools.errors import printable
 from weighttools.verbs.verify import OPTIONS
 
 _COLUMNS = ("what", "kind", "name", "detail")
@@ -41,8 +40,7 @@ def verify(path: str, checkpoint: str | None, style: str, as_json: bool, **setti
     if chosen == "json":
         output.emit_json([record])
     elif chosen == "table":
-        for line in _lines(record):
-            output.echo(printable(line))
+        output.lines(_lines(record))
     else:
         output.emit_rows(record["problems"], _COLUMNS, chosen)
     output.notes(record)
