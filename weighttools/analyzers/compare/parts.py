@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from weighttools.analyzers.axes import padded
 from weighttools.analyzers.compare.arrangements import are_equal
 from weighttools.analyzers.compare.casting import cast_values
 from weighttools.analyzers.compare.fingerprints import mixed_bits, widened
@@ -51,10 +52,8 @@ class RowFingerprintsOf:
     def __call__(self, blocks: Blocks) -> RowSums:
         values = _rounded(blocks.values[0], self.dtype)
         bits = mixed_bits(widened(values)) if values.size else np.empty(0, np.uint64)
-        first = blocks.start // self.length
-        cuts = np.arange((first + 1) * self.length - blocks.start, bits.size, self.length)
-        starts = np.concatenate((np.zeros(1, np.int64), cuts))[: None if bits.size else 0]
-        return RowSums(first, np.add.reduceat(bits, starts) if bits.size else bits)
+        first, rows = padded(bits, blocks.start, self.length)
+        return RowSums(first, rows.sum(axis=1))
 
 
 class RowView(NamedTuple):
