@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -35,14 +36,16 @@ class _Diverted:
 
     Rust writes that text to the descriptor itself, so no stream of Python's can catch it. The descriptor is one for
     all threads: the first that comes in diverts it, the last that goes out lets go what was held back, and no byte but
-    a panic's is lost. Where there is no standard error, nothing is done.
+    a panic's is lost. A write that had begun when the descriptor was set right may end in the held file later: so one
+    file serves a process, and what came late is written on the next time, or at its end. Where there is no standard
+    error, nothing is done.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._n_inside = 0
         self._true: int | None = None
-        self._held: int | None = None
+        self._held: _Held | None = None
         self._messages: set[bytes] = set()
 
     def __enter__(self) -> None:
@@ -63,33 +66,73 @@ class _Diverted:
             self._true = os.dup(2)
         except OSError:  # closed
             return
-        self._held = _scratch()
-        os.dup2(self._held, 2)
+        if self._held is None or self._held.process != os.getpid():  # a fork must not write into its parent's file
+            self._held = _Held()
+            atexit.register(self._held.end)
+        os.dup2(self._held.descriptor, 2)
 
     def _let_go(self) -> None:
         if self._true is None or self._held is None:
             return
         os.dup2(self._true, 2)
-        text = os.pread(self._held, os.fstat(self._held).st_size, 0)
-        os.close(self._held)
-        left = without_panics(text, self._messages)
+        self._held.write_on(self._messages)
         self._messages = set()
+        os.close(self._true)
+        self._true = None
+
+
+_MOST = 1 << 20  # bytes of what was written on that stay in memory
+
+
+class _Held:
+    """The file that takes what is written to descriptor 2, and how much of it was written on."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.descriptor = _scratch()
+        self._mark = os.urandom(16)
+        self._n_read = 0
+
+    def write_on(self, messages: Collection[bytes]) -> None:
+        """Write what is new, less the text of panics, to descriptor 2.
+
+        Writes to a file take turns, so what stands before a mark of ours is whole: no line is cut in two.
+        """
+        os.write(self.descriptor, self._mark)
+        text = os.pread(self.descriptor, os.fstat(self.descriptor).st_size - self._n_read, self._n_read)
+        text = text.partition(self._mark)[0]
+        self._n_read += len(text) + len(self._mark)
+        if self._n_read > _MOST and os.fstat(self.descriptor).st_size == self._n_read:
+            os.ftruncate(self.descriptor, 0)
+            self._n_read = 0
+        left = without_panics(text, messages)
         with contextlib.suppress(OSError):  # nobody reads it any more
             while left:
-                left = left[os.write(self._true, left) :]
-        os.close(self._true)
-        self._true = self._held = None
+                left = left[os.write(2, left) :]
+
+    def end(self) -> None:
+        """Write on what came after the last time, in the process whose file this is."""
+        if self.process == os.getpid():
+            self.write_on(())
 
 
 _DIVERTED = _Diverted()
 
 
 def _scratch() -> int:
-    """Return the descriptor of a file that has no name."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("weighttools-stderr")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+    """Return the descriptor of a file that has no name, and to which every write appends.
+
+    Without O_APPEND two threads that write to a memfd at once write over each other: unlike an ordinary file's, its
+    position has no lock (Linux, fs/file.c: FMODE_ATOMIC_POS).
+    """
+    if not hasattr(os, "memfd_create"):
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+    import fcntl
+
+    found = os.memfd_create("weighttools-stderr")
+    fcntl.fcntl(found, fcntl.F_SETFL, fcntl.fcntl(found, fcntl.F_GETFL) | os.O_APPEND)
+    return found
 
 
 _ALWAYS = re.compile(rb"thread '.*' panicked at |thread '.*' \(\d+\) panicked at |note: .*RUST_BACKTRACE")

@@ -399,7 +399,7 @@ from concurrent.futures import ThreadPoolExecutor
 from weighttools import train
 found = train.data.tokens(sys.argv[1])
 def write(i):
-    for j in range(50):
+    for j in range(400):
         os.write(2, f"<{i}.{j}>\\n".encode())
         try:
             found.decode([30])
@@ -416,7 +416,7 @@ def test_what_other_threads_write_meanwhile_is_kept(bert: Path, tmp_path: Path) 
     command = [sys.executable, "-c", THREADS, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     lines = [line for line in done.stderr.splitlines() if line]
-    assert sorted(lines) == sorted(f"<{i}.{j}>" for i in range(4) for j in range(50))
+    assert sorted(lines) == sorted(f"<{i}.{j}>" for i in range(4) for j in range(400))
 
 
 @pytest.mark.parametrize("backtrace", ["0", "1", "full"])
