@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,6 +82,38 @@ def tell(record: dict[str, Any], did: str, as_json: bool) -> None:
             output.echo(f"  left alone: {n:,} {rule}")
         report(record)
     output.notes({"notes": [*record["notes"], *not_finite(done)]})
+
+
+def restructured(
+    changed: TensorMap,
+    dst: str,
+    lines: Callable[[Mapping[str, Any], bool], Iterable[str]],
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Write a map whose structure was edited, and print what was done.
+
+    Parameters
+    ----------
+    changed
+        A map with a report of `weighttools.transforms.restructuring`.
+    dst
+        The target.
+    lines
+        What to print of that report, given whether it is done already.
+    as_json
+        Print the record, not lines.
+    settings
+        As `write` takes them.
+    """
+    record = write(changed, dst, changed.report["transform"], **settings)
+    done = record["transforms"][-1]
+    if as_json:
+        output.emit_json([{**record, "schema": f"weighttools.{done['transform']}/1"}])
+    elif record["dst"] != "-":
+        output.lines(lines(done, record["written"]))
+        report(record)
+    output.notes(record)
 
 
 def not_finite(done: Mapping[str, Any]) -> list[str]:

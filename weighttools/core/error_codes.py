@@ -31,6 +31,7 @@ CODES = {
     "nothing-left": "patterns leave out everything",
     "tied": "a second name of a tensor is assigned without the name that it is tied to",
     "names-collide": "two tensors, or members of a file, have one name",
+    "no-config": "an edit changes config.json too, and there is none beside the weights",
     "no-such-root": "no tensor lies under the part of a checkpoint that is asked for",
     "packed": "weights are packed in a way that is not decoded",
     "cannot-hold": "the target's format cannot hold a tensor, name or dtype",

@@ -139,7 +139,15 @@ def notes(
         *_tie_notes(tensor_map, target),
         *_structure_notes(tensor_map, target),
         *_names_notes(tensor_map, target),
+        *_file_notes(target, beside),
     ]
+
+
+def _file_notes(target: Destination, beside: Mapping[str, bytes]) -> list[str]:
+    """Say that files which belong to the weights have no place where these are written as a file alone."""
+    if target.is_directory or not beside:
+        return []
+    return [f"{', '.join(sorted(beside))} that belong to these weights are not written: name a directory to get them"]
 
 
 def _refuse_encodings(tensor_map: TensorMap, format_name: str) -> None:
