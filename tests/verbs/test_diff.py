@@ -68,6 +68,31 @@ def test_four_changed_of_a_hundred_and_four_with_equal_headers(make: Callable[..
     assert all(row["n_changed"] == 1 and row["max_at"] == [1, 2] for row in record["changed"])
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kernel", ["numpy", "numba"])
+def test_an_element_that_became_not_finite_is_the_greatest_change(value: float, kernel: str) -> None:
+    rng = np.random.default_rng(0)
+    old = {name: rng.standard_normal((300, 300)).astype(np.float32) for name in ("a", "broken", "c")}
+    new = {name: array + np.float32(1) for name, array in old.items()} | {"broken": old["broken"].copy()}
+    new["broken"][7, 3] = new["broken"][290, 3] = value
+    both = TensorMap.from_arrays(old), TensorMap.from_arrays(new)
+    there = wt.diff(*both, sort="rel_l2", where="rel_l2 > 1e9", kernel=kernel)["changed"]
+    assert [row["name"] for row in there] == ["broken"]
+    for found in (there[0], wt.diff(*both[::-1], sort="max_abs", top=1, kernel=kernel)["changed"][0]):
+        assert (found["name"], found["n_changed"], found["max_at"]) == ("broken", 2, [7, 3])
+        assert [found[key] for key in ("max_abs", "l2", "rel_l2", "cosine")] == [None] * 4  # type: ignore[literal-required]
+        assert found["n_not_finite"] == 2
+    total = wt.diff(*both, by="module", kernel=kernel)["total"]
+    assert (total["max_abs"], total["rel_l2"], total["n_not_finite"]) == (None, None, 2)
+
+
+def test_what_was_not_finite_and_stays_hides_nothing() -> None:
+    old = np.array([np.nan, np.inf, -np.inf, 1.0, 2.0], np.float32)
+    new = np.array([np.nan, np.inf, -np.inf, 1.0, 2.5], np.float32)
+    [row] = wt.diff(TensorMap.from_arrays({"w": old}), TensorMap.from_arrays({"w": new}))["changed"]
+    assert (row["max_abs"], row["max_at"], row["n_not_finite"], row["l2"]) == (0.5, [4], 3, 0.5)
+
+
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2, np.float16])
 def test_one_bit_of_a_narrow_float_is_seen(dtype: Any) -> None:
     old = np.linspace(-1, 1, 70_000).astype(dtype)

@@ -195,7 +195,7 @@ def _cell(row: Record, column: str) -> str:
     if column == "share":
         return "bits only" if row.get("what") == "bits" else _percent(value)
     if value is None:
-        return ""
+        return "not finite" if column == "max_abs" and row["n_not_finite"] else ""
     if column == "shape":
         return output.shape(value)
     if column == "max_at":
@@ -222,5 +222,4 @@ def _entry(row: Record) -> str:
 
 def _value(value: Any) -> str:
     text = value if isinstance(value, str) else output.dump(value)
-    text = " ".join(text.split())
     return text if len(text) <= 60 else f"{text[:59]}…"

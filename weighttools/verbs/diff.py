@@ -131,7 +131,7 @@ def diff(
     (True, 3)
     """
     from weighttools.analyzers.compare.matching import Rule, match
-    from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, groups, together
+    from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, groups, plain_rows, together
     from weighttools.analyzers.showing import Showing
     from weighttools.formats.opening import name_of
     from weighttools.verbs.matching import stages
@@ -156,10 +156,10 @@ def diff(
         "n_unchanged": sum(1 for change in changes if not change.what),
         "n_changed": len(rows),
         **_names(matching, old, new),
-        "changed": shown.of(rows) if by == "tensor" else rows,
+        "changed": plain_rows(shown.of(rows) if by == "tensor" else rows),
         "by": by,
-        "groups": None if by == "tensor" else shown.of(groups(changes, by, parts)),
-        "total": together(changes),
+        "groups": None if by == "tensor" else plain_rows(shown.of(groups(changes, by, parts))),
+        "total": plain_rows([together(changes)])[0],
         "metadata": _metadata(old, new),
         "explanation": [],
     }

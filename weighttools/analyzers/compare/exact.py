@@ -95,6 +95,7 @@ def _any_chunk(sides: _Sides, start: int, rtol: float, atol: float) -> PairState
     is_changed &= ~is_nan
     near = (d <= atol + rtol * np.abs(x)) & finite
     top, at, sums = _of_finite(x[finite], y[finite], d[finite])
+    is_broken = is_changed & ~finite
     return PairState(
         x.size,
         0,
@@ -107,6 +108,7 @@ def _any_chunk(sides: _Sides, start: int, rtol: float, atol: float) -> PairState
         top,
         None if at is None else start + int(np.flatnonzero(finite)[at]),
         sums,
+        start + int(np.argmax(is_broken)) if is_broken.any() else None,
     )
 
 

@@ -58,6 +58,9 @@ class PairFigures(NamedTuple):
         The sum of products of both sides.
     unit_dot
         `dot` by both norms, made before either could overflow; None where one is 0.
+    broken_at
+        The flat position of the first element that changed and is NaN or infinite on one side; None where there is
+        none. No figure above takes it in.
     """
 
     n_elements: int
@@ -75,6 +78,7 @@ class PairFigures(NamedTuple):
     l2_after: float
     dot: float
     unit_dot: float | None = None
+    broken_at: int | None = None
 
     @property
     def rel_l2(self) -> float | None:

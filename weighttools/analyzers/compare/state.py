@@ -76,6 +76,7 @@ class PairState(NamedTuple):
     max_abs: float | None = None
     max_at: int | None = None
     sums: PairSums = PairSums()
+    broken_at: int | None = None
 
     def merge(self, other: PairState) -> PairState:
         """Return the state of these elements and those that follow."""
@@ -93,6 +94,7 @@ class PairState(NamedTuple):
             greatest.max_abs,
             greatest.max_at,
             self.sums.merge(other.sums),
+            other.broken_at if self.broken_at is None else self.broken_at,
         )
 
     def finish(self) -> PairFigures:
@@ -115,4 +117,5 @@ class PairState(NamedTuple):
             l2_after=ldexp(math.sqrt(after), scale_after),
             dot=ldexp(dot, scale_before + scale_after),
             unit_dot=dot / both if both else None,
+            broken_at=self.broken_at,
         )

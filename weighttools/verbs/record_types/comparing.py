@@ -46,7 +46,8 @@ class ChangedRow(TypedDict):
     `what` is values, or bits where no value differs but -0.0 or a NaN has other bits. `n_bits` is null where dtypes
     differ; `share` is `n_changed` an element; `n_beyond` are outside the tolerances; `n_zeroed` are zero and were not.
     `max_abs` is the greatest difference, first at the index `max_at`; `l2` is the norm of the difference, `rel_l2` that
-    by `l2_before`.
+    by `l2_before`. Where an element became NaN or infinite, or ceased to be so, these are infinite (null, and sorted
+    first), `max_at` is the first such, and `cosine` is null.
     """
 
     name: str
@@ -78,6 +79,7 @@ class ChangedTotal(TypedDict):
     n_elements: int
     n_changed: int
     share: float | None
+    n_not_finite: int
     max_abs: float | None
     l2: float | None
     rel_l2: float | None
