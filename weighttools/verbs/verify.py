@@ -57,7 +57,8 @@ def verify(
     Returns
     -------
     VerifyRecord
-        A ``weighttools.verify/1`` record: each missing, extra or changed file and tensor is a row of ``problems``.
+        A ``weighttools.verify/1`` record: each missing, extra or changed file and tensor is a row of ``problems``, and
+        each weight file of a cache that nothing tells the digest of. Of other such files a note says so.
 
     Raises
     ------
@@ -113,6 +114,8 @@ def _cache_record(path: str, found: list[Path], reading: _Reading) -> dict[str, 
     with reading.pool(sum(map(size_of, places))) as pool:
         told = zip(asked, faults(list(asked.values()), pool, reading.progress), strict=True)
         problems = [Problem(fault[0], "file", name, fault[1])._asdict() for name, fault in told if fault]
+    weights = {why: [name for name in names if _is_weight_name(name)] for why, names in unread.items()}
+    problems += [Problem("unverified", "file", name, why)._asdict() for why in weights for name in weights[why]]
     record = {"schema": "weighttools.verify/1", "path": path, "checkpoint": path, "against": "cache"}
     notes = _cache_notes(path, len(asked), unread)
     return {**record, "same": not problems, "n_files": len(asked), "n_tensors": 0, "problems": problems, "notes": notes}

@@ -86,6 +86,20 @@ def test_what_leads_out_of_the_cache_is_not_read(through: str, snapshot: Path, p
     assert wt.verify(snapshot)["problems"] == []
 
 
+@pytest.mark.parametrize("is_copied", [True, False])
+def test_a_weight_file_that_cannot_be_verified_is_a_problem(
+    is_copied: bool, snapshot: Path, put: Put, tmp_path: Path
+) -> None:
+    put("config.json", b"{}")
+    (tmp_path / "elsewhere").write_bytes(b"weights")
+    if is_copied:
+        (snapshot / "model-00002-of-00002.safetensors").write_bytes(b"weights")
+    else:
+        (snapshot / "model-00002-of-00002.safetensors").symlink_to(tmp_path / "elsewhere")
+    record = wt.verify(snapshot)
+    assert not record["same"] and problems(record) == [("unverified", "model-00002-of-00002.safetensors")]
+
+
 def test_what_is_no_file_is_named(snapshot: Path, put: Put) -> None:
     put("config.json", b"{}")
     os.mkfifo(snapshot.parents[1] / "blobs" / ("d" * 40))

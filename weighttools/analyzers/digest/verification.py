@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Problem(NamedTuple):
-    """What is not as it should be: `what` is missing, extra or changed, and `kind` file or tensor."""
+    """What is not as it should be: `what` is missing, extra, changed or unverified, and `kind` file or tensor."""
 
     what: str
     kind: str

@@ -181,7 +181,7 @@ class HashRecord(TypedDict):
 
 
 class ProblemRow(TypedDict):
-    """What is not as it should be: `what` is missing, extra or changed, `kind` file or tensor."""
+    """What is not as it should be: `what` is missing, extra, changed or unverified, `kind` file or tensor."""
 
     what: str
     kind: str
