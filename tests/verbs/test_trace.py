@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from tests.refused import refused
 from tests.strategies import random_array
 from weighttools.core.dtypes import from_numpy
 from weighttools.core.fold import BlocksInTurn, BlockSizes, Fold, fold_blocks
+from weighttools.core.spec import Spec
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 from weighttools.errors import SpecError, TensorNotFoundError
 
@@ -84,7 +87,7 @@ def test_several_blocks_and_threads() -> None:
     one, many = (wt.trace([of(w=x) for x in series], threads=n) for n in (1, 3))
     assert one == many
     assert_close(one["rows"][0], expected(series))
-    assert one["rows"][0]["first_not_finite"] == {"step": 2, "at": 2999 * 1500 + 7}
+    assert one["rows"][0]["first_not_finite"] == {"tensor": "w", "step": 2, "at": 2999 * 1500 + 7}
 
 
 def test_a_training_by_torch(tmp_path: Path, inside: Callable[..., Any]) -> None:
@@ -179,3 +182,55 @@ def test_blocks_in_turn_are_those_side_by_side() -> None:
     tensors = tuple(of(w=np.arange(100.0) * i)["w"] for i in range(5))
     folded = fold_blocks([Fold(tensors, total, True)], lambda a, b: (a[0], a[1] + b[1]), BlockSizes(16, 32))
     assert list(folded) == [(5, 4950.0 * 10)]
+
+
+def test_the_first_nan_of_a_group_tells_its_tensor(inside: Callable[..., Any], tmp_path: Path) -> None:
+    bad = np.array([1, np.nan, 3])
+    series = [of(a=np.ones(3), b=np.ones(3)), of(a=np.ones(3), b=bad), of(a=bad, b=bad)]
+    record = wt.trace(series, by="dtype")
+    for row in (record["rows"][0], record["total"]):
+        assert row["first_not_finite"] == {"tensor": "b", "step": 1, "at": 1}
+    for n, arrays in enumerate(series):
+        wt.save(tmp_path / f"step_{n}.safetensors", arrays)
+    assert "from step 1 on, first at element 1 of b" in inside("trace", tmp_path, "--by", "dtype").out
+
+
+def test_logs_are_no_checkpoints_and_other_series_are_told(tmp_path: Path) -> None:
+    for n in range(5):
+        (tmp_path / f"log_{n}.txt").write_text("loss")
+    for name in ("checkpoint-1", "checkpoint-2", "best-2"):
+        (tmp_path / name).mkdir()
+        save_file({"w": np.ones(3)}, tmp_path / name / "model.safetensors")
+    record = wt.trace(tmp_path)
+    assert [one["step"] for one in record["checkpoints"]] == [1, 2] and "best-* (1)" in record["notes"][0]
+    (tmp_path / "best-3").mkdir()
+    save_file({"w": np.ones(3)}, tmp_path / "best-3" / "model.safetensors")
+    with refused(SpecError, "several-series", "best-* (2)", "checkpoint-* (2)"):
+        wt.trace(tmp_path)
+
+
+def test_numbers_that_fall_are_told(tmp_path: Path) -> None:
+    for n in (1, 2):
+        save_file({"w": np.ones(3)}, tmp_path / f"epoch_{n}.safetensors")
+    paths = [tmp_path / "epoch_2.safetensors", tmp_path / "epoch_1.safetensors"]
+    assert "do not rise" in wt.trace(paths)["notes"][0] and not wt.trace(paths[::-1])["notes"]
+
+
+@dataclass(frozen=True)
+class CountingReader:
+    """Numbers that are one everywhere, and a list of what was read of them."""
+
+    reads: list[tuple[int, int]]
+    granularity: int = 1
+
+    def __call__(self, start: int, stop: int) -> Any:
+        self.reads.append((start, stop))
+        return np.ones(stop - start, np.float32)
+
+
+def test_each_checkpoint_is_read_once() -> None:
+    spec = Spec(from_numpy(np.dtype(np.float32)), (5_000_000,))
+    reads: list[list[tuple[int, int]]] = [[], [], [], []]
+    wt.trace([TensorMap({"w": Tensor(spec, CountingReader(each))}) for each in reads], threads=2)
+    for each in map(sorted, reads):
+        assert each[0][0] == 0 and each[-1][1] == 5_000_000 and all(a[1] == b[0] for a, b in pairwise(each))

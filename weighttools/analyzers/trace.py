@@ -10,7 +10,7 @@ and below 0 where they go back and forth. Elements that are NaN or infinite are 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -183,6 +183,15 @@ def figures(state: TraceState, steps: Sequence[int]) -> dict[str, Any]:
     }
 
 
+def figures_of(states: Mapping[str, TraceState], steps: Sequence[int]) -> dict[str, Any]:
+    """Return the figures of a row of several tensors, by their names; the first NaN or Inf tells whose it is."""
+    joined = together(list(states.values()), len(steps))
+    found = ((name, _first(state, steps)) for name, state in states.items())
+    firsts = [{"tensor": name, **first} for name, first in found if first]
+    first = min(firsts, key=lambda one: one["step"], default=None)
+    return {"n_tensors": len(states), **figures(joined, steps), "first_not_finite": first}
+
+
 COLUMNS = ("n_elements", "norm_last", "update_last", "cosine_mean", "sparsity_last", "unchanged_since")
 """Figures that rows are sorted and chosen by."""
 
@@ -202,7 +211,7 @@ def _unchanged_since(state: TraceState, steps: Sequence[int]) -> int | None:
     return steps[last] if last < len(steps) - 1 else None
 
 
-def _first(state: TraceState, steps: Sequence[int]) -> dict[str, int | None] | None:
+def _first(state: TraceState, steps: Sequence[int]) -> dict[str, Any] | None:
     """Return at which step an element first is not finite, and where."""
     bad = np.flatnonzero(state.n_not_finite)
     if not bad.size:

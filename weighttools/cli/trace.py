@@ -83,8 +83,8 @@ def _cells(row: Record) -> list[str]:
 def _remark(row: Record) -> str:
     found = row["first_not_finite"]
     if found:
-        place = "" if found["at"] is None else f", first at element {found['at']:,}"
-        return f"NaN or Inf from step {found['step']:,} on{place}"
+        where = "" if row.get("name") == found["tensor"] else f" of {found['tensor']}"
+        return f"NaN or Inf from step {found['step']:,} on, first at element {found['at']:,}{where}"
     return "" if row["unchanged_since"] is None else f"unchanged since step {row['unchanged_since']:,}"
 
 

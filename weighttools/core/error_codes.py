@@ -59,6 +59,7 @@ CODES = {
     "inflates-without-measure": "a small file claims to unfold to far more than it is worth",
     "python-objects": "an array holds Python objects, which only unpickling could read",
     "needs-a-path": "an open map is given where files are needed",
+    "several-series": "a directory has more than one series of numbered checkpoints, equally long",
     "too-few-checkpoints": "a series of checkpoints has fewer than two",
     "no-git": "git cannot be run, or refuses",
     "git-setting-exists": "git's configuration has a setting of the user's where ours would go",

@@ -85,28 +85,27 @@ def trace(
     """
     from weighttools.analyzers.counts import grouping
     from weighttools.analyzers.showing import Showing
-    from weighttools.analyzers.trace import COLUMNS, figures, together
+    from weighttools.analyzers.trace import COLUMNS, figures_of
 
     by, parts = resolve_grouping(by, depth, "tensor")
     shown = Showing.checked((_label(by), *COLUMNS), where, sort, top)
-    run = _opened(_listed(paths), include, exclude, assume, root)
+    several, beside = _listed(paths)
+    run, unordered = _opened(several, include, exclude, assume, root)
     names, notes = _shared(run, include_all)
+    notes = [*beside, *unordered, *notes]
     states = dict(zip(names, _states(run, names, threads, planned, progress), strict=True))
     steps = [one.step for one in run]
     key = grouping(by, parts)
-    groups: dict[str, list[TraceState]] = {}
+    groups: dict[str, dict[str, TraceState]] = {}
     for name, state in states.items():
-        groups.setdefault(key(name, run[-1].tensors[name].spec), []).append(state)
-    rows = [
-        {_label(by): key, "n_tensors": len(several), **figures(together(several, len(run)), steps)}
-        for key, several in groups.items()
-    ]
+        groups.setdefault(key(name, run[-1].tensors[name].spec), {})[name] = state
+    rows = [{_label(by): group, **figures_of(members, steps)} for group, members in groups.items()]
     record: dict[str, Any] = {
         "schema": "weighttools.trace/1",
         "checkpoints": [{"path": one.path, "step": one.step} for one in run],
         "by": by,
         "rows": shown.of(rows),
-        "total": {"n_tensors": len(states), **figures(together(list(states.values()), len(run)), steps)},
+        "total": figures_of(states, steps),
         "notes": [*dict.fromkeys(note for one in run for note in one.tensors.origin.notes), *notes],
     }
     return cast("TraceRecord", record)
@@ -122,26 +121,41 @@ def _label(by: str) -> str:
     return "name" if by == "tensor" else "group"
 
 
-def _listed(paths: PathLike | TensorMap | Sequence[PathLike | TensorMap]) -> list[PathLike | TensorMap]:
-    """Return the checkpoints in order; one directory without weights of its own stands for those in it."""
+def _listed(
+    paths: PathLike | TensorMap | Sequence[PathLike | TensorMap],
+) -> tuple[list[PathLike | TensorMap], list[str]]:
+    """Return the checkpoints in order, and what else was there; one directory stands for the longest series in it."""
     from weighttools.core.tensormap import TensorMap as Map
-    from weighttools.errors import SpecError
+    from weighttools.errors import SpecError, few
     from weighttools.io.series import series_in
 
     several = [paths] if isinstance(paths, (str, os.PathLike, Map)) else list(paths)
+    notes: list[str] = []
     if len(several) == 1 and not isinstance(several[0], Map) and os.path.isdir(several[0]):
-        several = [one.path for one in series_in(os.fspath(several[0]))]
+        series = series_in(os.fspath(several[0]), _may_be_checkpoint)
+        several = [one.path for one in series.paths]
+        notes = [f"other numbered checkpoints are left out: {few(series.others)}"] if series.others else []
     if len(several) < 2:
         fact = f"{len(several)} checkpoint is no series" if several else "there are no checkpoints"
         expected = "two checkpoints or more, or a directory with numbered ones (checkpoint-100, checkpoint-200)"
         raise SpecError(fact, expected=expected, code="too-few-checkpoints")
-    return several
+    return several, notes
+
+
+def _may_be_checkpoint(path: str) -> bool:
+    """Whether a file has a suffix of weights, or a directory holds such a file."""
+    from weighttools.formats import known_suffixes
+
+    suffixes = (*known_suffixes(), ".metadata")
+    names = os.listdir(path) if os.path.isdir(path) else [os.path.basename(path)]
+    return any(name.endswith(suffixes) for name in names)
 
 
 def _opened(
     several: Sequence[PathLike | TensorMap], include: Sequence[str], exclude: Sequence[str], assume: str | None,
     root: str | None,
-) -> list[_Checkpoint]:  # fmt: skip
+) -> tuple[list[_Checkpoint], list[str]]:  # fmt: skip
+    """Return the checkpoints with their steps, and whether those were told."""
     from weighttools.formats.opening import name_of
     from weighttools.io.series import numbered
 
@@ -151,9 +165,11 @@ def _opened(
         name = name_of(path)
         step = _told_step(tensor_map)
         found.append(_Checkpoint(name, numbered(name).number if step is None else step, tensor_map))
-    if any(a.step >= b.step for a, b in pairwise(found)):  # no numbers that tell the order
-        found = [one._replace(step=i) for i, one in enumerate(found)]
-    return found
+    if all(a.step < b.step for a, b in pairwise(found)):
+        return found, []
+    notes = ["their numbers do not rise: checkpoints are counted in the order given"]
+    has_numbers = any(one.step >= 0 for one in found)
+    return [one._replace(step=i) for i, one in enumerate(found)], notes if has_numbers else []
 
 
 def _told_step(tensor_map: TensorMap) -> int | None:

@@ -211,10 +211,11 @@ class TracedCheckpoint(TypedDict):
 
 
 class FirstNotFinite(TypedDict):
-    """At which step an element first is NaN or infinite, and its flat position; null of several tensors."""
+    """At which step an element first is NaN or infinite, in which tensor (the first such), and its flat position."""
 
+    tensor: str
     step: int
-    at: int | None
+    at: int
 
 
 class TraceFigures(TypedDict):
