@@ -129,6 +129,22 @@ def pairs_of(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[Pair, 
     return list(zip(pairs, compare_pairs(pairs), strict=True))
 
 
+def test_integers_that_one_was_added_to_are_not_rounded() -> None:
+    """Each odd number from 2049 on plus one is what rounding to float16 gives; tensors of one value tell nothing."""
+    old = {f"layer.{i}": np.full(4, i, np.float32) for i in range(1500, 3500)}
+    new = {name: one + np.float32(1) for name, one in old.items()}
+    told = diff(TensorMap.from_arrays(old), TensorMap.from_arrays(new))["explanation"]
+    assert not [one for one in told if one["code"] == "rounded"]
+
+
+def test_small_tensors_that_were_all_rounded_are_told() -> None:
+    rng = np.random.default_rng(0)
+    old = {f"layer.{i}": rng.standard_normal(4).astype(np.float32) for i in range(20)}
+    new = {name: one.astype(np.float16).astype(np.float32) for name, one in old.items()}
+    told = diff(TensorMap.from_arrays(old), TensorMap.from_arrays(new))["explanation"]
+    assert [(one["code"], one["evidence"]["dtype"]) for one in told] == [("rounded", "float16")]
+
+
 def test_nothing_explains_nothing() -> None:
     weights = {"w": np.arange(12.0).reshape(3, 4)}
     assert explain(pairs_of(weights, weights), ExplanationContext()) == []

@@ -50,11 +50,14 @@ class Rounding:
         Those that give every new element that is not 0.
     n_moved
         Elements that changed and are not 0 after.
+    n_distinct
+        So many different values are among these at least; what one value became may be chance.
     """
 
     routes: frozenset[Route]
     kept_routes: frozenset[Route]
     n_moved: int
+    n_distinct: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,13 @@ class RoundingQuestion:
         fits = {route: self._fit(block, route) for route in self.routes}
         if not any(is_kept for _, is_kept in fits.values()):
             return Rounding(frozenset(), frozenset(), 0)
-        n_moved = int(np.count_nonzero((block.old != block.new) & (block.new != 0)))
+        is_moved = (block.old != block.new) & (block.new != 0)
+        n_moved = int(np.count_nonzero(is_moved))
         return Rounding(
             frozenset(route for route, (is_all, _) in fits.items() if is_all),
             frozenset(route for route, (_, is_kept) in fits.items() if is_kept),
             n_moved,
+            np.unique(block.old[np.flatnonzero(is_moved)[:_FIRST]]).size,
         )
 
     def _fit(self, block: SideBySide, route: Route) -> tuple[bool, bool]:
@@ -87,7 +92,10 @@ class RoundingQuestion:
 
     def merge(self, first: Rounding, second: Rounding) -> Rounding:
         return Rounding(
-            first.routes & second.routes, first.kept_routes & second.kept_routes, first.n_moved + second.n_moved
+            first.routes & second.routes,
+            first.kept_routes & second.kept_routes,
+            first.n_moved + second.n_moved,
+            max(first.n_distinct, second.n_distinct),
         )
 
     def finish(self, state: Rounding) -> Rounding | None:
@@ -135,12 +143,14 @@ def explain_rounding(findings: Findings) -> list[Explanation]:
 def _shows(route: Route, group: Sequence[tuple[ChangedPair, Rounding]], findings: Findings) -> bool:
     """Whether enough values moved, and the tensors are not just those few that other changes left as rounding does.
 
-    Tensors that are rounded but for zeros speak for it, too.
+    Tensors that are rounded but for zeros speak for it, too. Tensors of few different values do only where all of a
+    dtype agree: one is added to 2049 and 2051 as rounding to float16 does, and not to 2050 and 2052.
     """
     dtypes = {change.pair.after.dtype for change, _ in group}
     alike = sum(change.figures.n_elements for change in findings.changes if change.pair.after.dtype in dtypes)
     n_elements = sum(c.figures.n_elements for c, found in findings.open(CODE) if route in found.kept_routes)
-    return sum(found.n_moved for _, found in group) >= FEWEST and n_elements >= LEAST_SHARE * alike
+    is_told = any(found.n_distinct >= FEWEST for _, found in group) or n_elements == alike
+    return is_told and sum(found.n_moved for _, found in group) >= FEWEST and n_elements >= LEAST_SHARE * alike
 
 
 def _explanation(route: Route, group: Sequence[tuple[ChangedPair, Rounding]], total: int) -> Explanation:
