@@ -257,3 +257,39 @@ def test_metadata_of_other_formats_are_told_and_do_not_count(tmp_path: Path) -> 
     np.savez(tmp_path / "a.npz", w=np.ones(1, np.float32))
     record = wt.diff(tmp_path / "a.safetensors", tmp_path / "a.npz")
     assert record["same"] and record["metadata"] and "no difference" in record["notes"][-1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        ("a=b", "c=d", r"a\=b=c\=d"),
+        ("a*b", "x*", r"a\*b=x\*"),
+        ("m.w", "n.w", "m.*=n.*"),
+        ("q.1.w.2", "2.1", "q.*.w.*=2.*"),
+        ("back\\slash", "x", r"back\\slash=x"),
+        ("a\\nb", "x", r"a\nb=x"),
+    ],
+)
+def test_any_name_can_be_mapped(old: str, new: str, rule: str) -> None:
+    values = np.arange(3.0)
+    both = TensorMap.from_arrays({old: values}), TensorMap.from_arrays({new: values})
+    record = wt.diff(*both, map=[rule], content=False)
+    assert record["same"] and record["renamed"] == [{"src": old, "dst": new, "how": "map"}]
+
+
+def test_arrays_are_no_checkpoint_and_standard_input_is_read_once() -> None:
+    arrays = {"w": np.zeros(2)}
+    with refused(SpecError, "spec", "dict", "from_arrays"):
+        wt.diff(TensorMap.from_arrays(arrays), arrays)  # type: ignore[arg-type]
+    with refused(SpecError, "spec", "dict", "from_arrays"):
+        wt.hash(arrays)  # type: ignore[arg-type]
+    with refused(SpecError, "spec", "standard input"):
+        wt.diff("-", "-")
+
+
+def test_a_tensor_that_became_zero_is_said_so() -> None:
+    rng = np.random.default_rng(0)
+    old = {name: rng.standard_normal((64, 64)).astype(np.float32) for name in ("a", "b")}
+    new = old | {"a": np.zeros((64, 64), np.float32)}
+    texts = [one["text"] for one in wt.diff(*map(TensorMap.from_arrays, (old, new)))["explanation"]]
+    assert [text for text in texts if "all that were not" in text], texts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from weighttools.core.patterns import listed
 from weighttools.core.tensormap import TensorMap
@@ -105,8 +105,13 @@ def chosen(
     Raises
     ------
     SpecError
-        The map is open already, and the options say how to open it.
+        The map is open already, and the options say how to open it; or arrays are given, which are no map.
     """
+    if isinstance(path, Mapping) and not isinstance(path, TensorMap):
+        fact = f"a {type(path).__name__} is no checkpoint"
+        raise SpecError(
+            fact, expected="a path, or a TensorMap", remedy="TensorMap.from_arrays(...) makes one of arrays"
+        )
     given = [option(name) for name, value in options._asdict().items() if value is not None]
     if isinstance(path, TensorMap) and given:
         fact = f"{given[0]} says how to open a checkpoint, and this one is open"

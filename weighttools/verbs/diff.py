@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 OPTIONS = (
     Option(
         "map", default=(), many=True, metavar="OLD=NEW",
-        help="What an old name is called now; * stands for any text, which the * of NEW repeats. Repeatable.",
+        help="What an old name is called now; * stands for any text, which the * of NEW repeats; \\= and \\* are "
+        "plain. Repeatable.",
     ),
     Option("rtol", float, 0.0, least=0, help="Differences up to this part of the old value are none."),
     Option("atol", float, 0.0, least=0, help="Differences up to this are none."),
@@ -78,7 +79,8 @@ def diff(
     before, after
         The old and the new checkpoint: paths as for `open`, or open maps.
     map
-        ``OLD=NEW``: what an old name is called now. A ``*`` of OLD stands for any text, which that of NEW repeats.
+        ``OLD=NEW``: what an old name is called now. A ``*`` of OLD stands for any text, which that of NEW repeats;
+        a backslash before ``=`` or ``*`` makes it an ordinary character.
     rtol, atol
         A difference within ``atol + rtol * abs(old)`` is none, as `numpy.isclose` has it.
     ignore_dtype
@@ -133,11 +135,14 @@ def diff(
     from weighttools.analyzers.compare.matching import Rule, match
     from weighttools.analyzers.compare.rows import GROUP_COLUMNS, TENSOR_COLUMNS, groups, plain_rows, together
     from weighttools.analyzers.showing import Showing
+    from weighttools.errors import SpecError
     from weighttools.formats.opening import name_of
     from weighttools.verbs.matching import stages
 
     by, parts = resolve_grouping(by, depth, "tensor")
     shown = Showing.checked(TENSOR_COLUMNS if by == "tensor" else GROUP_COLUMNS, where, sort, top)
+    if isinstance(before, str) and before == after == "-":
+        raise SpecError("standard input is read once", subject="-", expected="one of both from a file or directory")
     rules = [Rule.parse(text) for text in ([map] if isinstance(map, str) else map)]
     old, new = (open_checkpoint(path, assume=assume, root=root) for path in (before, after))
     old, new = _selected(old, new, include, exclude)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -19,37 +20,64 @@ from weighttools.errors import SpecError, option
 
 
 class Rule(NamedTuple):
-    """``OLD=NEW``: what old names are called now; a ``*`` of OLD stands for any text, which that of NEW repeats."""
+    """``OLD=NEW``: what old names are called now; a ``*`` of OLD stands for any text, which that of NEW repeats.
 
-    old: str
-    new: str
+    Parameters
+    ----------
+    old, new
+        Both sides, cut at their stars.
+    """
+
+    old: tuple[str, ...]
+    new: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """Read ``OLD=NEW``.
+        """Read ``OLD=NEW``; after a backslash, ``=``, ``*`` and the backslash itself are ordinary.
 
         Raises
         ------
         SpecError
             One side is missing, or NEW has more stars than OLD.
         """
-        old, sign, new = text.partition("=")
+        old, sign, new = _partition(text)
         if not (old and sign and new):
             raise SpecError(f"{option('map')} {text!r} is no renaming", expected="OLD=NEW", code="no-renaming")
-        if new.count("*") > old.count("*"):
+        rule = cls(_cut(old), _cut(new))
+        if len(rule.new) > len(rule.old):
             fact = f"{option('map')} {text!r} has more stars on the right"
             raise SpecError(fact, expected="as many as on the left, or fewer", code="no-renaming")
-        return cls(old, new)
+        return rule
+
+    @property
+    def text(self) -> str:
+        """What OLD is, to be named in a message."""
+        return "*".join(self.old)
 
     def renamed(self, name: str) -> str | None:
         """Return what the old `name` is called by this rule; None where it says nothing of it."""
-        if "*" not in self.old:
-            return self.new if name == self.old else None
-        found = re.fullmatch("(.*)".join(map(re.escape, self.old.split("*"))), name, re.DOTALL)
+        if len(self.old) == 1:
+            return "*".join(self.new) if name == self.old[0] else None
+        found = re.fullmatch("(.*)".join(map(re.escape, self.old)), name, re.DOTALL)
         if not found:
             return None
-        parts = iter((*found.groups(), *[""] * self.new.count("*")))
-        return "".join(next(parts) if piece == "*" else piece for piece in re.split(r"(\*)", self.new))
+        return "".join(chain.from_iterable(zip(self.new, (*found.groups()[: len(self.new) - 1], ""), strict=True)))
+
+
+def _partition(text: str) -> tuple[str, str, str]:
+    """Part a text at its first equals sign that no backslash stands before."""
+    found = re.match(r"((?:\\.|[^\\=])*)(=?)(.*)", text, re.DOTALL)
+    assert found is not None, "it matches any text"
+    return found[1], found[2], found[3]
+
+
+def _cut(text: str) -> tuple[str, ...]:
+    """Cut a side of a rule at its stars."""
+    pieces = re.findall(r"\\[=*\\]|[^*]|\*", text, re.DOTALL)
+    marked = "".join("*" if piece == "*" else "." for piece in pieces)
+    plain = [piece[1:] if len(piece) == 2 else piece for piece in pieces]
+    cuts = [-1, *(i for i, mark in enumerate(marked) if mark == "*"), len(plain)]
+    return tuple("".join(plain[start + 1 : stop]) for start, stop in pairwise(cuts))
 
 
 @dataclass(slots=True)
@@ -190,7 +218,7 @@ def _by_rules(before: TensorMap, after: TensorMap, rules: Sequence[Rule]) -> dic
     for rule in rules:
         pairs = [(name, new) for name in names if (new := rule.renamed(name)) is not None]
         if not pairs:
-            raise patterns.not_found(rule.old, names, what="pattern" if "*" in rule.old else "tensor")
+            raise patterns.not_found(rule.text, names, what="pattern" if len(rule.old) > 1 else "tensor")
         there = [(old, new) for old, new in pairs if old in left and new in after]
         if not there:
             raise patterns.not_found(pairs[0][1], _names(after))

@@ -246,7 +246,7 @@ def _details(pattern: str, group: Sequence[tuple[ChangedPair, SparsityFigures]])
         return {"n_lines": sum(n_lines), "of_lines": sum(of_lines), "run": math.gcd(*runs)}
     if pattern == "magnitude":
         most, least = max(found.most_zeroed for _, found in group), min(found.least_kept for _, found in group)
-        return {"is_global": len(group) > 1 and most <= least, "threshold": most}
+        return {"is_global": len(group) > 1 and most <= least, "threshold": most, "is_all": least == math.inf}
     return {}
 
 
@@ -255,6 +255,8 @@ def _said(pattern: str, details: dict[str, object]) -> str:
         runs = f", in runs of {details['run']} as heads are" if int(str(details["run"])) >= LEAST_HEAD else ""
         return f"whole {pattern}, {details['n_lines']:,} of {details['of_lines']:,}{runs}"
     if pattern == "magnitude":
+        if details["is_all"]:
+            return "all that were not"
         where = "of all of them together" if details["is_global"] else "in each tensor"
         return f"those of least magnitude {where}, up to {details['threshold']:.6g}"
     return f"no more than {pattern.replace(':', ' of every ')} being kept" if ":" in pattern else "in no pattern"
