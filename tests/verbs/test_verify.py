@@ -68,8 +68,11 @@ def test_what_is_missing_extra_or_changed_is_named(model: Path) -> None:
     assert not record["same"] and ("changed", "file", first.name) in told and ("extra", "file", "more.txt") in told
     [tensor] = [row for row in record["problems"] if row["kind"] == "tensor"]
     assert tensor["what"] == "changed" and tensor["name"] in wt.open(first)
+    lost = set(wt.open(second))
     second.unlink()
-    assert ("missing", "file", second.name) in problems(wt.verify(manifest))
+    told = problems(wt.verify(manifest))
+    assert ("missing", "file", second.name) in told and ("changed", "tensor", tensor["name"]) in told
+    assert {name for what, kind, name in told if (what, kind) == ("missing", "tensor")} == lost
 
 
 def test_missing_extra_and_other_tensors(tmp_path: Path) -> None:

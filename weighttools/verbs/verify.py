@@ -256,7 +256,6 @@ def _tensor_problems(manifest: Manifest, place: str, reading: _Reading) -> list[
     from weighttools.analyzers.digest.verification import Problem, tensor_problems
     from weighttools.core import engine
     from weighttools.errors import WeighttoolsError
-    from weighttools.verbs.open import open as open_checkpoint
 
     def hashed(tensor_map: TensorMap) -> Mapping[str, TensorDigest]:
         with reading.pool(sum(spec.nbytes for spec in tensor_map.specs())) as pool:
@@ -266,6 +265,33 @@ def _tensor_problems(manifest: Manifest, place: str, reading: _Reading) -> list[
             return named_digests(tensor_map, found)[0]
 
     try:
-        return list(tensor_problems(manifest, open_checkpoint(place), hashed))
+        return list(tensor_problems(manifest, _readable(place, manifest), hashed))
     except WeighttoolsError as error:
         return [Problem("changed", "tensor", "", f"cannot be read: {error}")]
+
+
+def _readable(place: str, manifest: Manifest) -> TensorMap:
+    """Open a checkpoint; of one that a shard is missing from, or damaged in, what the others hold."""
+    from contextlib import suppress
+
+    from weighttools.core.tensormap import TensorMap
+    from weighttools.errors import WeighttoolsError
+    from weighttools.verbs.open import open as open_checkpoint
+
+    try:
+        return open_checkpoint(place)
+    except WeighttoolsError:
+        shards = [os.path.join(place, entry.name) for entry in manifest.files if _is_shard(entry.name)]
+        found = []
+        for shard in shards if os.path.isdir(place) else ():
+            with suppress(WeighttoolsError):
+                found.append(open_checkpoint(shard))
+        if not found:
+            raise
+        joined = TensorMap.joined(found)
+        ties = {alias: kept for alias, kept in (manifest.aliases or {}).items() if alias not in joined}
+        return joined.replace(aliases={alias: kept for alias, kept in ties.items() if kept in joined})
+
+
+def _is_shard(name: str) -> bool:
+    return _is_weight_name(name) and not name.endswith(_INDEX)
