@@ -23,6 +23,7 @@ from weighttools.analyzers.compare.figures import PairStateOf, compare_pairs
 from weighttools.analyzers.compare.matching import match
 from weighttools.analyzers.compare.pair import Pair, PairFigures
 from weighttools.core.dtypes import from_numpy
+from weighttools.core.tensor import Tensor
 from weighttools.core.tensormap import TensorMap
 
 
@@ -303,3 +304,15 @@ def _no_reading(pairs: list[Pair]) -> Iterator[Pair]:
             assert tensor.stored is not None
             tensor.stored.source.readinto = pytest.fail  # type: ignore[method-assign,assignment]
         yield pair
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("size", [1e-5, 1e-3, 0.05, 1.0])
+def test_what_the_cosine_is_short_of_one_is_float64s(dtype: Any, size: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(90_000).astype(dtype)
+    y = (wide(x) * (1 + size) * (1 + size * rng.standard_normal(x.size))).astype(dtype)
+    a, b = (wide(one) for one in (x, y))
+    d = a / np.linalg.norm(a) - b / np.linalg.norm(b)
+    [found] = compare_pairs([Pair("w", "w", "name", Tensor.from_array(x), Tensor.from_array(y))])
+    assert found.cosine is not None and 1 - found.cosine == pytest.approx(d @ d / 2, rel=1e-3)

@@ -30,6 +30,10 @@ class Pair(NamedTuple):
     after: Tensor
 
 
+_NEAR = 0.1
+"""Of either norm: differences that are less tell the cosine better than products do."""
+
+
 class PairFigures(NamedTuple):
     """How the elements of a pair differ, in float64 (of complex numbers, magnitudes).
 
@@ -87,7 +91,14 @@ class PairFigures(NamedTuple):
 
     @property
     def cosine(self) -> float | None:
-        """The cosine of the angle between both; None where one is 0."""
+        """The cosine of the angle between both; None where one is 0.
+
+        Of vectors close to each other it is 1 less what the difference says (the law of cosines): there the product's
+        rounding, 1e-8 of it where it is summed in float32, is much of what the cosine is short of 1.
+        """
+        if self.l2_before and self.l2_after and self.l2 < _NEAR * min(self.l2_before, self.l2_after):
+            by, ratio = self.l2 / self.l2_before, self.l2_after / self.l2_before
+            return 1.0 - (by * by - (1.0 - ratio) ** 2) / (2.0 * ratio)
         both = self.l2_before * self.l2_after
         found = self.unit_dot if self.unit_dot is not None or not both else self.dot / both
         return None if found is None else max(-1.0, min(1.0, found))
